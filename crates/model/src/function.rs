@@ -1,0 +1,238 @@
+//! A function that can be deployed to edge nodes, and how it is limited.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::EdgeError,
+    id::{Digest, FunctionId, HandlerName},
+    limits::{
+        ALLOWED_HOSTS_MAX, CONCURRENCY_DEFAULT, CONCURRENCY_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_VARS_MAX, MEMORY_MB_DEFAULT,
+        MEMORY_MB_MAX, QUEUE_DEFAULT, QUEUE_MAX, REUSE_MAX, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
+    },
+    node::check_text,
+};
+
+/// What runs when a function is invoked: a reference, never the code itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Handler {
+    /// A WebAssembly component, named by its digest.
+    Artifact(Digest),
+    /// Native code registered in the process under this name.
+    Native(HandlerName),
+}
+
+impl fmt::Display for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Artifact(digest) => digest.fmt(f),
+            Self::Native(name) => write!(f, "native:{name}"),
+        }
+    }
+}
+
+/// Environment variables of a function. Debug output shows the names only: values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl Environment {
+    /// The same names with every value replaced, for listings, logs and exports.
+    #[must_use]
+    pub fn redacted(&self) -> Self {
+        Self(self.0.keys().map(|name| (name.clone(), "[redacted]".to_owned())).collect())
+    }
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// A function deployable to edge nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeFunction {
+    /// Names the function; deploying the same id again replaces it.
+    pub id: FunctionId,
+    /// For people.
+    pub name: String,
+    /// What runs.
+    pub handler: Handler,
+    /// Memory of one invocation over all its linear memories and tables, in MiB. Not enforced for native
+    /// handlers, which share the process.
+    #[serde(default = "default_memory_mb")]
+    pub memory_mb: u32,
+    /// Deadline over the whole response, in seconds; fractions are allowed.
+    #[serde(default = "default_timeout_seconds")]
+    pub timeout_seconds: f64,
+    /// Environment variables, which the guest also sees as `wasi:config`.
+    #[serde(default)]
+    pub environment: Environment,
+    /// Hosts that the function may call, as `scheme://host[:port]` patterns; none means none.
+    #[serde(default)]
+    pub allowed_hosts: Vec<String>,
+    /// Invocations that run at once; more wait.
+    #[serde(default = "default_concurrency")]
+    pub max_concurrency: u32,
+    /// Invocations that wait; more are told "overloaded".
+    #[serde(default = "default_queue")]
+    pub max_queue: u32,
+    /// Invocations that one instance serves, one after the other. 1 means a fresh sandbox each time.
+    #[serde(default = "default_reuse")]
+    pub max_reuse: u32,
+}
+
+fn default_memory_mb() -> u32 {
+    MEMORY_MB_DEFAULT
+}
+fn default_timeout_seconds() -> f64 {
+    TIMEOUT_SECONDS_DEFAULT
+}
+fn default_concurrency() -> u32 {
+    CONCURRENCY_DEFAULT
+}
+fn default_queue() -> u32 {
+    QUEUE_DEFAULT
+}
+fn default_reuse() -> u32 {
+    1
+}
+
+impl EdgeFunction {
+    /// A function with the specification's defaults: 128 MiB, 30 seconds, no environment.
+    pub fn new(id: impl AsRef<str>, name: impl Into<String>, handler: Handler) -> Result<Self, EdgeError> {
+        let function = Self {
+            id: FunctionId::new(id)?,
+            name: name.into(),
+            handler,
+            memory_mb: MEMORY_MB_DEFAULT,
+            timeout_seconds: TIMEOUT_SECONDS_DEFAULT,
+            environment: Environment::default(),
+            allowed_hosts: Vec::new(),
+            max_concurrency: CONCURRENCY_DEFAULT,
+            max_queue: QUEUE_DEFAULT,
+            max_reuse: 1,
+        };
+        function.validate()?;
+        Ok(function)
+    }
+
+    /// The deadline as a duration.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout_seconds)
+    }
+
+    /// The memory limit in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        usize::try_from(self.memory_mb).expect("32 bits fit in usize") << 20
+    }
+
+    /// Checks every field against its bound. The syntax of `allowed_hosts` is checked where it is used.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        let id = &self.id;
+        check_text(&format!("name of function `{id}`"), &self.name)?;
+        let whole = |what: &str, value: u32, low: u32, high: u32| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(EdgeError::invalid(format!("{what} of function `{id}` is {value}; it must be from {low} to {high}")))
+            }
+        };
+        whole("memory_mb", self.memory_mb, 1, MEMORY_MB_MAX)?;
+        whole("max_concurrency", self.max_concurrency, 1, CONCURRENCY_MAX)?;
+        whole("max_queue", self.max_queue, 0, QUEUE_MAX)?;
+        whole("max_reuse", self.max_reuse, 1, REUSE_MAX)?;
+        if !(TIMEOUT_SECONDS_MIN..=TIMEOUT_SECONDS_MAX).contains(&self.timeout_seconds) {
+            return Err(EdgeError::invalid(format!(
+                "timeout_seconds of function `{id}` is {}; it must be from {TIMEOUT_SECONDS_MIN} to {TIMEOUT_SECONDS_MAX}",
+                self.timeout_seconds
+            )));
+        }
+        if self.allowed_hosts.len() > ALLOWED_HOSTS_MAX {
+            return Err(EdgeError::invalid(format!(
+                "function `{id}` lists {} allowed hosts, the most is {ALLOWED_HOSTS_MAX}",
+                self.allowed_hosts.len()
+            )));
+        }
+        self.validate_environment()
+    }
+
+    fn validate_environment(&self) -> Result<(), EdgeError> {
+        let id = &self.id;
+        let variables = &self.environment.0;
+        let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if variables.len() > ENVIRONMENT_VARS_MAX || bytes > ENVIRONMENT_BYTES_MAX {
+            return Err(EdgeError::invalid(format!(
+                "environment of function `{id}` has {} variables and {bytes} bytes, the most is {ENVIRONMENT_VARS_MAX} and {ENVIRONMENT_BYTES_MAX}",
+                variables.len()
+            )));
+        }
+        for (name, value) in variables {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(EdgeError::invalid(format!(
+                    "environment of function `{id}` has the name `{}`, which is empty or holds `=` or NUL",
+                    name.escape_debug()
+                )));
+            }
+            if value.contains('\0') {
+                return Err(EdgeError::invalid(format!("environment variable `{name}` of function `{id}` holds a NUL")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function() -> EdgeFunction {
+        EdgeFunction::new("fn-1", "process-image", Handler::Native(HandlerName::new("h").expect("valid"))).expect("valid")
+    }
+
+    #[test]
+    fn a_new_function_has_the_defaults_of_the_specification() {
+        let function = function();
+        assert_eq!((function.memory_mb, function.timeout()), (128, Duration::from_secs(30)));
+        assert!(function.environment.0.is_empty());
+        let read: EdgeFunction =
+            serde_json::from_str(r#"{"id":"fn-1","name":"process-image","handler":{"native":"h"}}"#).expect("defaults fill");
+        assert_eq!(read, function);
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_and_named() {
+        let refused = |change: fn(&mut EdgeFunction)| {
+            let mut function = function();
+            change(&mut function);
+            function.validate().expect_err("out of range").to_string()
+        };
+        assert!(refused(|f| f.memory_mb = 0).contains("memory_mb of function `fn-1` is 0"));
+        assert!(refused(|f| f.memory_mb = 4097).contains("4096"));
+        for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY, 3601.0] {
+            let mut function = function();
+            function.timeout_seconds = seconds;
+            assert!(function.validate().is_err(), "{seconds}");
+        }
+        assert!(refused(|f| f.environment = [("A=B", "c")].into_iter().collect()).contains("A=B"));
+        assert!(refused(|f| f.environment = [("A", "c\0")].into_iter().collect()).contains("`A`"));
+        assert!(refused(|f| f.environment = [("A", "x".repeat(ENVIRONMENT_BYTES_MAX))].into_iter().collect()).contains("bytes"));
+    }
+
+    #[test]
+    fn debug_output_never_shows_a_value_of_the_environment() {
+        let mut function = function();
+        function.environment = [("TOKEN", "s3cret")].into_iter().collect();
+        let shown = format!("{function:?} {:?}", function.environment.redacted());
+        assert!(shown.contains("TOKEN") && !shown.contains("s3cret"), "{shown}");
+    }
+}

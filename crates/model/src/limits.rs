@@ -1,0 +1,94 @@
+//! Every bound of the product in one place, each with its unit in its name.
+//!
+//! Past a bound the answer is a clear error, never growth.
+
+use std::time::Duration;
+
+/// Longest id of a node or function, in bytes.
+pub const ID_BYTES_MAX: usize = 64;
+/// Longest name, location, capability or label, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Most capabilities of one node.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Largest metadata of one node, as JSON, in bytes.
+pub const METADATA_BYTES_MAX: usize = 64 * 1024;
+
+/// Memory limit of a function unless it says otherwise, in MiB.
+pub const MEMORY_MB_DEFAULT: u32 = 128;
+/// Largest memory limit of a function, in MiB: all that 32-bit WebAssembly can address.
+pub const MEMORY_MB_MAX: u32 = 4096;
+/// Deadline of a function unless it says otherwise, in seconds.
+pub const TIMEOUT_SECONDS_DEFAULT: f64 = 30.0;
+/// Shortest deadline of a function, in seconds.
+pub const TIMEOUT_SECONDS_MIN: f64 = 0.001;
+/// Longest deadline of a function, in seconds.
+pub const TIMEOUT_SECONDS_MAX: f64 = 3600.0;
+/// Most environment variables of one function.
+pub const ENVIRONMENT_VARS_MAX: usize = 256;
+/// Largest environment of one function, names and values together, in bytes.
+pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+/// Most outbound host patterns of one function.
+pub const ALLOWED_HOSTS_MAX: usize = 64;
+/// Invocations of one function that run at once, unless it says otherwise.
+pub const CONCURRENCY_DEFAULT: u32 = 128;
+/// Most invocations of one function that may run at once.
+pub const CONCURRENCY_MAX: u32 = 1000;
+/// Invocations that may wait for their turn, per function, unless it says otherwise.
+pub const QUEUE_DEFAULT: u32 = 256;
+/// Most invocations that may wait for their turn, per function.
+pub const QUEUE_MAX: u32 = 10_000;
+/// Most invocations that one reused instance may serve.
+pub const REUSE_MAX: u32 = 100_000;
+/// Most functions on one node.
+pub const FUNCTIONS_MAX: usize = 1000;
+
+/// Largest artifact, in bytes. A Python component with its interpreter is about 18 MB.
+pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest request body of an invocation, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest response body or standard output of an invocation, in bytes.
+pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest set of header fields that a guest may build, in bytes as the host counts them.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Most header fields of one request to the listeners.
+pub const HEADER_FIELDS_MAX: usize = 100;
+/// Standard error that a failure carries: its last bytes.
+pub const STDERR_TAIL_BYTES_MAX: usize = 4 * 1024;
+/// Longest log line that is kept; the rest of a longer one is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Log kept per function, in bytes; older lines give way.
+pub const LOG_BYTES_MAX: usize = 256 * 1024;
+/// Output that one invocation may send to its log, in bytes; more is dropped and counted.
+pub const LOG_BYTES_PER_INVOCATION_MAX: usize = 64 * 1024;
+
+/// Host memory that one call from a guest may make the host allocate, in bytes.
+pub const HOSTCALL_FUEL_BYTES: usize = 4 * 1024 * 1024;
+/// Most WASI resources (streams, headers, requests) that one invocation holds at once.
+pub const RESOURCES_MAX: usize = 1000;
+/// Most random bytes that a guest gets from one call.
+pub const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+/// Core instances in one component instance.
+pub const INSTANCES_PER_STORE_MAX: usize = 50;
+/// Tables in one component instance.
+pub const TABLES_PER_STORE_MAX: usize = 20;
+/// Linear memories in one component instance.
+pub const MEMORIES_PER_STORE_MAX: usize = 8;
+/// Largest table, in elements.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Native stack of one invocation, in bytes; deep recursion ends here.
+pub const GUEST_STACK_BYTES: usize = 512 * 1024;
+
+/// Longest wait for an outgoing connection.
+pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the first byte of an outgoing response.
+pub const OUTGOING_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest pause inside an outgoing response.
+pub const OUTGOING_BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time in which a client may take nothing of a response that waits for it.
+pub const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time in which a client must have sent its request head.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that one listener holds at once.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Time that running invocations get when the node stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

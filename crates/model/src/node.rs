@@ -1,0 +1,137 @@
+//! An edge node: a physical or virtual machine that runs functions.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    error::EdgeError,
+    id::NodeId,
+    limits::{CAPABILITIES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX},
+};
+
+/// Health of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EdgeNodeStatus {
+    /// Reports and serves.
+    #[default]
+    Online,
+    /// Has not reported for too long.
+    Offline,
+    /// Reports, but something is wrong with it.
+    Degraded,
+    /// Catches up after it was away.
+    Syncing,
+}
+
+impl fmt::Display for EdgeNodeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Degraded => "degraded",
+            Self::Syncing => "syncing",
+        })
+    }
+}
+
+/// A physical or virtual edge node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeNode {
+    /// Names the node.
+    pub id: NodeId,
+    /// For people.
+    pub name: String,
+    /// Where it stands, for people; empty when not said.
+    #[serde(default)]
+    pub location: String,
+    /// Health; ONLINE at first.
+    #[serde(default)]
+    pub status: EdgeNodeStatus,
+    /// What it can do, such as `gpu` or `camera`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Anything else that its owner wants to keep with it.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+    /// When it last reported; at first, when it was made.
+    pub last_heartbeat: Timestamp,
+}
+
+impl EdgeNode {
+    /// A node that is online since now, with no location, capabilities or metadata.
+    pub fn new(id: impl AsRef<str>, name: impl Into<String>) -> Result<Self, EdgeError> {
+        let node = Self {
+            id: NodeId::new(id)?,
+            name: name.into(),
+            location: String::new(),
+            status: EdgeNodeStatus::Online,
+            capabilities: Vec::new(),
+            metadata: Map::new(),
+            last_heartbeat: Timestamp::now(),
+        };
+        node.validate()?;
+        Ok(node)
+    }
+
+    /// Checks every field against its bound.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        let id = &self.id;
+        let texts = [("name", &self.name), ("location", &self.location)];
+        let capabilities = self.capabilities.iter().map(|text| ("capability", text));
+        for (what, text) in texts.into_iter().chain(capabilities) {
+            check_text(&format!("{what} of node `{id}`"), text)?;
+        }
+        if self.capabilities.len() > CAPABILITIES_MAX {
+            return Err(EdgeError::invalid(format!(
+                "node `{id}` has {} capabilities, the most is {CAPABILITIES_MAX}",
+                self.capabilities.len()
+            )));
+        }
+        let metadata_bytes = serde_json::to_vec(&self.metadata).map_or(usize::MAX, |json| json.len());
+        if metadata_bytes > METADATA_BYTES_MAX {
+            return Err(EdgeError::invalid(format!(
+                "metadata of node `{id}` is {metadata_bytes} bytes as JSON, the most is {METADATA_BYTES_MAX}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Text for people: bounded, and without control characters that could forge a log line.
+pub(crate) fn check_text(what: &str, text: &str) -> Result<(), EdgeError> {
+    if text.len() > NAME_BYTES_MAX {
+        return Err(EdgeError::invalid(format!("the {what} is {} bytes long, the most is {NAME_BYTES_MAX}", text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(EdgeError::invalid(format!("the {what} holds a control character")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_node_has_the_defaults_of_the_specification() {
+        let node = EdgeNode::new("edge-01", "warehouse-sensor").expect("valid");
+        assert_eq!((node.location.as_str(), node.status), ("", EdgeNodeStatus::Online));
+        assert!(node.capabilities.is_empty() && node.metadata.is_empty());
+    }
+
+    #[test]
+    fn a_field_past_its_bound_is_named() {
+        let mut node = EdgeNode::new("edge-01", "n").expect("valid");
+        node.location = "x\ny".to_owned();
+        assert!(node.validate().expect_err("control").to_string().contains("location of node `edge-01`"));
+        node.location = "x".repeat(NAME_BYTES_MAX + 1);
+        assert!(node.validate().expect_err("long").to_string().contains("the most is 256"));
+        node.location.clear();
+        node.capabilities = vec!["gpu".to_owned(); CAPABILITIES_MAX + 1];
+        assert!(node.validate().expect_err("many").to_string().contains("65 capabilities"));
+    }
+}
