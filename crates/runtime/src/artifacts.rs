@@ -1,0 +1,229 @@
+//! Artifacts: WebAssembly bytes, named by their SHA-256, and the machine code that was compiled from them.
+//!
+//! A file is complete or absent: it is written beside its place, synced and renamed. Machine code is loaded only
+//! when its own checksum is right, because loading damaged code would be undefined behaviour; else it is
+//! compiled again. What nothing refers to is collected after [`GRACE`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use edgeward_model::{Digest, EdgeError, ErrorKind, limits::ARTIFACT_BYTES_MAX};
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use crate::durable;
+
+/// How long an artifact stays although nothing refers to it: the time between an upload and its deployment.
+pub const GRACE: Duration = Duration::from_secs(600);
+
+/// Where artifacts lie: in a folder, or in memory for a runtime that keeps nothing.
+#[derive(Debug)]
+pub struct ArtifactStore(Place);
+
+#[derive(Debug)]
+enum Place {
+    Memory(Mutex<HashMap<Digest, Bytes>>),
+    Folder(PathBuf),
+}
+
+impl ArtifactStore {
+    /// A store that ends with the process.
+    pub fn in_memory() -> Self {
+        Self(Place::Memory(Mutex::default()))
+    }
+
+    /// A store in this folder, which is made when it is missing. Left-overs of an interrupted write are removed.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, EdgeError> {
+        let folder = folder.into();
+        for part in ["artifacts", "compiled"] {
+            let part = folder.join(part);
+            durable::create_private_folder(&part)
+                .and_then(|()| durable::remove_leftovers(&part))
+                .map_err(|error| disk("open the artifact store", &part, error))?;
+        }
+        Ok(Self(Place::Folder(folder)))
+    }
+
+    /// Stores the bytes durably and gives their digest. Storing the same bytes again is no error.
+    pub fn put(&self, bytes: Bytes) -> Result<Digest, EdgeError> {
+        if bytes.len() > ARTIFACT_BYTES_MAX {
+            return Err(EdgeError::new(
+                ErrorKind::RefusedArtifact,
+                format!("the artifact is {} bytes; the most is {ARTIFACT_BYTES_MAX}", bytes.len()),
+            ));
+        }
+        let digest = Digest::from_sha256(Sha256::digest(&bytes).into());
+        match &self.0 {
+            Place::Memory(artifacts) => {
+                artifacts.lock().insert(digest, bytes);
+            }
+            Place::Folder(folder) => {
+                let path = artifact_path(folder, &digest);
+                // An existing file is written again: that renews its age, and mends it if it was damaged.
+                durable::write(&path, &bytes).map_err(|error| disk("store the artifact", &path, error))?;
+            }
+        }
+        Ok(digest)
+    }
+
+    /// The bytes of an artifact, checked against its name.
+    pub fn get(&self, digest: &Digest) -> Result<Bytes, EdgeError> {
+        let unknown = || EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first"));
+        match &self.0 {
+            Place::Memory(artifacts) => artifacts.lock().get(digest).cloned().ok_or_else(unknown),
+            Place::Folder(folder) => {
+                let path = artifact_path(folder, digest);
+                let bytes = fs::read(&path).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => unknown(),
+                    _ => disk("read the artifact", &path, error),
+                })?;
+                if Digest::from_sha256(Sha256::digest(&bytes).into()) != *digest {
+                    return Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` is damaged on disk; upload it again")));
+                }
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Whether the artifact is there. Its bytes are not checked.
+    pub fn contains(&self, digest: &Digest) -> bool {
+        match &self.0 {
+            Place::Memory(artifacts) => artifacts.lock().contains_key(digest),
+            Place::Folder(folder) => artifact_path(folder, digest).exists(),
+        }
+    }
+
+    /// Path of intact machine code for this artifact and engine, when there is some.
+    pub(crate) fn compiled(&self, digest: &Digest, engine: u64) -> Option<PathBuf> {
+        let Place::Folder(folder) = &self.0 else { return None };
+        let path = compiled_path(folder, digest, engine);
+        let expected = fs::read(checksum_path(&path)).ok()?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(fs::File::open(&path).ok()?).ok()?;
+        if hasher.finalize().as_bytes().as_slice() == expected {
+            Some(path)
+        } else {
+            tracing::warn!(%digest, "compiled code is damaged and will be compiled again");
+            None
+        }
+    }
+
+    /// Keeps machine code for later. It can be made again, so a failure costs time only and is logged.
+    pub(crate) fn keep_compiled(&self, digest: &Digest, engine: u64, code: &[u8]) {
+        let Place::Folder(folder) = &self.0 else { return };
+        let path = compiled_path(folder, digest, engine);
+        let checksum = blake3::hash(code);
+        let kept = durable::write(&path, code).and_then(|()| durable::write(&checksum_path(&path), checksum.as_bytes()));
+        if let Err(error) = kept {
+            tracing::warn!(%digest, %error, "compiled code could not be kept");
+        }
+    }
+
+    /// Removes artifacts and machine code that `live` does not name and that are older than `grace`. Returns how
+    /// many files went.
+    pub fn collect(&self, live: &HashSet<Digest>, grace: Duration) -> Result<usize, EdgeError> {
+        match &self.0 {
+            Place::Memory(artifacts) => {
+                let mut artifacts = artifacts.lock();
+                let before = artifacts.len();
+                if grace.is_zero() {
+                    artifacts.retain(|digest, _| live.contains(digest));
+                }
+                Ok(before - artifacts.len())
+            }
+            Place::Folder(folder) => {
+                let live: HashSet<String> = live.iter().map(Digest::hex).collect();
+                let mut removed = 0;
+                for part in ["artifacts", "compiled"] {
+                    let part = folder.join(part);
+                    removed += collect_folder(&part, &live, grace).map_err(|error| disk("collect garbage", &part, error))?;
+                }
+                Ok(removed)
+            }
+        }
+    }
+}
+
+fn artifact_path(folder: &Path, digest: &Digest) -> PathBuf {
+    folder.join("artifacts").join(digest.hex()).with_extension("wasm")
+}
+
+fn compiled_path(folder: &Path, digest: &Digest, engine: u64) -> PathBuf {
+    folder.join("compiled").join(format!("{}-{engine:016x}.cwasm", digest.hex()))
+}
+
+fn checksum_path(compiled: &Path) -> PathBuf {
+    compiled.with_extension("blake3")
+}
+
+fn collect_folder(folder: &Path, live: &HashSet<String>, grace: Duration) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let refers_to = name.to_str().and_then(|name| name.get(..64));
+        let age = SystemTime::UNIX_EPOCH
+            .elapsed()
+            .ok()
+            .zip(entry.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .map_or(Duration::ZERO, |(now, made)| now.saturating_sub(made));
+        if refers_to.is_none_or(|hex| !live.contains(hex)) && age >= grace {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn disk(what: &str, path: &Path, error: io::Error) -> EdgeError {
+    EdgeError::new(ErrorKind::Internal, format!("failed to {what} at `{}`", path.display())).with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_artifact_comes_back_as_it_was_and_a_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let store = ArtifactStore::open(folder.path()).expect("opens");
+        let digest = store.put(Bytes::from_static(b"abc")).expect("stored");
+        assert_eq!(digest.to_string(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(store.get(&digest).expect("there"), "abc");
+        fs::write(artifact_path(folder.path(), &digest), "abd").expect("written");
+        assert!(store.get(&digest).expect_err("damaged").to_string().contains("damaged"));
+        store.put(Bytes::from_static(b"abc")).expect("an upload mends it");
+        assert_eq!(store.get(&digest).expect("there"), "abc");
+    }
+
+    #[test]
+    fn damaged_machine_code_is_not_offered() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let store = ArtifactStore::open(folder.path()).expect("opens");
+        let digest = store.put(Bytes::from_static(b"abc")).expect("stored");
+        assert!(store.compiled(&digest, 1).is_none());
+        store.keep_compiled(&digest, 1, b"code");
+        assert!(store.compiled(&digest, 2).is_none(), "another engine");
+        let path = store.compiled(&digest, 1).expect("kept");
+        fs::write(path, "cod").expect("truncated");
+        assert!(store.compiled(&digest, 1).is_none());
+    }
+
+    #[test]
+    fn what_nothing_refers_to_is_collected_after_its_grace() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let store = ArtifactStore::open(folder.path()).expect("opens");
+        let kept = store.put(Bytes::from_static(b"kept")).expect("stored");
+        let gone = store.put(Bytes::from_static(b"gone")).expect("stored");
+        store.keep_compiled(&gone, 1, b"code");
+        let live = HashSet::from([kept]);
+        assert_eq!(store.collect(&live, GRACE).expect("collects"), 0);
+        assert_eq!(store.collect(&live, Duration::ZERO).expect("collects"), 3);
+        assert!(store.contains(&kept) && !store.contains(&gone));
+    }
+}

@@ -1,0 +1,23 @@
+//! Runs Edgeward functions: WebAssembly sandboxes and native handlers, with limits and metrics.
+//!
+//! [`EdgeRuntime`] is the one place where a function is executed and the one place where an invocation is
+//! recorded. Everything else of the product (HTTP, command line, library) goes through it.
+
+pub mod admission;
+pub mod artifacts;
+pub mod body;
+pub mod durable;
+mod histogram;
+pub mod logs;
+pub mod metrics;
+pub mod native;
+pub mod runtime;
+#[cfg(feature = "wasm")]
+mod wasm;
+
+pub use artifacts::ArtifactStore;
+pub use body::{RequestBody, ResponseBody};
+pub use logs::{FunctionLog, LogLine, LogStream};
+pub use metrics::{EdgeMetrics, Filter, Summary};
+pub use native::NativeHandler;
+pub use runtime::{EdgeRuntime, RuntimeOptions};

@@ -1,0 +1,368 @@
+//! Counts of invocations: what ran, how long, how often it failed and why.
+//!
+//! Memory is constant however many records: one fixed-size series per function and node, at most
+//! [`SERIES_MAX`] of them, the rest counted together. Each thread writes to its own shard, so recording never
+//! waits for another core; reading adds the shards up.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fmt::Write as _,
+    hash::BuildHasher,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use edgeward_model::{ErrorKind, FunctionId, InvocationRecord, NodeId};
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::histogram::Histogram;
+
+/// Function and node pairs that are counted apart in one shard; later ones share one series.
+pub const SERIES_MAX: usize = 1024;
+const SHARDS: usize = 4;
+/// Upper edges of the buckets of the exported histogram, in seconds.
+const EXPORTED_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+
+/// Chooses which records a query counts: all, those of a function, of a node, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filter<'a> {
+    /// Only this function, when given.
+    pub function_id: Option<&'a str>,
+    /// Only this node, when given.
+    pub node_id: Option<&'a str>,
+}
+
+impl<'a> Filter<'a> {
+    /// Every record.
+    pub const ALL: Self = Self { function_id: None, node_id: None };
+
+    /// The records of one function.
+    pub fn function(id: &'a str) -> Self {
+        Self { function_id: Some(id), node_id: None }
+    }
+
+    /// The same, on one node only.
+    #[must_use]
+    pub fn on_node(self, id: &'a str) -> Self {
+        Self { node_id: Some(id), ..self }
+    }
+
+    fn matches(&self, series: &Series) -> bool {
+        self.function_id.is_none_or(|id| series.function_id.as_str() == id) && self.node_id.is_none_or(|id| series.node_id.as_str() == id)
+    }
+}
+
+/// What the records of a query add up to. Durations are in milliseconds, rates in percent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// Invocations.
+    pub total: u64,
+    /// The same under the name of its method.
+    pub total_invocations: u64,
+    /// Successful invocations in percent, 0 to 100; 100 with no records.
+    pub success_rate: f64,
+    /// Mean duration; 0 with no records.
+    pub avg_latency: f64,
+    /// The same under the name of its method.
+    pub avg_latency_ms: f64,
+    /// Failed invocations.
+    pub error_count: u64,
+    /// Median duration, within 3.2 %.
+    pub p50_ms: f64,
+    /// 95th percentile, within 3.2 %.
+    pub p95_ms: f64,
+    /// 99th percentile, within 3.2 %.
+    pub p99_ms: f64,
+    /// Invocations that needed a new sandbox.
+    pub cold_starts: u64,
+    /// Failed invocations by kind; `other` has those that named none.
+    pub errors: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone)]
+struct Series {
+    function_id: FunctionId,
+    node_id: NodeId,
+    totals: Totals,
+}
+
+#[derive(Clone, Default)]
+struct Totals {
+    count: u64,
+    errors: u64,
+    cold_starts: u64,
+    duration_ns: u128,
+    kinds: [u64; ErrorKind::ALL.len()],
+    histogram: Histogram,
+}
+
+impl Totals {
+    fn add(&mut self, record: &InvocationRecord) {
+        // A negative or endless duration is a defect of the caller's clock: it counts as 0 or as the longest.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
+        let nanos = (record.duration_ms * 1e6) as u64;
+        self.count += 1;
+        self.errors += u64::from(!record.success);
+        self.cold_starts += u64::from(record.cold_start);
+        self.duration_ns += u128::from(nanos);
+        if let (false, Some(kind)) = (record.success, record.error_kind) {
+            self.kinds[kind as usize] += 1;
+        }
+        self.histogram.record(nanos);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.errors += other.errors;
+        self.cold_starts += other.cold_starts;
+        self.duration_ns += other.duration_ns;
+        for (mine, theirs) in self.kinds.iter_mut().zip(other.kinds) {
+            *mine += theirs;
+        }
+        self.histogram.merge(&other.histogram);
+    }
+
+    fn mean_ms(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.duration_ns as f64 / 1e6 / self.count as f64 }
+    }
+
+    fn success_rate(&self) -> f64 {
+        if self.count == 0 { 100.0 } else { (self.count - self.errors) as f64 * 100.0 / self.count as f64 }
+    }
+}
+
+#[derive(Default)]
+struct Shard {
+    series: HashTable<Series>,
+    /// Records of pairs past [`SERIES_MAX`].
+    overflow: Totals,
+}
+
+/// Aligned so that two cores never write to one cache line.
+#[derive(Default)]
+#[repr(align(128))]
+struct Aligned(Mutex<Shard>);
+
+/// Tracks invocation metrics and answers queries. Thread-safe; cheap to record into from any thread.
+///
+/// ```
+/// use edgeward_model::{FunctionId, InvocationRecord, NodeId};
+/// use edgeward_runtime::{EdgeMetrics, Filter};
+///
+/// let metrics = EdgeMetrics::new();
+/// metrics.record(&InvocationRecord::new(FunctionId::new("fn-1")?, NodeId::new("edge-01")?, 42.5, true));
+/// assert_eq!(metrics.total_invocations(Filter::function("fn-1")), 1);
+/// assert_eq!(metrics.success_rate(Filter::ALL), 100.0);
+/// # Ok::<(), edgeward_model::EdgeError>(())
+/// ```
+#[derive(Default)]
+pub struct EdgeMetrics {
+    shards: [Aligned; SHARDS],
+    hasher: foldhash::fast::RandomState,
+}
+
+impl std::fmt::Debug for EdgeMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EdgeMetrics").field("total", &self.total_invocations(Filter::ALL)).finish_non_exhaustive()
+    }
+}
+
+fn shard_of_this_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    SHARD.with(|shard| {
+        if shard.get() == usize::MAX {
+            shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        shard.get()
+    })
+}
+
+impl EdgeMetrics {
+    /// No records yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts one invocation.
+    pub fn record(&self, record: &InvocationRecord) {
+        let hash = self.hasher.hash_one((record.function_id.as_str(), record.node_id.as_str()));
+        let mut shard = self.shards[shard_of_this_thread()].0.lock();
+        let same = |series: &Series| series.function_id == record.function_id && series.node_id == record.node_id;
+        if let Some(series) = shard.series.find_mut(hash, same) {
+            series.totals.add(record);
+        } else if shard.series.len() < SERIES_MAX {
+            let mut totals = Totals::default();
+            totals.add(record);
+            let series = Series { function_id: record.function_id.clone(), node_id: record.node_id.clone(), totals };
+            let rehash = |series: &Series| self.hasher.hash_one((series.function_id.as_str(), series.node_id.as_str()));
+            shard.series.insert_unique(hash, series, rehash);
+        } else {
+            shard.overflow.add(record);
+        }
+    }
+
+    fn totals(&self, filter: Filter<'_>) -> Totals {
+        let mut sum = Totals::default();
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            shard.series.iter().filter(|series| filter.matches(series)).for_each(|series| sum.merge(&series.totals));
+            if filter == Filter::ALL {
+                sum.merge(&shard.overflow);
+            }
+        }
+        sum
+    }
+
+    /// Number of invocations.
+    pub fn total_invocations(&self, filter: Filter<'_>) -> u64 {
+        self.totals(filter).count
+    }
+
+    /// Successful invocations in percent, 0 to 100; 100 with no records.
+    pub fn success_rate(&self, filter: Filter<'_>) -> f64 {
+        self.totals(filter).success_rate()
+    }
+
+    /// Mean duration in milliseconds; 0 with no records.
+    pub fn avg_latency_ms(&self, filter: Filter<'_>) -> f64 {
+        self.totals(filter).mean_ms()
+    }
+
+    /// Number of failed invocations.
+    pub fn error_count(&self, filter: Filter<'_>) -> u64 {
+        self.totals(filter).errors
+    }
+
+    /// Everything above in one consistent reading, with percentiles, cold starts and kinds of errors.
+    pub fn summary(&self, filter: Filter<'_>) -> Summary {
+        let totals = self.totals(filter);
+        let quantile_ms = |quantile| totals.histogram.quantile(quantile) as f64 / 1e6;
+        let mut errors: BTreeMap<_, _> =
+            ErrorKind::ALL.into_iter().zip(totals.kinds).filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.as_str(), n)).collect();
+        let other = totals.errors - totals.kinds.iter().sum::<u64>();
+        if other > 0 {
+            errors.insert("other", other);
+        }
+        Summary {
+            total: totals.count,
+            total_invocations: totals.count,
+            success_rate: totals.success_rate(),
+            avg_latency: totals.mean_ms(),
+            avg_latency_ms: totals.mean_ms(),
+            error_count: totals.errors,
+            p50_ms: quantile_ms(0.5),
+            p95_ms: quantile_ms(0.95),
+            p99_ms: quantile_ms(0.99),
+            cold_starts: totals.cold_starts,
+            errors,
+        }
+    }
+
+    /// The records in the text format of Prometheus (version 0.0.4), with the names of OpenTelemetry's `faas.*`
+    /// conventions.
+    pub fn prometheus(&self) -> String {
+        let mut merged: BTreeMap<(FunctionId, NodeId), Totals> = BTreeMap::new();
+        for shard in &self.shards {
+            for series in &shard.0.lock().series {
+                merged.entry((series.function_id.clone(), series.node_id.clone())).or_default().merge(&series.totals);
+            }
+        }
+        let mut text = String::new();
+        let mut write = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("writing to a String cannot fail");
+        let mut counter = |name: &str, help: &str, value: fn(&Totals) -> u64| {
+            write(format_args!("# HELP {name} {help}\n# TYPE {name} counter\n"));
+            for ((function, node), totals) in &merged {
+                write(format_args!("{name}{{faas_name=\"{function}\",node=\"{node}\"}} {}\n", value(totals)));
+            }
+        };
+        counter("faas_invocations_total", "Invocations of a function.", |t| t.count);
+        counter("faas_errors_total", "Invocations that failed.", |t| t.errors);
+        counter("faas_coldstarts_total", "Invocations that needed a new sandbox.", |t| t.cold_starts);
+        let name = "faas_invoke_duration_seconds";
+        write(format_args!("# HELP {name} Duration of an invocation to the end of its response.\n# TYPE {name} histogram\n"));
+        for ((function, node), totals) in &merged {
+            let labels = format!("faas_name=\"{function}\",node=\"{node}\"");
+            for edge in EXPORTED_SECONDS {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive constants")]
+                let count = totals.histogram.count_up_to((edge * 1e9) as u64);
+                write(format_args!("{name}_bucket{{{labels},le=\"{edge}\"}} {count}\n"));
+            }
+            write(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {}\n", totals.count));
+            write(format_args!("{name}_sum{{{labels}}} {}\n", totals.duration_ns as f64 / 1e9));
+            write(format_args!("{name}_count{{{labels}}} {}\n", totals.count));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(function: &str, node: &str, duration_ms: f64, success: bool) -> InvocationRecord {
+        InvocationRecord::new(FunctionId::new(function).expect("valid"), NodeId::new(node).expect("valid"), duration_ms, success)
+    }
+
+    #[test]
+    fn with_no_records_the_success_rate_is_100_and_the_rest_is_0() {
+        let summary = EdgeMetrics::new().summary(Filter::ALL);
+        assert_eq!((summary.total, summary.error_count), (0, 0));
+        assert!((summary.success_rate - 100.0).abs() < f64::EPSILON && summary.avg_latency == 0.0 && summary.p99_ms == 0.0);
+    }
+
+    #[test]
+    fn queries_count_what_their_filter_names() {
+        let metrics = EdgeMetrics::new();
+        metrics.record(&record("a", "n1", 10.0, true));
+        metrics.record(&record("a", "n2", 20.0, true));
+        let mut failed = record("b", "n1", 60.0, false);
+        failed.error_kind = Some(ErrorKind::Timeout);
+        metrics.record(&failed);
+        metrics.record(&record("b", "n1", 30.0, false));
+        assert_eq!(metrics.total_invocations(Filter::ALL), 4);
+        assert_eq!(metrics.total_invocations(Filter::function("a")), 2);
+        assert_eq!(metrics.total_invocations(Filter::function("a").on_node("n2")), 1);
+        assert_eq!(metrics.total_invocations(Filter::function("absent")), 0);
+        assert!((metrics.success_rate(Filter::ALL) - 50.0).abs() < 1e-9);
+        assert!((metrics.avg_latency_ms(Filter::ALL) - 30.0).abs() < 1e-9);
+        assert_eq!(metrics.error_count(Filter::function("b")), 2);
+        let summary = metrics.summary(Filter::ALL);
+        assert_eq!(summary.errors, BTreeMap::from([("other", 1), ("timeout", 1)]));
+    }
+
+    #[test]
+    fn more_pairs_than_the_bound_are_still_counted_in_the_total() {
+        let metrics = EdgeMetrics::new();
+        for i in 0..SERIES_MAX + 50 {
+            metrics.record(&record(&format!("f{i}"), "n", 1.0, true));
+        }
+        assert_eq!(metrics.total_invocations(Filter::ALL), SERIES_MAX as u64 + 50);
+        assert_eq!(metrics.shards[shard_of_this_thread()].0.lock().series.len(), SERIES_MAX);
+    }
+
+    #[test]
+    fn records_from_many_threads_all_count() {
+        let metrics = EdgeMetrics::new();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..10_000).for_each(|_| metrics.record(&record("a", "n", 1.0, true))));
+            }
+        });
+        assert_eq!(metrics.total_invocations(Filter::ALL), 80_000);
+    }
+
+    #[test]
+    fn the_exported_text_has_each_family_once_and_cumulative_buckets() {
+        let metrics = EdgeMetrics::new();
+        metrics.record(&record("a", "n", 2.0, true));
+        let text = metrics.prometheus();
+        assert_eq!(text.matches("# TYPE").count(), 4);
+        assert!(text.contains("faas_invocations_total{faas_name=\"a\",node=\"n\"} 1\n"), "{text}");
+        assert!(text.contains("le=\"0.001\"} 0\n") && text.contains("le=\"0.005\"} 1\n") && text.contains("le=\"+Inf\"} 1\n"), "{text}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Native handlers: async Rust closures registered in the process under a name.
+//!
+//! They run in the process itself: a deadline drops the future at its next await, but memory is not limited and
+//! a loop that never awaits cannot be stopped. Untrusted code belongs in a component.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+use edgeward_model::{EdgeError, ErrorKind};
+use serde::{Serialize, de::DeserializeOwned};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type BoxFuture = Pin<Box<dyn Future<Output = Result<Bytes, BoxError>> + Send>>;
+
+/// Native code that runs when a function is invoked: bytes in, bytes out.
+#[derive(Clone)]
+pub struct NativeHandler(Arc<dyn Fn(Bytes) -> BoxFuture + Send + Sync>);
+
+impl std::fmt::Debug for NativeHandler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NativeHandler")
+    }
+}
+
+impl NativeHandler {
+    /// Wraps an async closure from bytes to bytes. Its error becomes the source of the invocation's error.
+    pub fn new<F, R, E>(handler: F) -> Self
+    where
+        F: Fn(Bytes) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Bytes, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Self(Arc::new(move |payload| {
+            let answer = handler(payload);
+            Box::pin(async move { answer.await.map_err(Into::into) })
+        }))
+    }
+
+    /// Wraps an async closure between types that are JSON outside.
+    pub fn json<F, I, O, R, E>(handler: F) -> Self
+    where
+        F: Fn(I) -> R + Send + Sync + 'static,
+        I: DeserializeOwned + Send,
+        O: Serialize,
+        R: Future<Output = Result<O, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Self(Arc::new(move |payload| {
+            let answer = serde_json::from_slice(&payload).map(&handler);
+            Box::pin(async move {
+                let answer = answer.map_err(|error| format!("the payload is not the JSON that the handler takes: {error}"))?;
+                let output = answer.await.map_err(Into::into)?;
+                Ok(serde_json::to_vec(&output)?.into())
+            })
+        }))
+    }
+
+    /// Runs the handler once. A panic is caught and becomes an error, as a trap does.
+    pub(crate) async fn call(&self, payload: Bytes) -> Result<Bytes, EdgeError> {
+        use futures::FutureExt;
+        let failed = |message: String| EdgeError::new(ErrorKind::ExecutionFailed, message);
+        let run = std::panic::AssertUnwindSafe(async { (self.0)(payload).await });
+        match run.catch_unwind().await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failed(format!("the handler failed: {error}")).with_source(error)),
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+                Err(failed(format!("the handler panicked: {}", text.unwrap_or_else(|| "no message".to_owned()))))
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The WebAssembly engine: one per process, because signal handlers and address space are too.
+//!
+//! Guests are compiled with explicit bounds checks and run in pooled memory, so that a fresh sandbox costs no
+//! change of page protection. Every memory slot reserves 8 GiB of addresses: whatever a guest computes, even
+//! speculatively, stays in its own slot (see `docs/adr/0003-explicit-bounds-checks.md`).
+
+pub(crate) mod guest;
+pub(crate) mod inspect;
+pub(crate) mod outbound;
+pub(crate) mod program;
+pub(crate) mod sandbox;
+pub(crate) mod stdio;
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use edgeward_model::{
+    Digest, EdgeError, ErrorKind,
+    limits::{GUEST_STACK_BYTES, INSTANCES_PER_STORE_MAX, MEMORIES_PER_STORE_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_STORE_MAX},
+};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    component::{Component, Linker},
+};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+use crate::{artifacts::ArtifactStore, wasm::sandbox::Sandbox};
+
+/// How often a running guest looks up from its work.
+const TICK: Duration = Duration::from_millis(2);
+/// Ticks without a guest after which the ticker sleeps.
+const IDLE_TICKS: u32 = 500;
+/// Addresses that one memory slot reserves: 4 GiB of index and 4 GiB of offset.
+const SLOT_BYTES: u64 = 8 << 30;
+/// Slots to try for, most first; a machine with few address bits gets fewer.
+const SLOTS: [u32; 4] = [1024, 256, 64, 16];
+/// Memory that stays with a slot between two guests, so that the next one does not fault it in again.
+const SLOT_RESIDENT_BYTES: usize = 1 << 20;
+/// Unused slots that keep their memory.
+const WARM_SLOTS: u32 = 32;
+
+/// The engine, what guests may import, and the threads beside it.
+pub(crate) struct Wasm {
+    engine: Engine,
+    linker: Linker<Sandbox>,
+    /// Tells compiled code of this engine and configuration from any other.
+    engine_id: u64,
+    ticker: Ticker,
+    background: OnceLock<tokio::runtime::Runtime>,
+}
+
+/// A component that passed every check and can be instantiated.
+#[derive(Clone)]
+pub(crate) enum Compiled {
+    /// Exports `wasi:http/incoming-handler`.
+    Http(ProxyPre<Sandbox>),
+    /// Exports `wasi:cli/run`.
+    Command(wasmtime_wasi::p2::bindings::CommandPre<Sandbox>),
+}
+
+impl Wasm {
+    /// The engine of this process, started at the first use.
+    pub(crate) fn shared() -> Result<&'static Self, EdgeError> {
+        static SHARED: OnceLock<Result<Wasm, String>> = OnceLock::new();
+        SHARED
+            .get_or_init(|| Self::start().map_err(|error| format!("{error:#}")))
+            .as_ref()
+            .map_err(|why| EdgeError::new(ErrorKind::Internal, format!("failed to start the WebAssembly engine: {why}")))
+    }
+
+    fn start() -> wasmtime::Result<Self> {
+        let engine = start_engine()?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| {
+            wasmtime_wasi_config::WasiConfig::from(sandbox.config_variables())
+        })?;
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Self { engine_id: hasher.finish(), engine, linker, ticker, background: OnceLock::new() })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Keeps the ticker awake while a guest runs.
+    pub(crate) fn running(&'static self) -> Running {
+        self.ticker.enter()
+    }
+
+    /// Threads of low priority, for guests that compute for long: the operating system then prefers the others.
+    pub(crate) fn background(&self) -> &tokio::runtime::Handle {
+        self.background
+            .get_or_init(|| {
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(std::thread::available_parallelism().map_or(1, usize::from))
+                    .thread_name("edgeward-compute")
+                    .on_thread_start(lower_priority)
+                    .enable_all()
+                    .build()
+                    .expect("a runtime starts when threads can be started, and this process has started some")
+            })
+            .handle()
+    }
+
+    /// Loads the compiled form of an artifact, compiling it when there is none. Blocks for as long as that takes.
+    pub(crate) fn load(&self, store: &ArtifactStore, digest: &Digest) -> Result<Compiled, EdgeError> {
+        if let Some(path) = store.compiled(digest, self.engine_id) {
+            match self.load_compiled(&path) {
+                Ok(component) => return self.link(digest, &component),
+                Err(error) => tracing::warn!(%digest, error = format!("{error:#}"), "compiled code did not load and will be made again"),
+            }
+        }
+        let bytes = inspect::componentise(digest, store.get(digest)?)?;
+        let component =
+            Component::new(&self.engine, &bytes).map_err(|error| inspect::refused(digest, format!("it does not compile: {error:#}")))?;
+        let compiled = self.link(digest, &component)?;
+        match component.serialize() {
+            Ok(code) => store.keep_compiled(digest, self.engine_id, &code),
+            Err(error) => tracing::warn!(%digest, error = format!("{error:#}"), "compiled code could not be written out"),
+        }
+        Ok(compiled)
+    }
+
+    #[expect(unsafe_code, reason = "wasmtime asks that the file is its own output: the store checked that it is what we compiled")]
+    fn load_compiled(&self, path: &Path) -> wasmtime::Result<Component> {
+        // SAFETY: only `keep_compiled` writes into the private folder, and the checksum over the file was right.
+        unsafe { Component::deserialize_file(&self.engine, path) }
+    }
+
+    fn link(&self, digest: &Digest, component: &Component) -> Result<Compiled, EdgeError> {
+        let instance = self
+            .linker
+            .instantiate_pre(component)
+            .map_err(|error| inspect::refused(digest, format!("it imports what this node does not offer: {error:#}")))?;
+        let exports: Vec<_> = component.component_type().exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let exports_interface = |interface: &str| exports.iter().any(|name| name.starts_with(interface));
+        let wrong = |error: wasmtime::Error| inspect::refused(digest, format!("its exports do not fit: {error:#}"));
+        if exports_interface("wasi:http/incoming-handler@0.2.") {
+            Ok(Compiled::Http(ProxyPre::new(instance).map_err(wrong)?))
+        } else if exports_interface("wasi:cli/run@0.2.") {
+            Ok(Compiled::Command(wasmtime_wasi::p2::bindings::CommandPre::new(instance).map_err(wrong)?))
+        } else {
+            let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+            Err(inspect::refused(
+                digest,
+                format!("it exports {found}, but a function exports `wasi:http/incoming-handler@0.2.x` or `wasi:cli/run@0.2.x`"),
+            ))
+        }
+    }
+}
+
+fn start_engine() -> wasmtime::Result<Engine> {
+    let mut result = Err(wasmtime::format_err!("no number of memory slots was tried"));
+    for slots in SLOTS {
+        result = Engine::new(&engine_config(slots));
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn engine_config(slots: u32) -> Config {
+    let count = |limit: usize| u32::try_from(limit).expect("limits are small");
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * 8)
+        .total_memories(slots)
+        .total_tables(slots * 4)
+        .total_stacks(slots)
+        .max_core_instances_per_component(count(INSTANCES_PER_STORE_MAX))
+        .max_memories_per_component(count(MEMORIES_PER_STORE_MAX))
+        .max_tables_per_component(count(TABLES_PER_STORE_MAX))
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_memory_size(4 << 30)
+        .linear_memory_keep_resident(SLOT_RESIDENT_BYTES)
+        .table_keep_resident(64 << 10)
+        .max_unused_warm_slots(WARM_SLOTS)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .wasm_gc(false)
+        .wasm_function_references(false)
+        .wasm_exceptions(false)
+        .wasm_threads(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(GUEST_STACK_BYTES)
+        .async_stack_size(GUEST_STACK_BYTES + (512 << 10))
+        .signals_based_traps(false)
+        .memory_init_cow(false)
+        .memory_guard_size(0)
+        .memory_reservation(SLOT_BYTES)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Raises the nice value of this thread. Where that is refused the thread stays as it is.
+fn lower_priority() {
+    const NICE: i32 = 10;
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a compute thread keeps the usual priority");
+    }
+}
+
+/// Advances the engine's epoch every [`TICK`] while guests run.
+struct Ticker {
+    running: AtomicUsize,
+    parked: AtomicBool,
+    thread: OnceLock<std::thread::Thread>,
+}
+
+/// A guest that runs; the ticker stays awake for it.
+pub(crate) struct Running(&'static Ticker);
+
+impl Ticker {
+    fn start(engine: Engine) -> wasmtime::Result<Self> {
+        std::thread::Builder::new().name("edgeward-ticker".to_owned()).spawn(move || tick(&engine))?;
+        Ok(Self { running: AtomicUsize::new(0), parked: AtomicBool::new(false), thread: OnceLock::new() })
+    }
+
+    fn enter(&'static self) -> Running {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        if self.parked.load(Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+        Running(self)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn tick(engine: &Engine) {
+    let mut idle_ticks = 0;
+    loop {
+        std::thread::sleep(TICK);
+        engine.increment_epoch();
+        let Ok(wasm) = Wasm::shared() else { return };
+        let ticker = &wasm.ticker;
+        ticker.thread.get_or_init(std::thread::current);
+        idle_ticks = if ticker.running.load(Ordering::SeqCst) > 0 { 0 } else { idle_ticks + 1 };
+        if idle_ticks >= IDLE_TICKS {
+            ticker.parked.store(true, Ordering::SeqCst);
+            // A guest that came between the two loads has seen `parked` and unparks, or is seen here.
+            while ticker.running.load(Ordering::SeqCst) == 0 {
+                std::thread::park();
+            }
+            ticker.parked.store(false, Ordering::SeqCst);
+            idle_ticks = 0;
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One running guest: a future that is polled where its caller is, so that a short call costs no hand-over, and
+//! that moves to threads of low priority once it has computed for long. Dropping it ends the guest.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure};
+use tokio::task::JoinHandle;
+use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime_wasi::I32Exit;
+
+use crate::{
+    logs::{FunctionLog, LogStream},
+    wasm::{
+        Running, Wasm,
+        sandbox::{Sandbox, take_computes_long},
+    },
+};
+
+/// A guest that runs. It can be polled to its end; dropping it stops the guest at its next tick or host call.
+pub(crate) struct Guest<T> {
+    state: State<T>,
+    wasm: &'static Wasm,
+    _running: Running,
+}
+
+enum State<T> {
+    Here(Pin<Box<dyn Future<Output = T> + Send>>),
+    InBackground(JoinHandle<T>),
+}
+
+impl<T: Send + 'static> Guest<T> {
+    pub(crate) fn new(wasm: &'static Wasm, run: impl Future<Output = T> + Send + 'static) -> Self {
+        Self { state: State::Here(Box::pin(run)), wasm, _running: wasm.running() }
+    }
+}
+
+impl<T: Send + 'static> Future for Guest<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        loop {
+            match &mut self.state {
+                State::Here(run) => {
+                    take_computes_long();
+                    if let Poll::Ready(output) = run.as_mut().poll(cx) {
+                        return Poll::Ready(output);
+                    }
+                    if !take_computes_long() {
+                        return Poll::Pending;
+                    }
+                    let run = std::mem::replace(run, Box::pin(std::future::pending()));
+                    self.state = State::InBackground(self.wasm.background().spawn(run));
+                }
+                State::InBackground(task) => {
+                    return Pin::new(task).poll(cx).map(|output| match output {
+                        Ok(output) => output,
+                        // Only dropping the guest aborts its task, and then nobody polls it.
+                        Err(error) => std::panic::resume_unwind(error.into_panic()),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for Guest<T> {
+    fn drop(&mut self) {
+        if let State::InBackground(task) = &self.state {
+            task.abort();
+        }
+    }
+}
+
+/// Turns the end of a guest into the error that its caller sees, and keeps the full story in its log.
+pub(crate) fn failed(function: &EdgeFunction, sandbox: Option<&Sandbox>, log: &FunctionLog, error: wasmtime::Error) -> EdgeError {
+    let id = &function.id;
+    if error.is::<PoolConcurrencyLimitError>() {
+        let message = format!("the node is overloaded: no sandbox is free for function `{id}`; try again later");
+        return EdgeError::new(ErrorKind::Overloaded, message);
+    }
+    let failure = Failure {
+        exit_code: error.downcast_ref::<I32Exit>().map(|exit| u8::try_from(exit.0).unwrap_or(1)),
+        stderr_tail: sandbox.map(|sandbox| sandbox.stderr.tail()).unwrap_or_default(),
+        status: None,
+    };
+    let (kind, message) = if sandbox.is_some_and(Sandbox::memory_refused) || is_memory_limit(&error) {
+        (ErrorKind::MemoryLimit, format!("function `{id}` failed after it was refused memory beyond its {} MiB", function.memory_mb))
+    } else if let Some(code) = failure.exit_code {
+        (ErrorKind::ExecutionFailed, format!("function `{id}` exited with code {code}"))
+    } else {
+        (ErrorKind::ExecutionFailed, format!("function `{id}` failed: {}", why(&error)))
+    };
+    if failure.exit_code.is_none() {
+        log.push(LogStream::Runtime, &format!("{error:?}"));
+    }
+    EdgeError::new(kind, message).with_failure(failure).with_source(GuestFault(format!("{error:#}")))
+}
+
+/// A component whose memories start larger than the limit fails to instantiate, with this in its story.
+fn is_memory_limit(error: &wasmtime::Error) -> bool {
+    let story = format!("{error:#}");
+    story.contains("exceeds memory limits") || story.contains("exceeds table limits")
+}
+
+fn why(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::StackOverflow) => "it ran out of stack, most likely by deep recursion".to_owned(),
+        Some(trap) => format!("{trap}"),
+        None => error.root_cause().to_string(),
+    }
+}
+
+/// What the engine said, with its causes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct GuestFault(String);

@@ -1,0 +1,218 @@
+//! What one guest instance owns on the host, and the limits that hold over it.
+
+use std::{cell::Cell, sync::Arc};
+
+use edgeward_model::limits::{
+    HEADER_BYTES_MAX, HOSTCALL_FUEL_BYTES, INSTANCES_PER_STORE_MAX, MEMORIES_PER_STORE_MAX, RANDOM_BYTES_MAX, RESOURCES_MAX,
+    TABLES_PER_STORE_MAX,
+};
+use tokio::time::Instant;
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, cli::StdinStream};
+use wasmtime_wasi_config::WasiConfigVariables;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use crate::wasm::{
+    Wasm,
+    outbound::{AllowList, Outbound},
+    stdio::Sink,
+};
+
+/// Ticks of computing after which a guest moves to the threads of low priority.
+const FOREGROUND_TICKS: u32 = 5;
+/// A table element is a pointer on the host.
+const TABLE_ELEMENT_BYTES: usize = 8;
+
+thread_local! {
+    /// Set by a guest on this thread that has computed for long.
+    static COMPUTES_LONG: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the guest that was just polled on this thread has computed for long; resets the answer.
+pub(crate) fn take_computes_long() -> bool {
+    COMPUTES_LONG.take()
+}
+
+/// What is the same for every sandbox of one function.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) memory_bytes: usize,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) config: Arc<ConfigVariables>,
+    pub(crate) allow: Arc<AllowList>,
+}
+
+pub(crate) struct ConfigVariables(pub(crate) WasiConfigVariables);
+
+impl std::fmt::Debug for ConfigVariables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConfigVariables")
+    }
+}
+
+/// The host side of one guest instance.
+pub(crate) struct Sandbox {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    outbound: Outbound,
+    config: Arc<ConfigVariables>,
+    limiter: Limiter,
+    computed_ticks: u32,
+    pub(crate) stdout: Sink,
+    pub(crate) stderr: Sink,
+}
+
+impl Sandbox {
+    /// A store for one guest, with every limit on. The deadline bounds its outgoing calls.
+    pub(crate) fn store(
+        wasm: &Wasm,
+        settings: &Settings,
+        stdin: Option<Box<dyn StdinStream>>,
+        stdout: Sink,
+        stderr: Sink,
+        deadline: Instant,
+    ) -> Store<Self> {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.envs(&settings.environment).stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(RANDOM_BYTES_MAX);
+        if let Some(stdin) = stdin {
+            wasi.stdin(Stdin(stdin));
+        }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(HEADER_BYTES_MAX);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let sandbox = Self {
+            wasi: wasi.build(),
+            http,
+            table,
+            outbound: Outbound::new(Arc::clone(&settings.allow), deadline),
+            config: Arc::clone(&settings.config),
+            limiter: Limiter { bytes_left: settings.memory_bytes, refused: false },
+            computed_ticks: 0,
+            stdout,
+            stderr,
+        };
+        let mut store = Store::new(wasm.engine(), sandbox);
+        store.limiter(|sandbox| &mut sandbox.limiter);
+        store.set_hostcall_fuel(HOSTCALL_FUEL_BYTES);
+        store.set_epoch_deadline(2);
+        store.epoch_deadline_callback(|mut store| {
+            let sandbox = store.data_mut();
+            sandbox.computed_ticks += 1;
+            if sandbox.computed_ticks >= FOREGROUND_TICKS {
+                COMPUTES_LONG.set(true);
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    /// Prepares a reused instance for its next invocation.
+    pub(crate) fn renew(&mut self, deadline: Instant) {
+        self.outbound.set_deadline(deadline);
+        self.computed_ticks = 0;
+        self.stdout.renew();
+        self.stderr.renew();
+    }
+
+    /// Whether the guest was refused memory since it started.
+    pub(crate) fn memory_refused(&self) -> bool {
+        self.limiter.refused
+    }
+
+    pub(crate) fn config_variables(&self) -> &WasiConfigVariables {
+        &self.config.0
+    }
+}
+
+impl WasiView for Sandbox {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Sandbox {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+struct Stdin(Box<dyn StdinStream>);
+
+impl wasmtime_wasi::cli::IsTerminal for Stdin {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdinStream for Stdin {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncRead + Send + Sync> {
+        self.0.async_stream()
+    }
+
+    fn p2_stream(&self) -> Box<dyn wasmtime_wasi::p2::InputStream> {
+        self.0.p2_stream()
+    }
+}
+
+/// One budget over all linear memories and tables of a guest. A refusal is what the guest sees as a failed
+/// `memory.grow`; it may go on without.
+struct Limiter {
+    bytes_left: usize,
+    refused: bool,
+}
+
+impl Limiter {
+    fn take(&mut self, bytes: usize) -> bool {
+        match self.bytes_left.checked_sub(bytes) {
+            Some(left) => {
+                self.bytes_left = left;
+                true
+            }
+            None => {
+                self.refused = true;
+                false
+            }
+        }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.take(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES);
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.take(bytes))
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES_PER_STORE_MAX
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_PER_STORE_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_PER_STORE_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_draw_on_one_budget() {
+        let mut limiter = Limiter { bytes_left: 100_000, refused: false };
+        assert!(limiter.memory_growing(0, 65_536, None).expect("answers"));
+        assert!(limiter.table_growing(0, 1000, None).expect("answers"));
+        assert!(!limiter.memory_growing(65_536, 131_072, None).expect("answers"));
+        assert!(limiter.refused);
+        assert!(limiter.table_growing(0, 3000, None).expect("what is left is still there"));
+        assert!(!limiter.table_growing(0, usize::MAX, None).expect("answers"));
+    }
+}
