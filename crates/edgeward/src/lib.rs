@@ -1,0 +1,20 @@
+//! Edgeward as a library: a node that runs functions next to the data.
+//!
+//! [`EdgeRuntime`] runs functions in this process and keeps nothing. [`Node`] adds what a daemon needs: desired
+//! state that survives a power cut, and a reconciler that makes the runtime match it.
+
+pub mod desired;
+pub mod listener;
+pub mod node;
+pub mod problem;
+
+pub use desired::{FunctionRecord, Precondition};
+pub use edgeward_model::{
+    Digest, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler, HandlerName,
+    InvocationRecord, NodeId, limits,
+};
+pub use edgeward_runtime::{
+    ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
+    RuntimeOptions, Summary, body,
+};
+pub use node::{FunctionState, FunctionView, Node, NodeOptions};

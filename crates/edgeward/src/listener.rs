@@ -1,0 +1,268 @@
+//! The function listener: serves every function over HTTP/1.1 and HTTP/2 at `/fn/{id}/…`.
+//!
+//! The function sees the path without that prefix, and the prefix in `x-forwarded-prefix`. Connections, heads,
+//! bodies and the patience with slow clients are bounded.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use edgeward_model::{
+    EdgeError, ErrorKind,
+    limits::{CLIENT_STALL_TIMEOUT, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, REQUEST_BYTES_MAX, REQUEST_HEAD_TIMEOUT},
+};
+use edgeward_runtime::{EdgeRuntime, RequestBody, ResponseBody};
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http_body_util::{BodyExt, Limited};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{Instant, Sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::problem::Problem;
+
+/// Where functions are served.
+pub const PREFIX: &str = "/fn/";
+/// Carries the part of the path that the function does not see.
+pub const PREFIX_HEADER: &str = "x-forwarded-prefix";
+/// Pause after an error of `accept`, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Refuses addresses that other machines can reach: until there is authentication, only this machine may call.
+pub fn check_loopback(address: SocketAddr, option: &str) -> Result<(), EdgeError> {
+    if address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(EdgeError::invalid(format!(
+        "{option} {address} is refused: other machines could reach it, and this release has no authentication; use 127.0.0.1 or [::1] and a proxy that authenticates"
+    )))
+}
+
+/// Accepts connections until `stop`, then lets running requests end. `answer` serves one request.
+pub async fn accept<F, R, B>(listener: TcpListener, stop: CancellationToken, answer: F)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = TaskTracker::new();
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .max_headers(HEADER_FIELDS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).expect("64 KiB"))
+        .max_concurrent_streams(128);
+    let server = Arc::new(server);
+    loop {
+        let slot = tokio::select! {
+            slot = Arc::clone(&slots).acquire_owned() => slot.expect("the semaphore is never closed"),
+            () = stop.cancelled() => break,
+        };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        let (server, stop, answer) = (Arc::clone(&server), stop.clone(), answer.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            // An answer in small parts should not wait for the peer's acknowledgements.
+            let _ = stream.set_nodelay(true);
+            let service = service_fn(move |request| {
+                let answer = answer(request);
+                async move { Ok::<_, std::convert::Infallible>(answer.await) }
+            });
+            let connection = server.serve_connection(TokioIo::new(Patience::new(stream)), service);
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended with an error");
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves the functions of a runtime until `stop`, then lets running requests end.
+pub async fn serve_functions(runtime: Arc<EdgeRuntime>, listener: TcpListener, stop: CancellationToken) {
+    let answer = move |request| {
+        let runtime = Arc::clone(&runtime);
+        async move { answer_function(&runtime, request).await }
+    };
+    accept(listener, stop, answer).await;
+}
+
+async fn answer_function(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    let result = match split_path(request.uri()) {
+        Ok(Split { id, prefix, uri }) => {
+            *request.uri_mut() = uri;
+            request.headers_mut().insert(PREFIX_HEADER, prefix);
+            match bounded(request) {
+                Ok(request) => runtime.serve(&id, request).await,
+                Err(error) => Err(error),
+            }
+        }
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(|error| Problem::public(&error).response(|json| ResponseBody::full(json.into())))
+}
+
+struct Split {
+    id: String,
+    prefix: HeaderValue,
+    uri: Uri,
+}
+
+/// Takes `/fn/{id}` off the path and leaves the rest as it was written.
+fn split_path(uri: &Uri) -> Result<Split, EdgeError> {
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let unknown = || EdgeError::new(ErrorKind::NotFound, format!("nothing is served here; functions are at `{PREFIX}{{id}}/`"));
+    let rest = path.strip_prefix(PREFIX).ok_or_else(unknown)?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (id, rest) = rest.split_at(end);
+    let prefix = HeaderValue::try_from(format!("{PREFIX}{id}")).map_err(|_| unknown())?;
+    let rest = if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { PathAndQuery::try_from(format!("/{rest}")) };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(rest.map_err(|_| unknown())?);
+    Ok(Split { id: id.to_owned(), prefix, uri: Uri::from_parts(parts).map_err(|_| unknown())? })
+}
+
+/// Bounds the body: at once when its length is told, else as it comes.
+pub fn bounded(request: Request<Incoming>) -> Result<Request<RequestBody>, EdgeError> {
+    let too_large =
+        || EdgeError::new(ErrorKind::TooLarge, format!("the request body is larger than {REQUEST_BYTES_MAX} bytes, which is the most"));
+    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    let failed = move |error: Box<dyn std::error::Error + Send + Sync>| {
+        if error.is::<http_body_util::LengthLimitError>() {
+            too_large()
+        } else {
+            EdgeError::invalid("the request body broke off").with_source(error)
+        }
+    };
+    Ok(request.map(|body| Limited::new(body, REQUEST_BYTES_MAX).map_err(failed).boxed_unsync()))
+}
+
+/// A connection that fails when its peer takes nothing for too long of what waits for it.
+struct Patience {
+    stream: TcpStream,
+    /// Runs while a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, stalled: None }
+    }
+
+    fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + CLIENT_STALL_TIMEOUT)));
+        stalled
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client took nothing of its answer for too long")))
+    }
+}
+
+impl AsyncRead for Patience {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Patience {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_function_sees_the_path_without_its_prefix() {
+        for (path, id, rest) in [
+            ("/fn/a/b/c?d=%20", "a", "/b/c?d=%20"),
+            ("/fn/a", "a", "/"),
+            ("/fn/a/", "a", "/"),
+            ("/fn/a?x=1", "a", "/?x=1"),
+            ("/fn/a//b", "a", "//b"),
+        ] {
+            let split = split_path(&path.parse().expect("valid")).expect(path);
+            assert_eq!((split.id.as_str(), split.uri.to_string().as_str()), (id, rest), "{path}");
+            assert_eq!(split.prefix, "/fn/a");
+        }
+        assert!(split_path(&"/other".parse().expect("valid")).is_err());
+    }
+
+    #[test]
+    fn only_loopback_addresses_may_be_listened_on() {
+        for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            check_loopback(address.parse().expect("valid"), "--listen").expect(address);
+        }
+        for address in ["0.0.0.0:1", "[::]:1", "192.168.1.2:1"] {
+            let error = check_loopback(address.parse().expect("valid"), "--listen").expect_err(address);
+            assert!(error.to_string().contains("no authentication"), "{error}");
+        }
+    }
+}
