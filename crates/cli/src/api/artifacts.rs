@@ -1,0 +1,28 @@
+//! `POST /v1/artifacts`.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use edgeward::limits::ARTIFACT_BYTES_MAX;
+
+use super::{Api, Refusal, read_body, wire::ArtifactAnswer};
+
+/// Stores an artifact and compiles it.
+#[utoipa::path(
+    post, path = "/v1/artifacts", tag = "artifacts",
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 201, body = ArtifactAnswer),
+        (status = 413, description = "It is too large.", body = super::wire::Problem),
+        (status = 422, description = "It cannot run here, and why.", body = super::wire::Problem),
+    )
+)]
+pub(crate) async fn upload(State(api): State<Api>, request: Request) -> Result<impl IntoResponse, Refusal> {
+    let bytes = read_body(request, ARTIFACT_BYTES_MAX).await?;
+    let size_bytes = bytes.len();
+    let digest = api.node.add_artifact(bytes).await?.to_string();
+    Ok((StatusCode::CREATED, Json(ArtifactAnswer { digest, size_bytes })))
+}

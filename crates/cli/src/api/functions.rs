@@ -1,0 +1,195 @@
+//! `/v1/functions`: desired state, invocation and logs.
+
+use std::convert::Infallible;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use edgeward::{
+    EdgeError, ErrorKind, FunctionId, LogLine, Precondition,
+    limits::{METADATA_BYTES_MAX, REQUEST_BYTES_MAX},
+};
+use futures::{Stream, StreamExt, stream};
+use serde::Deserialize;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use utoipa::IntoParams;
+
+use super::{
+    Api, Refusal, read_body,
+    wire::{FunctionAnswer, FunctionBody, FunctionsAnswer},
+};
+
+/// Largest description of a function: its environment may be 64 KiB, and JSON escapes.
+const FUNCTION_BODY_BYTES_MAX: usize = 8 * METADATA_BYTES_MAX;
+
+/// Every function, by id.
+#[utoipa::path(get, path = "/v1/functions", tag = "functions", responses((status = 200, body = FunctionsAnswer)))]
+pub(crate) async fn list(State(api): State<Api>) -> Json<FunctionsAnswer> {
+    Json(FunctionsAnswer { functions: api.node.functions().into_iter().map(FunctionAnswer::from).collect() })
+}
+
+/// One function.
+#[utoipa::path(
+    get, path = "/v1/functions/{id}", tag = "functions",
+    responses((status = 200, body = FunctionAnswer), (status = 404, body = super::wire::Problem))
+)]
+pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    Ok(tagged(StatusCode::OK, api.node.function(&id)?.into()))
+}
+
+/// Deploys a function: writes it as desired, durably, and answers when it serves.
+#[utoipa::path(
+    put, path = "/v1/functions/{id}", tag = "functions", request_body = FunctionBody,
+    params(
+        ("If-Match" = Option<String>, Header, description = "The generation that is to be replaced, in quotes."),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only when the function is new."),
+    ),
+    responses(
+        (status = 200, description = "Replaced.", body = FunctionAnswer),
+        (status = 201, description = "New.", body = FunctionAnswer),
+        (status = 400, body = super::wire::Problem),
+        (status = 404, description = "Its artifact or handler is not here.", body = super::wire::Problem),
+        (status = 412, description = "It is at another generation.", body = super::wire::Problem),
+        (status = 422, body = super::wire::Problem),
+    )
+)]
+pub(crate) async fn put(State(api): State<Api>, Path(id): Path<String>, request: Request) -> Result<Response, Refusal> {
+    let id = FunctionId::new(id)?;
+    let precondition = precondition(request.headers())?;
+    let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
+    let body: FunctionBody = serde_json::from_slice(&body)
+        .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
+    let existed = api.node.function(id.as_str()).is_ok();
+    let view = api.node.put_function(body.into_function(id)?, precondition).await?;
+    Ok(tagged(if existed { StatusCode::OK } else { StatusCode::CREATED }, view.into()))
+}
+
+/// Undeploys a function.
+#[utoipa::path(
+    delete, path = "/v1/functions/{id}", tag = "functions",
+    params(("If-Match" = Option<String>, Header, description = "The generation that is to go, in quotes.")),
+    responses((status = 204), (status = 404, body = super::wire::Problem), (status = 412, body = super::wire::Problem))
+)]
+pub(crate) async fn delete(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+    let existed = api.node.delete_function(&FunctionId::new(&id)?, precondition(&headers)?).await?;
+    if existed { Ok(StatusCode::NO_CONTENT) } else { Err(EdgeError::function_not_found(&id).into()) }
+}
+
+/// Invokes a function with the body as its payload, and answers with its result.
+#[utoipa::path(
+    post, path = "/v1/functions/{id}/invoke", tag = "functions",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "The result, as the function gave it.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, body = super::wire::Problem),
+        (status = 500, description = "The function failed.", body = super::wire::Problem),
+        (status = 503, description = "It is overloaded; see Retry-After.", body = super::wire::Problem),
+        (status = 504, description = "It ran past its deadline.", body = super::wire::Problem),
+    )
+)]
+pub(crate) async fn invoke(State(api): State<Api>, Path(id): Path<String>, request: Request) -> Result<Response, Refusal> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let payload = read_body(request, REQUEST_BYTES_MAX).await?;
+    let output = api.node.runtime().invoke_with(&id, payload, content_type).await?;
+    let mut response = Response::new(Body::from(output.body));
+    let content_type = output.content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct LogsQuery {
+    /// Go on with the lines that come.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// What a function printed: one server-sent event a line, its sequence number as the id.
+#[utoipa::path(
+    get, path = "/v1/functions/{id}/logs", tag = "functions", params(LogsQuery),
+    responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404, body = super::wire::Problem))
+)]
+pub(crate) async fn logs(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<LogsQuery>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    let log = api.node.runtime().log(&id).ok_or_else(|| EdgeError::function_not_found(&id))?;
+    let (kept, coming) = log.follow();
+    // The log lives as long as its follower, also after the function is gone.
+    let coming = query.follow.then_some((log, coming));
+    let stop = api.stop.clone();
+    let lines = stream::iter(kept).chain(follow(coming)).take_until(async move { stop.cancelled().await });
+    Ok(Sse::new(lines.map(|line| Ok(event(&line)))).keep_alive(KeepAlive::default()))
+}
+
+fn follow<L>(coming: Option<(L, Receiver<LogLine>)>) -> impl Stream<Item = LogLine> {
+    stream::unfold(coming, async |coming| {
+        let (log, mut receiver) = coming?;
+        loop {
+            match receiver.recv().await {
+                Ok(line) => return Some((line, Some((log, receiver)))),
+                // The gap shows in the sequence numbers.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+fn event(line: &LogLine) -> Event {
+    let json = serde_json::to_string(line).expect("a line has only text and numbers");
+    Event::default().id(line.seq.to_string()).data(json)
+}
+
+fn tagged(status: StatusCode, answer: FunctionAnswer) -> Response {
+    let tag = format!("\"{}\"", answer.generation);
+    (status, [(header::ETAG, tag)], Json(answer)).into_response()
+}
+
+fn precondition(headers: &HeaderMap) -> Result<Precondition, EdgeError> {
+    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
+    match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
+        (None, None) => Ok(Precondition::None),
+        (None, Some("*")) => Ok(Precondition::Absent),
+        (Some(tag), None) => {
+            let generation = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
+            generation.map(Precondition::Generation).ok_or_else(|| {
+                EdgeError::new(
+                    ErrorKind::InvalidInput,
+                    format!("If-Match `{}` is not a generation in quotes, such as \"3\"", tag.escape_debug()),
+                )
+            })
+        }
+        (_, Some(_)) => Err(EdgeError::invalid("If-None-Match takes only `*`, and not together with If-Match")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preconditions_are_read_from_their_headers() {
+        let read = |pairs: &[(header::HeaderName, &'static str)]| {
+            precondition(&pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect())
+        };
+        assert_eq!(read(&[]).expect("none"), Precondition::None);
+        assert_eq!(read(&[(header::IF_MATCH, "\"7\"")]).expect("valid"), Precondition::Generation(7));
+        assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]).expect("valid"), Precondition::Absent);
+        for bad in [
+            vec![(header::IF_MATCH, "7")],
+            vec![(header::IF_NONE_MATCH, "\"7\"")],
+            vec![(header::IF_MATCH, "\"1\""), (header::IF_NONE_MATCH, "*")],
+        ] {
+            assert_eq!(read(&bad).expect_err("bad").kind(), ErrorKind::InvalidInput);
+        }
+    }
+}

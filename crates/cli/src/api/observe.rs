@@ -1,0 +1,84 @@
+//! What the node tells of itself: metrics, status, health.
+
+use axum::{
+    Json,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use edgeward::{EdgeError, ErrorKind, Filter};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{Api, Refusal, wire::StatusAnswer};
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct SummaryQuery {
+    /// Only this function.
+    function: Option<String>,
+    /// Only this node.
+    node: Option<String>,
+}
+
+/// What ran so far: totals, success rate in percent, durations in milliseconds, errors by kind.
+#[utoipa::path(get, path = "/v1/metrics/summary", tag = "metrics", params(SummaryQuery), responses((status = 200, body = Object)))]
+pub(crate) async fn summary(State(api): State<Api>, Query(query): Query<SummaryQuery>) -> impl IntoResponse {
+    let filter = Filter { function_id: query.function.as_deref(), node_id: query.node.as_deref() };
+    Json(api.node.runtime().metrics().summary(filter))
+}
+
+/// The node and its process.
+#[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = StatusAnswer)))]
+pub(crate) async fn status(State(api): State<Api>) -> Json<StatusAnswer> {
+    let runtime = api.node.runtime();
+    Json(StatusAnswer {
+        node: runtime.node(),
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: api.started_at,
+        uptime_seconds: api.started.elapsed().as_secs(),
+        listen: api.listen.clone(),
+        functions_listen: api.functions_listen.clone(),
+        data_dir: api.node.data_dir().display().to_string(),
+        disk_free_bytes: rustix::fs::statvfs(api.node.data_dir()).ok().map(|disk| disk.f_bavail * disk.f_frsize),
+        functions: api.node.functions().len(),
+        running: runtime.running(),
+        resident_bytes: resident_bytes(),
+    })
+}
+
+/// The second number of `/proc/self/statm` is the resident size in pages.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// Invocations by function and node, in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+pub(crate) async fn prometheus(State(api): State<Api>) -> impl IntoResponse {
+    let mut text = api.node.runtime().metrics().prometheus();
+    if let Some(bytes) = resident_bytes() {
+        text.push_str("# HELP process_resident_memory_bytes Memory of the process that is in RAM.\n");
+        text.push_str(&format!("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"));
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// The process runs.
+#[utoipa::path(get, path = "/livez", tag = "node", responses((status = 200)))]
+pub(crate) async fn livez() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Every desired function has been looked at since the start.
+#[utoipa::path(get, path = "/readyz", tag = "node", responses((status = 200), (status = 503, body = super::wire::Problem)))]
+pub(crate) async fn readyz(State(api): State<Api>) -> Result<StatusCode, Refusal> {
+    if api.stop.is_cancelled() {
+        return Err(EdgeError::new(ErrorKind::Unavailable, "the node is stopping").into());
+    }
+    if api.node.is_ready() {
+        Ok(StatusCode::OK)
+    } else {
+        Err(EdgeError::new(ErrorKind::Unavailable, "the node is still starting its functions").into())
+    }
+}

@@ -1,0 +1,188 @@
+//! What goes over the wire: the JSON of requests and answers, apart from the types inside.
+
+use std::collections::BTreeMap;
+
+use edgeward::{
+    Digest, EdgeError, EdgeFunction, Environment, FunctionId, FunctionView, Handler, HandlerName,
+    limits::{CONCURRENCY_DEFAULT, MEMORY_MB_DEFAULT, QUEUE_DEFAULT, TIMEOUT_SECONDS_DEFAULT},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What runs: an artifact by its digest, or native code that is registered in the process.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HandlerBody {
+    /// `sha256:` and 64 hexadecimal digits.
+    Artifact(String),
+    /// The name under which the code is registered.
+    Native(String),
+}
+
+/// A function as a client asks for it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct FunctionBody {
+    /// For people; the id when it is left out.
+    name: Option<String>,
+    /// What runs. It must be given.
+    #[schema(required)]
+    handler: Option<HandlerBody>,
+    /// Memory of one invocation, in MiB, 1 to 4096.
+    memory_mb: u32,
+    /// Deadline over the whole response, in seconds, 0.001 to 3600.
+    timeout_seconds: f64,
+    /// Environment variables.
+    environment: BTreeMap<String, String>,
+    /// Hosts that the function may call: `scheme://host[:port]`.
+    allowed_hosts: Vec<String>,
+    /// Invocations at once, 1 to 1000.
+    max_concurrency: u32,
+    /// Invocations that may wait, 0 to 10000.
+    max_queue: u32,
+    /// Invocations that one sandbox serves; 1 is a fresh one each time.
+    max_reuse: u32,
+}
+
+impl Default for FunctionBody {
+    fn default() -> Self {
+        Self {
+            name: None,
+            handler: None,
+            memory_mb: MEMORY_MB_DEFAULT,
+            timeout_seconds: TIMEOUT_SECONDS_DEFAULT,
+            environment: BTreeMap::new(),
+            allowed_hosts: Vec::new(),
+            max_concurrency: CONCURRENCY_DEFAULT,
+            max_queue: QUEUE_DEFAULT,
+            max_reuse: 1,
+        }
+    }
+}
+
+impl FunctionBody {
+    pub(crate) fn into_function(self, id: FunctionId) -> Result<EdgeFunction, EdgeError> {
+        let handler = match self.handler {
+            Some(HandlerBody::Artifact(digest)) => Handler::Artifact(digest.parse::<Digest>()?),
+            Some(HandlerBody::Native(name)) => Handler::Native(HandlerName::new(name)?),
+            None => return Err(EdgeError::invalid(format!("function `{id}` has no handler; give {{\"artifact\": \"sha256:…\"}}"))),
+        };
+        let function = EdgeFunction {
+            name: self.name.unwrap_or_else(|| id.to_string()),
+            id,
+            handler,
+            memory_mb: self.memory_mb,
+            timeout_seconds: self.timeout_seconds,
+            environment: Environment(self.environment),
+            allowed_hosts: self.allowed_hosts,
+            max_concurrency: self.max_concurrency,
+            max_queue: self.max_queue,
+            max_reuse: self.max_reuse,
+        };
+        function.validate()?;
+        Ok(function)
+    }
+}
+
+/// A function as the node has it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FunctionAnswer {
+    id: String,
+    name: String,
+    handler: HandlerBody,
+    memory_mb: u32,
+    timeout_seconds: f64,
+    /// The names of the environment; every value is `[redacted]`.
+    environment: BTreeMap<String, String>,
+    allowed_hosts: Vec<String>,
+    max_concurrency: u32,
+    max_queue: u32,
+    max_reuse: u32,
+    /// Grows with every change; the ETag of the record.
+    pub(crate) generation: u64,
+    /// The generation that `state` is about.
+    observed_generation: u64,
+    /// `pending`, `ready` or `failed`.
+    #[schema(value_type = String)]
+    state: edgeward::FunctionState,
+    /// Why it failed; else empty.
+    message: String,
+}
+
+impl From<FunctionView> for FunctionAnswer {
+    fn from(view: FunctionView) -> Self {
+        let function = view.record.function;
+        Self {
+            id: function.id.to_string(),
+            name: function.name,
+            handler: match function.handler {
+                Handler::Artifact(digest) => HandlerBody::Artifact(digest.to_string()),
+                Handler::Native(name) => HandlerBody::Native(name.to_string()),
+            },
+            memory_mb: function.memory_mb,
+            timeout_seconds: function.timeout_seconds,
+            environment: function.environment.0,
+            allowed_hosts: function.allowed_hosts,
+            max_concurrency: function.max_concurrency,
+            max_queue: function.max_queue,
+            max_reuse: function.max_reuse,
+            generation: view.record.generation,
+            observed_generation: view.observed_generation,
+            state: view.state,
+            message: view.message,
+        }
+    }
+}
+
+/// Every function.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FunctionsAnswer {
+    pub(crate) functions: Vec<FunctionAnswer>,
+}
+
+/// An artifact that was stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ArtifactAnswer {
+    /// `sha256:` and 64 hexadecimal digits.
+    pub(crate) digest: String,
+    pub(crate) size_bytes: usize,
+}
+
+/// The node and its process.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatusAnswer {
+    #[schema(value_type = Object)]
+    pub(crate) node: edgeward::EdgeNode,
+    pub(crate) version: &'static str,
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) started_at: jiff::Timestamp,
+    pub(crate) uptime_seconds: u64,
+    pub(crate) listen: String,
+    pub(crate) functions_listen: String,
+    pub(crate) data_dir: String,
+    /// Free space where the data folder lies.
+    pub(crate) disk_free_bytes: Option<u64>,
+    /// Functions that are desired.
+    pub(crate) functions: usize,
+    /// Invocations whose response has not ended.
+    pub(crate) running: usize,
+    /// Memory of the process that is in RAM.
+    pub(crate) resident_bytes: Option<u64>,
+}
+
+/// A problem by RFC 9457.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes `edgeward::problem::Problem` in the API's document")]
+pub(crate) struct Problem {
+    r#type: String,
+    title: String,
+    status: u16,
+    detail: String,
+    /// One word: `not_found`, `timeout`, `execution_failed`, `memory_limit`, `overloaded`, `refused_artifact`,
+    /// `invalid_input`, `too_large`, `conflict`, `unavailable` or `internal`.
+    kind: String,
+    /// Status, exit code and the end of standard error of a failed invocation.
+    #[schema(value_type = Object)]
+    failure: Option<edgeward::Failure>,
+    causes: Vec<String>,
+}

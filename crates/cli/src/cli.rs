@@ -1,0 +1,97 @@
+//! The command line as a type. What a command takes and its help live with the command.
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    client::ServerUrl,
+    commands::{completions, demo, deploy, doctor, functions, invoke, logs, metrics, status, undeploy, up},
+    exit,
+};
+
+/// Runs WebAssembly functions next to the data, on any machine.
+#[derive(Debug, Parser)]
+#[command(name = "edgeward", version, after_help = exit::HELP, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The node to talk to
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "URL",
+        env = "EDGEWARD_SERVER",
+        default_value = "http://127.0.0.1:7700"
+    )]
+    pub(crate) server: ServerUrl,
+    /// Print JSON, for programs
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Up(up::Args),
+    Demo(demo::Args),
+    Deploy(deploy::Args),
+    Undeploy(undeploy::Args),
+    Functions(functions::Args),
+    Invoke(invoke::Args),
+    Logs(logs::Args),
+    Metrics(metrics::Args),
+    Status(status::Args),
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// What is traced unless the environment says otherwise: a daemon tells what it does, a client does not.
+    pub(crate) fn log_level(&self) -> &'static str {
+        match self {
+            Self::Up(_) => "info",
+            Self::Demo(_)
+            | Self::Deploy(_)
+            | Self::Undeploy(_)
+            | Self::Functions(_)
+            | Self::Invoke(_)
+            | Self::Logs(_)
+            | Self::Metrics(_)
+            | Self::Status(_)
+            | Self::Doctor(_)
+            | Self::Completions(_) => "warn",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_are_taken_after_the_command_too() {
+        let cli = Cli::try_parse_from(["edgeward", "status", "--json", "--server", "http://[::1]:7"]).expect("valid");
+        assert!(cli.json);
+        assert_eq!(cli.server.to_string(), "http://[::1]:7");
+    }
+
+    #[test]
+    fn an_id_that_is_not_safe_in_a_path_is_a_usage_error() {
+        let error = Cli::try_parse_from(["edgeward", "undeploy", "a/b"]).expect_err("refused");
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::ValueValidation, 2));
+    }
+
+    #[test]
+    fn every_command_has_a_description_and_an_example() {
+        for command in Cli::command().get_subcommands().filter(|command| !["up", "demo"].contains(&command.get_name())) {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            assert!(command.get_after_help().is_some(), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! A client of the HTTP API of a node.
+//!
+//! Each request has a connection of its own, and every wait has a bound. An answer that is not a success is an
+//! error that carries the problem as the node sent it.
+
+mod events;
+mod wire;
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use edgeward::EdgeError;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode, Uri,
+    header::{CONTENT_TYPE, HOST, USER_AGENT},
+};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+pub(crate) use events::Events;
+pub(crate) use wire::{Functions, LogLine, Problem, Record, Status, Summary, Uploaded};
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer that the node has at hand.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer that is kept whole: the records of a full node are below.
+const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Part of an upload that is given to the connection at once.
+const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Where a node listens: `http://HOST[:PORT]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServerUrl {
+    /// Host without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    /// Host and port as they were given, for the header `Host`.
+    authority: String,
+}
+
+impl ServerUrl {
+    /// Whether it is this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+    }
+}
+
+impl FromStr for ServerUrl {
+    type Err = EdgeError;
+
+    fn from_str(text: &str) -> Result<Self, EdgeError> {
+        let refused = |why: &str| EdgeError::invalid(format!("the server `{}` is not valid: {why}", text.escape_debug()));
+        let uri: Uri = text.parse().map_err(|_| refused("it must be like `http://127.0.0.1:7700`"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(refused("https is not supported yet; use http on a trusted path, such as an SSH tunnel")),
+            _ => return Err(refused("it must begin with `http://`")),
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(refused("it must end after the port"));
+        }
+        let authority = uri.authority().ok_or_else(|| refused("it names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(refused("a user name or password is not supported"));
+        }
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.as_str().to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+/// Why a request brought no success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No connection came about.
+    #[error("failed to reach the node at `{server}`")]
+    Unreachable {
+        server: ServerUrl,
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The connection stands, but nothing comes.
+    #[error("the node at `{server}` did not answer within {} s", .waited.as_secs())]
+    Silent { server: ServerUrl, waited: Duration },
+    /// The connection ended inside a request or its answer.
+    #[error("lost the connection to the node at `{server}`")]
+    Broken {
+        server: ServerUrl,
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The node says no, and why.
+    #[error("{}", .0.message())]
+    Refused(Box<Problem>),
+    /// The answer is not of the API.
+    #[error("`{server}` does not answer like an Edgeward node: {what}")]
+    Foreign { server: ServerUrl, what: String },
+}
+
+/// What a request carries, and who is told of its progress.
+#[derive(Default)]
+pub(crate) struct Payload {
+    rest: Bytes,
+    on_sent: Option<Box<dyn FnMut(u64) + Send>>,
+}
+
+impl Payload {
+    /// Calls `on_sent` with the count of bytes of each part that goes out.
+    pub(crate) fn with_progress(bytes: Bytes, on_sent: impl FnMut(u64) + Send + 'static) -> Self {
+        Self { rest: bytes, on_sent: Some(Box::new(on_sent)) }
+    }
+}
+
+impl<B: Into<Bytes>> From<B> for Payload {
+    fn from(bytes: B) -> Self {
+        Self { rest: bytes.into(), on_sent: None }
+    }
+}
+
+impl http_body::Body for Payload {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let chunk_bytes = self.rest.len().min(UPLOAD_CHUNK_BYTES);
+        let chunk = self.rest.split_to(chunk_bytes);
+        if let Some(on_sent) = &mut self.on_sent {
+            on_sent(chunk_bytes as u64);
+        }
+        Poll::Ready(Some(Ok(http_body::Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// One request: what it asks for and how long its answer may take to begin.
+pub(crate) struct Request {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    payload: Payload,
+    answer_timeout: Duration,
+}
+
+impl Request {
+    /// A request for `path`, which begins with `/` and is made of characters that are safe in a URL.
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), headers: HeaderMap::new(), payload: Payload::default(), answer_timeout: ANSWER_TIMEOUT }
+    }
+
+    /// Adds a header.
+    pub(crate) fn header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Adds the condition that the record is of this generation; 0 means that there is none.
+    pub(crate) fn if_generation(self, generation: u64) -> Self {
+        if generation == 0 {
+            return self.header(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"));
+        }
+        let tag = format!("\"{generation}\"").parse().expect("digits in quotes are a valid header");
+        self.header(http::header::IF_MATCH, tag)
+    }
+
+    /// Sets the body.
+    pub(crate) fn payload(mut self, payload: impl Into<Payload>) -> Self {
+        self.payload = payload.into();
+        self
+    }
+
+    /// Sets how long the answer may take to begin, once the connection stands.
+    pub(crate) fn answer_timeout(mut self, answer_timeout: Duration) -> Self {
+        self.answer_timeout = answer_timeout;
+        self
+    }
+}
+
+/// A node at an address.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    server: ServerUrl,
+}
+
+impl Client {
+    /// Makes no connection yet.
+    pub(crate) fn new(server: ServerUrl) -> Self {
+        Self { server }
+    }
+
+    /// The node's address.
+    pub(crate) fn server(&self) -> &ServerUrl {
+        &self.server
+    }
+
+    /// Asks for `path`.
+    pub(crate) async fn get(&self, path: impl Into<String>) -> Result<Answer, Error> {
+        self.send(Request::new(Method::GET, path)).await
+    }
+
+    /// Sends the request and waits until its answer begins, which is a success.
+    pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
+        let broken = |source: hyper::Error| Error::Broken { server: self.server.clone(), source: source.into() };
+        let silent = |waited| Error::Silent { server: self.server.clone(), waited };
+
+        let stream = self.connect().await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection ended");
+            }
+        }));
+
+        let mut sent = http::Request::new(request.payload);
+        *sent.method_mut() = request.method;
+        *sent.uri_mut() = request.path.parse().expect("paths are made of ids, digests and fixed text");
+        *sent.headers_mut() = request.headers;
+        sent.headers_mut().insert(HOST, self.server.authority.parse().expect("an authority is a valid header"));
+        sent.headers_mut().insert(USER_AGENT, HeaderValue::from_static(concat!("edgeward/", env!("CARGO_PKG_VERSION"))));
+
+        let response = timeout(request.answer_timeout, sender.send_request(sent)).await;
+        let response = response.map_err(|_| silent(request.answer_timeout))?.map_err(broken)?;
+        let (head, body) = response.into_parts();
+        let answer = Answer { server: self.server.clone(), headers: head.headers, body, _driver: driver };
+        if head.status.is_success() { Ok(answer) } else { Err(answer.into_error(head.status).await) }
+    }
+
+    async fn connect(&self) -> Result<TcpStream, Error> {
+        let unreachable = |source| Error::Unreachable { server: self.server.clone(), source };
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect((self.server.host.as_str(), self.server.port))).await {
+            Ok(Ok(stream)) => {
+                // Small requests go out at once; without it they are only slower.
+                let _ = stream.set_nodelay(true);
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err(unreachable(error.into())),
+            Err(_) => Err(unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()).into())),
+        }
+    }
+}
+
+/// The head of a success; its body follows.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    server: ServerUrl,
+    headers: HeaderMap,
+    body: Incoming,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Answer {
+    /// A header, where it is there and is text.
+    pub(crate) fn header(&self, name: http::HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The next part of the body, however long it takes; `None` at its end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|source| Error::Broken { server: self.server.clone(), source: source.into() })?;
+            if let Ok(chunk) = frame.into_data() {
+                return Ok(Some(chunk));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The whole body, which is JSON.
+    pub(crate) async fn json(mut self) -> Result<Json, Error> {
+        let bytes = self.whole().await?;
+        Ok(Json { server: self.server, bytes })
+    }
+
+    /// The body as server-sent events.
+    pub(crate) fn events(self) -> Events {
+        Events::new(self)
+    }
+
+    async fn whole(&mut self) -> Result<Bytes, Error> {
+        let mut whole = BytesMut::new();
+        loop {
+            let Ok(chunk) = timeout(ANSWER_TIMEOUT, self.chunk()).await else {
+                return Err(Error::Silent { server: self.server.clone(), waited: ANSWER_TIMEOUT });
+            };
+            let Some(chunk) = chunk? else { return Ok(whole.freeze()) };
+            if whole.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err(self.foreign(format!("its answer is larger than {ANSWER_BYTES_MAX} bytes")));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+    }
+
+    async fn into_error(mut self, status: StatusCode) -> Error {
+        let bytes = match self.whole().await {
+            Ok(bytes) => bytes,
+            Err(error) => return error,
+        };
+        let is_problem = self.header(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/problem+json"));
+        match Problem::read(status.as_u16(), bytes).filter(|_| is_problem) {
+            Some(problem) => Error::Refused(Box::new(problem)),
+            None => self.foreign(format!("status {status} without a problem document")),
+        }
+    }
+
+    fn foreign(&self, what: String) -> Error {
+        Error::Foreign { server: self.server.clone(), what }
+    }
+}
+
+/// JSON as the node sent it.
+#[derive(Debug)]
+pub(crate) struct Json {
+    server: ServerUrl,
+    bytes: Bytes,
+}
+
+impl Json {
+    /// The text.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What it says.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_slice(&self.bytes).map_err(|error| Error::Foreign { server: self.server.clone(), what: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! What the API answers, as far as the command line shows it.
+//!
+//! A field that a node of another version leaves out takes a default: `--json` passes on everything anyway.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use edgeward::{EdgeNode, Environment, ErrorKind, Failure, Handler};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// Answer of `POST /v1/artifacts`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Uploaded {
+    pub(crate) digest: edgeward::Digest,
+}
+
+/// Answer of `GET /v1/functions`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Functions {
+    pub(crate) functions: Vec<Record>,
+}
+
+/// A function as the node keeps it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) id: edgeward::FunctionId,
+    pub(crate) name: String,
+    pub(crate) handler: Handler,
+    pub(crate) memory_mb: u32,
+    pub(crate) timeout_seconds: f64,
+    #[serde(default)]
+    pub(crate) environment: Environment,
+    #[serde(default)]
+    pub(crate) allowed_hosts: Vec<String>,
+    pub(crate) max_concurrency: u32,
+    pub(crate) max_queue: u32,
+    pub(crate) max_reuse: u32,
+    pub(crate) generation: u64,
+    #[serde(default)]
+    pub(crate) observed_generation: u64,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) message: String,
+}
+
+/// One line of a function's log.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LogLine {
+    /// Counts the lines of one function; a gap means that lines were dropped.
+    pub(crate) seq: u64,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) stream: String,
+    pub(crate) text: String,
+}
+
+/// Answer of `GET /v1/metrics/summary`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Summary {
+    pub(crate) total: u64,
+    /// In percent.
+    pub(crate) success_rate: f64,
+    pub(crate) error_count: u64,
+    pub(crate) avg_latency_ms: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) p95_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) cold_starts: u64,
+    #[serde(default)]
+    pub(crate) errors: BTreeMap<String, u64>,
+}
+
+/// Answer of `GET /v1/status`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) node: EdgeNode,
+    pub(crate) version: String,
+    pub(crate) started_at: Timestamp,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) listen: String,
+    pub(crate) functions_listen: String,
+    pub(crate) data_dir: String,
+    pub(crate) disk_free_bytes: Option<u64>,
+    pub(crate) functions: u64,
+    pub(crate) running: u64,
+    pub(crate) resident_bytes: Option<u64>,
+}
+
+/// Why the node said no: RFC 9457 with the product's fields.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) kind: ErrorKind,
+    pub(crate) failure: Failure,
+    pub(crate) causes: Vec<String>,
+    /// As the node sent it.
+    pub(crate) bytes: Bytes,
+    title: String,
+    detail: String,
+    status: u16,
+}
+
+impl Problem {
+    /// Reads a problem document; `None` when it is not one. A kind that this version does not know counts as internal.
+    pub(crate) fn read(status: u16, bytes: Bytes) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Document {
+            title: String,
+            #[serde(default)]
+            detail: String,
+            #[serde(default)]
+            kind: String,
+            #[serde(default)]
+            failure: Option<Failure>,
+            #[serde(default)]
+            causes: Vec<String>,
+        }
+        let Document { title, detail, kind, failure, causes } = serde_json::from_slice(&bytes).ok()?;
+        let kind = ErrorKind::ALL.into_iter().find(|known| known.as_str() == kind).unwrap_or(ErrorKind::Internal);
+        Some(Self { kind, failure: failure.unwrap_or_default(), causes, bytes, title, detail, status })
+    }
+
+    /// What went wrong, in one line.
+    pub(crate) fn message(&self) -> String {
+        match (self.detail.as_str(), self.title.as_str()) {
+            ("", "") => format!("the node answered with status {}", self.status),
+            ("", title) => title.to_owned(),
+            (detail, _) => detail.to_owned(),
+        }
+    }
+}

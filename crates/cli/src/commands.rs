@@ -1,0 +1,39 @@
+//! One module for each command. A command asks the node and shows the answer; the node decides.
+
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod deploy;
+pub(crate) mod doctor;
+pub(crate) mod functions;
+pub(crate) mod invoke;
+pub(crate) mod logs;
+pub(crate) mod metrics;
+pub(crate) mod status;
+pub(crate) mod undeploy;
+pub(crate) mod up;
+
+use crate::{
+    cli::{Cli, Command},
+    client::Client,
+    exit::Exit,
+};
+
+/// Runs the command that was given.
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { server, json, command } = cli;
+    let client = Client::new(server);
+    match command {
+        Command::Up(args) => up::run(args).await?,
+        Command::Demo(args) => demo::run(args).await?,
+        Command::Deploy(args) => deploy::run(args, &client, json).await?,
+        Command::Undeploy(args) => undeploy::run(&args, &client, json).await?,
+        Command::Functions(args) => functions::run(&args, &client, json).await?,
+        Command::Invoke(args) => invoke::run(args, &client).await?,
+        Command::Logs(args) => logs::run(args, &client, json).await?,
+        Command::Metrics(args) => metrics::run(&args, &client, json).await?,
+        Command::Status(status::Args {}) => status::run(&client, json).await?,
+        Command::Doctor(doctor::Args {}) => return doctor::run(&client, json).await,
+        Command::Completions(args) => completions::run(&args)?,
+    }
+    Ok(Exit::Success)
+}

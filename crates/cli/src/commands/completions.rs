@@ -1,0 +1,29 @@
+//! `edgeward completions`: the script that makes a shell complete the command line.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::{cli::Cli, terminal};
+
+const EXAMPLES: &str = "\
+Examples:
+  edgeward completions bash > ~/.local/share/bash-completion/completions/edgeward
+  edgeward completions zsh > ~/.zfunc/_edgeward
+  edgeward completions fish > ~/.config/fish/completions/edgeward.fish";
+
+/// Print the completion script of a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    // Into memory first: the generator panics when standard output is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "edgeward", &mut script);
+    terminal::write(script)?;
+    Ok(())
+}

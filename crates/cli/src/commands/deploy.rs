@@ -1,0 +1,267 @@
+//! `edgeward deploy`: uploads an artifact where needed, writes the desired state, and shows what came of it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use edgeward::{Digest, EdgeError, ErrorKind, FunctionId, Handler, HandlerName, limits::ARTIFACT_BYTES_MAX};
+use http::{HeaderValue, Method, header::CONTENT_TYPE};
+use serde::Serialize;
+
+use crate::{
+    client::{self, Client, Payload, Record, Request, Status, Uploaded},
+    terminal::{self, Cell, Palette, Style, Table},
+};
+
+/// Longest wait for the node to compile: a Python component takes most of a minute on a small machine.
+const COMPILE_TIMEOUT: Duration = Duration::from_mins(15);
+
+const EXAMPLES: &str = "\
+Examples:
+  edgeward deploy hello.wasm --id hello
+  edgeward deploy resize.wasm --id resize --memory-mb 256 --timeout-seconds 2.5
+  edgeward deploy report.wasm --id report --env UNIT=celsius --allow-host https://api.example.com
+  edgeward deploy hello.wasm --id hello --if-generation 3
+
+Deploying an id again replaces the function. What is not given takes its default, not its last value.";
+
+/// Deploy a function, or replace it
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// A WebAssembly file, `sha256:…` of one that the node has, or `native:NAME`
+    artifact: Artifact,
+    /// Names the function; the last part of its URL
+    #[arg(long)]
+    id: FunctionId,
+    /// A name for people [default: the id]
+    #[arg(long)]
+    name: Option<String>,
+    /// Memory of one invocation, in MiB [default: 128]
+    #[arg(long, value_name = "M")]
+    memory_mb: Option<u32>,
+    /// Deadline of one invocation; fractions are allowed [default: 30]
+    #[arg(long, value_name = "S")]
+    timeout_seconds: Option<f64>,
+    /// An environment variable; may be given again
+    #[arg(long, value_name = "K=V", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// A host that the function may call, as `scheme://host[:port]`; may be given again [default: none]
+    #[arg(long, value_name = "H")]
+    allow_host: Vec<String>,
+    /// Invocations that run at once [default: 128]
+    #[arg(long, value_name = "N")]
+    max_concurrency: Option<u32>,
+    /// Invocations that wait for their turn [default: 256]
+    #[arg(long, value_name = "N")]
+    max_queue: Option<u32>,
+    /// Invocations that one sandbox serves, one after the other [default: 1]
+    #[arg(long, value_name = "N")]
+    max_reuse: Option<u32>,
+    /// Only replace this generation; 0 only creates
+    #[arg(long, value_name = "N")]
+    if_generation: Option<u64>,
+}
+
+/// What the user wants to run.
+#[derive(Clone, Debug, PartialEq)]
+enum Artifact {
+    File(PathBuf),
+    Known(Handler),
+}
+
+impl FromStr for Artifact {
+    type Err = EdgeError;
+
+    fn from_str(text: &str) -> Result<Self, EdgeError> {
+        if text.starts_with("sha256:") {
+            return Ok(Self::Known(Handler::Artifact(text.parse::<Digest>()?)));
+        }
+        Ok(match text.strip_prefix("native:") {
+            Some(name) => Self::Known(Handler::Native(HandlerName::new(name)?)),
+            None => Self::File(text.into()),
+        })
+    }
+}
+
+/// Reads `NAME=VALUE`. The value may be a secret, so no message repeats it.
+fn variable(text: &str) -> Result<(String, String), EdgeError> {
+    match text.split_once('=') {
+        None => Err(EdgeError::invalid("there is no `=`; write `NAME=VALUE`")),
+        Some(("", _)) => Err(EdgeError::invalid("there is no name before the `=`; write `NAME=VALUE`")),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// Body of `PUT /v1/functions/{id}`. The node knows the defaults.
+#[derive(Debug, Serialize)]
+struct Desired {
+    name: String,
+    handler: Handler,
+    environment: BTreeMap<String, String>,
+    allowed_hosts: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_mb: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrency: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queue: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_reuse: Option<u32>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
+    let handler = match args.artifact {
+        Artifact::File(path) => upload(&path, client).await?,
+        Artifact::Known(handler) => handler,
+    };
+    let desired = Desired {
+        name: args.name.unwrap_or_else(|| args.id.to_string()),
+        handler,
+        environment: args.env.into_iter().collect(),
+        allowed_hosts: args.allow_host,
+        memory_mb: args.memory_mb,
+        timeout_seconds: args.timeout_seconds,
+        max_concurrency: args.max_concurrency,
+        max_queue: args.max_queue,
+        max_reuse: args.max_reuse,
+    };
+    let mut request = Request::new(Method::PUT, format!("/v1/functions/{}", args.id))
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .payload(serde_json::to_vec(&desired)?)
+        .answer_timeout(COMPILE_TIMEOUT);
+    if let Some(generation) = args.if_generation {
+        request = request.if_generation(generation);
+    }
+    let spinner = terminal::spinner("the node deploys");
+    let answer = client.send(request).await;
+    spinner.finish_and_clear();
+    let answer = answer?.json().await?;
+
+    let record: Record = answer.read()?;
+    if json {
+        terminal::write_json(answer.bytes())?;
+    } else {
+        // The deployment stands, also when the node cannot tell its address now.
+        let functions_listen = functions_listen(client).await.ok();
+        terminal::write(shown(&record, functions_listen.as_deref(), Palette::stdout()))?;
+    }
+    if record.state == "failed" {
+        let message = format!("function `{}` is deployed but failed to become ready: {}", record.id, record.message);
+        return Err(EdgeError::new(ErrorKind::RefusedArtifact, message).into());
+    }
+    Ok(())
+}
+
+async fn functions_listen(client: &Client) -> Result<String, client::Error> {
+    let status: Status = client.get("/v1/status").await?.json().await?.read()?;
+    Ok(status.functions_listen)
+}
+
+async fn upload(path: &Path, client: &Client) -> anyhow::Result<Handler> {
+    let bytes = read(path)?;
+    let bar = terminal::upload_bar(bytes.len() as u64);
+    let progress = bar.clone();
+    let total_bytes = bytes.len() as u64;
+    let payload = Payload::with_progress(bytes, move |sent_bytes| {
+        progress.inc(sent_bytes);
+        if progress.position() >= total_bytes {
+            terminal::spin(&progress, "the node compiles");
+        }
+    });
+    let request = Request::new(Method::POST, "/v1/artifacts")
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/wasm"))
+        .payload(payload)
+        .answer_timeout(COMPILE_TIMEOUT);
+    let answer = client.send(request).await;
+    bar.finish_and_clear();
+    let uploaded: Uploaded = answer?.json().await?.read()?;
+    Ok(Handler::Artifact(uploaded.digest))
+}
+
+fn read(path: &Path) -> anyhow::Result<Bytes> {
+    let failed = || format!("failed to read the artifact `{}`", path.display());
+    let metadata = std::fs::metadata(path).with_context(failed)?;
+    if metadata.len() > ARTIFACT_BYTES_MAX as u64 {
+        let message = format!("the artifact `{}` is {} bytes, the most is {ARTIFACT_BYTES_MAX}", path.display(), metadata.len());
+        return Err(EdgeError::new(ErrorKind::TooLarge, message).into());
+    }
+    Ok(std::fs::read(path).with_context(failed)?.into())
+}
+
+fn shown(record: &Record, functions_listen: Option<&str>, palette: Palette) -> String {
+    let id = &record.id;
+    let style = super::functions::state_style(&record.state);
+    let mut table = Table::of_fields();
+    table.field("handler", record.handler.to_string());
+    table.field("state", Cell::new(style, &record.state));
+    table.field("generation", record.generation.to_string());
+    if let Some(listen) = functions_listen {
+        table.field("url", format!("http://{listen}/fn/{id}/"));
+    }
+    table.field("try it", format!("edgeward invoke {id} --data 'text'"));
+    format!("deployed {}\n{}", palette.paint(Style::Strong, id.as_str()), table.render(palette))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_split_at_its_first_equals_sign() {
+        assert_eq!(variable("A=b=c").expect("valid"), ("A".to_owned(), "b=c".to_owned()));
+        assert_eq!(variable("A=").expect("valid"), ("A".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn a_variable_without_a_name_or_value_is_refused_without_repeating_it() {
+        for (text, why) in [("s3cret", "there is no `=`"), ("=s3cret", "no name before the `=`"), ("", "there is no `=`")] {
+            let error = variable(text).expect_err(text).to_string();
+            assert!(error.contains(why) && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_artifact_is_a_digest_a_native_name_or_a_file() {
+        let parse = |text: &str| text.parse::<Artifact>();
+        assert_eq!(parse("./native:x").expect("valid"), Artifact::File("./native:x".into()));
+        assert_eq!(parse("native:x").expect("valid").clone(), Artifact::Known(Handler::Native(HandlerName::new("x").expect("valid"))));
+        let digest = format!("sha256:{}", "0a".repeat(32));
+        assert_eq!(parse(&digest).expect("valid"), Artifact::Known(Handler::Artifact(digest.parse().expect("valid"))));
+        assert!(parse("sha256:12").is_err() && parse("native:").is_err());
+    }
+
+    #[test]
+    fn what_was_not_given_is_left_to_the_node() {
+        let desired = Desired {
+            name: "a".to_owned(),
+            handler: Handler::Native(HandlerName::new("x").expect("valid")),
+            environment: BTreeMap::new(),
+            allowed_hosts: Vec::new(),
+            memory_mb: Some(64),
+            timeout_seconds: None,
+            max_concurrency: None,
+            max_queue: None,
+            max_reuse: None,
+        };
+        let json = serde_json::to_string(&desired).expect("json");
+        assert_eq!(json, r#"{"name":"a","handler":{"native":"x"},"environment":{},"allowed_hosts":[],"memory_mb":64}"#);
+    }
+
+    #[test]
+    fn an_artifact_past_the_bound_is_not_uploaded() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        file.as_file().set_len(ARTIFACT_BYTES_MAX as u64 + 1).expect("sparse");
+        let error = read(file.path()).expect_err("too large");
+        assert_eq!(error.downcast_ref::<EdgeError>().expect("ours").kind(), ErrorKind::TooLarge);
+        assert!(read(Path::new("/nonexistent")).expect_err("absent").to_string().contains("`/nonexistent`"));
+    }
+}

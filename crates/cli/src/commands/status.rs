@@ -1,0 +1,87 @@
+//! `edgeward status`: the node as it is now.
+
+use std::time::Duration;
+
+use edgeward::EdgeNodeStatus;
+
+use crate::{
+    client::{Client, Status},
+    terminal::{self, Cell, Palette, Style, Table, size, uptime},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  edgeward status
+  edgeward status --server http://127.0.0.1:7701
+  edgeward status --json | jq -r .node.id";
+
+/// Show the node: its health, addresses and resources
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {}
+
+/// Runs the command.
+pub(crate) async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
+    let answer = client.get("/v1/status").await?.json().await?;
+    if json {
+        terminal::write_json(answer.bytes())?;
+    } else {
+        terminal::write(shown(&answer.read()?, Palette::stdout()))?;
+    }
+    Ok(())
+}
+
+fn shown(status: &Status, palette: Palette) -> String {
+    let node = &status.node;
+    let health = match node.status {
+        EdgeNodeStatus::Online => Style::Good,
+        EdgeNodeStatus::Offline | EdgeNodeStatus::Degraded => Style::Error,
+        EdgeNodeStatus::Syncing => Style::Warning,
+    };
+    let up = Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default();
+    let mut table = Table::of_fields();
+    table.field("node", Cell::new(Style::Strong, node.id.as_str()));
+    table.field("name", &node.name);
+    if !node.location.is_empty() {
+        table.field("location", &node.location);
+    }
+    table.field("status", Cell::new(health, &node.status.to_string()));
+    if !node.capabilities.is_empty() {
+        table.field("capabilities", node.capabilities.join(", "));
+    }
+    table.field("last heartbeat", format!("{:.0}", node.last_heartbeat));
+    table.field("version", &status.version);
+    table.field("up", format!("{} (since {:.0})", uptime(up), status.started_at));
+    table.field("api", format!("http://{}", status.listen));
+    table.field("function urls", format!("http://{}/fn/ID/", status.functions_listen));
+    let free = status.disk_free_bytes.map_or_else(String::new, |bytes| format!(" ({} free)", size(bytes)));
+    table.field("data folder", format!("{}{free}", status.data_dir));
+    table.field("functions", format!("{}, {} invocations running", status.functions, status.running));
+    if let Some(bytes) = status.resident_bytes {
+        table.field("memory", format!("{} resident", size(bytes)));
+    }
+    table.render(palette)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_names_the_node_its_addresses_and_its_resources() {
+        let status: Status = serde_json::from_str(
+            r#"{"node":{"id":"edge-01","name":"warehouse","location":"","status":"online","capabilities":["gpu"],"metadata":{},
+                "last_heartbeat":"2026-01-02T03:04:05.6Z"},"version":"0.1.0","started_at":"2026-01-02T03:04:05Z","uptime_seconds":65.2,
+                "listen":"127.0.0.1:7700","functions_listen":"127.0.0.1:8080","data_dir":"/var/lib/edgeward","disk_free_bytes":1073741824,
+                "functions":2,"running":0,"resident_bytes":20971520}"#,
+        )
+        .expect("a status of the API");
+        assert_eq!(
+            shown(&status, Palette::plain()),
+            "node            edge-01\nname            warehouse\nstatus          online\ncapabilities    gpu\n\
+             last heartbeat  2026-01-02T03:04:05Z\nversion         0.1.0\nup              1 min 5 s (since 2026-01-02T03:04:05Z)\n\
+             api             http://127.0.0.1:7700\nfunction urls   http://127.0.0.1:8080/fn/ID/\n\
+             data folder     /var/lib/edgeward (1.0 GiB free)\nfunctions       2, 0 invocations running\nmemory          20.0 MiB resident\n"
+        );
+    }
+}

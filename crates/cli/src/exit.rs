@@ -1,0 +1,278 @@
+//! How the binary ends: its exit code and what it says about an error.
+//!
+//! Scripts depend on the codes: a code never changes its meaning, and each kind of error has exactly one.
+
+use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+
+use bytes::Bytes;
+use edgeward::{EdgeError, ErrorKind, Failure};
+
+use crate::{
+    client,
+    terminal::{Palette, Style, printable},
+};
+
+/// The exit codes, for the help of the binary.
+pub(crate) const HELP: &str = "\
+Exit codes:
+   0  done                       7  overloaded, try again later
+   1  any other failure          8  the artifact was refused
+   2  wrong usage                9  a value is not valid
+   3  not found                 10  the node cannot be reached
+   4  the function timed out    11  a body is too large
+   5  the function failed       12  the record changed meanwhile
+   6  memory limit              13  the node is starting or stopping
+
+Environment:
+  EDGEWARD_SERVER  the node to talk to, like --server
+  EDGEWARD_LOG     what to trace to standard error, such as `debug` or `edgeward=debug,warn`
+  NO_COLOR         when set, nothing is coloured
+
+Start with `edgeward demo`, or with `edgeward up` and `edgeward deploy --help`.";
+
+/// Exit code of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Success = 0,
+    Failure = 1,
+    Usage = 2,
+    NotFound = 3,
+    Timeout = 4,
+    ExecutionFailed = 5,
+    MemoryLimit = 6,
+    Overloaded = 7,
+    RefusedArtifact = 8,
+    InvalidInput = 9,
+    Unreachable = 10,
+    TooLarge = 11,
+    Conflict = 12,
+    Unavailable = 13,
+}
+
+impl From<ErrorKind> for Exit {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::Timeout => Self::Timeout,
+            ErrorKind::ExecutionFailed => Self::ExecutionFailed,
+            ErrorKind::MemoryLimit => Self::MemoryLimit,
+            ErrorKind::Overloaded => Self::Overloaded,
+            ErrorKind::RefusedArtifact => Self::RefusedArtifact,
+            ErrorKind::InvalidInput => Self::InvalidInput,
+            ErrorKind::TooLarge => Self::TooLarge,
+            ErrorKind::Conflict => Self::Conflict,
+            ErrorKind::Unavailable => Self::Unavailable,
+            ErrorKind::Internal => Self::Failure,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a person can do about an error of this kind.
+fn hint(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::NotFound => Some("`edgeward functions` lists what is deployed"),
+        ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
+        ErrorKind::ExecutionFailed => Some("`edgeward logs ID` shows what the function printed"),
+        ErrorKind::MemoryLimit => Some("deploy it with a larger `--memory-mb` if it needs the memory"),
+        ErrorKind::Overloaded => Some("try again later, or deploy it with a larger `--max-concurrency` or `--max-queue`"),
+        ErrorKind::RefusedArtifact => Some("`edgeward doctor` shows which guest toolchains are installed here"),
+        ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
+        ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows the node"),
+        ErrorKind::Internal => Some("the log of the node has the details"),
+        ErrorKind::InvalidInput | ErrorKind::TooLarge => None,
+    }
+}
+
+/// An error as it is told: to people as lines, to programs as a problem in JSON.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The code that the process ends with.
+    pub(crate) exit: Exit,
+    kind: &'static str,
+    message: String,
+    causes: Vec<String>,
+    failure: Failure,
+    hint: Option<&'static str>,
+    /// The problem as the node sent it.
+    problem: Option<Bytes>,
+}
+
+impl Report {
+    /// Finds out what `error` is about.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let mut report = Self {
+            exit: Exit::Failure,
+            kind: ErrorKind::Internal.as_str(),
+            message: error.to_string(),
+            causes: error.chain().skip(1).map(ToString::to_string).collect(),
+            failure: Failure::default(),
+            hint: None,
+            problem: None,
+        };
+        if let Some(error) = error.downcast_ref::<client::Error>() {
+            report.tell_client_error(error);
+        } else if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<EdgeError>()) {
+            report.exit = error.kind().into();
+            report.kind = error.kind().as_str();
+            report.failure = error.failure().clone();
+        }
+        let message = report.message.clone();
+        report.causes.retain(|cause| !cause.is_empty() && !message.contains(cause.as_str()));
+        // Some errors of libraries repeat their cause.
+        report.causes.dedup();
+        report
+    }
+
+    fn tell_client_error(&mut self, error: &client::Error) {
+        match error {
+            client::Error::Refused(problem) => {
+                self.exit = problem.kind.into();
+                self.kind = problem.kind.as_str();
+                self.causes.clone_from(&problem.causes);
+                self.failure = problem.failure.clone();
+                // Deploying finds that an artifact or handler is missing; its message says what to do.
+                let is_of_function = problem.kind != ErrorKind::NotFound || self.message.starts_with("function");
+                self.hint = hint(problem.kind).filter(|_| is_of_function);
+                self.problem = Some(problem.bytes.clone());
+            }
+            client::Error::Unreachable { .. } | client::Error::Silent { .. } => {
+                self.exit = Exit::Unreachable;
+                self.kind = "unreachable";
+                self.hint = Some("is the node running? start it with `edgeward up`, or give `--server URL`");
+            }
+            client::Error::Broken { .. } => {
+                self.exit = Exit::Unreachable;
+                self.kind = "unreachable";
+                self.hint = Some("the node may have stopped; `edgeward status` asks it");
+            }
+            client::Error::Foreign { .. } => {
+                self.hint = Some("is this an Edgeward node of the same version? `edgeward doctor` compares them");
+            }
+        }
+    }
+
+    /// Tells it on standard error.
+    pub(crate) fn write(&self, json: bool) {
+        let text = if json { self.json() } else { self.text(Palette::stderr()) };
+        // Nobody is left to tell when standard error is closed.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    fn text(&self, palette: Palette) -> String {
+        let mut text = format!("{} {}\n", palette.paint(Style::Error, "error:"), indented(&self.message, "    "));
+        let mut line = |line: &str| writeln!(text, "{line}").expect("writing to a String cannot fail");
+        for cause in &self.causes {
+            line(&format!("  caused by: {}", indented(cause, "    ")));
+        }
+        if let Some(status) = self.failure.status {
+            line(&format!("  it answered with status {status}"));
+        }
+        if let Some(exit_code) = self.failure.exit_code {
+            line(&format!("  it ended with exit code {exit_code}"));
+        }
+        if !self.failure.stderr_tail.is_empty() {
+            line("  the end of its standard error:");
+            for printed in self.failure.stderr_tail.lines() {
+                line(&format!("    {}", palette.paint(Style::Faint, &printable(printed))));
+            }
+        }
+        if let Some(hint) = self.hint {
+            line(&format!("{} {hint}", palette.paint(Style::Note, "hint:")));
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        if let Some(problem) = &self.problem {
+            return format!("{}\n", String::from_utf8_lossy(problem).trim_end());
+        }
+        let problem = serde_json::json!({
+            "type": "about:blank",
+            "title": self.kind.replace('_', " "),
+            "detail": self.message,
+            "kind": self.kind,
+            "causes": self.causes,
+        });
+        format!("{problem}\n")
+    }
+}
+
+/// Several lines with all but the first moved to the right, each printable.
+fn indented(text: &str, indent: &str) -> String {
+    let lines: Vec<_> = text.trim_end().lines().map(printable).collect();
+    lines.join(&format!("\n{indent}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::client::Problem;
+
+    fn refused(json: &str) -> anyhow::Error {
+        client::Error::Refused(Box::new(Problem::read(500, Bytes::copy_from_slice(json.as_bytes())).expect("a problem"))).into()
+    }
+
+    #[test]
+    fn every_kind_of_error_has_its_own_exit_code_and_the_help_names_it() {
+        let codes: BTreeSet<u8> = ErrorKind::ALL.into_iter().map(|kind| Exit::from(kind) as u8).collect();
+        assert_eq!(codes.len(), ErrorKind::ALL.len());
+        assert!(!codes.contains(&(Exit::Success as u8)) && !codes.contains(&(Exit::Usage as u8)));
+        assert!(!codes.contains(&(Exit::Unreachable as u8)));
+        for code in 0..=13 {
+            assert!(HELP.contains(&format!(" {code}  ")), "{code}");
+        }
+    }
+
+    #[test]
+    fn exit_codes_keep_their_documented_numbers() {
+        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1];
+        assert_eq!(ErrorKind::ALL.map(|kind| Exit::from(kind) as u8), numbers);
+        assert_eq!(Exit::Unreachable as u8, 10);
+    }
+
+    #[test]
+    fn a_failed_invocation_is_told_with_its_causes_its_standard_error_and_a_hint() {
+        let report = Report::of(&refused(
+            r#"{"title":"execution failed","detail":"function `a` failed","kind":"execution_failed",
+                "failure":{"status":500,"stderr_tail":"one\n\u001b[2Jtwo\n"},"causes":["it trapped\n0: main\n","it trapped\n0: main\n"]}"#,
+        ));
+        assert_eq!(report.exit, Exit::ExecutionFailed);
+        assert_eq!(
+            report.text(Palette::plain()),
+            "error: function `a` failed\n  caused by: it trapped\n    0: main\n  it answered with status 500\n  the end of its standard error:\n    \
+             one\n    \\u{1b}[2Jtwo\nhint: `edgeward logs ID` shows what the function printed\n"
+        );
+        assert!(report.json().starts_with(r#"{"title":"execution failed""#), "{}", report.json());
+    }
+
+    #[test]
+    fn only_a_missing_function_is_looked_for_among_the_functions() {
+        let hint = |detail: &str| Report::of(&refused(&format!(r#"{{"title":"t","detail":"{detail}","kind":"not_found"}}"#))).hint;
+        assert!(hint("function not found: `a`").is_some_and(|hint| hint.contains("edgeward functions")));
+        assert_eq!(hint("artifact not found: `sha256:…`; upload it first"), None);
+    }
+
+    #[test]
+    fn a_kind_that_this_version_does_not_know_is_a_plain_failure() {
+        let report = Report::of(&refused(r#"{"title":"t","detail":"new","kind":"from_the_future"}"#));
+        assert_eq!((report.exit, report.message.as_str()), (Exit::Failure, "new"));
+    }
+
+    #[test]
+    fn an_error_of_this_machine_keeps_its_kind_below_a_context() {
+        let error = anyhow::Error::from(EdgeError::new(ErrorKind::TooLarge, "too large")).context("failed to read `x`");
+        let report = Report::of(&error);
+        assert_eq!((report.exit, report.kind), (Exit::TooLarge, "too_large"));
+        assert_eq!(report.text(Palette::plain()), "error: failed to read `x`\n  caused by: too large\n");
+        assert!(report.json().contains(r#""kind":"too_large""#));
+    }
+}

@@ -1,0 +1,61 @@
+//! The binary `edgeward`: parses the command line, sets up tracing, dispatches, and ends with the exit code.
+
+mod api;
+mod cli;
+mod client;
+mod commands;
+mod exit;
+mod terminal;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+use edgeward::EdgeError;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::Cli,
+    exit::{Exit, Report},
+    terminal::Palette,
+};
+
+/// Environment variable that says what is traced, in the syntax of `tracing_subscriber`.
+const LOG_VARIABLE: &str = "EDGEWARD_LOG";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; nobody is left to tell when the stream is closed.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let json = cli.json;
+    let exit = run(cli).unwrap_or_else(|error| {
+        if terminal::is_closed_pipe(&error) {
+            return Exit::Success;
+        }
+        let report = Report::of(&error);
+        report.write(json);
+        report.exit
+    });
+    exit.into()
+}
+
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    trace_to_stderr(cli.command.log_level())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(commands::run(cli));
+    // A name lookup that nobody waits for any more may still block; what the command had to finish, it has awaited.
+    runtime.shutdown_background();
+    exit
+}
+
+fn trace_to_stderr(level: &str) -> anyhow::Result<()> {
+    let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| level.to_owned());
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|error| EdgeError::invalid(format!("failed to read {LOG_VARIABLE} `{directives}`")).with_source(error))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(Palette::stderr().is_on()).init();
+    Ok(())
+}
