@@ -1,0 +1,52 @@
+//! `cargo xtask`: sets up a machine, checks the code and runs the tests.
+//!
+//! It is the one definition of what continuous integration runs: `.ci/run` calls `cargo xtask test`,
+//! and what passes here passes there. One module for each subcommand; `project` knows the folders,
+//! `process` runs other programs, `progress` heads each step.
+
+mod bench;
+mod check;
+mod process;
+mod progress;
+mod project;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::progress::Progress;
+use crate::project::Project;
+
+/// Set-up, checks and tests of Edgeward
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Command {
+    Setup(setup::Options),
+    Check(check::Options),
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    match run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without a backtrace: what failed is another program, and it has said why.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let project = Project::locate()?;
+    let progress = Progress::start();
+    match command {
+        Command::Setup(options) => setup::run(&project, &progress, &options),
+        Command::Check(check::Options {}) => check::run(&project, &progress),
+        Command::Test(options) => test::run(&project, &progress, &options),
+    }
+}
