@@ -139,7 +139,7 @@ impl IntoResponse for Refusal {
 async fn read_body(request: Request, bytes_max: usize) -> Result<bytes::Bytes, EdgeError> {
     axum::body::to_bytes(request.into_body(), bytes_max).await.map_err(|error| {
         let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.is::<http_body_util::LengthLimitError>()) {
+        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
             EdgeError::new(ErrorKind::TooLarge, format!("the request body is larger than {bytes_max} bytes, which is the most"))
         } else {
             EdgeError::invalid("the request body broke off").with_source(error)

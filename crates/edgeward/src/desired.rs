@@ -135,6 +135,12 @@ impl Desired {
     }
 }
 
+/// The part of the file that every release can read.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
 fn read(path: &Path) -> Result<Contents, EdgeError> {
     let failed =
         |why: String| EdgeError::new(ErrorKind::Internal, format!("failed to read desired state from `{}`: {why}", path.display()));
@@ -145,10 +151,6 @@ fn read(path: &Path) -> Result<Contents, EdgeError> {
         }
         Err(error) => return Err(failed(error.to_string())),
     };
-    #[derive(Deserialize)]
-    struct Format {
-        format: u32,
-    }
     let malformed =
         |error: serde_json::Error| failed(format!("it is damaged ({error}); restore it from a backup, or move it away to begin anew"));
     let Format { format } = serde_json::from_slice(&bytes).map_err(malformed)?;

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::durable;
 
 /// How long an artifact stays although nothing refers to it: the time between an upload and its deployment.
-pub const GRACE: Duration = Duration::from_secs(600);
+pub const GRACE: Duration = Duration::from_mins(10);
 
 /// Where artifacts lie: in a folder, or in memory for a runtime that keeps nothing.
 #[derive(Debug)]
@@ -98,32 +98,6 @@ impl ArtifactStore {
         }
     }
 
-    /// Path of intact machine code for this artifact and engine, when there is some.
-    pub(crate) fn compiled(&self, digest: &Digest, engine: u64) -> Option<PathBuf> {
-        let Place::Folder(folder) = &self.0 else { return None };
-        let path = compiled_path(folder, digest, engine);
-        let expected = fs::read(checksum_path(&path)).ok()?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(fs::File::open(&path).ok()?).ok()?;
-        if hasher.finalize().as_bytes().as_slice() == expected {
-            Some(path)
-        } else {
-            tracing::warn!(%digest, "compiled code is damaged and will be compiled again");
-            None
-        }
-    }
-
-    /// Keeps machine code for later. It can be made again, so a failure costs time only and is logged.
-    pub(crate) fn keep_compiled(&self, digest: &Digest, engine: u64, code: &[u8]) {
-        let Place::Folder(folder) = &self.0 else { return };
-        let path = compiled_path(folder, digest, engine);
-        let checksum = blake3::hash(code);
-        let kept = durable::write(&path, code).and_then(|()| durable::write(&checksum_path(&path), checksum.as_bytes()));
-        if let Err(error) = kept {
-            tracing::warn!(%digest, %error, "compiled code could not be kept");
-        }
-    }
-
     /// Removes artifacts and machine code that `live` does not name and that are older than `grace`. Returns how
     /// many files went.
     pub fn collect(&self, live: &HashSet<Digest>, grace: Duration) -> Result<usize, EdgeError> {
@@ -149,16 +123,50 @@ impl ArtifactStore {
     }
 }
 
+/// Machine code beside the artifacts that it was compiled from.
+#[cfg(feature = "wasm")]
+mod compiled {
+    use super::{ArtifactStore, Digest, Path, PathBuf, Place, durable, fs};
+
+    impl ArtifactStore {
+        /// Path of intact machine code for this artifact and engine, when there is some.
+        pub(crate) fn compiled(&self, digest: &Digest, engine: u64) -> Option<PathBuf> {
+            let Place::Folder(folder) = &self.0 else { return None };
+            let path = compiled_path(folder, digest, engine);
+            let expected = fs::read(checksum_path(&path)).ok()?;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(fs::File::open(&path).ok()?).ok()?;
+            if hasher.finalize().as_bytes().as_slice() == expected {
+                Some(path)
+            } else {
+                tracing::warn!(%digest, "compiled code is damaged and will be compiled again");
+                None
+            }
+        }
+
+        /// Keeps machine code for later. It can be made again, so a failure costs time only and is logged.
+        pub(crate) fn keep_compiled(&self, digest: &Digest, engine: u64, code: &[u8]) {
+            let Place::Folder(folder) = &self.0 else { return };
+            let path = compiled_path(folder, digest, engine);
+            let checksum = blake3::hash(code);
+            let kept = durable::write(&path, code).and_then(|()| durable::write(&checksum_path(&path), checksum.as_bytes()));
+            if let Err(error) = kept {
+                tracing::warn!(%digest, %error, "compiled code could not be kept");
+            }
+        }
+    }
+
+    fn compiled_path(folder: &Path, digest: &Digest, engine: u64) -> PathBuf {
+        folder.join("compiled").join(format!("{}-{engine:016x}.cwasm", digest.hex()))
+    }
+
+    fn checksum_path(compiled: &Path) -> PathBuf {
+        compiled.with_extension("blake3")
+    }
+}
+
 fn artifact_path(folder: &Path, digest: &Digest) -> PathBuf {
     folder.join("artifacts").join(digest.hex()).with_extension("wasm")
-}
-
-fn compiled_path(folder: &Path, digest: &Digest, engine: u64) -> PathBuf {
-    folder.join("compiled").join(format!("{}-{engine:016x}.cwasm", digest.hex()))
-}
-
-fn checksum_path(compiled: &Path) -> PathBuf {
-    compiled.with_extension("blake3")
 }
 
 fn collect_folder(folder: &Path, live: &HashSet<String>, grace: Duration) -> io::Result<usize> {

@@ -1,5 +1,5 @@
 //! Executes functions on one node. Every invocation, from whichever face, passes [`EdgeRuntime::serve`] or
-//! [`EdgeRuntime::invoke`], is admitted, limited and timed here, and is recorded once, by its [`Ticket`].
+//! [`EdgeRuntime::invoke`], is admitted, limited and timed here, and is recorded once, by its `Ticket`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -99,6 +99,17 @@ enum Code {
     Wasm(Arc<crate::wasm::program::Program>),
 }
 
+impl Deployed {
+    #[cfg_attr(not(feature = "wasm"), expect(clippy::unnecessary_wraps, reason = "there is only native code in this build"))]
+    fn native(&self) -> Option<&NativeHandler> {
+        match &self.code {
+            Code::Native(handler) => Some(handler),
+            #[cfg(feature = "wasm")]
+            Code::Wasm(_) => None,
+        }
+    }
+}
+
 /// The result of [`EdgeRuntime::invoke_with`].
 #[derive(Debug)]
 pub struct Output {
@@ -189,6 +200,7 @@ impl EdgeRuntime {
     }
 
     #[cfg(not(feature = "wasm"))]
+    #[expect(clippy::unused_async, reason = "its twin with the engine waits")]
     async fn load(&self, digest: Digest) -> Result<std::convert::Infallible, EdgeError> {
         Err(EdgeError::new(ErrorKind::RefusedArtifact, format!("artifact `{digest}` is refused: this build has no WebAssembly engine")))
     }
@@ -199,6 +211,7 @@ impl EdgeRuntime {
         self.code(&Arc::new(function.clone()), &Arc::default()).await.map(drop)
     }
 
+    #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code has no output to log"))]
     async fn code(&self, function: &Arc<EdgeFunction>, log: &Arc<FunctionLog>) -> Result<Code, EdgeError> {
         match &function.handler {
             Handler::Native(name) => {
@@ -292,7 +305,7 @@ impl EdgeRuntime {
     pub async fn invoke_with(&self, id: &str, payload: impl Into<Bytes>, content_type: Option<HeaderValue>) -> Result<Output, EdgeError> {
         let payload = payload.into();
         let deployed = self.find(id)?;
-        if let Code::Native(handler) = &deployed.code {
+        if let Some(handler) = deployed.native() {
             // No request is made up for native code: the payload is all it sees.
             let (mut ticket, deadline) = self.admit(&deployed, Face::Invoke).await?;
             let result = run_native(&deployed.function, handler, payload, deadline).await;
@@ -450,7 +463,11 @@ impl Ticket {
                 self.log.push(LogStream::Runtime, &chain);
                 (chain, Some(error.kind()))
             }
-            Ok(()) if failed_answer => (format!("answered {}", self.status), Some(ErrorKind::ExecutionFailed)),
+            Ok(()) if failed_answer => {
+                let answered = format!("answered {}", self.status);
+                self.log.push(LogStream::Runtime, &answered);
+                (answered, Some(ErrorKind::ExecutionFailed))
+            }
             Ok(()) => (String::new(), None),
         };
         let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;

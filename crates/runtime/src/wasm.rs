@@ -121,9 +121,9 @@ impl Wasm {
                 Err(error) => tracing::warn!(%digest, error = format!("{error:#}"), "compiled code did not load and will be made again"),
             }
         }
-        let bytes = inspect::componentise(digest, store.get(digest)?)?;
+        let bytes = inspect::componentise(digest, &store.get(digest)?)?;
         let component =
-            Component::new(&self.engine, &bytes).map_err(|error| inspect::refused(digest, format!("it does not compile: {error:#}")))?;
+            Component::new(&self.engine, &bytes).map_err(|error| inspect::refused(digest, &format!("it does not compile: {error:#}")))?;
         let compiled = self.link(digest, &component)?;
         match component.serialize() {
             Ok(code) => store.keep_compiled(digest, self.engine_id, &code),
@@ -142,10 +142,10 @@ impl Wasm {
         let instance = self
             .linker
             .instantiate_pre(component)
-            .map_err(|error| inspect::refused(digest, format!("it imports what this node does not offer: {error:#}")))?;
+            .map_err(|error| inspect::refused(digest, &format!("it imports what this node does not offer: {error:#}")))?;
         let exports: Vec<_> = component.component_type().exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
         let exports_interface = |interface: &str| exports.iter().any(|name| name.starts_with(interface));
-        let wrong = |error: wasmtime::Error| inspect::refused(digest, format!("its exports do not fit: {error:#}"));
+        let wrong = |error: wasmtime::Error| inspect::refused(digest, &format!("its exports do not fit: {error:#}"));
         if exports_interface("wasi:http/incoming-handler@0.2.") {
             Ok(Compiled::Http(ProxyPre::new(instance).map_err(wrong)?))
         } else if exports_interface("wasi:cli/run@0.2.") {
@@ -154,7 +154,7 @@ impl Wasm {
             let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
             Err(inspect::refused(
                 digest,
-                format!("it exports {found}, but a function exports `wasi:http/incoming-handler@0.2.x` or `wasi:cli/run@0.2.x`"),
+                &format!("it exports {found}, but a function exports `wasi:http/incoming-handler@0.2.x` or `wasi:cli/run@0.2.x`"),
             ))
         }
     }

@@ -98,7 +98,7 @@ pub(crate) struct FunctionAnswer {
     max_concurrency: u32,
     max_queue: u32,
     max_reuse: u32,
-    /// Grows with every change; the ETag of the record.
+    /// Grows with every change; the `ETag` of the record.
     pub(crate) generation: u64,
     /// The generation that `state` is about.
     observed_generation: u64,

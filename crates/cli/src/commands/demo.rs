@@ -69,7 +69,8 @@ const AT_ONCE: usize = 16;
 
 #[derive(Debug, Deserialize)]
 struct Day {
-    day: String,
+    #[serde(rename = "day")]
+    date: String,
     n: u32,
     min: f64,
     mean: f64,
@@ -195,7 +196,7 @@ fn monthly(year: &[Day]) -> Vec<f64> {
     (1..=12)
         .filter_map(|month| {
             let prefix = format!("2010-{month:02}-");
-            let means: Vec<f64> = year.iter().filter(|day| day.day.starts_with(&prefix)).map(|day| day.mean).collect();
+            let means: Vec<f64> = year.iter().filter(|day| day.date.starts_with(&prefix)).map(|day| day.mean).collect();
             (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64)
         })
         .collect()
@@ -210,9 +211,9 @@ fn extremes(city: &City, year: &[Day], palette: Palette) -> String {
         "  {name} {} days · coldest {:.1} °C on {} · hottest {:.1} °C on {}\n",
         year.len(),
         coldest.min,
-        coldest.day,
+        coldest.date,
         hottest.max,
-        hottest.day
+        hottest.date
     )
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// What it can do, such as `gpu`; may be given more than once
     #[arg(long = "capability", value_name = "CAPABILITY")]
     capabilities: Vec<String>,
-    /// Folder for everything that lasts [default: $XDG_DATA_HOME/edgeward or ~/.local/share/edgeward]
+    /// Folder for everything that lasts [default: `$XDG_DATA_HOME/edgeward` or `~/.local/share/edgeward`]
     #[arg(long, env = "EDGEWARD_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Address of the API; a loopback address

@@ -76,7 +76,7 @@ impl<T> Drop for Guest<T> {
 }
 
 /// Turns the end of a guest into the error that its caller sees, and keeps the full story in its log.
-pub(crate) fn failed(function: &EdgeFunction, sandbox: Option<&Sandbox>, log: &FunctionLog, error: wasmtime::Error) -> EdgeError {
+pub(crate) fn failed(function: &EdgeFunction, sandbox: Option<&Sandbox>, log: &FunctionLog, error: &wasmtime::Error) -> EdgeError {
     let id = &function.id;
     if error.is::<PoolConcurrencyLimitError>() {
         let message = format!("the node is overloaded: no sandbox is free for function `{id}`; try again later");
@@ -87,17 +87,24 @@ pub(crate) fn failed(function: &EdgeFunction, sandbox: Option<&Sandbox>, log: &F
         stderr_tail: sandbox.map(|sandbox| sandbox.stderr.tail()).unwrap_or_default(),
         status: None,
     };
-    let (kind, message) = if sandbox.is_some_and(Sandbox::memory_refused) || is_memory_limit(&error) {
+    let (kind, message) = if sandbox.is_some_and(Sandbox::memory_refused) || is_memory_limit(error) {
         (ErrorKind::MemoryLimit, format!("function `{id}` failed after it was refused memory beyond its {} MiB", function.memory_mb))
     } else if let Some(code) = failure.exit_code {
         (ErrorKind::ExecutionFailed, format!("function `{id}` exited with code {code}"))
     } else {
-        (ErrorKind::ExecutionFailed, format!("function `{id}` failed: {}", why(&error)))
+        (ErrorKind::ExecutionFailed, format!("function `{id}` failed: {}", why(error)))
     };
     if failure.exit_code.is_none() {
+        // With the guest's stack, which is for its developer and not for its callers.
         log.push(LogStream::Runtime, &format!("{error:?}"));
     }
-    EdgeError::new(kind, message).with_failure(failure).with_source(GuestFault(format!("{error:#}")))
+    EdgeError::new(kind, message).with_failure(failure).with_source(GuestFault(causes(error)))
+}
+
+/// The causes of an error, outermost first, without the guest's stack.
+fn causes(error: &wasmtime::Error) -> String {
+    let causes = error.chain().map(ToString::to_string);
+    causes.filter(|cause| !cause.starts_with("error while executing at wasm backtrace")).collect::<Vec<_>>().join(": ")
 }
 
 /// A component whose memories start larger than the limit fails to instantiate, with this in its story.

@@ -9,17 +9,17 @@ use wasi_preview1_component_adapter_provider::{
 use wasmparser::{Encoding, Parser, Payload};
 
 /// A component from uploaded bytes, or the reason why there is none.
-pub(crate) fn componentise(digest: &Digest, bytes: Bytes) -> Result<Bytes, EdgeError> {
-    let refuse = |why: String| refused(digest, why);
+pub(crate) fn componentise(digest: &Digest, bytes: &Bytes) -> Result<Bytes, EdgeError> {
+    let refuse = |why: String| refused(digest, &why);
     if !bytes.starts_with(b"\0asm") {
         return Err(refuse("it is not WebAssembly: it does not begin with `\\0asm`".to_owned()));
     }
     let mut core = CoreModule::default();
-    for payload in Parser::new(0).parse_all(&bytes) {
+    for payload in Parser::new(0).parse_all(bytes) {
         let malformed = |error: wasmparser::BinaryReaderError| refuse(format!("it is truncated or malformed: {error}"));
         match payload.map_err(malformed)? {
             Payload::Version { encoding: Encoding::Component, .. } => {
-                wasi_0_3(&bytes).map_err(malformed)?.map_or(Ok(()), |name| {
+                wasi_0_3(bytes).map_err(malformed)?.map_or(Ok(()), |name| {
                     Err(refuse(format!("it uses WASI 0.3 (`{name}`), which this release does not run; build it for WASI 0.2")))
                 })?;
                 return Ok(bytes.clone());
@@ -37,7 +37,7 @@ pub(crate) fn componentise(digest: &Digest, bytes: Bytes) -> Result<Bytes, EdgeE
             _ => {}
         }
     }
-    core.componentise(&bytes).map(Bytes::from).map_err(refuse)
+    core.componentise(bytes).map(Bytes::from).map_err(refuse)
 }
 
 /// The first import or export of WASI 0.3 at the top of a component.
@@ -76,7 +76,7 @@ struct CoreModule {
 
 impl CoreModule {
     fn componentise(&self, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let custom = self.has_component_types(bytes);
+        let custom = has_component_types(bytes);
         if let Some(other) = self.imports.iter().find(|module| *module != WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME)
             && !custom
         {
@@ -96,17 +96,17 @@ impl CoreModule {
             .and_then(|mut encoder| encoder.encode())
             .map_err(|error| failed(&error))
     }
-
-    /// Whether a bindings generator left the component's types in the module.
-    fn has_component_types(&self, bytes: &[u8]) -> bool {
-        Parser::new(0)
-            .parse_all(bytes)
-            .filter_map(Result::ok)
-            .any(|payload| matches!(payload, Payload::CustomSection(section) if section.name().starts_with("component-type")))
-    }
 }
 
-pub(crate) fn refused(digest: &Digest, why: String) -> EdgeError {
+/// Whether a bindings generator left the component's types in the module.
+fn has_component_types(bytes: &[u8]) -> bool {
+    Parser::new(0)
+        .parse_all(bytes)
+        .filter_map(Result::ok)
+        .any(|payload| matches!(payload, Payload::CustomSection(section) if section.name().starts_with("component-type")))
+}
+
+pub(crate) fn refused(digest: &Digest, why: &str) -> EdgeError {
     EdgeError::new(ErrorKind::RefusedArtifact, format!("artifact `{digest}` is refused: {why}"))
 }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn refusal(bytes: impl Into<Bytes>) -> String {
-        let error = componentise(&Digest::from_sha256([0; 32]), bytes.into()).expect_err("refused");
+        let error = componentise(&Digest::from_sha256([0; 32]), &bytes.into()).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::RefusedArtifact);
         error.to_string()
     }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_command_of_preview_1_becomes_a_component() {
         let module = wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#).expect("valid");
-        let component = componentise(&Digest::from_sha256([0; 32]), module.into()).expect("adapted");
+        let component = componentise(&Digest::from_sha256([0; 32]), &module.into()).expect("adapted");
         assert!(matches!(Parser::new(0).parse_all(&component).next(), Some(Ok(Payload::Version { encoding: Encoding::Component, .. }))));
     }
 }

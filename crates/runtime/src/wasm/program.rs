@@ -124,7 +124,7 @@ impl Program {
                 Err(error) if error.downcast_ref::<wasmtime_wasi::I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(()),
                 Err(error) => Err(error),
             };
-            result.map(|()| stdout.take_result()).map_err(|error| program.failed(Some(store.data()), error))
+            result.map(|()| stdout.take_result()).map_err(|error| program.failed(Some(store.data()), &error))
         });
         timeout_at(deadline, guest).await.map_err(|_| timed_out(&self.function))?
     }
@@ -202,7 +202,7 @@ impl Program {
                 }
                 Ok(())
             }
-            Err(error) => Err(self.failed(Some(instance.store.data()), error)),
+            Err(error) => Err(self.failed(Some(instance.store.data()), &error)),
         }
     }
 
@@ -211,11 +211,11 @@ impl Program {
         let mut store = Sandbox::store(self.wasm, &self.settings, None, log(LogStream::Stdout), log(LogStream::Stderr), deadline);
         match proxy.instantiate_async(&mut store).await {
             Ok(proxy) => Ok(Instance { store, proxy, served: 0 }),
-            Err(error) => Err(self.failed(Some(store.data()), error)),
+            Err(error) => Err(self.failed(Some(store.data()), &error)),
         }
     }
 
-    fn failed(&self, sandbox: Option<&Sandbox>, error: wasmtime::Error) -> EdgeError {
+    fn failed(&self, sandbox: Option<&Sandbox>, error: &wasmtime::Error) -> EdgeError {
         failed(&self.function, sandbox, &self.log, error)
     }
 }

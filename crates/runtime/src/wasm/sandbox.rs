@@ -73,17 +73,17 @@ impl Sandbox {
         stderr: Sink,
         deadline: Instant,
     ) -> Store<Self> {
-        let mut wasi = WasiCtxBuilder::new();
-        wasi.envs(&settings.environment).stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(RANDOM_BYTES_MAX);
+        let mut builder = WasiCtxBuilder::new();
+        builder.envs(&settings.environment).stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(RANDOM_BYTES_MAX);
         if let Some(stdin) = stdin {
-            wasi.stdin(Stdin(stdin));
+            builder.stdin(Stdin(stdin));
         }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES_MAX);
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let sandbox = Self {
-            wasi: wasi.build(),
+            wasi: builder.build(),
             http,
             table,
             outbound: Outbound::new(Arc::clone(&settings.allow), deadline),
@@ -165,16 +165,10 @@ struct Limiter {
 
 impl Limiter {
     fn take(&mut self, bytes: usize) -> bool {
-        match self.bytes_left.checked_sub(bytes) {
-            Some(left) => {
-                self.bytes_left = left;
-                true
-            }
-            None => {
-                self.refused = true;
-                false
-            }
-        }
+        let left = self.bytes_left.checked_sub(bytes);
+        self.bytes_left = left.unwrap_or(self.bytes_left);
+        self.refused |= left.is_none();
+        left.is_some()
     }
 }
 
