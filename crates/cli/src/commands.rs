@@ -12,6 +12,8 @@ pub(crate) mod status;
 pub(crate) mod undeploy;
 pub(crate) mod up;
 
+use clap::CommandFactory;
+
 use crate::{
     cli::{Cli, Command},
     client::Client,
@@ -33,7 +35,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Metrics(args) => metrics::run(&args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
         Command::Doctor(doctor::Args {}) => return doctor::run(&client, json).await,
-        Command::Completions(args) => completions::run(&args)?,
+        Command::Completions(args) => completions::run(&args, &mut Cli::command())?,
     }
     Ok(Exit::Success)
 }

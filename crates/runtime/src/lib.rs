@@ -12,6 +12,7 @@ pub mod logs;
 pub mod metrics;
 pub mod native;
 pub mod runtime;
+mod ticket;
 #[cfg(feature = "wasm")]
 mod wasm;
 

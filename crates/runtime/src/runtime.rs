@@ -13,26 +13,25 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_model::{
-    Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, Failure, FunctionId, Handler, HandlerName, InvocationRecord, NodeId,
+    Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, Failure, FunctionId, Handler, HandlerName, NodeId,
     limits::{FUNCTIONS_MAX, REQUEST_BYTES_MAX},
 };
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, header};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    admission::{Gate, Permit},
+    admission::Gate,
     artifacts::ArtifactStore,
     body::{self, RequestBody, ResponseBody},
-    logs::{FunctionLog, LogStream},
+    logs::FunctionLog,
     metrics::EdgeMetrics,
     native::NativeHandler,
+    ticket::{Counted, Face, Ticket, finish, timed_out},
 };
 
 /// Bytes of a function's own error answer that an error carries.
 const ANSWER_EXCERPT_BYTES: usize = 512;
-/// Bytes of an error that a record keeps.
-const RECORD_ERROR_BYTES: usize = 256;
 
 /// What a runtime is made with beside its node.
 #[derive(Debug)]
@@ -337,30 +336,34 @@ impl EdgeRuntime {
         self.run(&deployed, request, Face::Http).await
     }
 
+    /// A fresh sandbox of an HTTP component, for benchmarks only; `None` for any other function.
+    #[cfg(feature = "wasm")]
+    #[doc(hidden)]
+    pub async fn bench_instantiate(&self, id: &str) -> Result<Option<impl Send + use<>>, EdgeError> {
+        let deployed = self.find(id)?;
+        match &deployed.code {
+            Code::Native(_) => Ok(None),
+            Code::Wasm(program) => program.bench_instantiate(Instant::now() + deployed.function.timeout()).await,
+        }
+    }
+
     fn find(&self, id: &str) -> Result<Arc<Deployed>, EdgeError> {
         self.functions.load().get(id).cloned().ok_or_else(|| EdgeError::function_not_found(id))
     }
 
     async fn admit(&self, deployed: &Deployed, face: Face) -> Result<(Option<Ticket>, Instant), EdgeError> {
-        let mut ticket = Ticket {
+        let counted = Counted {
             metrics: Arc::clone(&self.metrics),
             function_id: deployed.function.id.clone(),
             node_id: self.node_id.clone(),
             log: Arc::clone(&deployed.log),
-            _running: Running::new(&self.running),
-            permit: None,
-            started: Instant::now(),
-            cold_start: false,
-            face,
-            status: StatusCode::OK,
-            finished: false,
+            running: Arc::clone(&self.running),
         };
+        let ticket = Ticket::new(counted, face);
         match deployed.gate.enter(&deployed.function).await {
             Ok(permit) => {
-                ticket.permit = Some(permit);
-                ticket.started = Instant::now();
-                let deadline = ticket.started + deployed.function.timeout();
-                Ok((Some(ticket), deadline))
+                let (ticket, started) = ticket.start(permit);
+                Ok((Some(ticket), started + deployed.function.timeout()))
             }
             Err(error) => {
                 ticket.finish(Err(&error));
@@ -393,114 +396,9 @@ async fn run_native(function: &EdgeFunction, handler: &NativeHandler, payload: B
     timeout_at(deadline, handler.call(payload)).await.unwrap_or_else(|_elapsed| Err(timed_out(function)))
 }
 
-pub(crate) fn timed_out(function: &EdgeFunction) -> EdgeError {
-    EdgeError::new(
-        ErrorKind::Timeout,
-        format!("function `{}` ran past its deadline of {} s and was stopped", function.id, function.timeout_seconds),
-    )
-}
-
-fn finish(ticket: &mut Option<Ticket>, result: Result<(), &EdgeError>) {
-    if let Some(ticket) = ticket.take() {
-        ticket.finish(result);
-    }
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EdgeError> + Send + 'static) -> Result<T, EdgeError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(EdgeError::new(ErrorKind::Internal, "a worker thread failed").with_source(error)),
-    }
-}
-
-/// Through which door an invocation came: that decides which answers of an HTTP function are failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Face {
-    /// `invoke`: anything but 2xx failed.
-    Invoke,
-    /// Served as HTTP: 5xx failed, the rest is between the function and its client.
-    Http,
-}
-
-/// One admitted invocation: counts it exactly once, at the end of its response.
-pub(crate) struct Ticket {
-    metrics: Arc<EdgeMetrics>,
-    function_id: FunctionId,
-    node_id: NodeId,
-    log: Arc<FunctionLog>,
-    _running: Running,
-    permit: Option<Permit>,
-    started: Instant,
-    pub(crate) cold_start: bool,
-    face: Face,
-    status: StatusCode,
-    finished: bool,
-}
-
-impl Ticket {
-    /// Notes the status of the answer whose body now follows.
-    #[cfg(feature = "wasm")]
-    pub(crate) fn answered(mut self, status: StatusCode) -> Self {
-        self.status = status;
-        self
-    }
-
-    /// Counts the invocation. Gives the permit back to the caller, who may keep it while the guest still works.
-    pub(crate) fn finish(mut self, result: Result<(), &EdgeError>) -> Option<Permit> {
-        self.count(result);
-        self.permit.take()
-    }
-
-    fn count(&mut self, result: Result<(), &EdgeError>) {
-        self.finished = true;
-        let failed_answer = match self.face {
-            Face::Invoke => !self.status.is_success(),
-            Face::Http => self.status.is_server_error(),
-        };
-        let (error, error_kind) = match result {
-            Err(error) => {
-                let chain = error.chain();
-                self.log.push(LogStream::Runtime, &chain);
-                (chain, Some(error.kind()))
-            }
-            Ok(()) if failed_answer => {
-                let answered = format!("answered {}", self.status);
-                self.log.push(LogStream::Runtime, &answered);
-                (answered, Some(ErrorKind::ExecutionFailed))
-            }
-            Ok(()) => (String::new(), None),
-        };
-        let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;
-        let success = error_kind.is_none();
-        let mut record = InvocationRecord::new(self.function_id.clone(), self.node_id.clone(), duration_ms, success);
-        record.error = error;
-        record.error.truncate(record.error.floor_char_boundary(RECORD_ERROR_BYTES));
-        record.error_kind = error_kind;
-        record.cold_start = self.cold_start;
-        self.metrics.record(&record);
-    }
-}
-
-impl Drop for Ticket {
-    /// The caller went away before the response ended: the function did not fail, so only a failed status counts.
-    fn drop(&mut self) {
-        if !self.finished {
-            self.count(Ok(()));
-        }
-    }
-}
-
-struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,9 +1,8 @@
 //! `edgeward completions`: the script that makes a shell complete the command line.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::{cli::Cli, terminal};
+use crate::terminal;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,11 +18,11 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+/// Runs the command for the command line `edgeward`.
+pub(crate) fn run(args: &Args, edgeward: &mut clap::Command) -> anyhow::Result<()> {
     // Into memory first: the generator panics when standard output is closed.
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "edgeward", &mut script);
+    clap_complete::generate(args.shell, edgeward, "edgeward", &mut script);
     terminal::write(script)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::api;
+use crate::{api, terminal};
 
 /// Run a node: functions at --functions-listen, the API at --listen.
 ///
@@ -77,10 +77,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
     };
     let api = tokio::spawn(accept(api_listener, stop.clone(), answer));
-    println!("edgeward {} · node {id}", env!("CARGO_PKG_VERSION"));
-    println!("  functions  http://{functions_address}/fn/ID/");
-    println!("  API        http://{api_address}/v1 (described at /openapi.json)");
-    println!("  data       {}", node.data_dir().display());
+    terminal::write(format!(
+        "edgeward {version} · node {id}\n  functions  http://{functions_address}/fn/ID/\n  API        http://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
+        version = env!("CARGO_PKG_VERSION"),
+        data = node.data_dir().display(),
+    ))?;
     tracing::info!(%id, %api_address, %functions_address, "the node is up");
 
     stop_signal().await?;

@@ -36,7 +36,7 @@ use wasmtime_wasi_http::{
 use crate::{
     body::{self, RequestBody, ResponseBody},
     logs::{FunctionLog, LogStream},
-    runtime::{Ticket, timed_out},
+    ticket::{Ticket, timed_out},
     wasm::{
         Compiled, Wasm,
         guest::{Guest, failed},
@@ -212,6 +212,14 @@ impl Program {
         match proxy.instantiate_async(&mut store).await {
             Ok(proxy) => Ok(Instance { store, proxy, served: 0 }),
             Err(error) => Err(self.failed(Some(store.data()), &error)),
+        }
+    }
+
+    /// A guest that was started and not called, for benchmarks; `None` when the program is a command.
+    pub(crate) async fn bench_instantiate(&self, deadline: Instant) -> Result<Option<impl Send + use<>>, EdgeError> {
+        match &self.compiled {
+            Compiled::Http(proxy) => self.instantiate(proxy, deadline).await.map(Some),
+            Compiled::Command(_) => Ok(None),
         }
     }
 

@@ -18,8 +18,9 @@ use crate::wasm::{
     stdio::Sink,
 };
 
-/// Ticks of computing after which a guest moves to the threads of low priority.
-const FOREGROUND_TICKS: u32 = 5;
+/// Ticks of computing after which a guest moves to the threads of low priority. One, as 64 endless loops at once
+/// would else still crowd out the other tasks when their deadlines come.
+const FOREGROUND_TICKS: u32 = 1;
 /// A table element is a pointer on the host.
 const TABLE_ELEMENT_BYTES: usize = 8;
 
