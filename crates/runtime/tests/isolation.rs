@@ -50,7 +50,7 @@ async fn runtime(timeout: Duration) -> Arc<EdgeRuntime> {
 struct Trickle(tokio::time::Interval);
 
 impl Trickle {
-    fn new() -> RequestBody {
+    fn body() -> RequestBody {
         Self(tokio::time::interval(Duration::from_millis(20))).boxed_unsync()
     }
 }
@@ -66,7 +66,7 @@ impl Body for Trickle {
 
 /// Lets a hostile guest do its worst, to the end of its answer.
 async fn attack(runtime: &EdgeRuntime, path: &str) -> Result<u16, EdgeError> {
-    let body = if path == "/echo" { Trickle::new() } else { edgeward_runtime::body::full("") };
+    let body = if path == "/echo" { Trickle::body() } else { edgeward_runtime::body::full("") };
     let request = Request::post(path).header("host", "localhost").body(body).expect("valid");
     let response = runtime.serve("hostile", request).await?;
     let status = response.status().as_u16();
@@ -96,9 +96,24 @@ async fn neighbour_p99(runtime: &Arc<EdgeRuntime>) -> Duration {
     measured.await.expect("joins")
 }
 
+/// With an allowance for builds without optimisation and machines that others share.
 #[tokio::test(flavor = "multi_thread")]
 async fn alone_a_neighbour_hardly_notices_hostile_guests() {
-    const ALLOWANCE: Duration = Duration::from_millis(2);
+    a_neighbour_hardly_notices(Duration::from_millis(10)).await;
+}
+
+/// Measures as well, so its path begins with the word for that.
+mod alone_on_an_idle_machine {
+    use super::{Duration, a_neighbour_hardly_notices};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn long_a_neighbour_hardly_notices_hostile_guests() {
+        a_neighbour_hardly_notices(Duration::from_millis(2)).await;
+    }
+}
+
+/// The neighbour's 99th percentile is at most twice what it is alone, and the allowance.
+async fn a_neighbour_hardly_notices(allowance: Duration) {
     let runtime = runtime(HOSTILE_TIMEOUT).await;
     neighbour_p99(&runtime).await;
     let mut told = Vec::new();
@@ -125,7 +140,7 @@ async fn alone_a_neighbour_hardly_notices_hostile_guests() {
             assert!(attack.expect("joins") > 0, "{path} never ran");
         }
         told.push(format!("{alone:?} alone, {beside:?} beside hostile guests"));
-        if beside <= 2 * alone + ALLOWANCE {
+        if beside <= 2 * alone + allowance {
             return;
         }
     }
@@ -150,12 +165,20 @@ async fn alone_hostile_guests_leave_no_memory_behind() {
         assert_eq!(runtime.running(), 0);
     };
     pass().await;
-    let before = resident_bytes();
-    for _ in 0..10 {
-        pass().await;
+    // A leak shows in every round; the allocator's own caches fill up only once.
+    let mut told = Vec::new();
+    for _ in 0..ROUNDS {
+        let before = resident_bytes();
+        for _ in 0..10 {
+            pass().await;
+        }
+        let grown = resident_bytes().saturating_sub(before);
+        if grown < GROWTH_BYTES_MAX {
+            return;
+        }
+        told.push(format!("{grown} bytes stayed, from {before}"));
     }
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes stayed, from {before}");
+    panic!("{told:?}");
 }
 
 /// How far past its deadline an endless loop runs.

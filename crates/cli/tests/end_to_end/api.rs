@@ -1,0 +1,220 @@
+//! The HTTP API as any client sees it: conditions, problems, bounds, streams and its own description.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use edgeward::limits::ARTIFACT_BYTES_MAX;
+use http::{Method, Response, header};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+
+use crate::support::{Node, PATIENCE, artifact, data_dir, json as read, open, request};
+
+const FUNCTION: &str = "/v1/functions/f";
+
+async fn upload(node: &Node, guest: &str) -> String {
+    let bytes = std::fs::read(artifact(guest)).expect("built");
+    let response = node.ask(Method::POST, "/v1/artifacts", &[], bytes).await;
+    assert_eq!(response.status(), 201);
+    read(&response)["digest"].as_str().expect("text").to_owned()
+}
+
+async fn put(node: &Node, headers: &[(&str, &str)], body: &Value) -> Response<Bytes> {
+    node.ask(Method::PUT, FUNCTION, headers, body.to_string()).await
+}
+
+#[track_caller]
+fn problem(response: &Response<Bytes>, status: u16, kind: &str, words: &str) {
+    let body = String::from_utf8_lossy(response.body()).into_owned();
+    assert_eq!(response.status(), status, "{body}");
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let problem = read(response);
+    assert_eq!((&problem["kind"], &problem["status"]), (&kind.into(), &status.into()), "{body}");
+    assert_eq!(problem["type"], format!("urn:edgeward:error:{kind}"));
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{body}");
+}
+
+#[tokio::test]
+async fn a_record_is_replaced_only_under_the_condition_that_is_asked() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let body = json!({ "handler": { "artifact": upload(&node, "hello").await } });
+    problem(&put(&node, &[("if-match", "\"1\"")], &body).await, 412, "conflict", "does not exist");
+    let created = put(&node, &[("if-none-match", "*")], &body).await;
+    assert_eq!((created.status().as_u16(), &created.headers()[header::ETAG]), (201, &header::HeaderValue::from_static("\"1\"")));
+    problem(&put(&node, &[("if-none-match", "*")], &body).await, 412, "conflict", "exists already");
+    let replaced = put(&node, &[("if-match", "\"1\"")], &body).await;
+    assert_eq!((replaced.status().as_u16(), &replaced.headers()[header::ETAG]), (200, &header::HeaderValue::from_static("\"2\"")));
+    problem(&put(&node, &[("if-match", "\"1\"")], &body).await, 412, "conflict", "at generation 2, not 1");
+    problem(&put(&node, &[("if-match", "2")], &body).await, 400, "invalid_input", "in quotes");
+    let shown = node.ask(Method::GET, FUNCTION, &[], "").await;
+    assert_eq!((&shown.headers()[header::ETAG], &read(&shown)["generation"]), (&header::HeaderValue::from_static("\"2\""), &2.into()));
+    problem(&node.ask(Method::DELETE, FUNCTION, &[("if-match", "\"1\"")], "").await, 412, "conflict", "generation 2");
+    assert_eq!(node.ask(Method::DELETE, FUNCTION, &[("if-match", "\"2\"")], "").await.status(), 204);
+    problem(&node.ask(Method::DELETE, FUNCTION, &[], "").await, 404, "not_found", "`f`");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_clients_that_replace_one_generation_exactly_one_wins() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let body = json!({ "handler": { "artifact": upload(&node, "hello").await } });
+    put(&node, &[], &body).await;
+    for generation in 1..=5 {
+        let tag = format!("\"{generation}\"");
+        let answers = futures::future::join_all((0..8).map(|n| {
+            let (node, tag, mut body) = (&node, tag.as_str(), body.clone());
+            body["name"] = format!("client {n}").into();
+            async move { (n, put(node, &[("if-match", tag)], &body).await) }
+        }))
+        .await;
+        let won: Vec<_> = answers.iter().filter(|(_, answer)| answer.status() == 200).map(|(n, _)| format!("client {n}")).collect();
+        let lost = answers.iter().filter(|(_, answer)| answer.status() == 412).count();
+        assert_eq!((won.len(), lost), (1, 7));
+        let now = node.json(FUNCTION).await;
+        assert_eq!((&now["name"], &now["generation"]), (&won[0].as_str().into(), &(generation + 1).into()));
+    }
+}
+
+#[tokio::test]
+async fn what_a_description_says_wrong_is_named() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let digest = upload(&node, "hello").await;
+    let with = |field: &str, value: Value| {
+        let mut body = json!({ "handler": { "artifact": digest } });
+        body[field] = value;
+        body
+    };
+    for (body, words) in [
+        (with("memory", 64.into()), "`memory`"),
+        (with("memory_mb", 0.into()), "memory_mb"),
+        (with("timeout_seconds", (-1).into()), "timeout_seconds"),
+        (with("allowed_hosts", json!(["no scheme"])), "no scheme"),
+        (with("handler", json!({ "artifact": "sha256:12" })), "sha256:12"),
+        (json!({}), "no handler"),
+    ] {
+        problem(&put(&node, &[], &body).await, 400, "invalid_input", words);
+    }
+    let unknown = format!("sha256:{}", "0".repeat(64));
+    problem(&put(&node, &[], &json!({ "handler": { "artifact": unknown } })).await, 404, "not_found", "upload it first");
+    problem(&put(&node, &[], &json!({ "handler": { "native": "absent" } })).await, 404, "not_found", "`absent`");
+    problem(&node.ask(Method::PUT, "/v1/functions/a%20b", &[], "{}").await, 400, "invalid_input", "a b");
+    problem(&node.ask(Method::PUT, FUNCTION, &[], "{").await, 400, "invalid_input", "not valid");
+    assert_eq!(node.json("/v1/functions").await["functions"], json!([]), "nothing of it was written");
+}
+
+#[tokio::test]
+async fn an_artifact_that_cannot_run_is_refused_with_the_reason() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let hello = std::fs::read(artifact("hello")).expect("built");
+    for (bytes, words) in [(b"not wasm".to_vec(), "not WebAssembly"), (hello[..2000].to_vec(), "truncated"), (Vec::new(), "")] {
+        problem(&node.ask(Method::POST, "/v1/artifacts", &[], bytes).await, 422, "refused_artifact", words);
+    }
+    let large = Bytes::from(vec![0; ARTIFACT_BYTES_MAX + 1]);
+    problem(&node.ask(Method::POST, "/v1/artifacts", &[], large).await, 413, "too_large", &ARTIFACT_BYTES_MAX.to_string());
+}
+
+#[tokio::test]
+async fn a_failed_invocation_is_a_problem_with_what_it_left_behind() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("exits", "hostile-c", &["--env", "MODE=exit3"]);
+    node.deploy("loop", "hostile-c", &["--env", "MODE=loop", "--timeout-seconds", "0.2"]);
+    let exits = node.ask(Method::POST, "/v1/functions/exits/invoke", &[], "").await;
+    problem(&exits, 500, "execution_failed", "`exits`");
+    assert!(read(&exits)["failure"]["stderr_tail"].as_str().is_some_and(|tail| tail.contains("leaving with 3")));
+    problem(&node.ask(Method::POST, "/v1/functions/loop/invoke", &[], "").await, 504, "timeout", "0.2 s");
+    problem(&node.ask(Method::POST, "/v1/functions/absent/invoke", &[], "").await, 404, "not_found", "`absent`");
+    let summary = node.json("/v1/metrics/summary?function=loop").await;
+    assert_eq!((&summary["total"], &summary["error_count"], &summary["success_rate"]), (&1.into(), &1.into(), &0.0.into()));
+}
+
+#[tokio::test]
+async fn every_documented_path_is_served_and_nothing_else() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let description = node.json("/openapi.json").await;
+    assert!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")));
+    let mut asked = 0;
+    for (path, operations) in description["paths"].as_object().expect("paths") {
+        for method in operations.as_object().expect("operations").keys().filter(|key| *key != "parameters") {
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let path = path.replace("{id}", "f");
+            let answer = node.ask(method.clone(), &path, &[], "").await;
+            assert_ne!(answer.status(), 405, "{method} {path}");
+            assert!(!String::from_utf8_lossy(answer.body()).contains("nothing is served"), "{method} {path}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= 12, "{asked}");
+    problem(&node.ask(Method::GET, "/v2/functions", &[], "").await, 404, "not_found", "/openapi.json");
+}
+
+#[tokio::test]
+async fn a_request_that_a_browser_was_tricked_into_is_refused() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    for (name, value) in [("origin", "https://evil.example"), ("origin", "null")] {
+        problem(&node.ask(Method::GET, "/v1/functions", &[(name, value)], "").await, 400, "invalid_input", "not this machine");
+    }
+    let rebound = http::Request::get("/v1/functions").header("host", "evil.example:7700").body(Full::default()).expect("valid");
+    let answer = crate::support::try_send(node.api, rebound).await.expect("an answer");
+    problem(&answer, 400, "invalid_input", "evil.example");
+    let local = node.ask(Method::GET, "/v1/functions", &[("origin", "http://localhost:3000")], "").await;
+    assert_eq!(local.status(), 200);
+}
+
+#[tokio::test]
+async fn a_follower_of_a_log_gets_a_line_that_is_printed_later() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("f", "hostile-c", &["--env", "MODE=exit3"]);
+    let follow = request(Method::GET, "/v1/functions/f/logs?follow=true").body(Full::default()).expect("valid");
+    let mut follower = open(node.api, follow).await.expect("follows");
+    assert_eq!(follower.headers()[header::CONTENT_TYPE], "text/event-stream");
+    assert_eq!(node.ask(Method::POST, "/v1/functions/f/invoke", &[], "").await.status(), 500);
+    let mut events = String::new();
+    while !events.contains("leaving with 3") {
+        let frame = tokio::time::timeout(PATIENCE, follower.frame()).await.expect("in time").expect("goes on").expect("whole");
+        events += &String::from_utf8_lossy(frame.data_ref().expect("no trailers"));
+    }
+    assert!(events.contains("\"stream\":\"stderr\"") && events.contains("id: 1"), "{events}");
+    // Without `follow` the lines that are there come, and an end.
+    let kept = tokio::time::timeout(Duration::from_secs(5), node.ask(Method::GET, "/v1/functions/f/logs", &[], "")).await.expect("ends");
+    assert!(String::from_utf8_lossy(kept.body()).contains("leaving with 3"));
+}
+
+#[tokio::test]
+async fn the_metrics_are_the_text_format_of_prometheus_and_count_once() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("f", "hello", &[]);
+    for _ in 0..3 {
+        assert_eq!(node.get_function("/fn/f/").await.status(), 200);
+    }
+    let answer = node.ask(Method::GET, "/metrics", &[], "").await;
+    assert!(answer.headers()[header::CONTENT_TYPE].to_str().is_ok_and(|kind| kind.starts_with("text/plain")));
+    let text = String::from_utf8(answer.body().to_vec()).expect("text");
+    assert!(text.ends_with('\n'));
+    let mut typed = Vec::new();
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let [what, name, _] = comment.splitn(3, ' ').collect::<Vec<_>>().try_into().expect("three words");
+            assert!(["HELP", "TYPE"].contains(&what), "{line}");
+            typed.extend((what == "TYPE").then_some(name));
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
+        let name = series.split('{').next().expect("a name");
+        assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{line}");
+        assert!(typed.iter().any(|family| name.starts_with(family)), "{line} has no type");
+        assert_eq!(series.contains('{'), series.ends_with('}'), "{line}");
+    }
+    for counted in ["faas_invocations_total", "faas_invoke_duration_seconds_count", "faas_coldstarts_total"] {
+        let line = format!("\n{counted}{{faas_name=\"f\",node=\"edge-test\"}} 3\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The node as a service: where it listens, what survives a crash or a damaged disk, and how it stops.
+
+use std::{fs, path::Path, time::Instant};
+
+use bytes::Bytes;
+use http::Method;
+use http_body_util::Full;
+
+use crate::support::{Node, data_dir, open, refused_up, request};
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_is_refused() {
+    let (_folder, data) = data_dir();
+    for listener in ["--listen", "--functions-listen"] {
+        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+            let (code, told) = refused_up(&data, &[listener, address]).await;
+            assert_eq!(code, Some(9), "{told}");
+            assert!(told.contains(&format!("{listener} {address} is refused")) && told.contains("no authentication"), "{told}");
+        }
+    }
+    assert!(!data.exists(), "nothing was touched");
+}
+
+#[tokio::test]
+async fn a_data_folder_belongs_to_one_process() {
+    let (_folder, data) = data_dir();
+    let mut node = Node::start(&data).await;
+    let (code, told) = refused_up(&data, &[]).await;
+    assert_eq!(code, Some(12), "{told}");
+    assert!(told.contains("in use by another process"), "{told}");
+    node.terminate();
+    assert!(node.ended().await.success());
+    Node::start(&data).await;
+}
+
+#[tokio::test]
+async fn every_acknowledged_deployment_serves_again_after_a_power_cut() {
+    let (_folder, data) = data_dir();
+    for count in 1..=10 {
+        // What the last one left comes back by itself: a kill directly after each acknowledgement.
+        let node = Node::start(&data).await;
+        serve_all(&node, count - 1).await;
+        node.deploy(&format!("f{count}"), "hello", &[]);
+        node.kill();
+    }
+    let node = Node::start(&data).await;
+    serve_all(&node, 10).await;
+    for count in 11..=20 {
+        node.deploy(&format!("f{count}"), "hello", &[]);
+    }
+    node.done(&["undeploy", "f1"]);
+    node.kill();
+    let node = Node::start(&data).await;
+    assert_eq!(node.json("/v1/functions").await["functions"].as_array().map(Vec::len), Some(19));
+    assert_eq!(node.get_function("/fn/f1/").await.status(), 404, "what was undeployed stays so");
+    assert_eq!(node.get_function("/fn/f20/").await.status(), 200);
+}
+
+async fn serve_all(node: &Node, count: usize) {
+    for n in 1..=count {
+        assert_eq!(node.get_function(&format!("/fn/f{n}/")).await.body(), "hello from the edge\n", "f{n} of {count}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_machine_code_is_compiled_again() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    node.kill();
+    let files = |extension: &str| -> Vec<_> {
+        let entries = fs::read_dir(data.join("compiled")).expect("there").map(|entry| entry.expect("readable").path());
+        entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+    };
+    let [code] = files("cwasm").try_into().expect("one artifact");
+    let [checksum] = files("blake3").try_into().expect("one artifact");
+    let (whole, sum) = (fs::read(&code).expect("there"), fs::read(&checksum).expect("there"));
+    let garbage = vec![0xa5; whole.len()];
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    let damages: [(&str, &Path, &[u8]); 6] = [
+        ("truncated", &code, &whole[..whole.len() / 2]),
+        ("empty", &code, &[]),
+        ("garbage", &code, &garbage),
+        ("one bit", &code, &flipped),
+        ("checksum empty", &checksum, &[]),
+        ("checksum garbage", &checksum, &[7; 32]),
+    ];
+    for (what, path, bytes) in damages {
+        fs::write(path, bytes).expect("written");
+        let node = Node::start(&data).await;
+        assert_eq!(node.get_function("/fn/hello/").await.body(), "hello from the edge\n", "{what}");
+        assert!(fs::read(&code).expect("there") == whole && fs::read(&checksum).expect("there") == sum, "{what}: mended");
+        assert!(node.stderr().contains("compiled code is damaged"), "{what}: told");
+        node.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_artifact_is_told_and_an_upload_mends_it() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    node.deploy("echo", "hostile-c", &["--env", "MODE=echo"]);
+    let digest = node.json("/v1/functions/hello").await["handler"]["artifact"].as_str().expect("text").to_owned();
+    node.kill();
+    let hex = digest.strip_prefix("sha256:").expect("a digest");
+    fs::write(data.join("artifacts").join(hex).with_extension("wasm"), "garbage").expect("written");
+    fs::remove_dir_all(data.join("compiled")).expect("there");
+    let node = Node::start(&data).await;
+    let function = node.json("/v1/functions/hello").await;
+    assert_eq!(function["state"], "failed");
+    assert!(function["message"].as_str().is_some_and(|message| message.contains("damaged on disk")), "{function}");
+    assert_eq!(node.done(&["invoke", "echo", "--data", "x"]), b"x", "the others serve");
+    node.deploy("hello", "hello", &[]);
+    assert_eq!(node.get_function("/fn/hello/").await.body(), "hello from the edge\n");
+}
+
+#[tokio::test]
+async fn damaged_desired_state_stops_the_start_and_is_kept() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    node.kill();
+    let path = data.join("desired.json");
+    let whole = fs::read(&path).expect("there");
+    for damaged in [&whole[..whole.len() - 10], b"", b"\0\0\0\0", br#"{"format":99}"#] {
+        fs::write(&path, damaged).expect("written");
+        let (code, told) = refused_up(&data, &[]).await;
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains("desired.json"), "{told}");
+        assert_eq!(fs::read(&path).expect("kept"), damaged);
+    }
+    fs::write(&path, &whole).expect("written");
+    assert_eq!(Node::start(&data).await.get_function("/fn/hello/").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_invocations_end() {
+    let (_folder, data) = data_dir();
+    let mut node = Node::start(&data).await;
+    node.deploy("f", "hostile", &[]);
+    let address = node.functions;
+    let slow = tokio::spawn(async move {
+        crate::support::try_send(address, request(Method::GET, "/fn/f/sleep?ms=800").body(Full::<Bytes>::default()).expect("valid")).await
+    });
+    node.until_running(1).await;
+    node.terminate();
+    let answer = slow.await.expect("joins").expect("an answer");
+    assert_eq!((answer.status().as_u16(), answer.body()), (200, &Bytes::from("slept 800 ms\n")));
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn a_stop_ends_streams_of_logs_and_idle_connections_at_once() {
+    let (_folder, data) = data_dir();
+    let mut node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    let follow = request(Method::GET, "/v1/functions/hello/logs?follow=true").body(Full::default()).expect("valid");
+    let follower = open(node.api, follow).await.expect("follows");
+    let _idle = tokio::net::TcpStream::connect(node.functions).await.expect("connects");
+    let stopping = Instant::now();
+    node.terminate();
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+    assert!(stopping.elapsed().as_secs() < 5, "it waited {:?}", stopping.elapsed());
+    drop(follower);
+}

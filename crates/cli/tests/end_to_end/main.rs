@@ -1,0 +1,6 @@
+//! The real binary, end to end: a node in a process of its own, its HTTP API, and the commands that talk to it.
+
+mod api;
+mod commands;
+mod daemon;
+mod support;
