@@ -1,4 +1,4 @@
-//! `cargo xtask`: sets up a machine, checks the code and runs the tests.
+//! `cargo xtask`: sets up a machine, checks the code, runs the tests and measures.
 //!
 //! It is the one definition of what continuous integration runs: `.ci/run` calls `cargo xtask test`,
 //! and what passes here passes there. One module for each subcommand; `project` knows the folders,
@@ -20,13 +20,14 @@ use clap::Parser;
 use crate::progress::Progress;
 use crate::project::Project;
 
-/// Set-up, checks and tests of Edgeward
+/// Set-up, checks, tests and benchmarks of Edgeward
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 enum Command {
     Setup(setup::Options),
     Check(check::Options),
     Test(test::Options),
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +49,6 @@ fn run(command: Command) -> Result<()> {
         Command::Setup(options) => setup::run(&project, &progress, &options),
         Command::Check(check::Options {}) => check::run(&project, &progress),
         Command::Test(options) => test::run(&project, &progress, &options),
+        Command::Bench(options) => bench::run(&project, &progress, &options),
     }
 }

@@ -49,6 +49,16 @@ impl Project {
         self.cache.join("npm")
     }
 
+    /// The folder of example functions.
+    pub(crate) fn functions(&self) -> PathBuf {
+        self.root.join("functions")
+    }
+
+    /// What the benchmarks found.
+    pub(crate) fn results(&self) -> PathBuf {
+        self.root.join("benches/RESULTS.md")
+    }
+
     /// The cargo that started this program, in the root of the repository.
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(&self.cargo);

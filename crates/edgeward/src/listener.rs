@@ -3,35 +3,26 @@
 //! The function sees the path without that prefix, and the prefix in `x-forwarded-prefix`. Connections, heads,
 //! bodies and the patience with slow clients are bounded.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+mod patience;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{CLIENT_STALL_TIMEOUT, CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, REQUEST_BYTES_MAX, REQUEST_HEAD_TIMEOUT},
+    limits::{CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, REQUEST_BYTES_MAX, REQUEST_HEAD_TIMEOUT},
 };
 use edgeward_runtime::{EdgeRuntime, RequestBody, ResponseBody};
-use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::{Instant, Sleep},
-};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::patience::{Patience, Watched};
 use crate::problem::Problem;
 
 /// Where functions are served.
@@ -128,6 +119,7 @@ pub async fn serve_functions(runtime: Arc<EdgeRuntime>, listener: TcpListener, s
 }
 
 async fn answer_function(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    let version = request.version();
     let result = match split_path(request.uri()) {
         Ok(Split { id, prefix, uri }) => {
             *request.uri_mut() = uri;
@@ -139,7 +131,12 @@ async fn answer_function(runtime: &EdgeRuntime, mut request: Request<Incoming>) 
         }
         Err(error) => Err(error),
     };
-    result.unwrap_or_else(|error| Problem::public(&error).response(|json| ResponseBody::full(json.into())))
+    let response = result.unwrap_or_else(|error| Problem::public(&error).response(|json| ResponseBody::full(json.into())));
+    // The connection of HTTP/1 is watched as a whole; streams of HTTP/2 stall one by one.
+    if version == Version::HTTP_2 && response.body().is_streaming() {
+        return response.map(|body| ResponseBody::stream(Watched::new(body)));
+    }
+    response
 }
 
 struct Split {
@@ -178,61 +175,6 @@ pub fn bounded(request: Request<Incoming>) -> Result<Request<RequestBody>, EdgeE
         }
     };
     Ok(request.map(|body| Limited::new(body, REQUEST_BYTES_MAX).map_err(failed).boxed_unsync()))
-}
-
-/// A connection that fails when its peer takes nothing for too long of what waits for it.
-struct Patience {
-    stream: TcpStream,
-    /// Runs while a write waits.
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patience {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, stalled: None }
-    }
-
-    fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + CLIENT_STALL_TIMEOUT)));
-        stalled
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client took nothing of its answer for too long")))
-    }
-}
-
-impl AsyncRead for Patience {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Patience {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge(cx, written)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
-        self.judge(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::{
     convert::Infallible,
     error::Error,
     hint::black_box,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -86,26 +85,6 @@ async fn instantiate() -> Result<()> {
     tell("instantiate", &mut instantiated);
     tell("drop", &mut dropped);
     tell("hello_invoke", &mut invoked);
-
-    // The same from two threads at once: the difference is what they make each other wait for.
-    let runtime = Arc::new(runtime);
-    let tasks = [(); 2].map(|()| {
-        let runtime = Arc::clone(&runtime);
-        tokio::spawn(async move {
-            let mut times = Vec::new();
-            for _ in 0..INSTANCES {
-                let started = Instant::now();
-                black_box(runtime.invoke("hello", Bytes::new()).await?);
-                times.push(started.elapsed());
-            }
-            Ok::<_, edgeward_model::EdgeError>(times)
-        })
-    });
-    let mut invoked = Vec::new();
-    for task in tasks {
-        invoked.extend(task.await??);
-    }
-    tell("hello_invoke_two_threads", &mut invoked);
     Ok(())
 }
 

@@ -43,6 +43,11 @@ impl ResponseBody {
         Self(Kind::Stream(body.boxed_unsync()))
     }
 
+    /// Whether the body comes in parts.
+    pub fn is_streaming(&self) -> bool {
+        matches!(self.0, Kind::Stream(_))
+    }
+
     /// Waits for the whole body. The stream itself bounds its size.
     pub async fn bytes(self) -> Result<Bytes, EdgeError> {
         match self.0 {

@@ -41,7 +41,7 @@ use crate::{
         Compiled, Wasm,
         guest::{Guest, failed},
         outbound::AllowList,
-        sandbox::{ConfigVariables, Sandbox, Settings},
+        sandbox::{ConfigVariables, FOREGROUND_TICKS, Sandbox, Settings},
         stdio::Sink,
     },
 };
@@ -182,7 +182,7 @@ impl Program {
         let mut instance = match idle {
             Some(mut instance) => {
                 instance.store.data_mut().renew(deadline);
-                instance.store.set_epoch_deadline(2);
+                instance.store.set_epoch_deadline(FOREGROUND_TICKS);
                 instance
             }
             None => self.instantiate(&proxy, deadline).await?,

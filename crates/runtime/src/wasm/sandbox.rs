@@ -18,9 +18,8 @@ use crate::wasm::{
     stdio::Sink,
 };
 
-/// Ticks of computing after which a guest moves to the threads of low priority. One, as 64 endless loops at once
-/// would else still crowd out the other tasks when their deadlines come.
-const FOREGROUND_TICKS: u32 = 1;
+/// Ticks after which a computing guest looks up first: it then moves to the threads of low priority.
+pub(crate) const FOREGROUND_TICKS: u64 = 2;
 /// A table element is a pointer on the host.
 const TABLE_ELEMENT_BYTES: usize = 8;
 
@@ -59,7 +58,6 @@ pub(crate) struct Sandbox {
     outbound: Outbound,
     config: Arc<ConfigVariables>,
     limiter: Limiter,
-    computed_ticks: u32,
     pub(crate) stdout: Sink,
     pub(crate) stderr: Sink,
 }
@@ -90,20 +88,15 @@ impl Sandbox {
             outbound: Outbound::new(Arc::clone(&settings.allow), deadline),
             config: Arc::clone(&settings.config),
             limiter: Limiter { bytes_left: settings.memory_bytes, refused: false },
-            computed_ticks: 0,
             stdout,
             stderr,
         };
         let mut store = Store::new(wasm.engine(), sandbox);
         store.limiter(|sandbox| &mut sandbox.limiter);
         store.set_hostcall_fuel(HOSTCALL_FUEL_BYTES);
-        store.set_epoch_deadline(2);
-        store.epoch_deadline_callback(|mut store| {
-            let sandbox = store.data_mut();
-            sandbox.computed_ticks += 1;
-            if sandbox.computed_ticks >= FOREGROUND_TICKS {
-                COMPUTES_LONG.set(true);
-            }
+        store.set_epoch_deadline(FOREGROUND_TICKS);
+        store.epoch_deadline_callback(|_| {
+            COMPUTES_LONG.set(true);
             Ok(UpdateDeadline::Yield(1))
         });
         store
@@ -112,7 +105,6 @@ impl Sandbox {
     /// Prepares a reused instance for its next invocation.
     pub(crate) fn renew(&mut self, deadline: Instant) {
         self.outbound.set_deadline(deadline);
-        self.computed_ticks = 0;
         self.stdout.renew();
         self.stderr.renew();
     }

@@ -1,0 +1,131 @@
+//! Servers under measurement: started on a free port of this machine, ended when dropped.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+
+use crate::bench::artifacts::Artifacts;
+use crate::bench::client::{self, Connection};
+use crate::process::output;
+
+/// Longest wait for a server to answer: the first start of one may compile.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(2);
+
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: SocketAddr,
+    /// What it said, kept while it runs.
+    _scratch: TempDir,
+}
+
+impl Server {
+    /// Starts a program that serves at `address`, and waits until it is ready.
+    fn start(command: &mut Command, address: SocketAddr, is_ready: impl Fn() -> bool) -> Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let log = scratch.path().join("log");
+        let program = command.get_program().to_owned();
+        let name = Path::new(&program).file_name().unwrap_or(&program).to_string_lossy().into_owned();
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?)
+            .spawn()
+            .with_context(|| format!("failed to start `{name}`"))?;
+        let mut server = Self { process, address, _scratch: scratch };
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !is_ready() {
+            let ended = server.process.try_wait()?;
+            if ended.is_some() || Instant::now() > deadline {
+                bail!("failed to start `{name}`: it does not answer\n{}", fs::read_to_string(&log)?.trim_end());
+            }
+            sleep(POLL);
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn wasmtime<A: AsRef<OsStr>>(artifacts: &Artifacts, component: &Path, options: &[A]) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(&artifacts.wasmtime);
+        command.arg("serve").args(["--addr", &address.to_string()]).args(options).arg(component);
+        // It compiles first, and listens after.
+        Self::start(&mut command, address, || Connection::open(address).is_ok())
+    }
+
+    /// A program that takes the address as its argument.
+    pub(crate) fn example(program: &Path) -> Result<Self> {
+        let address = free_address()?;
+        Self::start(Command::new(program).arg(address.to_string()), address, || Connection::open(address).is_ok())
+    }
+
+    /// Memory of the process that is in RAM.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).context("failed to read the memory of a server")?;
+        resident_bytes(&status).context("failed to find VmRSS in the status of a server")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself; what it kept lies in a folder that goes too.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `edgeward up` on a data folder.
+pub(crate) struct Node {
+    pub(crate) server: Server,
+    pub(crate) functions: SocketAddr,
+    edgeward: PathBuf,
+}
+
+impl Node {
+    pub(crate) fn start(artifacts: &Artifacts, data: &Path) -> Result<Self> {
+        let (address, functions) = (free_address()?, free_address()?);
+        let mut command = Command::new(&artifacts.edgeward);
+        command.args(["up", "--id", "bench", "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
+        let server = Server::start(command.arg("--data-dir").arg(data), address, || client::get(address, "/readyz").is_ok())?;
+        Ok(Self { server, functions, edgeward: artifacts.edgeward.clone() })
+    }
+
+    /// Deploys as a user does.
+    pub(crate) fn deploy(&self, component: &Path, id: &str, options: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.edgeward);
+        command.args(["--server", &format!("http://{}", self.server.address), "deploy", "--id", id]).args(options).arg(component);
+        output(&mut command).map(drop)
+    }
+
+    /// A connection to the API.
+    pub(crate) fn connect(&self) -> Result<Connection> {
+        Connection::open(self.server.address)
+    }
+}
+
+fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to find a free port")?;
+    Ok(listener.local_addr()?)
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_from_the_status_of_a_process() {
+        assert_eq!(resident_bytes("Name:\tx\nVmHWM:\t  12 kB\nVmRSS:\t  9584 kB\n"), Some(9584 * 1024));
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
+    }
+}
