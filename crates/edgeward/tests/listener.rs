@@ -360,3 +360,20 @@ async fn long_a_client_that_takes_nothing_of_its_answer_is_given_up() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+#[tokio::test]
+async fn long_a_stalled_stream_of_http_2_gives_its_place_back() {
+    let listener = Listener::start("hostile", |f| f.timeout_seconds = 1.0).await;
+    let stream = TcpStream::connect(listener.address).await.expect("connects");
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("speaks");
+    tokio::spawn(connection);
+    let request =
+        Request::get("http://edge/fn/f/big?bytes=60000000").version(http::Version::HTTP_2).body(Full::<Bytes>::default()).expect("valid");
+    let answer = in_time(sender.send_request(request)).await.expect("an answer");
+    let begun = Instant::now();
+    while listener.runtime.running() > 0 && begun.elapsed() < 2 * CLIENT_STALL_TIMEOUT {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(listener.runtime.running(), 0);
+    drop(answer);
+}
