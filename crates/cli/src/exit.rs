@@ -19,7 +19,7 @@ Exit codes:
    1  any other failure          8  the artifact was refused
    2  wrong usage                9  a value is not valid
    3  not found                 10  the node cannot be reached
-   4  the function timed out    11  a body is too large
+   4  the function timed out    11  larger than its bound
    5  the function failed       12  the record changed meanwhile
    6  memory limit              13  the node is starting or stopping
 

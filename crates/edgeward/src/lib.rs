@@ -17,4 +17,4 @@ pub use edgeward_runtime::{
     ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
     RuntimeOptions, Summary, body,
 };
-pub use node::{FunctionState, FunctionView, Node, NodeOptions};
+pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

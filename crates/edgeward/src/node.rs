@@ -1,7 +1,7 @@
 //! A node: the runtime, the desired state, and the reconciler that makes one match the other.
 //!
 //! The reconciler reads the whole of both, runs after every change and on a timer, and can run at any time
-//! without harm. An artifact that fails to load now is tried again at the next run.
+//! without harm. A function that fails to deploy is tried again, after a pause that doubles each time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,11 +19,17 @@ use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, Funct
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, durable};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::desired::{Desired, FunctionRecord, Precondition};
 
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
+/// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the
+/// next run tries.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(20);
+/// Longest pause; each is twice the one before.
+const RETRY_PAUSE_MAX: Duration = Duration::from_mins(10);
 
 /// What a node is opened with.
 #[derive(Debug)]
@@ -60,13 +66,24 @@ pub struct FunctionView {
     pub message: String,
 }
 
+/// What [`Node::put_function`] did.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Whether there was no function of this id before.
+    pub created: bool,
+    /// The function, and what became of it.
+    pub view: FunctionView,
+}
+
 /// A node with its data folder. One process opens a folder at a time.
 #[derive(Debug)]
 pub struct Node {
     runtime: Arc<EdgeRuntime>,
     data_dir: PathBuf,
-    desired: Arc<Mutex<Desired>>,
+    desired: Desired,
     observed: Mutex<HashMap<FunctionId, Observed>>,
+    /// Held from the look at an artifact's file to the record that refers to it, and while garbage is collected.
+    referring: Mutex<()>,
     /// Held by the one reconciliation that runs.
     reconciling: tokio::sync::Mutex<()>,
     ready: AtomicBool,
@@ -77,7 +94,21 @@ pub struct Node {
 #[derive(Clone, Debug)]
 struct Observed {
     generation: u64,
-    failure: Option<String>,
+    failure: Option<DeployFailure>,
+}
+
+#[derive(Clone, Debug)]
+struct DeployFailure {
+    message: String,
+    pause: Duration,
+    retry_at: Instant,
+}
+
+impl DeployFailure {
+    fn new(message: String, before: Option<&Self>, now: Instant) -> Self {
+        let pause = before.map_or(RETRY_PAUSE_MIN, |before| (before.pause * 2).min(RETRY_PAUSE_MAX));
+        Self { message, pause, retry_at: now + pause }
+    }
 }
 
 impl Node {
@@ -94,8 +125,9 @@ impl Node {
         Ok(Arc::new(Self {
             runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts })),
             data_dir,
-            desired: Arc::new(Mutex::new(desired)),
+            desired,
             observed: Mutex::default(),
+            referring: Mutex::default(),
             reconciling: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
             _lock: lock,
@@ -117,46 +149,70 @@ impl Node {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Stores and compiles an artifact. See [`EdgeRuntime::add_artifact`].
+    /// Stores and compiles an artifact, and deploys the functions that failed for want of it. See
+    /// [`EdgeRuntime::add_artifact`].
     pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {
-        self.runtime.add_artifact(bytes).await
+        let digest = self.runtime.add_artifact(bytes).await?;
+        let wanting: Vec<_> = self.desired.records().into_iter().filter(|record| artifact(record) == Some(digest)).collect();
+        let mut wanted = false;
+        for FunctionRecord { function, .. } in wanting {
+            let mut observed = self.observed.lock();
+            if observed.get(&function.id).is_some_and(|observed| observed.failure.is_some()) {
+                observed.remove(&function.id);
+                wanted = true;
+            }
+        }
+        if wanted {
+            self.reconcile().await;
+        }
+        Ok(digest)
     }
 
     /// Makes a function desired, durably, and brings the runtime there. What cannot run here is refused first.
-    pub async fn put_function(&self, function: EdgeFunction, precondition: Precondition) -> Result<FunctionView, EdgeError> {
-        function.validate()?;
+    pub async fn put_function(self: &Arc<Self>, function: EdgeFunction, precondition: Precondition) -> Result<Deployment, EdgeError> {
         self.runtime.check(&function).await?;
-        let desired = Arc::clone(&self.desired);
-        let record = blocking(move || desired.lock().put(function, precondition)).await?;
+        let node = Arc::clone(self);
+        let (record, created) = blocking(move || node.refer_to(function, precondition)).await?;
         self.reconcile().await;
-        Ok(self.view(record))
+        Ok(Deployment { created, view: self.view(record) })
+    }
+
+    /// Writes the record while its artifact cannot be collected. The runtime knows code that is gone from the disk:
+    /// that would serve until the next start only.
+    fn refer_to(&self, function: EdgeFunction, precondition: Precondition) -> Result<(FunctionRecord, bool), EdgeError> {
+        let _referring = self.referring.lock();
+        if let Handler::Artifact(digest) = &function.handler
+            && !self.runtime.artifacts().contains(digest)
+        {
+            return Err(EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first")));
+        }
+        self.desired.put(function, precondition)
     }
 
     /// Makes a function undesired, durably, and stops serving it. Returns whether it was desired.
-    pub async fn delete_function(&self, id: &FunctionId, precondition: Precondition) -> Result<bool, EdgeError> {
-        let desired = Arc::clone(&self.desired);
-        let wanted = id.clone();
-        let existed = blocking(move || desired.lock().delete(wanted.as_str(), precondition)).await?;
+    pub async fn delete_function(self: &Arc<Self>, id: &FunctionId, precondition: Precondition) -> Result<bool, EdgeError> {
+        let (node, wanted) = (Arc::clone(self), id.clone());
+        let existed = blocking(move || node.desired.delete(wanted.as_str(), precondition)).await?;
         self.reconcile().await;
         Ok(existed)
     }
 
     /// One function.
     pub fn function(&self, id: &str) -> Result<FunctionView, EdgeError> {
-        let record = self.desired.lock().get(id).cloned();
-        record.map(|record| self.view(record)).ok_or_else(|| EdgeError::function_not_found(id))
+        self.desired.get(id).map(|record| self.view(record)).ok_or_else(|| EdgeError::function_not_found(id))
     }
 
     /// Every function, by id.
     pub fn functions(&self) -> Vec<FunctionView> {
-        let records: Vec<_> = self.desired.lock().records().cloned().collect();
-        records.into_iter().map(|record| self.view(record)).collect()
+        self.desired.records().into_iter().map(|record| self.view(record)).collect()
     }
 
     fn view(&self, mut record: FunctionRecord) -> FunctionView {
         record.function.environment = record.function.environment.redacted();
         let observed = self.observed.lock().get(&record.function.id).cloned();
-        let (observed_generation, message) = observed.map_or((0, None), |observed| (observed.generation, observed.failure));
+        let (observed_generation, message) = observed.map_or((0, None), |observed| {
+            (observed.generation, observed.failure.map(|failure| failure.message))
+        });
         let state = match &message {
             _ if observed_generation < record.generation => FunctionState::Pending,
             None => FunctionState::Ready,
@@ -167,8 +223,12 @@ impl Node {
 
     /// Brings the runtime to the desired state, once.
     pub async fn reconcile(&self) {
+        self.reconcile_at(Instant::now()).await;
+    }
+
+    async fn reconcile_at(&self, now: Instant) {
         let _one = self.reconciling.lock().await;
-        let records: Vec<_> = self.desired.lock().records().cloned().collect();
+        let records = self.desired.records();
         let wanted: HashSet<_> = records.iter().map(|record| record.function.id.clone()).collect();
         for function in self.runtime.list_functions() {
             if !wanted.contains(&function.id) {
@@ -177,15 +237,16 @@ impl Node {
         }
         self.observed.lock().retain(|id, _| wanted.contains(id));
         for FunctionRecord { generation, function } in records {
-            let done = |observed: &Observed| observed.generation == generation && observed.failure.is_none();
-            if self.observed.lock().get(&function.id).is_some_and(done) {
+            let before = self.observed.lock().get(&function.id).filter(|observed| observed.generation == generation).cloned();
+            if before.as_ref().is_some_and(|before| before.failure.as_ref().is_none_or(|failure| now < failure.retry_at)) {
                 continue;
             }
             let id = function.id.clone();
-            let failure = self.runtime.deploy(function).await.err().map(|error| error.chain());
-            if let Some(why) = &failure {
-                tracing::error!(function = %id, generation, why, "a function could not be deployed");
-            }
+            let failure = self.runtime.deploy(function).await.err().map(|error| {
+                let failure = DeployFailure::new(error.chain(), before.and_then(|before| before.failure).as_ref(), now);
+                tracing::error!(function = %id, generation, why = failure.message, retry_in = ?failure.pause, "a function could not be deployed");
+                failure
+            });
             self.observed.lock().insert(id, Observed { generation, failure });
         }
         self.ready.store(true, Ordering::Release);
@@ -199,19 +260,23 @@ impl Node {
             timer.tick().await;
             self.reconcile().await;
             let node = Arc::clone(&self);
-            if let Err(error) = blocking(move || node.collect_garbage()).await {
+            if let Err(error) = blocking(move || node.collect_garbage(GRACE)).await {
                 tracing::warn!(error = error.chain(), "garbage could not be collected");
             }
         }
     }
 
-    fn collect_garbage(&self) -> Result<usize, EdgeError> {
-        let artifact = |record: &FunctionRecord| match record.function.handler {
-            Handler::Artifact(digest) => Some(digest),
-            Handler::Native(_) => None,
-        };
-        let live = self.desired.lock().records().filter_map(artifact).collect();
-        self.runtime.collect_garbage(&live, GRACE)
+    fn collect_garbage(&self, grace: Duration) -> Result<usize, EdgeError> {
+        let _referring = self.referring.lock();
+        let live = self.desired.records().iter().filter_map(artifact).collect();
+        self.runtime.collect_garbage(&live, grace)
+    }
+}
+
+fn artifact(record: &FunctionRecord) -> Option<Digest> {
+    match record.function.handler {
+        Handler::Artifact(digest) => Some(digest),
+        Handler::Native(_) => None,
     }
 }
 
@@ -237,5 +302,105 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EdgeError>
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(EdgeError::new(ErrorKind::Internal, "a worker thread failed").with_source(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_model::HandlerName;
+    use edgeward_runtime::NativeHandler;
+
+    use super::*;
+
+    fn open() -> (tempfile::TempDir, Arc<Node>) {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let node = EdgeNode::new("edge-01", "test").expect("valid");
+        let node = Node::open(NodeOptions { node, data_dir: folder.path().to_owned() }).expect("opens");
+        (folder, node)
+    }
+
+    /// A command that does nothing; `name` makes its digest another.
+    fn command(name: &str) -> Vec<u8> {
+        wat::parse_str(format!(r#"(module ${name} (memory (export "memory") 1) (func (export "_start")))"#)).expect("valid")
+    }
+
+    fn function(handler: Handler) -> EdgeFunction {
+        EdgeFunction::new("f", "f", handler).expect("valid")
+    }
+
+    #[tokio::test]
+    async fn a_function_whose_artifact_is_gone_from_the_disk_is_not_acknowledged() {
+        let (folder, node) = open();
+        let digest = node.add_artifact(command("a")).await.expect("runs here");
+        fs::remove_file(folder.path().join("artifacts").join(digest.hex()).with_extension("wasm")).expect("there");
+        let error = node.put_function(function(Handler::Artifact(digest)), Precondition::None).await.expect_err("gone");
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        assert!(node.functions().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_acknowledged_while_garbage_is_collected_stays_on_the_disk() {
+        let (_folder, node) = open();
+        let mut acknowledged = 0;
+        for n in 0..200_u64 {
+            let digest = node.add_artifact(command("a")).await.expect("runs here");
+            let put = node.put_function(function(Handler::Artifact(digest)), Precondition::None);
+            let collected = tokio::task::spawn_blocking({
+                let node = Arc::clone(&node);
+                move || {
+                    // Each time at another moment of the deployment.
+                    std::thread::sleep(Duration::from_micros(n * 10));
+                    node.collect_garbage(Duration::ZERO).expect("collects")
+                }
+            });
+            let (put, _) = tokio::join!(put, collected);
+            if put.is_ok() {
+                acknowledged += 1;
+                assert!(node.runtime().artifacts().contains(&digest), "its artifact was collected");
+                node.delete_function(&FunctionId::new("f").expect("valid"), Precondition::None).await.expect("deleted");
+            }
+        }
+        assert_ne!(acknowledged, 0);
+    }
+
+    #[tokio::test]
+    async fn a_function_that_fails_is_tried_again_after_a_growing_pause_and_at_once_when_it_changes() {
+        let (_folder, node) = open();
+        let name = HandlerName::new("late").expect("valid");
+        let wish = function(Handler::Native(name.clone()));
+        node.desired.put(wish.clone(), Precondition::None).expect("put");
+        let mut now = Instant::now();
+        let pause = || node.observed.lock()["f"].failure.as_ref().map(|failure| failure.pause);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            node.reconcile_at(now).await;
+            let failed = pause().expect("no handler");
+            pauses.push(failed.as_secs());
+            node.reconcile_at(now + failed - Duration::from_millis(1)).await;
+            assert_eq!(pause(), Some(failed), "it was not tried");
+            now += failed;
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 600, 600]);
+        node.runtime().register(name, NativeHandler::new(async |payload| Ok::<_, std::io::Error>(payload)));
+        node.reconcile_at(now - Duration::from_millis(1)).await;
+        assert_eq!(node.function("f").expect("there").state, FunctionState::Failed);
+        let changed = node.put_function(wish, Precondition::None).await.expect("put");
+        assert_eq!((changed.created, changed.view.state), (false, FunctionState::Ready));
+    }
+
+    #[tokio::test]
+    async fn an_upload_deploys_the_function_that_failed_for_want_of_it() {
+        let (folder, node) = open();
+        let digest = node.add_artifact(command("a")).await.expect("runs here");
+        node.put_function(function(Handler::Artifact(digest)), Precondition::None).await.expect("put");
+        drop(node);
+        fs::remove_dir_all(folder.path().join("artifacts")).expect("there");
+        fs::remove_dir_all(folder.path().join("compiled")).expect("there");
+        let options = NodeOptions { node: EdgeNode::new("edge-01", "test").expect("valid"), data_dir: folder.path().to_owned() };
+        let node = Node::open(options).expect("opens");
+        node.reconcile().await;
+        assert_eq!(node.function("f").expect("there").state, FunctionState::Failed);
+        node.add_artifact(command("a")).await.expect("runs here");
+        assert_eq!(node.function("f").expect("there").state, FunctionState::Ready);
     }
 }

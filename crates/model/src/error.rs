@@ -22,7 +22,7 @@ pub enum ErrorKind {
     RefusedArtifact,
     /// A value is not valid.
     InvalidInput,
-    /// A body is larger than its bound.
+    /// A body, or the set of functions, would pass its bound.
     TooLarge,
     /// The record changed since the caller read it.
     Conflict,

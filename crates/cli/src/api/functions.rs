@@ -66,9 +66,8 @@ pub(crate) async fn put(State(api): State<Api>, Path(id): Path<String>, request:
     let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
     let body: FunctionBody = serde_json::from_slice(&body)
         .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
-    let existed = api.node.function(id.as_str()).is_ok();
-    let view = api.node.put_function(body.into_function(id)?, precondition).await?;
-    Ok(tagged(if existed { StatusCode::OK } else { StatusCode::CREATED }, view.into()))
+    let deployment = api.node.put_function(body.into_function(id)?, precondition).await?;
+    Ok(tagged(if deployment.created { StatusCode::CREATED } else { StatusCode::OK }, deployment.view.into()))
 }
 
 /// Undeploys a function.

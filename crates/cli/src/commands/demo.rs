@@ -2,7 +2,10 @@
 
 mod chart;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -95,7 +98,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     show_functions(&node, Palette::stdout()).await
 }
 
-async fn show_functions(node: &Node, palette: Palette) -> anyhow::Result<()> {
+async fn show_functions(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()> {
     let runtime = node.runtime();
     heading(palette, "Deploy", "three functions, compiled for this machine")?;
     deploy_examples(node, palette).await?;
@@ -136,7 +139,7 @@ fn heading(palette: Palette, title: &str, text: &str) -> std::io::Result<()> {
     terminal::write(format!("\n{}  {text}\n", palette.paint(Style::Strong, title)))
 }
 
-async fn deploy_examples(node: &Node, palette: Palette) -> anyhow::Result<()> {
+async fn deploy_examples(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()> {
     let mut table = Table::new(&["function", "language", ">size", ">ready in", "what it does"]);
     for example in &EXAMPLES {
         let started = Instant::now();
@@ -153,7 +156,7 @@ async fn deploy_examples(node: &Node, palette: Palette) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn deploy(node: &Node, id: &str, artifact: &'static [u8], change: impl FnOnce(&mut EdgeFunction)) -> anyhow::Result<()> {
+async fn deploy(node: &Arc<Node>, id: &str, artifact: &'static [u8], change: impl FnOnce(&mut EdgeFunction)) -> anyhow::Result<()> {
     let digest = node.add_artifact(Bytes::from_static(artifact)).await?;
     let mut function = EdgeFunction::new(id, id, Handler::Artifact(digest))?;
     change(&mut function);
@@ -232,7 +235,7 @@ async fn show_anomalies(runtime: &EdgeRuntime, city: &City, palette: Palette) ->
     Ok(())
 }
 
-async fn show_limits(node: &Node, palette: Palette) -> anyhow::Result<()> {
+async fn show_limits(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()> {
     let runtime = node.runtime();
     deploy(node, "hostile", built!("hostile"), |function| (function.timeout_seconds, function.memory_mb) = (0.25, 16)).await?;
     let mut table = Table::new(&["it did", "and was stopped", ">after", "meanwhile its neighbour"]);
