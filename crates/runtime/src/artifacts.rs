@@ -2,13 +2,14 @@
 //!
 //! A file is complete or absent: it is written beside its place, synced and renamed. Machine code is loaded only
 //! when its own checksum is right, because loading damaged code would be undefined behaviour; else it is
-//! compiled again. What nothing refers to is collected after [`GRACE`].
+//! compiled again. What nothing refers to is collected [`GRACE`] after its upload, or after the store was opened:
+//! both are told by a clock that no time server moves, as a board without a clock of its own starts in the past.
 
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -23,7 +24,13 @@ pub const GRACE: Duration = Duration::from_mins(10);
 
 /// Where artifacts lie: in a folder, or in memory for a runtime that keeps nothing.
 #[derive(Debug)]
-pub struct ArtifactStore(Place);
+pub struct ArtifactStore {
+    place: Place,
+    opened: Instant,
+    /// What this process uploaded. Held while a file is judged and removed, so that an upload of the same bytes
+    /// comes wholly before or wholly after.
+    uploads: Mutex<HashMap<Digest, Instant>>,
+}
 
 #[derive(Debug)]
 enum Place {
@@ -34,7 +41,11 @@ enum Place {
 impl ArtifactStore {
     /// A store that ends with the process.
     pub fn in_memory() -> Self {
-        Self(Place::Memory(Mutex::default()))
+        Self::new(Place::Memory(Mutex::default()))
+    }
+
+    fn new(place: Place) -> Self {
+        Self { place, opened: Instant::now(), uploads: Mutex::default() }
     }
 
     /// A store in this folder, which is made when it is missing. Left-overs of an interrupted write are removed.
@@ -46,7 +57,7 @@ impl ArtifactStore {
                 .and_then(|()| durable::remove_leftovers(&part))
                 .map_err(|error| disk("open the artifact store", &part, error))?;
         }
-        Ok(Self(Place::Folder(folder)))
+        Ok(Self::new(Place::Folder(folder)))
     }
 
     /// Stores the bytes durably and gives their digest. Storing the same bytes again is no error.
@@ -58,13 +69,15 @@ impl ArtifactStore {
             ));
         }
         let digest = Digest::from_sha256(Sha256::digest(&bytes).into());
-        match &self.0 {
+        // Noted before anything is written, so that the file is young from its first moment.
+        self.uploads.lock().insert(digest, Instant::now());
+        match &self.place {
             Place::Memory(artifacts) => {
                 artifacts.lock().insert(digest, bytes);
             }
             Place::Folder(folder) => {
                 let path = artifact_path(folder, &digest);
-                // An existing file is written again: that renews its age, and mends it if it was damaged.
+                // An existing file is written again: that mends it if it was damaged.
                 durable::write(&path, &bytes).map_err(|error| disk("store the artifact", &path, error))?;
             }
         }
@@ -74,7 +87,7 @@ impl ArtifactStore {
     /// The bytes of an artifact, checked against its name.
     pub fn get(&self, digest: &Digest) -> Result<Bytes, EdgeError> {
         let unknown = || EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first"));
-        match &self.0 {
+        match &self.place {
             Place::Memory(artifacts) => artifacts.lock().get(digest).cloned().ok_or_else(unknown),
             Place::Folder(folder) => {
                 let path = artifact_path(folder, digest);
@@ -92,30 +105,43 @@ impl ArtifactStore {
 
     /// Whether the artifact is there. Its bytes are not checked.
     pub fn contains(&self, digest: &Digest) -> bool {
-        match &self.0 {
+        match &self.place {
             Place::Memory(artifacts) => artifacts.lock().contains_key(digest),
             Place::Folder(folder) => artifact_path(folder, digest).exists(),
         }
     }
 
-    /// Removes artifacts and machine code that `live` does not name and that are older than `grace`. Returns how
-    /// many files went.
+    /// Forgets an artifact that cannot run here, in a store in memory: nothing can refer to it. In a folder it may be
+    /// the artifact of a function that another release can run, so there it is left to [`Self::collect`].
+    pub fn discard(&self, digest: &Digest) {
+        if let Place::Memory(artifacts) = &self.place {
+            artifacts.lock().remove(digest);
+        }
+    }
+
+    /// Removes artifacts and their machine code that `live` does not name and that are older than `grace`. Returns
+    /// how many files went.
     pub fn collect(&self, live: &HashSet<Digest>, grace: Duration) -> Result<usize, EdgeError> {
-        match &self.0 {
+        let mut uploads = self.uploads.lock();
+        uploads.retain(|_, at| at.elapsed() < grace);
+        if self.opened.elapsed() < grace {
+            return Ok(0);
+        }
+        let kept: HashSet<Digest> = live.iter().chain(uploads.keys()).copied().collect();
+        match &self.place {
             Place::Memory(artifacts) => {
                 let mut artifacts = artifacts.lock();
                 let before = artifacts.len();
-                if grace.is_zero() {
-                    artifacts.retain(|digest, _| live.contains(digest));
-                }
+                artifacts.retain(|digest, _| kept.contains(digest));
                 Ok(before - artifacts.len())
             }
             Place::Folder(folder) => {
-                let live: HashSet<String> = live.iter().map(Digest::hex).collect();
+                let kept: HashSet<String> = kept.iter().map(Digest::hex).collect();
+                let refers_to_kept = |name: &str| name.get(..64).is_some_and(|hex| kept.contains(hex));
                 let mut removed = 0;
                 for part in ["artifacts", "compiled"] {
                     let part = folder.join(part);
-                    removed += collect_folder(&part, &live, grace).map_err(|error| disk("collect garbage", &part, error))?;
+                    removed += remove_files(&part, |name| !refers_to_kept(name)).map_err(|error| disk("collect garbage", &part, error))?;
                 }
                 Ok(removed)
             }
@@ -126,12 +152,12 @@ impl ArtifactStore {
 /// Machine code beside the artifacts that it was compiled from.
 #[cfg(feature = "wasm")]
 mod compiled {
-    use super::{ArtifactStore, Digest, Path, PathBuf, Place, durable, fs};
+    use super::{ArtifactStore, Digest, Path, PathBuf, Place, durable, fs, remove_files};
 
     impl ArtifactStore {
         /// Path of intact machine code for this artifact and engine, when there is some.
         pub(crate) fn compiled(&self, digest: &Digest, engine: u64) -> Option<PathBuf> {
-            let Place::Folder(folder) = &self.0 else { return None };
+            let Place::Folder(folder) = &self.place else { return None };
             let path = compiled_path(folder, digest, engine);
             let expected = fs::read(checksum_path(&path)).ok()?;
             let mut hasher = blake3::Hasher::new();
@@ -144,12 +170,16 @@ mod compiled {
             }
         }
 
-        /// Keeps machine code for later. It can be made again, so a failure costs time only and is logged.
+        /// Keeps machine code for later, instead of that of other engines. It can be made again, so a failure costs
+        /// time only and is logged.
         pub(crate) fn keep_compiled(&self, digest: &Digest, engine: u64, code: &[u8]) {
-            let Place::Folder(folder) = &self.0 else { return };
+            let Place::Folder(folder) = &self.place else { return };
             let path = compiled_path(folder, digest, engine);
             let checksum = blake3::hash(code);
-            let kept = durable::write(&path, code).and_then(|()| durable::write(&checksum_path(&path), checksum.as_bytes()));
+            let this = format!("{}-{engine:016x}.", digest.hex());
+            let kept = durable::write(&path, code)
+                .and_then(|()| durable::write(&checksum_path(&path), checksum.as_bytes()))
+                .and_then(|()| remove_files(&folder.join("compiled"), |name| name.starts_with(&digest.hex()) && !name.starts_with(&this)));
             if let Err(error) = kept {
                 tracing::warn!(%digest, %error, "compiled code could not be kept");
             }
@@ -169,20 +199,17 @@ fn artifact_path(folder: &Path, digest: &Digest) -> PathBuf {
     folder.join("artifacts").join(digest.hex()).with_extension("wasm")
 }
 
-fn collect_folder(folder: &Path, live: &HashSet<String>, grace: Duration) -> io::Result<usize> {
+/// Removes the files of these names. One that is gone meanwhile is no error. Returns how many went.
+fn remove_files(folder: &Path, is_garbage: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let refers_to = name.to_str().and_then(|name| name.get(..64));
-        let age = SystemTime::UNIX_EPOCH
-            .elapsed()
-            .ok()
-            .zip(entry.metadata()?.modified()?.duration_since(SystemTime::UNIX_EPOCH).ok())
-            .map_or(Duration::ZERO, |(now, made)| now.saturating_sub(made));
-        if refers_to.is_none_or(|hex| !live.contains(hex)) && age >= grace {
-            fs::remove_file(entry.path())?;
-            removed += 1;
+        if is_garbage(&entry.file_name().to_string_lossy()) {
+            match fs::remove_file(entry.path()) {
+                Ok(()) => removed += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(removed)
@@ -225,13 +252,53 @@ mod tests {
     #[test]
     fn what_nothing_refers_to_is_collected_after_its_grace() {
         let folder = tempfile::tempdir().expect("temp folder");
+        for store in [ArtifactStore::open(folder.path()).expect("opens"), ArtifactStore::in_memory()] {
+            let kept = store.put(Bytes::from_static(b"kept")).expect("stored");
+            let gone = store.put(Bytes::from_static(b"gone")).expect("stored");
+            store.keep_compiled(&gone, 1, b"code");
+            let live = HashSet::from([kept]);
+            assert_eq!(store.collect(&live, GRACE).expect("collects"), 0);
+            let files = if matches!(store.place, Place::Memory(_)) { 1 } else { 3 };
+            assert_eq!(store.collect(&live, Duration::ZERO).expect("collects"), files);
+            assert!(store.contains(&kept) && !store.contains(&gone));
+        }
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_makes_nothing_old() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let mut store = ArtifactStore::open(folder.path()).expect("opens");
+        let digest = store.put(Bytes::from_static(b"abc")).expect("stored");
+        let file = fs::File::options().write(true).open(artifact_path(folder.path(), &digest)).expect("there");
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("set");
+        assert_eq!(store.collect(&HashSet::new(), GRACE).expect("collects"), 0, "just opened");
+        let grace = Duration::from_millis(1);
+        store.opened = Instant::now().checked_sub(grace).expect("the machine runs for longer");
+        store.uploads.lock().insert(digest, Instant::now() + GRACE);
+        assert_eq!(store.collect(&HashSet::new(), grace).expect("collects"), 0, "just uploaded");
+        store.uploads.lock().clear();
+        assert_eq!(store.collect(&HashSet::new(), grace).expect("collects"), 1, "of an earlier run");
+    }
+
+    #[test]
+    fn new_machine_code_replaces_that_of_other_engines_for_its_artifact_only() {
+        let folder = tempfile::tempdir().expect("temp folder");
         let store = ArtifactStore::open(folder.path()).expect("opens");
-        let kept = store.put(Bytes::from_static(b"kept")).expect("stored");
-        let gone = store.put(Bytes::from_static(b"gone")).expect("stored");
-        store.keep_compiled(&gone, 1, b"code");
-        let live = HashSet::from([kept]);
-        assert_eq!(store.collect(&live, GRACE).expect("collects"), 0);
-        assert_eq!(store.collect(&live, Duration::ZERO).expect("collects"), 3);
-        assert!(store.contains(&kept) && !store.contains(&gone));
+        let [this, other] = ["this", "other"].map(|bytes| store.put(Bytes::from_static(bytes.as_bytes())).expect("stored"));
+        for (digest, engine) in [(&this, 1), (&other, 1), (&this, 2)] {
+            store.keep_compiled(digest, engine, b"code");
+        }
+        assert_eq!(fs::read_dir(folder.path().join("compiled")).expect("there").count(), 4);
+        assert!(store.compiled(&this, 1).is_none() && store.compiled(&this, 2).is_some() && store.compiled(&other, 1).is_some());
+    }
+
+    #[test]
+    fn a_refused_artifact_is_forgotten_in_memory_and_stays_in_a_folder() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        for (store, stays) in [(ArtifactStore::open(folder.path()).expect("opens"), true), (ArtifactStore::in_memory(), false)] {
+            let digest = store.put(Bytes::from_static(b"abc")).expect("stored");
+            store.discard(&digest);
+            assert_eq!(store.contains(&digest), stays);
+        }
     }
 }
