@@ -210,9 +210,8 @@ impl Node {
     fn view(&self, mut record: FunctionRecord) -> FunctionView {
         record.function.environment = record.function.environment.redacted();
         let observed = self.observed.lock().get(&record.function.id).cloned();
-        let (observed_generation, message) = observed.map_or((0, None), |observed| {
-            (observed.generation, observed.failure.map(|failure| failure.message))
-        });
+        let (observed_generation, message) =
+            observed.map_or((0, None), |observed| (observed.generation, observed.failure.map(|failure| failure.message)));
         let state = match &message {
             _ if observed_generation < record.generation => FunctionState::Pending,
             None => FunctionState::Ready,

@@ -49,8 +49,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S")]
     timeout_seconds: Option<f64>,
     /// An environment variable; may be given again
-    #[arg(long, value_name = "K=V", value_parser = variable)]
-    env: Vec<(String, String)>,
+    #[arg(long, value_name = "K=V")]
+    env: Vec<String>,
     /// A host that the function may call, as `scheme://host[:port]`; may be given again [default: none]
     #[arg(long, value_name = "H")]
     allow_host: Vec<String>,
@@ -89,13 +89,17 @@ impl FromStr for Artifact {
     }
 }
 
-/// Reads `NAME=VALUE`. The value may be a secret, so no message repeats it.
-fn variable(text: &str) -> Result<(String, String), EdgeError> {
-    match text.split_once('=') {
-        None => Err(EdgeError::invalid("there is no `=`; write `NAME=VALUE`")),
-        Some(("", _)) => Err(EdgeError::invalid("there is no name before the `=`; write `NAME=VALUE`")),
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-    }
+/// Reads each `NAME=VALUE`. A value may be a secret, so no message repeats it; a value parser of clap would.
+fn variables(texts: &[String]) -> Result<BTreeMap<String, String>, EdgeError> {
+    let variable = |(i, text): (usize, &String)| {
+        let refused = |why: &str| Err(EdgeError::invalid(format!("number {} of --env has no {why}; write `--env NAME=VALUE`", i + 1)));
+        match text.split_once('=') {
+            None => refused("`=`"),
+            Some(("", _)) => refused("name before its `=`"),
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        }
+    };
+    texts.iter().enumerate().map(variable).collect()
 }
 
 /// Body of `PUT /v1/functions/{id}`. The node knows the defaults.
@@ -119,6 +123,7 @@ struct Desired {
 
 /// Runs the command.
 pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
+    let environment = variables(&args.env)?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
         Artifact::Known(handler) => handler,
@@ -126,7 +131,7 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
     let desired = Desired {
         name: args.name.unwrap_or_else(|| args.id.to_string()),
         handler,
-        environment: args.env.into_iter().collect(),
+        environment,
         allowed_hosts: args.allow_host,
         memory_mb: args.memory_mb,
         timeout_seconds: args.timeout_seconds,
@@ -217,15 +222,15 @@ mod tests {
 
     #[test]
     fn a_variable_is_split_at_its_first_equals_sign() {
-        assert_eq!(variable("A=b=c").expect("valid"), ("A".to_owned(), "b=c".to_owned()));
-        assert_eq!(variable("A=").expect("valid"), ("A".to_owned(), String::new()));
+        let read = variables(&["A=b=c".to_owned(), "B=".to_owned()]).expect("valid");
+        assert_eq!(read, BTreeMap::from([("A".to_owned(), "b=c".to_owned()), ("B".to_owned(), String::new())]));
     }
 
     #[test]
     fn a_variable_without_a_name_or_value_is_refused_without_repeating_it() {
-        for (text, why) in [("s3cret", "there is no `=`"), ("=s3cret", "no name before the `=`"), ("", "there is no `=`")] {
-            let error = variable(text).expect_err(text).to_string();
-            assert!(error.contains(why) && !error.contains("s3cret"), "{error}");
+        for (text, why) in [("s3cret", "has no `=`"), ("=s3cret", "has no name"), ("", "has no `=`")] {
+            let error = variables(&["A=b".to_owned(), text.to_owned()]).expect_err(text).to_string();
+            assert!(error.contains(why) && error.contains("number 2") && !error.contains("s3cret"), "{error}");
         }
     }
 

@@ -103,6 +103,15 @@ async fn errors_are_problems_with_their_kind_when_json_is_asked_for() {
     assert_eq!((output.status.code(), &problem["kind"], &problem["status"]), (Some(3), &"not_found".into(), &404.into()));
 }
 
+#[test]
+fn a_secret_that_was_mistyped_is_not_repeated() {
+    for mistyped in ["s3cret-value", "=s3cret-value"] {
+        let output = edgeward(&["deploy", &artifact("hello"), "--id", "f", "--env", mistyped]).output().expect("starts");
+        fails(&output, 9, "--env NAME=VALUE");
+        assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));
+    }
+}
+
 #[tokio::test]
 async fn the_environment_reaches_the_guest_twice_and_nobody_else() {
     let (_folder, data) = data_dir();
