@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod exit;
+mod signals;
 mod terminal;
 
 use std::{io, process::ExitCode};

@@ -13,7 +13,10 @@ use edgeward::{EdgeFunction, EdgeNode, EdgeRuntime, ErrorKind, Filter, Handler, 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
-use crate::terminal::{self, Cell, Palette, Style, Table, latency, size};
+use crate::{
+    signals::StopSignals,
+    terminal::{self, Cell, Palette, Style, Table, latency, size},
+};
 
 /// Shows what Edgeward does, on a year of hourly temperatures in San Francisco and Seattle
 ///
@@ -91,11 +94,16 @@ struct Anomaly {
 /// Runs the command.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (Some(Part::Functions) | None) = args.part;
+    let mut signals = StopSignals::catch()?;
     let folder = TempFolder::create()?;
     let mut node = EdgeNode::new("demo", "demo node")?;
     node.location = "this machine".to_owned();
     let node = Node::open(NodeOptions { node, data_dir: folder.0.clone() })?;
-    show_functions(&node, Palette::stdout()).await
+    tokio::select! {
+        shown = show_functions(&node, Palette::stdout()) => shown,
+        // Dropping the folder removes it, which the signal alone would not.
+        () = signals.next() => anyhow::bail!("stopped before its end"),
+    }
 }
 
 async fn show_functions(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()> {
@@ -296,8 +304,9 @@ impl TempFolder {
 
 impl Drop for TempFolder {
     fn drop(&mut self) {
-        // What cannot be removed is only a little rubbish in the folder for it.
-        let _ = std::fs::remove_dir_all(&self.0);
+        // A thread may still be writing a file there. What cannot be removed is only a little rubbish in the folder
+        // for it.
+        let _ = (0..3).find(|_| std::fs::remove_dir_all(&self.0).is_ok());
     }
 }
 

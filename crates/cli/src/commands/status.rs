@@ -49,7 +49,6 @@ fn shown(status: &Status, palette: Palette) -> String {
     if !node.capabilities.is_empty() {
         table.field("capabilities", node.capabilities.join(", "));
     }
-    table.field("last heartbeat", format!("{:.0}", node.last_heartbeat));
     table.field("version", &status.version);
     table.field("up", format!("{} (since {:.0})", uptime(up), status.started_at));
     table.field("api", format!("http://{}", status.listen));
@@ -78,10 +77,10 @@ mod tests {
         .expect("a status of the API");
         assert_eq!(
             shown(&status, Palette::plain()),
-            "node            edge-01\nname            warehouse\nstatus          online\ncapabilities    gpu\n\
-             last heartbeat  2026-01-02T03:04:05Z\nversion         0.1.0\nup              1 min 5 s (since 2026-01-02T03:04:05Z)\n\
-             api             http://127.0.0.1:7700\nfunction urls   http://127.0.0.1:8080/fn/ID/\n\
-             data folder     /var/lib/edgeward (1.0 GiB free)\nfunctions       2, 0 invocations running\nmemory          20.0 MiB resident\n"
+            "node           edge-01\nname           warehouse\nstatus         online\ncapabilities   gpu\n\
+             version        0.1.0\nup             1 min 5 s (since 2026-01-02T03:04:05Z)\n\
+             api            http://127.0.0.1:7700\nfunction urls  http://127.0.0.1:8080/fn/ID/\n\
+             data folder    /var/lib/edgeward (1.0 GiB free)\nfunctions      2, 0 invocations running\nmemory         20.0 MiB resident\n"
         );
     }
 }

@@ -9,17 +9,17 @@ use edgeward::{
     listener::{accept, check_loopback, serve_functions},
 };
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{api, terminal};
+use crate::{api, signals::StopSignals, terminal};
 
 /// Run a node: functions at --functions-listen, the API at --listen.
 ///
 /// Everything lasting lies in one data folder. After a crash or a power cut the node comes back with every
 /// acknowledged deployment and serves it again by itself. SIGTERM and Ctrl-C let running invocations end, for at
-/// most 30 seconds.
+/// most 30 seconds; the same again stops at once.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   edgeward up
@@ -70,13 +70,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         started_at: Timestamp::now(),
         stop: stop.clone(),
     });
-    let reconciler = tokio::spawn(Arc::clone(&node).keep_reconciled());
-    let functions = tokio::spawn(serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone()));
+    let mut signals = StopSignals::catch()?;
+    let mut tasks = JoinSet::new();
+    let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
+    tasks.spawn(named("the reconciler", reconciled));
+    tasks.spawn(named("the function listener", serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone())));
     let answer = move |request| {
         let router = router.clone();
         async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
     };
-    let api = tokio::spawn(accept(api_listener, stop.clone(), answer));
+    tasks.spawn(named("the API", accept(api_listener, stop.clone(), answer)));
     terminal::write(format!(
         "edgeward {version} · node {id}\n  functions  http://{functions_address}/fn/ID/\n  API        http://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -84,31 +87,45 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     ))?;
     tracing::info!(%id, %api_address, %functions_address, "the node is up");
 
-    stop_signal().await?;
+    run_until_stopped(tasks, &stop, async || signals.next().await).await
+}
+
+/// Waits for a stop signal, then lets the tasks drain. A task that ends before is a failure: the rest drains too, so
+/// that the process ends and can be started anew.
+async fn run_until_stopped(
+    mut tasks: JoinSet<&'static str>,
+    stop: &CancellationToken,
+    mut signal: impl AsyncFnMut(),
+) -> anyhow::Result<()> {
+    let outcome = tokio::select! {
+        () = signal() => Ok(()),
+        ended = tasks.join_next() => Err(match ended {
+            Some(Err(error)) => anyhow::Error::new(error).context("a part of the node failed, so the node stops"),
+            Some(Ok(name)) => anyhow::anyhow!("{name} ended by itself, so the node stops"),
+            None => anyhow::anyhow!("the node has nothing to run"),
+        }),
+    };
     tracing::info!("stopping: running invocations may end");
     stop.cancel();
-    let drained = tokio::time::timeout(DRAIN_TIMEOUT, async { (functions.await, api.await) }).await;
-    reconciler.abort();
-    match drained {
-        Ok(_) => tracing::info!("stopped"),
-        Err(_elapsed) => tracing::warn!("stopped while invocations still ran: they took longer than {DRAIN_TIMEOUT:?}"),
+    tokio::select! {
+        () = async { while tasks.join_next().await.is_some() {} } => tracing::info!("stopped"),
+        () = signal() => tracing::warn!("stopped at once: running invocations were cut off"),
+        () = tokio::time::sleep(DRAIN_TIMEOUT) => {
+            tracing::warn!("stopped while invocations still ran: they took longer than {DRAIN_TIMEOUT:?}");
+        }
     }
-    Ok(())
+    outcome
+}
+
+async fn named(name: &'static str, task: impl Future) -> &'static str {
+    task.await;
+    name
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("failed to listen on {address}: another program may use it, perhaps another node; choose another address with {option}")
     })
-}
-
-async fn stop_signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        pressed = tokio::signal::ctrl_c() => pressed.context("failed to listen for Ctrl-C"),
-    }
 }
 
 /// The XDG base directory for data.
@@ -125,4 +142,45 @@ fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
     if name.is_empty() { "edge-01".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn until(stop: CancellationToken) {
+        stop.cancelled().await;
+    }
+
+    #[tokio::test]
+    async fn a_part_that_fails_or_ends_stops_the_others_and_is_an_error() {
+        for (part, why) in [("panics", "a part of the node failed"), ("ends", "ends ended by itself")] {
+            let stop = CancellationToken::new();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(named("listens", until(stop.clone())));
+            tasks.spawn(named(part, async move { assert_eq!(part, "ends") }));
+            let error = run_until_stopped(tasks, &stop, async || std::future::pending().await).await.expect_err("it failed");
+            assert!(error.to_string().contains(why), "{error:#}");
+            assert!(stop.is_cancelled());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_drains_and_the_second_ends_at_once() {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(named("drains", until(stop.clone())));
+        let mut signals = 0;
+        let signal = async || {
+            signals += 1;
+            if signals > 1 {
+                std::future::pending::<()>().await;
+            }
+        };
+        run_until_stopped(tasks, &stop, signal).await.expect("it drains");
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(named("never drains", std::future::pending::<()>()));
+        run_until_stopped(tasks, &CancellationToken::new(), async || ()).await.expect("it is cut off");
+    }
 }

@@ -1,12 +1,12 @@
 //! The node as a service: where it listens, what survives a crash or a damaged disk, and how it stops.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, process::Stdio, time::Instant};
 
 use bytes::Bytes;
 use http::Method;
 use http_body_util::Full;
 
-use crate::support::{Node, data_dir, open, refused_up, request};
+use crate::support::{KillOnDrop, Node, data_dir, edgeward, open, refused_up, request, until};
 
 #[tokio::test]
 async fn an_address_that_others_can_reach_is_refused() {
@@ -164,4 +164,34 @@ async fn a_stop_ends_streams_of_logs_and_idle_connections_at_once() {
     assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
     assert!(stopping.elapsed().as_secs() < 5, "it waited {:?}", stopping.elapsed());
     drop(follower);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_drain_at_once() {
+    let (_folder, data) = data_dir();
+    let mut node = Node::start(&data).await;
+    node.deploy("f", "hostile", &[]);
+    let slow = request(Method::GET, "/fn/f/sleep?ms=25000").body(Full::<Bytes>::default()).expect("valid");
+    let slow = tokio::spawn(crate::support::try_send(node.functions, slow));
+    node.until_running(1).await;
+    let stopping = Instant::now();
+    node.terminate();
+    until("it drains", async || node.stderr().contains("running invocations may end")).await;
+    node.terminate();
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+    assert!(stopping.elapsed().as_secs() < 10, "it waited {:?}", stopping.elapsed());
+    assert!(node.stderr().contains("cut off"), "{}", node.stderr());
+    slow.abort();
+}
+
+#[tokio::test]
+async fn without_an_option_the_data_lies_where_the_desktop_standard_says() {
+    let (folder, _) = data_dir();
+    for (variable, below) in [("XDG_DATA_HOME", "edgeward"), ("HOME", ".local/share/edgeward")] {
+        let home = folder.path().join(variable);
+        let mut command = edgeward(&["up", "--listen", "127.0.0.1:0", "--functions-listen", "127.0.0.1:0"]);
+        command.env_remove("XDG_DATA_HOME").env(variable, &home).stdout(Stdio::null()).stderr(Stdio::null());
+        let _node = KillOnDrop(Some(command.spawn().expect("starts")));
+        until("the node opens its folder", async || home.join(below).join("lock").exists()).await;
+    }
 }

@@ -139,7 +139,7 @@ impl Drop for Node {
 }
 
 /// Kills a process whose handle is lost to a panic.
-struct KillOnDrop(Option<Child>);
+pub(crate) struct KillOnDrop(pub(crate) Option<Child>);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
@@ -173,7 +173,7 @@ fn spawn_up(data_dir: &Path, options: &[&str]) -> (Child, PathBuf) {
     (command.stderr(file).spawn().expect("starts"), stderr)
 }
 
-async fn ended(child: &mut Child) -> ExitStatus {
+pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().expect("ours") {

@@ -29,8 +29,8 @@ pub(super) async fn checks() -> Vec<Check> {
         check("python guests", find(&folders, &["componentize-py"]), "to build functions in Python: `pip install componentize-py`"),
         check(
             "javascript guests",
-            find(&folders, &["jco", "componentize-js"]),
-            "to build functions in JavaScript: `npm install -g @bytecodealliance/jco`",
+            find(&folders, &["componentize-js"]),
+            "to build functions in JavaScript: `npm install -g @bytecodealliance/componentize-js`",
         ),
     ]
 }

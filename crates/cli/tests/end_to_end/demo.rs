@@ -1,0 +1,153 @@
+//! `edgeward demo` by the real binary. What it shows is computed anew here from the readings.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
+
+use serde_json::Value;
+
+use crate::support::{KillOnDrop, Node, data_dir, edgeward, until};
+
+/// Readings of a city in their order: date and hour, °F.
+fn readings(city: &str) -> (String, Vec<(String, f64)>) {
+    let csv = fs::read_to_string(format!("{}/../../functions/data/{city}-temps.csv", env!("CARGO_MANIFEST_DIR"))).expect("there");
+    let reading = |line: &str| {
+        let (left, right) = line.split_once(',').expect("two columns");
+        let (date, temp) = if left.contains('/') { (left, right) } else { (right, left) };
+        (date.to_owned(), temp.parse().expect("a number"))
+    };
+    let readings = csv.lines().skip(1).map(reading).collect();
+    (csv, readings)
+}
+
+/// °C in tenths.
+#[expect(clippy::cast_possible_truncation, reason = "temperatures in tenths of a degree are small")]
+fn celsius_tenths(fahrenheit: f64) -> i64 {
+    ((fahrenheit - 32.0) * 10.0 / 1.8).round() as i64
+}
+
+fn shown(tenths: i64) -> String {
+    format!("{}{}.{}", if tenths < 0 { "-" } else { "" }, tenths.abs() / 10, tenths.abs() % 10)
+}
+
+/// Readings farther than three standard deviations from the forecast: the same hour yesterday and a drift, both
+/// learnt with a weight of a week.
+fn anomalies(readings: &[(String, f64)]) -> usize {
+    const WEEK_HOURS: u32 = 7 * 24;
+    let weight = 1.0 / f64::from(WEEK_HOURS);
+    let mut yesterday = BTreeMap::new();
+    let (mut drift, mut variance, mut learnt, mut found) = (0.0, 0.0_f64, 0, 0);
+    for (date, temp) in readings {
+        let hour = &date[11..13];
+        let Some(level) = yesterday.get_mut(hour) else {
+            yesterday.insert(hour, *temp);
+            continue;
+        };
+        let expected = *level + drift;
+        let mut error = temp - expected;
+        let bound = 3.0 * variance.sqrt().max(0.041);
+        if learnt < WEEK_HOURS {
+            learnt += 1;
+        } else {
+            found += usize::from(error.abs() > bound);
+            error = error.clamp(-bound, bound);
+        }
+        *level = expected + error;
+        drift += weight * error;
+        variance = (1.0 - weight) * (variance + weight * error * error);
+    }
+    found
+}
+
+fn demo(temp: &Path) -> std::process::Command {
+    fs::create_dir(temp).expect("made");
+    let mut command = edgeward(&["demo"]);
+    command.env("TMPDIR", temp);
+    command
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).expect("there").next().is_none()
+}
+
+#[test]
+fn the_demo_shows_what_is_in_the_readings_and_removes_what_it_wrote() {
+    let (_folder, temp) = data_dir();
+    let output = demo(&temp).output().expect("starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for (city, name) in [("sf", "San Francisco"), ("seattle", "Seattle")] {
+        let (_, readings) = readings(city);
+        let day = |(date, fahrenheit): &(String, f64)| (celsius_tenths(*fahrenheit), date[..10].replace('/', "-"));
+        let coldest = readings.iter().map(day).min_by_key(|(tenths, _)| *tenths).expect("not empty");
+        let hottest = readings.iter().map(day).max_by_key(|(tenths, _)| *tenths).expect("not empty");
+        let extremes = format!(
+            "{name:<14} 365 days · coldest {} °C on {} · hottest {} °C on {}\n",
+            shown(coldest.0),
+            coldest.1,
+            shown(hottest.0),
+            hottest.1
+        );
+        let odd = format!("{name:<14} {} of {} readings; farthest:", anomalies(&readings), readings.len());
+        for line in [extremes, odd] {
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+    }
+    assert!(text.contains("1460 sandboxes"), "two functions, two cities, 365 days: {text}");
+    for stopped in ["loop for ever    timeout", "wait for ever    timeout", "take all memory  memory limit"] {
+        assert!(text.contains(stopped), "{stopped} in {text}");
+    }
+    let neighbours = text.matches("counted 365 days").count();
+    assert_eq!(neighbours, 3, "{text}");
+    for row in ["celsius 730 100.0 %", "daily-stats 733 100.0 %", "anomaly 2 100.0 %", "hostile 3 0.0 %"] {
+        let rows = text.lines().map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" "));
+        assert_eq!(rows.filter(|found| found == row).count(), 1, "{row} in {text}");
+    }
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[tokio::test]
+async fn a_demo_that_is_interrupted_removes_what_it_wrote() {
+    let (_folder, temp) = data_dir();
+    let child = demo(&temp).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let pid = rustix::process::Pid::from_child(&child);
+    let mut child = KillOnDrop(Some(child));
+    until("it writes", async || !is_empty(&temp)).await;
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
+    let status = crate::support::ended(child.0.as_mut().expect("there")).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[tokio::test]
+async fn a_day_through_the_example_functions_is_that_day() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let (csv, readings) = readings("seattle");
+    let day: Vec<_> = readings.iter().filter(|(date, _)| date.starts_with("2010/07/28")).collect();
+    let input = data.with_extension("csv");
+    let rows: String =
+        csv.lines().filter(|line| line.starts_with("date") || line.starts_with("2010/07/28")).map(|line| format!("{line}\n")).collect();
+    fs::write(&input, rows).expect("written");
+    for id in ["celsius", "daily-stats", "anomaly"] {
+        node.deploy(id, id, &[]);
+    }
+
+    let converted = node.done(&["invoke", "celsius", "--data", &format!("@{}", input.display())]);
+    let expected: String = day.iter().map(|(date, temp)| format!("{date},{}\n", shown(celsius_tenths(*temp)))).collect();
+    assert_eq!(String::from_utf8(converted.clone()).expect("text"), format!("date,temp\n{expected}"));
+
+    fs::write(&input, converted).expect("written");
+    let stats = node.done(&["invoke", "daily-stats", "--data", &format!("@{}", input.display())]);
+    let stats: Value = serde_json::from_slice(&stats).expect("json");
+    let tenths: Vec<_> = day.iter().map(|(_, temp)| celsius_tenths(*temp)).collect();
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert_eq!((&stats[0]["day"], &stats[0]["n"], stats.as_array().map(Vec::len)), (&"2010-07-28".into(), &24.into(), Some(1)));
+    for (field, expected) in [("min", tenths.iter().min()), ("max", tenths.iter().max())] {
+        assert!((number(&stats[0][field]) * 10.0 - *expected.expect("24 hours") as f64).abs() < 1e-9, "{field}: {stats}");
+    }
+    let mean = tenths.iter().sum::<i64>() as f64 / 240.0;
+    assert!((number(&stats[0]["mean"]) - mean).abs() <= 0.005_001, "{mean}: {stats}");
+
+    let odd =
+        node.done(&["invoke", "anomaly", "--data", &format!("@{}/../../functions/data/seattle-temps.csv", env!("CARGO_MANIFEST_DIR"))]);
+    assert_eq!(odd.iter().filter(|byte| **byte == b'\n').count(), anomalies(&readings));
+}
