@@ -1,7 +1,7 @@
 //! The HTTP API under `/v1`: parses, calls the node, maps the answer. It decides nothing.
 //!
 //! It has no authentication, so it listens on loopback only, and refuses what a browser was tricked into
-//! sending: a `Host` or `Origin` that is not this machine.
+//! sending: a `Host` that is not this machine, or an `Origin` that is not the API itself. Every error is a problem.
 
 mod artifacts;
 mod functions;
@@ -13,16 +13,20 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, Request},
-    http::{HeaderMap, Uri, header},
+    extract::Request,
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::get,
 };
-use edgeward::{EdgeError, ErrorKind, Node, limits::ARTIFACT_BYTES_MAX, problem::Problem};
+use edgeward::{EdgeError, ErrorKind, Node, problem::Problem};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Longest answer of axum itself that is kept as the detail of a problem.
+const REJECTION_BYTES_MAX: usize = 4096;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -45,49 +49,37 @@ impl std::ops::Deref for Api {
     }
 }
 
-/// The description of the API, served at `/openapi.json`.
+/// The head of the API's description; each route adds itself.
 #[derive(OpenApi)]
-#[openapi(
-    info(title = "Edgeward", description = "Deploys and invokes functions on one edge node."),
-    paths(
-        artifacts::upload,
-        functions::list,
-        functions::show,
-        functions::put,
-        functions::delete,
-        functions::invoke,
-        functions::logs,
-        observe::summary,
-        observe::status,
-        observe::prometheus,
-        observe::livez,
-        observe::readyz,
-    ),
-    components(schemas(wire::Problem))
-)]
-pub(crate) struct Description;
+#[openapi(info(title = "Edgeward", description = "Deploys and invokes functions on one edge node."))]
+struct Description;
 
-/// The routes.
+/// The routes, each with its description.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(artifacts::upload))
+        .routes(routes!(functions::list))
+        .routes(routes!(functions::show, functions::put, functions::delete))
+        .routes(routes!(functions::invoke))
+        .routes(routes!(functions::logs))
+        .routes(routes!(observe::summary))
+        .routes(routes!(observe::status))
+        .routes(routes!(observe::prometheus))
+        .routes(routes!(observe::livez))
+        .routes(routes!(observe::readyz))
+}
+
+/// Everything that the API answers. The description is served at `/openapi.json`.
 pub(crate) fn router(shared: Shared) -> Router {
-    let api = Api(Arc::new(shared));
-    Router::new()
-        .route("/v1/artifacts", post(artifacts::upload))
-        .route("/v1/functions", get(functions::list))
-        .route("/v1/functions/{id}", get(functions::show).put(functions::put).delete(functions::delete))
-        .route("/v1/functions/{id}/invoke", post(functions::invoke))
-        .route("/v1/functions/{id}/logs", get(functions::logs))
-        .route("/v1/metrics/summary", get(observe::summary))
-        .route("/v1/status", get(observe::status))
-        .route("/metrics", get(observe::prometheus))
-        .route("/livez", get(observe::livez))
-        .route("/readyz", get(observe::readyz))
-        .route("/openapi.json", get(async || axum::Json(Description::openapi())))
+    let (routes, description) = routes().split_for_parts();
+    routes
+        .route("/openapi.json", get(async || axum::Json(description)))
         .fallback(async |uri: Uri| {
             Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{}`; see /openapi.json", uri.path())))
         })
-        .layer(DefaultBodyLimit::max(ARTIFACT_BYTES_MAX))
+        .layer(middleware::map_response(as_problem))
         .layer(middleware::from_fn(only_this_machine))
-        .with_state(api)
+        .with_state(Api(Arc::new(shared)))
 }
 
 /// A page in a browser can send requests to this machine; its `Origin`, or the `Host` that it was rebound
@@ -102,22 +94,46 @@ async fn only_this_machine(request: Request, next: Next) -> Response {
 fn judge_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), EdgeError> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
     let host = text(header::HOST).or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
-    let origin = text(header::ORIGIN).map(|origin| origin.split_once("://").map_or(origin, |(_, host)| host));
-    for (what, value) in [("Host", host), ("Origin", origin)] {
-        if let Some(value) = value.filter(|value| !is_this_machine(value)) {
-            return Err(EdgeError::invalid(format!(
-                "the {what} `{}` is not this machine, so the request is refused",
-                value.escape_debug()
-            )));
-        }
+    let refused = |what: &str, value: &str, why: &str| {
+        Err(EdgeError::invalid(format!("the {what} `{}` is not {why}, so the request is refused", value.escape_debug())))
+    };
+    if let Some(host) = host.filter(|host| !is_this_machine(host)) {
+        return refused("Host", host, "this machine");
     }
-    Ok(())
+    // A function is served from this machine too, at another port: its pages must not deploy others.
+    let own = host.map(|host| format!("http://{host}"));
+    match text(header::ORIGIN) {
+        Some(origin) if !own.is_some_and(|own| own.eq_ignore_ascii_case(origin)) => refused("Origin", origin, "the API itself"),
+        _ => Ok(()),
+    }
 }
 
 fn is_this_machine(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<axum::http::uri::Authority>() else { return false };
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// axum refuses some requests itself, in plain text: a method, a path or a query that does not fit.
+async fn as_problem(method: Method, uri: Uri, response: Response) -> Response {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    if status.as_u16() < 400 || content_type.is_some_and(|kind| kind == "application/problem+json") {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let text = axum::body::to_bytes(body, REJECTION_BYTES_MAX).await.unwrap_or_default();
+    let detail = match status {
+        StatusCode::METHOD_NOT_ALLOWED => format!("`{}` does not take {method}; see /openapi.json", uri.path()),
+        _ => String::from_utf8_lossy(&text).into_owned(),
+    };
+    let kind = if status.is_server_error() { ErrorKind::Internal } else { ErrorKind::InvalidInput };
+    let problem = Problem { status: status.as_u16(), ..Problem::full(&EdgeError::new(kind, detail)) };
+    let (problem_parts, body) = problem.response(Body::from).into_parts();
+    // What else the answer says, such as which methods are allowed, stays.
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(problem_parts.headers);
+    Response::from_parts(parts, body)
 }
 
 /// An error on its way out as a problem.
@@ -163,30 +179,15 @@ mod tests {
             }
             judge_origin(&headers, &Uri::from_static("/")).is_ok()
         };
-        assert!(judge("127.0.0.1:7700", None) && judge("localhost", None) && judge("[::1]:1", Some("http://localhost:3000")));
+        assert!(judge("127.0.0.1:7700", None) && judge("localhost", None) && judge("[::1]:1", None));
         assert!(!judge("evil.example:7700", None) && !judge("127.0.0.1.evil.example", None));
-        assert!(!judge("127.0.0.1:7700", Some("https://evil.example")) && !judge("127.0.0.1:7700", Some("null")));
-    }
-
-    #[test]
-    fn every_route_is_described() {
-        let description = serde_json::to_value(Description::openapi()).expect("json");
-        let paths: Vec<_> = description["paths"].as_object().expect("paths").keys().cloned().collect();
-        assert_eq!(description["openapi"].as_str().map(|version| &version[..3]), Some("3.1"));
-        assert_eq!(
-            paths,
-            [
-                "/livez",
-                "/metrics",
-                "/readyz",
-                "/v1/artifacts",
-                "/v1/functions",
-                "/v1/functions/{id}",
-                "/v1/functions/{id}/invoke",
-                "/v1/functions/{id}/logs",
-                "/v1/metrics/summary",
-                "/v1/status"
-            ]
-        );
+        for own in ["127.0.0.1:7700", "localhost:7700", "[::1]:7700"] {
+            assert!(judge(own, Some(format!("http://{own}").leak())), "{own}");
+        }
+        for other in
+            ["https://evil.example", "null", "http://127.0.0.1:8080", "http://localhost:7700", "https://127.0.0.1:7700", "http://127.0.0.1"]
+        {
+            assert!(!judge("127.0.0.1:7700", Some(other)), "{other}");
+        }
     }
 }

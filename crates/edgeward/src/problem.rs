@@ -1,4 +1,6 @@
 //! Errors as HTTP answers: the one mapping from [`ErrorKind`] to a status, and problems by RFC 9457.
+//!
+//! An internal error is traced when it becomes a problem, as its client may learn nothing of it.
 
 use edgeward_model::{EdgeError, ErrorKind, Failure};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -68,17 +70,21 @@ impl Problem {
             next = cause.source();
         }
         let failure = Some(error.failure().clone()).filter(|failure| *failure != Failure::default());
-        Self { failure, causes, detail: error.to_string(), ..Self::of(error.kind()) }
+        Self { failure, causes, detail: error.to_string(), ..Self::of(error) }
     }
 
     /// Only what the clients of a function may see: nothing of its inside.
     pub fn public(error: &EdgeError) -> Self {
         let inside = matches!(error.kind(), ErrorKind::ExecutionFailed | ErrorKind::MemoryLimit | ErrorKind::Internal);
         let detail = if inside { title(error.kind()).to_owned() } else { error.to_string() };
-        Self { detail, ..Self::of(error.kind()) }
+        Self { detail, ..Self::of(error) }
     }
 
-    fn of(kind: ErrorKind) -> Self {
+    fn of(error: &EdgeError) -> Self {
+        let kind = error.kind();
+        if kind == ErrorKind::Internal {
+            tracing::error!(error = error.chain(), "a request met an internal error");
+        }
         Self {
             r#type: format!("urn:edgeward:error:{kind}"),
             title: title(kind).to_owned(),

@@ -13,12 +13,13 @@ use axum::{
     },
 };
 use edgeward::{
-    EdgeError, ErrorKind, FunctionId, LogLine, Precondition,
-    limits::{METADATA_BYTES_MAX, REQUEST_BYTES_MAX},
+    EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Precondition,
+    limits::{ENVIRONMENT_BYTES_MAX, REQUEST_BYTES_MAX},
 };
 use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
 use serde::Deserialize;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::broadcast::{self, error::RecvError};
 use utoipa::IntoParams;
 
 use super::{
@@ -26,8 +27,15 @@ use super::{
     wire::{FunctionAnswer, FunctionBody, FunctionsAnswer},
 };
 
-/// Largest description of a function: its environment may be 64 KiB, and JSON escapes.
-const FUNCTION_BODY_BYTES_MAX: usize = 8 * METADATA_BYTES_MAX;
+/// Largest description of a function, in bytes: its environment as JSON, which writes some bytes as six, and the rest.
+const FUNCTION_BODY_BYTES_MAX: usize = 8 * ENVIRONMENT_BYTES_MAX;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct IdPath {
+    /// The function.
+    id: String,
+}
 
 /// Every function, by id.
 #[utoipa::path(get, path = "/v1/functions", tag = "functions", responses((status = 200, body = FunctionsAnswer)))]
@@ -37,10 +45,10 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<FunctionsAnswer> {
 
 /// One function.
 #[utoipa::path(
-    get, path = "/v1/functions/{id}", tag = "functions",
+    get, path = "/v1/functions/{id}", tag = "functions", params(IdPath),
     responses((status = 200, body = FunctionAnswer), (status = 404, body = super::wire::Problem))
 )]
-pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn show(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>) -> Result<Response, Refusal> {
     Ok(tagged(StatusCode::OK, api.node.function(&id)?.into()))
 }
 
@@ -48,7 +56,8 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 #[utoipa::path(
     put, path = "/v1/functions/{id}", tag = "functions", request_body = FunctionBody,
     params(
-        ("If-Match" = Option<String>, Header, description = "The generation that is to be replaced, in quotes."),
+        IdPath,
+        ("If-Match" = Option<String>, Header, description = "The generation that is to be replaced, in quotes; `*`: any."),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only when the function is new."),
     ),
     responses(
@@ -60,7 +69,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
         (status = 422, body = super::wire::Problem),
     )
 )]
-pub(crate) async fn put(State(api): State<Api>, Path(id): Path<String>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn put(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, request: Request) -> Result<Response, Refusal> {
     let id = FunctionId::new(id)?;
     let precondition = precondition(request.headers())?;
     let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
@@ -73,17 +82,17 @@ pub(crate) async fn put(State(api): State<Api>, Path(id): Path<String>, request:
 /// Undeploys a function.
 #[utoipa::path(
     delete, path = "/v1/functions/{id}", tag = "functions",
-    params(("If-Match" = Option<String>, Header, description = "The generation that is to go, in quotes.")),
+    params(IdPath, ("If-Match" = Option<String>, Header, description = "The generation that is to go, in quotes; `*`: any.")),
     responses((status = 204), (status = 404, body = super::wire::Problem), (status = 412, body = super::wire::Problem))
 )]
-pub(crate) async fn delete(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
+pub(crate) async fn delete(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
     let existed = api.node.delete_function(&FunctionId::new(&id)?, precondition(&headers)?).await?;
     if existed { Ok(StatusCode::NO_CONTENT) } else { Err(EdgeError::function_not_found(&id).into()) }
 }
 
 /// Invokes a function with the body as its payload, and answers with its result.
 #[utoipa::path(
-    post, path = "/v1/functions/{id}/invoke", tag = "functions",
+    post, path = "/v1/functions/{id}/invoke", tag = "functions", params(IdPath),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "The result, as the function gave it.", body = Vec<u8>, content_type = "application/octet-stream"),
@@ -93,7 +102,7 @@ pub(crate) async fn delete(State(api): State<Api>, Path(id): Path<String>, heade
         (status = 504, description = "It ran past its deadline.", body = super::wire::Problem),
     )
 )]
-pub(crate) async fn invoke(State(api): State<Api>, Path(id): Path<String>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn invoke(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, request: Request) -> Result<Response, Refusal> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
     let output = api.node.runtime().invoke_with(&id, payload, content_type).await?;
@@ -110,31 +119,40 @@ pub(crate) struct LogsQuery {
     follow: bool,
 }
 
-/// What a function printed: one server-sent event a line, its sequence number as the id.
+/// What a function printed: one server-sent event a line, its sequence number as the id. Of a function that could
+/// not be deployed there is one line, numbered 0, that says why. With `follow` it ends when the function is undeployed.
 #[utoipa::path(
-    get, path = "/v1/functions/{id}/logs", tag = "functions", params(LogsQuery),
+    get, path = "/v1/functions/{id}/logs", tag = "functions", params(IdPath, LogsQuery),
     responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404, body = super::wire::Problem))
 )]
 pub(crate) async fn logs(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Path(IdPath { id }): Path<IdPath>,
     Query(query): Query<LogsQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let log = api.node.runtime().log(&id).ok_or_else(|| EdgeError::function_not_found(&id))?;
-    let (kept, coming) = log.follow();
-    // The log lives as long as its follower, also after the function is gone.
-    let coming = query.follow.then_some((log, coming));
+    let view = api.node.function(&id)?;
+    let (kept, coming) = match api.node.runtime().log(&id) {
+        Some(log) => log.follow(),
+        None => (not_running(&view).into_iter().collect(), broadcast::channel(1).1),
+    };
     let stop = api.stop.clone();
-    let lines = stream::iter(kept).chain(follow(coming)).take_until(async move { stop.cancelled().await });
+    let lines = stream::iter(kept).chain(follow(query.follow.then_some(coming))).take_until(async move { stop.cancelled().await });
     Ok(Sse::new(lines.map(|line| Ok(event(&line)))).keep_alive(KeepAlive::default()))
 }
 
-fn follow<L>(coming: Option<(L, Receiver<LogLine>)>) -> impl Stream<Item = LogLine> {
+/// All there is to tell of a function that never came to run.
+fn not_running(view: &FunctionView) -> Option<LogLine> {
+    let text = format!("the function could not be deployed: {}", view.message);
+    (view.state == FunctionState::Failed).then(|| LogLine { seq: 0, timestamp: Timestamp::now(), stream: LogStream::Runtime, text })
+}
+
+/// The lines that come, until the function is undeployed and its last invocation has ended.
+fn follow(coming: Option<broadcast::Receiver<LogLine>>) -> impl Stream<Item = LogLine> {
     stream::unfold(coming, async |coming| {
-        let (log, mut receiver) = coming?;
+        let mut receiver = coming?;
         loop {
             match receiver.recv().await {
-                Ok(line) => return Some((line, Some((log, receiver)))),
+                Ok(line) => return Some((line, Some(receiver))),
                 // The gap shows in the sequence numbers.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
@@ -158,12 +176,13 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, EdgeError> {
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, None) => Ok(Precondition::None),
         (None, Some("*")) => Ok(Precondition::Absent),
+        (Some("*"), None) => Ok(Precondition::Present),
         (Some(tag), None) => {
             let generation = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
             generation.map(Precondition::Generation).ok_or_else(|| {
                 EdgeError::new(
                     ErrorKind::InvalidInput,
-                    format!("If-Match `{}` is not a generation in quotes, such as \"3\"", tag.escape_debug()),
+                    format!("If-Match `{}` is neither a generation in quotes, such as \"3\", nor `*`", tag.escape_debug()),
                 )
             })
         }
@@ -182,6 +201,7 @@ mod tests {
         };
         assert_eq!(read(&[]).expect("none"), Precondition::None);
         assert_eq!(read(&[(header::IF_MATCH, "\"7\"")]).expect("valid"), Precondition::Generation(7));
+        assert_eq!(read(&[(header::IF_MATCH, "*")]).expect("valid"), Precondition::Present);
         assert_eq!(read(&[(header::IF_NONE_MATCH, "*")]).expect("valid"), Precondition::Absent);
         for bad in [
             vec![(header::IF_MATCH, "7")],

@@ -7,6 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use edgeward::{EdgeError, ErrorKind, Filter};
+use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -31,8 +32,11 @@ pub(crate) async fn summary(State(api): State<Api>, Query(query): Query<SummaryQ
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = StatusAnswer)))]
 pub(crate) async fn status(State(api): State<Api>) -> Json<StatusAnswer> {
     let runtime = api.node.runtime();
+    let mut node = runtime.node();
+    // This answer is the node's report.
+    node.last_heartbeat = Timestamp::now();
     Json(StatusAnswer {
-        node: runtime.node(),
+        node,
         version: env!("CARGO_PKG_VERSION"),
         started_at: api.started_at,
         uptime_seconds: api.started.elapsed().as_secs(),

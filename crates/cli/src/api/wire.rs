@@ -19,8 +19,8 @@ pub(crate) enum HandlerBody {
     Native(String),
 }
 
-/// A function as a client asks for it.
-#[derive(Debug, Deserialize, ToSchema)]
+/// What a client says of a function, and the node repeats.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct FunctionBody {
     /// For people; the id when it is left out.
@@ -32,7 +32,7 @@ pub(crate) struct FunctionBody {
     memory_mb: u32,
     /// Deadline over the whole response, in seconds, 0.001 to 3600.
     timeout_seconds: f64,
-    /// Environment variables.
+    /// Environment variables. The node repeats the names; every value is `[redacted]`.
     environment: BTreeMap<String, String>,
     /// Hosts that the function may call: `scheme://host[:port]`.
     allowed_hosts: Vec<String>,
@@ -67,7 +67,7 @@ impl FunctionBody {
             Some(HandlerBody::Native(name)) => Handler::Native(HandlerName::new(name)?),
             None => return Err(EdgeError::invalid(format!("function `{id}` has no handler; give {{\"artifact\": \"sha256:…\"}}"))),
         };
-        let function = EdgeFunction {
+        Ok(EdgeFunction {
             name: self.name.unwrap_or_else(|| id.to_string()),
             id,
             handler,
@@ -78,9 +78,26 @@ impl FunctionBody {
             max_concurrency: self.max_concurrency,
             max_queue: self.max_queue,
             max_reuse: self.max_reuse,
-        };
-        function.validate()?;
-        Ok(function)
+        })
+    }
+}
+
+impl From<EdgeFunction> for FunctionBody {
+    fn from(function: EdgeFunction) -> Self {
+        Self {
+            name: Some(function.name),
+            handler: Some(match function.handler {
+                Handler::Artifact(digest) => HandlerBody::Artifact(digest.to_string()),
+                Handler::Native(name) => HandlerBody::Native(name.to_string()),
+            }),
+            memory_mb: function.memory_mb,
+            timeout_seconds: function.timeout_seconds,
+            environment: function.environment.0,
+            allowed_hosts: function.allowed_hosts,
+            max_concurrency: function.max_concurrency,
+            max_queue: function.max_queue,
+            max_reuse: function.max_reuse,
+        }
     }
 }
 
@@ -88,16 +105,8 @@ impl FunctionBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FunctionAnswer {
     id: String,
-    name: String,
-    handler: HandlerBody,
-    memory_mb: u32,
-    timeout_seconds: f64,
-    /// The names of the environment; every value is `[redacted]`.
-    environment: BTreeMap<String, String>,
-    allowed_hosts: Vec<String>,
-    max_concurrency: u32,
-    max_queue: u32,
-    max_reuse: u32,
+    #[serde(flatten)]
+    function: FunctionBody,
     /// Grows with every change; the `ETag` of the record.
     pub(crate) generation: u64,
     /// The generation that `state` is about.
@@ -111,21 +120,9 @@ pub(crate) struct FunctionAnswer {
 
 impl From<FunctionView> for FunctionAnswer {
     fn from(view: FunctionView) -> Self {
-        let function = view.record.function;
         Self {
-            id: function.id.to_string(),
-            name: function.name,
-            handler: match function.handler {
-                Handler::Artifact(digest) => HandlerBody::Artifact(digest.to_string()),
-                Handler::Native(name) => HandlerBody::Native(name.to_string()),
-            },
-            memory_mb: function.memory_mb,
-            timeout_seconds: function.timeout_seconds,
-            environment: function.environment.0,
-            allowed_hosts: function.allowed_hosts,
-            max_concurrency: function.max_concurrency,
-            max_queue: function.max_queue,
-            max_reuse: function.max_reuse,
+            id: view.record.function.id.to_string(),
+            function: view.record.function.into(),
             generation: view.record.generation,
             observed_generation: view.observed_generation,
             state: view.state,

@@ -47,10 +47,13 @@ async fn a_record_is_replaced_only_under_the_condition_that_is_asked() {
     assert_eq!((replaced.status().as_u16(), &replaced.headers()[header::ETAG]), (200, &header::HeaderValue::from_static("\"2\"")));
     problem(&put(&node, &[("if-match", "\"1\"")], &body).await, 412, "conflict", "at generation 2, not 1");
     problem(&put(&node, &[("if-match", "2")], &body).await, 400, "invalid_input", "in quotes");
+    problem(&node.ask(Method::DELETE, "/v1/functions/absent", &[("if-match", "*")], "").await, 412, "conflict", "does not exist");
     let shown = node.ask(Method::GET, FUNCTION, &[], "").await;
     assert_eq!((&shown.headers()[header::ETAG], &read(&shown)["generation"]), (&header::HeaderValue::from_static("\"2\""), &2.into()));
     problem(&node.ask(Method::DELETE, FUNCTION, &[("if-match", "\"1\"")], "").await, 412, "conflict", "generation 2");
-    assert_eq!(node.ask(Method::DELETE, FUNCTION, &[("if-match", "\"2\"")], "").await.status(), 204);
+    let any = put(&node, &[("if-match", "*")], &body).await;
+    assert_eq!((any.status().as_u16(), &any.headers()[header::ETAG]), (200, &header::HeaderValue::from_static("\"3\"")));
+    assert_eq!(node.ask(Method::DELETE, FUNCTION, &[("if-match", "\"3\"")], "").await.status(), 204);
     problem(&node.ask(Method::DELETE, FUNCTION, &[], "").await, 404, "not_found", "`f`");
 }
 
@@ -156,14 +159,57 @@ async fn every_documented_path_is_served_and_nothing_else() {
 async fn a_request_that_a_browser_was_tricked_into_is_refused() {
     let (_folder, data) = data_dir();
     let node = Node::start(&data).await;
-    for (name, value) in [("origin", "https://evil.example"), ("origin", "null")] {
-        problem(&node.ask(Method::GET, "/v1/functions", &[(name, value)], "").await, 400, "invalid_input", "not this machine");
+    for origin in ["https://evil.example", "null", &format!("http://{}", node.functions)] {
+        problem(&node.ask(Method::POST, "/v1/artifacts", &[("origin", origin)], "").await, 400, "invalid_input", "not the API itself");
     }
     let rebound = http::Request::get("/v1/functions").header("host", "evil.example:7700").body(Full::default()).expect("valid");
     let answer = crate::support::try_send(node.api, rebound).await.expect("an answer");
     problem(&answer, 400, "invalid_input", "evil.example");
-    let local = node.ask(Method::GET, "/v1/functions", &[("origin", "http://localhost:3000")], "").await;
-    assert_eq!(local.status(), 200);
+    // Requests of these tests name the host without its port.
+    let own = node.ask(Method::GET, "/v1/functions", &[("origin", "http://127.0.0.1")], "").await;
+    assert_eq!(own.status(), 200);
+}
+
+#[tokio::test]
+async fn what_the_router_refuses_is_a_problem_too() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    problem(&node.ask(Method::GET, "/v1/functions/f/logs?follow=x", &[], "").await, 400, "invalid_input", "follow");
+    problem(&node.ask(Method::GET, "/v1/functions/%ff", &[], "").await, 400, "invalid_input", "UTF-8");
+    let wrong = node.ask(Method::POST, "/v1/functions", &[], "").await;
+    problem(&wrong, 405, "invalid_input", "`/v1/functions` does not take POST");
+    assert!(wrong.headers()[header::ALLOW].to_str().is_ok_and(|methods| methods.contains("GET")), "{wrong:?}");
+}
+
+#[tokio::test]
+async fn an_internal_error_is_in_the_log_of_the_node() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let digest = upload(&node, "hello").await;
+    node.kill();
+    let hex = digest.strip_prefix("sha256:").expect("a digest");
+    std::fs::write(data.join("artifacts").join(hex).with_extension("wasm"), "garbage").expect("written");
+    std::fs::remove_dir_all(data.join("compiled")).expect("there");
+    let node = Node::start(&data).await;
+    assert!(!node.stderr().contains("damaged on disk"));
+    let body = json!({ "handler": { "artifact": digest }, "environment": { "TOKEN": "s3cret" } });
+    problem(&put(&node, &[], &body).await, 500, "internal", "damaged on disk");
+    assert!(node.stderr().contains("damaged on disk") && !node.stderr().contains("s3cret"), "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn an_overloaded_function_tells_when_to_come_again() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("f", "hostile-c", &["--env", "MODE=loop", "--max-concurrency", "1", "--max-queue", "0", "--timeout-seconds", "50"]);
+    let invoke = request(Method::POST, "/v1/functions/f/invoke").body(Full::default()).expect("valid");
+    let api = node.api;
+    let busy = tokio::spawn(async move { crate::support::try_send(api, invoke).await });
+    node.until_running(1).await;
+    let refused = node.ask(Method::POST, "/v1/functions/f/invoke", &[], "").await;
+    problem(&refused, 503, "overloaded", "`f`");
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    busy.abort();
 }
 
 #[tokio::test]
@@ -184,6 +230,38 @@ async fn a_follower_of_a_log_gets_a_line_that_is_printed_later() {
     // Without `follow` the lines that are there come, and an end.
     let kept = tokio::time::timeout(Duration::from_secs(5), node.ask(Method::GET, "/v1/functions/f/logs", &[], "")).await.expect("ends");
     assert!(String::from_utf8_lossy(kept.body()).contains("leaving with 3"));
+}
+
+#[tokio::test]
+async fn a_follower_stays_over_a_replacement_and_ends_when_the_function_is_undeployed() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("f", "hostile-c", &["--env", "MODE=echo"]);
+    let follow = request(Method::GET, "/v1/functions/f/logs?follow=true").body(Full::default()).expect("valid");
+    let follower = tokio::spawn(crate::support::try_send(node.api, follow));
+    node.deploy("f", "hostile-c", &["--env", "MODE=exit3"]);
+    assert_eq!(node.ask(Method::POST, "/v1/functions/f/invoke", &[], "").await.status(), 500);
+    node.done(&["undeploy", "f"]);
+    let told = tokio::time::timeout(PATIENCE, follower).await.expect("it ends").expect("joins").expect("an answer");
+    assert!(String::from_utf8_lossy(told.body()).contains("leaving with 3"), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_log_of_a_function_that_could_not_be_deployed_says_why() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("f", "hello", &[]);
+    node.kill();
+    for folder in ["artifacts", "compiled"] {
+        std::fs::remove_dir_all(data.join(folder)).expect("there");
+    }
+    let node = Node::start(&data).await;
+    for path in ["/v1/functions/f/logs", "/v1/functions/f/logs?follow=true"] {
+        let log = node.ask(Method::GET, path, &[], "").await;
+        let text = String::from_utf8_lossy(log.body()).into_owned();
+        assert!(text.contains("could not be deployed: artifact not found") && text.contains("\"stream\":\"runtime\""), "{text}");
+    }
+    problem(&node.ask(Method::GET, "/v1/functions/absent/logs", &[], "").await, 404, "not_found", "`absent`");
 }
 
 #[tokio::test]
