@@ -258,6 +258,8 @@ impl Node {
         loop {
             timer.tick().await;
             self.reconcile().await;
+            let live: HashSet<_> = self.desired.records().into_iter().map(|record| record.function.id).collect();
+            self.runtime.metrics().make_room(|id| live.contains(id));
             let node = Arc::clone(&self);
             if let Err(error) = blocking(move || node.collect_garbage(GRACE)).await {
                 tracing::warn!(error = error.chain(), "garbage could not be collected");

@@ -22,6 +22,8 @@ use crate::histogram::Histogram;
 /// Function and node pairs that are counted apart in one shard; later ones share one series.
 pub const SERIES_MAX: usize = 1024;
 const SHARDS: usize = 4;
+/// Stands for function and node in the exported series of the rest. No id has parentheses.
+const REST: &str = "(others)";
 /// Upper edges of the buckets of the exported histogram, in seconds.
 const EXPORTED_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
 
@@ -206,6 +208,23 @@ impl EdgeMetrics {
         }
     }
 
+    /// Where more than half of the series are taken, adds those of functions that are not live to the rest: they are
+    /// then counted in the total only, and new functions are counted apart again.
+    pub fn make_room(&self, is_live: impl Fn(&str) -> bool) {
+        for shard in &self.shards {
+            let Shard { series, overflow } = &mut *shard.0.lock();
+            if series.len() > SERIES_MAX / 2 {
+                series.retain(|series| {
+                    let keep = is_live(series.function_id.as_str());
+                    if !keep {
+                        overflow.merge(&series.totals);
+                    }
+                    keep
+                });
+            }
+        }
+    }
+
     fn totals(&self, filter: Filter<'_>) -> Totals {
         let mut sum = Totals::default();
         for shard in &self.shards {
@@ -264,12 +283,16 @@ impl EdgeMetrics {
     }
 
     /// The records in the text format of Prometheus (version 0.0.4), with the names of OpenTelemetry's `faas.*`
-    /// conventions.
+    /// conventions. The records that are not counted apart have the labels `(others)`.
     pub fn prometheus(&self) -> String {
-        let mut merged: BTreeMap<(FunctionId, NodeId), Totals> = BTreeMap::new();
+        let mut merged: BTreeMap<(String, String), Totals> = BTreeMap::new();
         for shard in &self.shards {
-            for series in &shard.0.lock().series {
-                merged.entry((series.function_id.clone(), series.node_id.clone())).or_default().merge(&series.totals);
+            let shard = shard.0.lock();
+            for series in &shard.series {
+                merged.entry((series.function_id.to_string(), series.node_id.to_string())).or_default().merge(&series.totals);
+            }
+            if shard.overflow.count > 0 {
+                merged.entry((REST.to_owned(), REST.to_owned())).or_default().merge(&shard.overflow);
             }
         }
         let mut text = String::new();
@@ -343,6 +366,24 @@ mod tests {
         }
         assert_eq!(metrics.total_invocations(Filter::ALL), SERIES_MAX as u64 + 50);
         assert_eq!(metrics.shards[shard_of_this_thread()].0.lock().series.len(), SERIES_MAX);
+        let text = metrics.prometheus();
+        assert!(text.contains("faas_invocations_total{faas_name=\"(others)\",node=\"(others)\"} 50\n"), "{text}");
+    }
+
+    #[test]
+    fn room_is_made_from_what_is_not_live_and_the_total_stays() {
+        let metrics = EdgeMetrics::new();
+        let count = |id: &str| metrics.total_invocations(Filter::function(id));
+        metrics.record(&record("gone", "n", 1.0, true));
+        metrics.make_room(|_| false);
+        assert_eq!(count("gone"), 1, "there is room enough");
+        for i in 0..SERIES_MAX {
+            metrics.record(&record(&format!("f{i}"), "n", 1.0, true));
+        }
+        metrics.make_room(|id| id == "f0");
+        metrics.record(&record("new", "n", 1.0, true));
+        assert_eq!((count("f0"), count("gone"), count("new")), (1, 0, 1));
+        assert_eq!(metrics.total_invocations(Filter::ALL), SERIES_MAX as u64 + 2);
     }
 
     #[test]
