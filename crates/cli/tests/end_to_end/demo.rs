@@ -149,5 +149,5 @@ async fn a_day_through_the_example_functions_is_that_day() {
 
     let odd =
         node.done(&["invoke", "anomaly", "--data", &format!("@{}/../../functions/data/seattle-temps.csv", env!("CARGO_MANIFEST_DIR"))]);
-    assert_eq!(odd.iter().filter(|byte| **byte == b'\n').count(), anomalies(&readings));
+    assert_eq!(String::from_utf8(odd).expect("text").lines().count(), anomalies(&readings));
 }
