@@ -21,7 +21,7 @@ pub(crate) enum HandlerBody {
 
 /// What a client says of a function, and the node repeats.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub(crate) struct FunctionBody {
     /// For people; the id when it is left out.
     name: Option<String>,
@@ -42,6 +42,10 @@ pub(crate) struct FunctionBody {
     max_queue: u32,
     /// Invocations that one sandbox serves; 1 is a fresh one each time.
     max_reuse: u32,
+    /// What is none of these is refused. `deny_unknown_fields` would say so of the answer too, which has more.
+    #[serde(flatten, skip_serializing)]
+    #[schema(ignore)]
+    unknown: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for FunctionBody {
@@ -56,12 +60,16 @@ impl Default for FunctionBody {
             max_concurrency: CONCURRENCY_DEFAULT,
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
+            unknown: BTreeMap::new(),
         }
     }
 }
 
 impl FunctionBody {
     pub(crate) fn into_function(self, id: FunctionId) -> Result<EdgeFunction, EdgeError> {
+        if let Some(name) = self.unknown.keys().next() {
+            return Err(EdgeError::invalid(format!("function `{id}` has no field `{}`; see /openapi.json", name.escape_debug())));
+        }
         let handler = match self.handler {
             Some(HandlerBody::Artifact(digest)) => Handler::Artifact(digest.parse::<Digest>()?),
             Some(HandlerBody::Native(name)) => Handler::Native(HandlerName::new(name)?),
@@ -97,6 +105,7 @@ impl From<EdgeFunction> for FunctionBody {
             max_concurrency: function.max_concurrency,
             max_queue: function.max_queue,
             max_reuse: function.max_reuse,
+            unknown: BTreeMap::new(),
         }
     }
 }

@@ -140,6 +140,8 @@ async fn every_documented_path_is_served_and_nothing_else() {
     let node = Node::start(&data).await;
     let description = node.json("/openapi.json").await;
     assert!(description["openapi"].as_str().is_some_and(|version| version.starts_with("3.1.")));
+    let body = &description["components"]["schemas"]["FunctionBody"];
+    assert!(body["properties"].is_object() && body["additionalProperties"] != false, "an answer is a body and more: {body}");
     let mut asked = 0;
     for (path, operations) in description["paths"].as_object().expect("paths") {
         for method in operations.as_object().expect("operations").keys().filter(|key| *key != "parameters") {
