@@ -5,24 +5,29 @@
 
 mod patience;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{CONNECTIONS_MAX, HEADER_BYTES_MAX, HEADER_FIELDS_MAX, REQUEST_BYTES_MAX, REQUEST_HEAD_TIMEOUT},
+    limits::{CONNECTIONS_MAX, HEADER_BYTES_MAX, REQUEST_BYTES_MAX},
 };
-use edgeward_runtime::{EdgeRuntime, RequestBody, ResponseBody};
+use edgeward_runtime::{Deployed, EdgeRuntime, RequestBody, ResponseBody, body};
 use http::{HeaderValue, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::AbortHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::patience::{Patience, Watched};
+use self::patience::{Clock, Guarded, Timed, Watched};
 use crate::problem::Problem;
 
 /// Where functions are served.
@@ -47,7 +52,7 @@ pub async fn accept<F, R, B>(listener: TcpListener, stop: CancellationToken, ans
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Response<B>> + Send + 'static,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -56,9 +61,9 @@ where
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
-        .max_headers(HEADER_FIELDS_MAX)
+        // The clock of the connection bounds the wait for a head, without a timer for each request.
+        .header_read_timeout(None)
+        // At most 100 header fields, which is what hyper takes unless told, and fastest.
         .max_buf_size(HEADER_BYTES_MAX)
         .http2()
         .timer(TokioTimer::new())
@@ -81,32 +86,67 @@ where
             },
             () = stop.cancelled() => break,
         };
-        let (server, stop, answer) = (Arc::clone(&server), stop.clone(), answer.clone());
-        connections.spawn(async move {
-            let _slot = slot;
-            // An answer in small parts should not wait for the peer's acknowledgements.
-            let _ = stream.set_nodelay(true);
-            let service = service_fn(move |request| {
-                let answer = answer(request);
-                async move { Ok::<_, std::convert::Infallible>(answer.await) }
-            });
-            let connection = server.serve_connection(TokioIo::new(Patience::new(stream)), service);
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(error, "a connection ended with an error");
-            }
-        });
+        // An answer in small parts should not wait for the peer's acknowledgements.
+        let _ = stream.set_nodelay(true);
+        let clock = Arc::new(Clock::new());
+        let (drain, drained) = oneshot::channel();
+        let serving = connections.spawn(serve_connection(Arc::clone(&server), stream, Arc::clone(&clock), answer.clone(), drained, slot));
+        tokio::spawn(watch_connection(serving.abort_handle(), clock, stop.clone(), drain));
     }
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+async fn serve_connection<F, R, B>(
+    server: Arc<auto::Builder<TokioExecutor>>,
+    stream: TcpStream,
+    clock: Arc<Clock>,
+    answer: F,
+    drain: oneshot::Receiver<()>,
+    _slot: OwnedSemaphorePermit,
+) where
+    F: Fn(Request<Incoming>) -> R + Send + 'static,
+    R: Future<Output = Response<B>> + Send + 'static,
+    B: http_body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let io = TokioIo::new(Timed::new(stream, Arc::clone(&clock)));
+    let service = service_fn(move |request| {
+        let answering = clock.answering();
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await.map(|body| Guarded { body, _answering: answering })) }
+    });
+    let connection = server.serve_connection(io, service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        _ = drain => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended with an error");
+    }
+}
+
+/// Ends a connection whose client leaves it waiting, and lets it end its last answer when the node stops. A task of
+/// its own, so that the connection does not look at the clock and at `stop` for each request.
+async fn watch_connection(serving: AbortHandle, clock: Arc<Clock>, stop: CancellationToken, mut drain: oneshot::Sender<()>) {
+    let runs_out = clock.runs_out();
+    tokio::pin!(runs_out);
+    tokio::select! {
+        () = drain.closed() => return,
+        () = runs_out.as_mut() => return serving.abort(),
+        () = stop.cancelled() => {}
+    }
+    if drain.send(()).is_ok() {
+        runs_out.await;
+        serving.abort();
+    }
 }
 
 /// Serves the functions of a runtime until `stop`, then lets running requests end.
@@ -118,49 +158,57 @@ pub async fn serve_functions(runtime: Arc<EdgeRuntime>, listener: TcpListener, s
     accept(listener, stop, answer).await;
 }
 
-async fn answer_function(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer_function(runtime: &EdgeRuntime, request: Request<Incoming>) -> Response<ResponseBody> {
     let version = request.version();
-    let result = match split_path(request.uri()) {
-        Ok(Split { id, prefix, uri }) => {
-            *request.uri_mut() = uri;
-            request.headers_mut().insert(PREFIX_HEADER, prefix);
-            match bounded(request) {
-                Ok(request) => runtime.serve(&id, request).await,
-                Err(error) => Err(error),
-            }
-        }
+    let result = match prepare(runtime, request) {
+        Ok((function, request)) => function.serve(request).await,
         Err(error) => Err(error),
     };
     let response = result.unwrap_or_else(|error| Problem::public(&error).response(|json| ResponseBody::full(json.into())));
     // The connection of HTTP/1 is watched as a whole; streams of HTTP/2 stall one by one.
-    if version == Version::HTTP_2 && response.body().is_streaming() {
+    if version == Version::HTTP_2 && !response.body().is_end_stream() {
         return response.map(|body| ResponseBody::stream(Watched::new(body)));
     }
     response
 }
 
-struct Split {
-    id: String,
-    prefix: HeaderValue,
-    uri: Uri,
+/// Finds the function, and makes the request what the function is to see.
+fn prepare(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Result<(Arc<Deployed>, Request<RequestBody>), EdgeError> {
+    let Split { id, rest } = split_path(request.uri())?;
+    let function = runtime.find(id)?;
+    if function.sees_requests() {
+        if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
+            return Err(EdgeError::invalid("the request names no host: it has no Host header"));
+        }
+        let prefix = HeaderValue::try_from(format!("{PREFIX}{id}")).map_err(|_| unknown())?;
+        let path = if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { PathAndQuery::try_from(format!("/{rest}")) };
+        let mut parts = request.uri().clone().into_parts();
+        parts.path_and_query = Some(path.map_err(|_| unknown())?);
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| unknown())?;
+        request.headers_mut().insert(PREFIX_HEADER, prefix);
+    }
+    Ok((function, bounded(request)?))
+}
+
+struct Split<'a> {
+    id: &'a str,
+    rest: &'a str,
+}
+
+fn unknown() -> EdgeError {
+    EdgeError::new(ErrorKind::NotFound, format!("nothing is served here; functions are at `{PREFIX}{{id}}/`"))
 }
 
 /// Takes `/fn/{id}` off the path and leaves the rest as it was written.
-fn split_path(uri: &Uri) -> Result<Split, EdgeError> {
+fn split_path(uri: &Uri) -> Result<Split<'_>, EdgeError> {
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let unknown = || EdgeError::new(ErrorKind::NotFound, format!("nothing is served here; functions are at `{PREFIX}{{id}}/`"));
     let rest = path.strip_prefix(PREFIX).ok_or_else(unknown)?;
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (id, rest) = rest.split_at(end);
-    let prefix = HeaderValue::try_from(format!("{PREFIX}{id}")).map_err(|_| unknown())?;
-    let rest = if rest.starts_with('/') { PathAndQuery::try_from(rest) } else { PathAndQuery::try_from(format!("/{rest}")) };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(rest.map_err(|_| unknown())?);
-    Ok(Split { id: id.to_owned(), prefix, uri: Uri::from_parts(parts).map_err(|_| unknown())? })
+    let (id, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    Ok(Split { id, rest })
 }
 
 /// Bounds the body: at once when its length is told, else as it comes.
-pub fn bounded(request: Request<Incoming>) -> Result<Request<RequestBody>, EdgeError> {
+fn bounded(request: Request<Incoming>) -> Result<Request<RequestBody>, EdgeError> {
     let too_large =
         || EdgeError::new(ErrorKind::TooLarge, format!("the request body is larger than {REQUEST_BYTES_MAX} bytes, which is the most"));
     let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -174,7 +222,12 @@ pub fn bounded(request: Request<Incoming>) -> Result<Request<RequestBody>, EdgeE
             EdgeError::invalid("the request body broke off").with_source(error)
         }
     };
-    Ok(request.map(|body| Limited::new(body, REQUEST_BYTES_MAX).map_err(failed).boxed_unsync()))
+    Ok(request.map(|body| {
+        if body.is_end_stream() {
+            return body::empty();
+        }
+        Limited::new(body, REQUEST_BYTES_MAX).map_err(failed).boxed_unsync()
+    }))
 }
 
 #[cfg(test)]
@@ -182,17 +235,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_function_sees_the_path_without_its_prefix() {
+    fn the_path_is_split_after_the_id() {
         for (path, id, rest) in [
             ("/fn/a/b/c?d=%20", "a", "/b/c?d=%20"),
-            ("/fn/a", "a", "/"),
+            ("/fn/a", "a", ""),
             ("/fn/a/", "a", "/"),
-            ("/fn/a?x=1", "a", "/?x=1"),
+            ("/fn/a?x=1", "a", "?x=1"),
             ("/fn/a//b", "a", "//b"),
         ] {
-            let split = split_path(&path.parse().expect("valid")).expect(path);
-            assert_eq!((split.id.as_str(), split.uri.to_string().as_str()), (id, rest), "{path}");
-            assert_eq!(split.prefix, "/fn/a");
+            let uri = path.parse().expect("valid");
+            let split = split_path(&uri).expect(path);
+            assert_eq!((split.id, split.rest), (id, rest), "{path}");
         }
         assert!(split_path(&"/other".parse().expect("valid")).is_err());
     }

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler};
-use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, durable};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking, durable};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -297,13 +297,6 @@ fn lock(data_dir: &Path) -> Result<fs::File, EdgeError> {
 
 fn folder_error(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
     EdgeError::new(ErrorKind::Internal, format!("failed to {what} the data folder `{}`", folder.display())).with_source(error)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EdgeError> + Send + 'static) -> Result<T, EdgeError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(EdgeError::new(ErrorKind::Internal, "a worker thread failed").with_source(error)),
-    }
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub const QUEUE_DEFAULT: u32 = 256;
 pub const QUEUE_MAX: u32 = 10_000;
 /// Most invocations that one reused instance may serve.
 pub const REUSE_MAX: u32 = 100_000;
+/// Time after which a reused instance that nobody called is dropped.
+pub const REUSE_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Most functions on one node.
 pub const FUNCTIONS_MAX: usize = 1000;
 
@@ -50,15 +52,13 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest set of header fields that a guest may build, in bytes as the host counts them.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// Most header fields of one request to the listeners.
-pub const HEADER_FIELDS_MAX: usize = 100;
 /// Standard error that a failure carries: its last bytes.
 pub const STDERR_TAIL_BYTES_MAX: usize = 4 * 1024;
 /// Longest log line that is kept; the rest of a longer one is cut.
 pub const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
 /// Log kept per function, in bytes; older lines give way.
 pub const LOG_BYTES_MAX: usize = 256 * 1024;
-/// Output that one invocation may send to its log, in bytes; more is dropped and counted.
+/// Output that one invocation may send to its log, in bytes; more is dropped, and the log says so.
 pub const LOG_BYTES_PER_INVOCATION_MAX: usize = 64 * 1024;
 
 /// Host memory that one call from a guest may make the host allocate, in bytes.

@@ -11,12 +11,12 @@ use std::{
 };
 
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 /// The gate before one function.
 #[derive(Debug)]
-pub struct Gate {
-    running: Arc<Semaphore>,
+pub(crate) struct Gate {
+    running: Semaphore,
     waiting: AtomicUsize,
     waiting_max: usize,
     wait_max: Duration,
@@ -24,45 +24,49 @@ pub struct Gate {
 
 /// The right to run one invocation; gives it back when dropped.
 #[derive(Debug)]
-pub struct Permit {
-    _permit: OwnedSemaphorePermit,
+pub(crate) struct Permit(Arc<Gate>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.running.add_permits(1);
+    }
 }
 
 impl Gate {
     /// A gate with the bounds of the function. Waiting longer than its deadline is overload as well.
-    pub fn new(function: &EdgeFunction) -> Self {
+    pub(crate) fn new(function: &EdgeFunction) -> Self {
         Self {
-            running: Arc::new(Semaphore::new(function.max_concurrency as usize)),
+            running: Semaphore::new(function.max_concurrency as usize),
             waiting: AtomicUsize::new(0),
             waiting_max: function.max_queue as usize,
             wait_max: function.timeout(),
         }
     }
 
+    /// A turn, when one is free and nobody waits for it.
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Permit> {
+        self.running.try_acquire().ok()?.forget();
+        Some(Permit(Arc::clone(self)))
+    }
+
     /// Waits for a turn, or fails with [`ErrorKind::Overloaded`].
-    pub async fn enter(&self, function: &EdgeFunction) -> Result<Permit, EdgeError> {
-        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Permit { _permit: permit });
-        }
-        let turn = Waiting::join(self).ok_or_else(|| overloaded(function))?;
-        let permit = tokio::time::timeout(self.wait_max, Arc::clone(&self.running).acquire_owned()).await;
+    pub(crate) async fn enter(self: &Arc<Self>, function: &EdgeFunction) -> Result<Permit, EdgeError> {
+        let turn = Waiting::join(self).ok_or_else(|| {
+            let (running, waiting) = (function.max_concurrency, function.max_queue);
+            overloaded(function, &format!("{running} invocations run and {waiting} wait, which is all it may"))
+        })?;
+        let permit = tokio::time::timeout(self.wait_max, self.running.acquire()).await;
         drop(turn);
-        match permit {
-            Ok(Ok(permit)) => Ok(Permit { _permit: permit }),
-            Ok(Err(_closed)) => Err(EdgeError::function_not_found(function.id.as_str())),
-            Err(_elapsed) => Err(overloaded(function)),
-        }
+        let permit = permit.map_err(|_elapsed| {
+            overloaded(function, &format!("an invocation waited {} s for its turn, as long as it may run", function.timeout_seconds))
+        })?;
+        permit.expect("the gate is never closed").forget();
+        Ok(Permit(Arc::clone(self)))
     }
 }
 
-fn overloaded(function: &EdgeFunction) -> EdgeError {
-    EdgeError::new(
-        ErrorKind::Overloaded,
-        format!(
-            "function `{}` is overloaded: {} invocations run and {} wait, which is all it may; try again later",
-            function.id, function.max_concurrency, function.max_queue
-        ),
-    )
+fn overloaded(function: &EdgeFunction, why: &str) -> EdgeError {
+    EdgeError::new(ErrorKind::Overloaded, format!("function `{}` is overloaded: {why}; try again later", function.id))
 }
 
 /// A place in the queue; leaving it, also by being cancelled, frees the place.
@@ -92,8 +96,9 @@ mod tests {
     async fn past_the_queue_the_answer_is_overloaded_and_a_cancelled_wait_frees_its_place() {
         let mut function = EdgeFunction::new("f", "f", Handler::Native(HandlerName::new("h").expect("valid"))).expect("valid");
         (function.max_concurrency, function.max_queue) = (1, 1);
-        let gate = Gate::new(&function);
-        let first = gate.enter(&function).await.expect("free");
+        let gate = Arc::new(Gate::new(&function));
+        let first = gate.try_enter().expect("free");
+        assert!(gate.try_enter().is_none());
         for _ in 0..3 {
             let mut second = Box::pin(gate.enter(&function));
             assert!(futures::poll!(&mut second).is_pending());

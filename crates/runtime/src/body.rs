@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_model::{EdgeError, ErrorKind};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 
 /// The body of a request to a function.
 pub type RequestBody = UnsyncBoxBody<Bytes, EdgeError>;
@@ -16,6 +16,11 @@ pub type RequestBody = UnsyncBoxBody<Bytes, EdgeError>;
 /// A request body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A request without a body.
+pub fn empty() -> RequestBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// The body of a function's response: there already, or still being written by the guest.
@@ -41,11 +46,6 @@ impl ResponseBody {
     /// A body that comes in parts.
     pub fn stream(body: impl Body<Data = Bytes, Error = EdgeError> + Send + 'static) -> Self {
         Self(Kind::Stream(body.boxed_unsync()))
-    }
-
-    /// Whether the body comes in parts.
-    pub fn is_streaming(&self) -> bool {
-        matches!(self.0, Kind::Stream(_))
     }
 
     /// Waits for the whole body. The stream itself bounds its size.

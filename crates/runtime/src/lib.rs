@@ -3,9 +3,10 @@
 //! [`EdgeRuntime`] is the one place where a function is executed and the one place where an invocation is
 //! recorded. Everything else of the product (HTTP, command line, library) goes through it.
 
-pub mod admission;
+mod admission;
 pub mod artifacts;
 pub mod body;
+mod deployed;
 pub mod durable;
 mod histogram;
 pub mod logs;
@@ -18,7 +19,8 @@ mod wasm;
 
 pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
+pub use deployed::{Deployed, Output};
 pub use logs::{FunctionLog, LogLine, LogStream};
 pub use metrics::{EdgeMetrics, Filter, Summary};
 pub use native::NativeHandler;
-pub use runtime::{EdgeRuntime, RuntimeOptions};
+pub use runtime::{EdgeRuntime, RuntimeOptions, blocking};

@@ -1,5 +1,5 @@
 //! Executes functions on one node. Every invocation, from whichever face, passes [`EdgeRuntime::serve`] or
-//! [`EdgeRuntime::invoke`], is admitted, limited and timed here, and is recorded once, by its `Ticket`.
+//! [`EdgeRuntime::invoke`], is admitted, limited and timed by its `Deployed`, and is recorded once, by its `Ticket`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,26 +12,18 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use edgeward_model::{
-    Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, Failure, FunctionId, Handler, HandlerName, NodeId,
-    limits::{FUNCTIONS_MAX, REQUEST_BYTES_MAX},
-};
-use http::{HeaderValue, Request, Response, header};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler, HandlerName, limits::FUNCTIONS_MAX};
+use http::{HeaderValue, Request, Response};
 use parking_lot::{Mutex, RwLock};
-use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    admission::Gate,
     artifacts::ArtifactStore,
-    body::{self, RequestBody, ResponseBody},
+    body::{RequestBody, ResponseBody},
+    deployed::{Code, Deployed, Host, Output},
     logs::FunctionLog,
     metrics::EdgeMetrics,
     native::NativeHandler,
-    ticket::{Counted, Face, Ticket, finish, timed_out},
 };
-
-/// Bytes of a function's own error answer that an error carries.
-const ANSWER_EXCERPT_BYTES: usize = 512;
 
 /// What a runtime is made with beside its node.
 #[derive(Debug)]
@@ -64,9 +56,8 @@ impl Default for RuntimeOptions {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct EdgeRuntime {
-    node: RwLock<EdgeNode>,
-    node_id: NodeId,
-    metrics: Arc<EdgeMetrics>,
+    node: EdgeNode,
+    host: Arc<Host>,
     artifacts: Arc<ArtifactStore>,
     handlers: RwLock<HashMap<HandlerName, NativeHandler>>,
     functions: ArcSwap<HashMap<FunctionId, Arc<Deployed>>>,
@@ -74,48 +65,13 @@ pub struct EdgeRuntime {
     changing: Mutex<()>,
     #[cfg(feature = "wasm")]
     compiled: Arc<Mutex<HashMap<Digest, crate::wasm::Compiled>>>,
-    running: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for EdgeRuntime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let functions = self.functions.load();
-        f.debug_struct("EdgeRuntime").field("node", &self.node_id).field("functions", &functions.keys()).finish_non_exhaustive()
+        f.debug_struct("EdgeRuntime").field("node", &self.node.id).field("functions", &functions.keys()).finish_non_exhaustive()
     }
-}
-
-/// A function that is deployed here, with its code and its bounds.
-struct Deployed {
-    function: Arc<EdgeFunction>,
-    code: Code,
-    gate: Gate,
-    log: Arc<FunctionLog>,
-}
-
-enum Code {
-    Native(NativeHandler),
-    #[cfg(feature = "wasm")]
-    Wasm(Arc<crate::wasm::program::Program>),
-}
-
-impl Deployed {
-    #[cfg_attr(not(feature = "wasm"), expect(clippy::unnecessary_wraps, reason = "there is only native code in this build"))]
-    fn native(&self) -> Option<&NativeHandler> {
-        match &self.code {
-            Code::Native(handler) => Some(handler),
-            #[cfg(feature = "wasm")]
-            Code::Wasm(_) => None,
-        }
-    }
-}
-
-/// The result of [`EdgeRuntime::invoke_with`].
-#[derive(Debug)]
-pub struct Output {
-    /// The response body, or what the command wrote to standard output.
-    pub body: Bytes,
-    /// The content type that the function gave, if it gave one.
-    pub content_type: Option<HeaderValue>,
 }
 
 impl EdgeRuntime {
@@ -127,27 +83,25 @@ impl EdgeRuntime {
     /// A runtime for this node.
     pub fn with_options(node: EdgeNode, options: RuntimeOptions) -> Self {
         Self {
-            node_id: node.id.clone(),
-            node: RwLock::new(node),
-            metrics: Arc::default(),
+            host: Arc::new(Host { node_id: node.id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0) }),
+            node,
             artifacts: Arc::new(options.artifacts),
             handlers: RwLock::default(),
             functions: ArcSwap::default(),
             changing: Mutex::default(),
             #[cfg(feature = "wasm")]
             compiled: Arc::default(),
-            running: Arc::default(),
         }
     }
 
-    /// The node as it is now.
-    pub fn node(&self) -> EdgeNode {
-        self.node.read().clone()
+    /// The node that this runtime is.
+    pub fn node(&self) -> &EdgeNode {
+        &self.node
     }
 
     /// What ran here so far.
     pub fn metrics(&self) -> &Arc<EdgeMetrics> {
-        &self.metrics
+        &self.host.metrics
     }
 
     /// The artifacts of this runtime.
@@ -157,17 +111,12 @@ impl EdgeRuntime {
 
     /// Invocations whose response has not ended.
     pub fn running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
+        self.host.running.load(Ordering::Relaxed)
     }
 
     /// Makes native code available to functions under a name; the same name again replaces it for later deployments.
     pub fn register(&self, name: HandlerName, handler: NativeHandler) {
         self.handlers.write().insert(name, handler);
-    }
-
-    /// Whether a native handler of this name is registered.
-    pub fn has_handler(&self, name: &HandlerName) -> bool {
-        self.handlers.read().contains_key(name)
     }
 
     /// Stores an artifact and compiles it, so that it can be deployed by its digest. An artifact that cannot run
@@ -176,7 +125,11 @@ impl EdgeRuntime {
         let bytes = bytes.into();
         let artifacts = Arc::clone(&self.artifacts);
         let digest = blocking(move || artifacts.put(bytes)).await?;
-        self.load(digest).await?;
+        self.load(digest).await.inspect_err(|error| {
+            if error.kind() == ErrorKind::RefusedArtifact {
+                self.artifacts.discard(&digest);
+            }
+        })?;
         Ok(digest)
     }
 
@@ -225,7 +178,7 @@ impl EdgeRuntime {
                 let compiled = self.load(*digest).await?;
                 let wasm = crate::wasm::Wasm::shared()?;
                 let program = crate::wasm::program::Program::new(wasm, compiled, Arc::clone(function), Arc::clone(log))?;
-                Ok(Code::Wasm(Arc::new(program)))
+                Ok(Code::Wasm(program))
             }
             #[cfg(not(feature = "wasm"))]
             Handler::Artifact(digest) => match self.load(*digest).await {
@@ -241,10 +194,11 @@ impl EdgeRuntime {
         let function = Arc::new(function);
         let log = self.functions.load().get(&function.id).map(|old| Arc::clone(&old.log)).unwrap_or_default();
         let code = self.code(&function, &log).await?;
-        let deployed = Arc::new(Deployed { gate: Gate::new(&function), function, code, log });
+        let deployed = Arc::new(Deployed::new(Arc::clone(&self.host), function, code, log));
         self.change(|functions| {
             if functions.len() >= FUNCTIONS_MAX && !functions.contains_key(&deployed.function.id) {
-                return Err(EdgeError::new(ErrorKind::Overloaded, format!("this node has {FUNCTIONS_MAX} functions, which is the most")));
+                let message = format!("this node has {FUNCTIONS_MAX} functions, which is the most; undeploy one first");
+                return Err(EdgeError::new(ErrorKind::TooLarge, message));
             }
             functions.insert(deployed.function.id.clone(), Arc::clone(&deployed));
             Ok(())
@@ -277,7 +231,8 @@ impl EdgeRuntime {
     }
 
     /// Removes artifacts, their machine code and their loaded form when neither `live` nor a deployed function
-    /// names them and they are older than `grace`.
+    /// names them and they are older than `grace`, counted from their upload in this process or from the opening of
+    /// the store.
     pub fn collect_garbage(&self, live: &HashSet<Digest>, grace: Duration) -> Result<usize, EdgeError> {
         let mut live = live.clone();
         live.extend(self.functions.load().values().filter_map(|deployed| match deployed.function.handler {
@@ -286,7 +241,12 @@ impl EdgeRuntime {
         }));
         let removed = self.artifacts.collect(&live, grace)?;
         #[cfg(feature = "wasm")]
-        self.compiled.lock().retain(|digest, _| live.contains(digest) || self.artifacts.contains(digest));
+        {
+            // The store looks at files, which others should not wait for.
+            let loaded: Vec<_> = self.compiled.lock().keys().copied().collect();
+            let gone: Vec<_> = loaded.into_iter().filter(|digest| !live.contains(digest) && !self.artifacts.contains(digest)).collect();
+            self.compiled.lock().retain(|digest, _| !gone.contains(digest));
+        }
         Ok(removed)
     }
 
@@ -302,38 +262,13 @@ impl EdgeRuntime {
 
     /// The same, with the content type of the payload (else `application/octet-stream`) and of the result.
     pub async fn invoke_with(&self, id: &str, payload: impl Into<Bytes>, content_type: Option<HeaderValue>) -> Result<Output, EdgeError> {
-        let payload = payload.into();
-        let deployed = self.find(id)?;
-        if let Some(handler) = deployed.native() {
-            // No request is made up for native code: the payload is all it sees.
-            let (mut ticket, deadline) = self.admit(&deployed, Face::Invoke).await?;
-            let result = run_native(&deployed.function, handler, payload, deadline).await;
-            finish(&mut ticket, result.as_ref().map(drop));
-            return result.map(|body| Output { body, content_type: None });
-        }
-        let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
-        let mut request = Request::new(body::full(payload.clone()));
-        *request.method_mut() = http::Method::POST;
-        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
-        request.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(payload.len()));
-        let response = self.run(&deployed, request, Face::Invoke).await?;
-        let (parts, body) = response.into_parts();
-        let body = body.bytes().await?;
-        if parts.status.is_success() {
-            return Ok(Output { body, content_type: parts.headers.get(header::CONTENT_TYPE).cloned() });
-        }
-        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
-        let failure = Failure { status: Some(parts.status.as_u16()), ..Failure::default() };
-        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
+        self.find(id)?.invoke(payload.into(), content_type).await
     }
 
     /// Answers an HTTP request as the function does: status, headers, trailers and a body that streams both ways.
     /// Native handlers and commands get the body and answer 200 with their result.
     pub async fn serve(&self, id: &str, request: Request<RequestBody>) -> Result<Response<ResponseBody>, EdgeError> {
-        let deployed = self.find(id)?;
-        self.run(&deployed, request, Face::Http).await
+        self.find(id)?.serve(request).await
     }
 
     /// A fresh sandbox of an HTTP component, for benchmarks only; `None` for any other function.
@@ -343,60 +278,18 @@ impl EdgeRuntime {
         let deployed = self.find(id)?;
         match &deployed.code {
             Code::Native(_) => Ok(None),
-            Code::Wasm(program) => program.bench_instantiate(Instant::now() + deployed.function.timeout()).await,
+            Code::Wasm(program) => program.bench_instantiate(tokio::time::Instant::now() + deployed.function.timeout()).await,
         }
     }
 
-    fn find(&self, id: &str) -> Result<Arc<Deployed>, EdgeError> {
+    /// The function that is deployed under this id, or [`ErrorKind::NotFound`].
+    pub fn find(&self, id: &str) -> Result<Arc<Deployed>, EdgeError> {
         self.functions.load().get(id).cloned().ok_or_else(|| EdgeError::function_not_found(id))
     }
-
-    async fn admit(&self, deployed: &Deployed, face: Face) -> Result<(Option<Ticket>, Instant), EdgeError> {
-        let counted = Counted {
-            metrics: Arc::clone(&self.metrics),
-            function_id: deployed.function.id.clone(),
-            node_id: self.node_id.clone(),
-            log: Arc::clone(&deployed.log),
-            running: Arc::clone(&self.running),
-        };
-        let ticket = Ticket::new(counted, face);
-        match deployed.gate.enter(&deployed.function).await {
-            Ok(permit) => {
-                let (ticket, started) = ticket.start(permit);
-                Ok((Some(ticket), started + deployed.function.timeout()))
-            }
-            Err(error) => {
-                ticket.finish(Err(&error));
-                Err(error)
-            }
-        }
-    }
-
-    async fn run(&self, deployed: &Deployed, request: Request<RequestBody>, face: Face) -> Result<Response<ResponseBody>, EdgeError> {
-        let (mut ticket, deadline) = self.admit(deployed, face).await?;
-        let result = match &deployed.code {
-            Code::Native(handler) => match timeout_at(deadline, body::collect(request.into_body(), REQUEST_BYTES_MAX)).await {
-                Ok(Ok(payload)) => {
-                    let result = run_native(&deployed.function, handler, payload, deadline).await;
-                    result.map(|body| Response::new(ResponseBody::full(body)))
-                }
-                Ok(Err(error)) => Err(error),
-                Err(_elapsed) => Err(timed_out(&deployed.function)),
-            },
-            #[cfg(feature = "wasm")]
-            Code::Wasm(program) => program.serve(request, deadline, &mut ticket).await,
-        };
-        // A streaming response took the ticket with it.
-        finish(&mut ticket, result.as_ref().map(drop));
-        result
-    }
 }
 
-async fn run_native(function: &EdgeFunction, handler: &NativeHandler, payload: Bytes, deadline: Instant) -> Result<Bytes, EdgeError> {
-    timeout_at(deadline, handler.call(payload)).await.unwrap_or_else(|_elapsed| Err(timed_out(function)))
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EdgeError> + Send + 'static) -> Result<T, EdgeError> {
+/// Does work that blocks, on a thread that may.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EdgeError> + Send + 'static) -> Result<T, EdgeError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(EdgeError::new(ErrorKind::Internal, "a worker thread failed").with_source(error)),

@@ -1,19 +1,15 @@
 //! The one place where an invocation is recorded.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
 };
 
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, InvocationRecord, NodeId};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, InvocationRecord};
 use http::StatusCode;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use crate::{
-    admission::Permit,
-    logs::{FunctionLog, LogStream},
-    metrics::EdgeMetrics,
-};
+use crate::{deployed::Deployed, logs::LogStream};
 
 /// Bytes of an error that a record keeps.
 const RECORD_ERROR_BYTES: usize = 256;
@@ -27,39 +23,37 @@ pub(crate) enum Face {
     Http,
 }
 
-/// Whose invocation is counted, and where.
-pub(crate) struct Counted {
-    pub(crate) metrics: Arc<EdgeMetrics>,
-    pub(crate) function_id: FunctionId,
-    pub(crate) node_id: NodeId,
-    pub(crate) log: Arc<FunctionLog>,
-    /// Invocations whose response has not ended.
-    pub(crate) running: Arc<AtomicUsize>,
-}
-
 /// One invocation: counts it exactly once, at the end of its response.
 pub(crate) struct Ticket {
-    counted: Counted,
-    permit: Option<Permit>,
+    deployed: Arc<Deployed>,
     started: Instant,
     pub(crate) cold_start: bool,
-    face: Face,
+    pub(crate) face: Face,
     status: StatusCode,
-    finished: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Running,
+    Counted,
 }
 
 impl Ticket {
     /// An invocation that waits for its permit.
-    pub(crate) fn new(counted: Counted, face: Face) -> Self {
-        counted.running.fetch_add(1, Ordering::Relaxed);
-        Self { counted, permit: None, started: Instant::now(), cold_start: false, face, status: StatusCode::OK, finished: false }
+    pub(crate) fn new(deployed: Arc<Deployed>, face: Face) -> Self {
+        deployed.host.running.fetch_add(1, Ordering::Relaxed);
+        Self { deployed, started: Instant::now(), cold_start: false, face, status: StatusCode::OK, state: State::Waiting }
     }
 
-    /// Starts the clock of an admitted invocation.
-    pub(crate) fn start(mut self, permit: Permit) -> (Self, Instant) {
-        (self.permit, self.started) = (Some(permit), Instant::now());
-        let started = self.started;
-        (self, started)
+    /// The invocation has its permit and runs from now on, or since the ticket was made when it did not wait.
+    pub(crate) fn start(&mut self, waited: bool) -> Instant {
+        self.state = State::Running;
+        if waited {
+            self.started = Instant::now();
+        }
+        self.started
     }
 
     /// Notes the status of the answer whose body now follows.
@@ -69,57 +63,56 @@ impl Ticket {
         self
     }
 
-    /// Counts the invocation. Gives the permit back to the caller, who may keep it while the guest still works.
-    pub(crate) fn finish(mut self, result: Result<(), &EdgeError>) -> Option<Permit> {
+    /// Counts the invocation.
+    pub(crate) fn finish(mut self, result: Result<(), &EdgeError>) {
         self.count(result);
-        self.permit.take()
     }
 
     fn count(&mut self, result: Result<(), &EdgeError>) {
-        self.finished = true;
+        self.state = State::Counted;
+        let deployed = &*self.deployed;
         let failed_answer = match self.face {
             Face::Invoke => !self.status.is_success(),
             Face::Http => self.status.is_server_error(),
         };
         let (error, error_kind) = match result {
-            Err(error) => {
-                let chain = error.chain();
-                self.counted.log.push(LogStream::Runtime, &chain);
-                (chain, Some(error.kind()))
-            }
-            Ok(()) if failed_answer => {
-                let answered = format!("answered {}", self.status);
-                self.counted.log.push(LogStream::Runtime, &answered);
-                (answered, Some(ErrorKind::ExecutionFailed))
-            }
+            Err(error) => (error.chain(), Some(error.kind())),
+            Ok(()) if failed_answer => (format!("answered {}", self.status), Some(ErrorKind::ExecutionFailed)),
             Ok(()) => (String::new(), None),
         };
+        // Calls that are refused by the thousand would drive everything else out of the log.
+        if error_kind.is_some_and(|kind| kind != ErrorKind::Overloaded) {
+            deployed.log.push(LogStream::Runtime, &error);
+        }
         let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;
-        let success = error_kind.is_none();
-        let mut record = InvocationRecord::new(self.counted.function_id.clone(), self.counted.node_id.clone(), duration_ms, success);
+        let (function_id, node_id) = (deployed.function.id.clone(), deployed.host.node_id.clone());
+        let mut record = InvocationRecord::new(function_id, node_id, duration_ms, error_kind.is_none());
         record.error = error;
         record.error.truncate(record.error.floor_char_boundary(RECORD_ERROR_BYTES));
         record.error_kind = error_kind;
         record.cold_start = self.cold_start;
-        self.counted.metrics.record(&record);
+        deployed.host.metrics.record(&record);
     }
 }
 
 impl Drop for Ticket {
     /// The caller went away before the response ended: the function did not fail, so only a failed status counts.
+    /// One that went away before its turn came has not been an invocation.
     fn drop(&mut self) {
-        if !self.finished {
+        if self.state == State::Running {
             self.count(Ok(()));
         }
-        self.counted.running.fetch_sub(1, Ordering::Relaxed);
+        self.deployed.host.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Counts the invocation, unless a streaming response took the ticket with it.
-pub(crate) fn finish(ticket: &mut Option<Ticket>, result: Result<(), &EdgeError>) {
-    if let Some(ticket) = ticket.take() {
-        ticket.finish(result);
+/// Waits for the work until the deadline. The timer is made only when the work has to wait.
+pub(crate) async fn within<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    if let std::task::Poll::Ready(output) = futures::poll!(work.as_mut()) {
+        return Some(output);
     }
+    timeout_at(deadline, work).await.ok()
 }
 
 /// The error of an invocation that was stopped at its deadline.

@@ -15,15 +15,22 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     path::Path,
     sync::{
-        OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use edgeward_model::{
-    Digest, EdgeError, ErrorKind,
-    limits::{GUEST_STACK_BYTES, INSTANCES_PER_STORE_MAX, MEMORIES_PER_STORE_MAX, TABLE_ELEMENTS_MAX, TABLES_PER_STORE_MAX},
+    Digest, EdgeError, EdgeFunction, ErrorKind,
+    limits::{
+        GUEST_STACK_BYTES, INSTANCES_PER_STORE_MAX, MEMORIES_PER_STORE_MAX, REUSE_IDLE_TIMEOUT, TABLE_ELEMENTS_MAX, TABLES_PER_STORE_MAX,
+    },
+};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
 };
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
@@ -54,6 +61,12 @@ pub(crate) struct Wasm {
     engine_id: u64,
     ticker: Ticker,
     background: OnceLock<tokio::runtime::Runtime>,
+    /// One permit for each sandbox that can be there at once.
+    slots: Semaphore,
+    /// The programs that keep instances for further invocations.
+    reusing: Mutex<Vec<Weak<program::Program>>>,
+    /// Whether a task looks after the instances that nobody uses.
+    sweeping: AtomicBool,
 }
 
 /// A component that passed every check and can be instantiated.
@@ -76,7 +89,7 @@ impl Wasm {
     }
 
     fn start() -> wasmtime::Result<Self> {
-        let engine = start_engine()?;
+        let (engine, slots) = start_engine()?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -86,11 +99,68 @@ impl Wasm {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let ticker = Ticker::start(engine.clone())?;
-        Ok(Self { engine_id: hasher.finish(), engine, linker, ticker, background: OnceLock::new() })
+        Ok(Self {
+            engine_id: hasher.finish(),
+            engine,
+            linker,
+            ticker,
+            background: OnceLock::new(),
+            slots: Semaphore::new(slots as usize),
+            reusing: Mutex::default(),
+            sweeping: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Ticks so far; they stand still while no guest runs.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticker.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Room for one sandbox. When there is none, instances that wait to be reused give way.
+    pub(crate) async fn slot(&'static self, function: &EdgeFunction, deadline: Instant) -> Result<SemaphorePermit<'static>, EdgeError> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        self.drop_unused(Duration::ZERO);
+        match timeout_at(deadline, self.slots.acquire()).await {
+            Ok(slot) => Ok(slot.expect("the semaphore is never closed")),
+            Err(_elapsed) => Err(guest::no_sandbox(function)),
+        }
+    }
+
+    pub(crate) fn keeps_instances(&self, program: &Arc<program::Program>) {
+        let mut reusing = self.reusing.lock();
+        reusing.retain(|program| program.strong_count() > 0);
+        reusing.push(Arc::downgrade(program));
+    }
+
+    /// Drops instances that nobody used for this long; returns how many are left.
+    fn drop_unused(&self, unused: Duration) -> usize {
+        let programs: Vec<_> = self.reusing.lock().iter().filter_map(Weak::upgrade).collect();
+        programs.iter().map(|program| program.drop_unused(unused)).sum()
+    }
+
+    /// Sees to it that instances which nobody uses do not keep their memory for ever.
+    pub(crate) fn sweep_later(&'static self) {
+        if self.sweeping.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.background().spawn(async move {
+            loop {
+                tokio::time::sleep(REUSE_IDLE_TIMEOUT / 4).await;
+                if self.drop_unused(REUSE_IDLE_TIMEOUT) == 0 {
+                    self.sweeping.store(false, Ordering::SeqCst);
+                    // One that came in between has seen `sweeping`, or is seen here.
+                    if self.drop_unused(REUSE_IDLE_TIMEOUT) == 0 || self.sweeping.swap(true, Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            }
+        });
     }
 
     /// Keeps the ticker awake while a guest runs.
@@ -160,10 +230,11 @@ impl Wasm {
     }
 }
 
-fn start_engine() -> wasmtime::Result<Engine> {
+/// The engine, and how many sandboxes it has room for.
+fn start_engine() -> wasmtime::Result<(Engine, u32)> {
     let mut result = Err(wasmtime::format_err!("no number of memory slots was tried"));
     for slots in SLOTS {
-        result = Engine::new(&engine_config(slots));
+        result = Engine::new(&engine_config(slots)).map(|engine| (engine, slots));
         if result.is_ok() {
             break;
         }
@@ -193,6 +264,8 @@ fn engine_config(slots: u32) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
+        // A 64-bit index could leave its slot under misspeculation, see above.
+        .wasm_memory64(false)
         .wasm_gc(false)
         .wasm_function_references(false)
         .wasm_exceptions(false)
@@ -219,6 +292,7 @@ fn lower_priority() {
 /// Advances the engine's epoch every [`TICK`] while guests run.
 struct Ticker {
     running: AtomicUsize,
+    ticks: AtomicU64,
     parked: AtomicBool,
     thread: OnceLock<std::thread::Thread>,
 }
@@ -229,7 +303,7 @@ pub(crate) struct Running(&'static Ticker);
 impl Ticker {
     fn start(engine: Engine) -> wasmtime::Result<Self> {
         std::thread::Builder::new().name("edgeward-ticker".to_owned()).spawn(move || tick(&engine))?;
-        Ok(Self { running: AtomicUsize::new(0), parked: AtomicBool::new(false), thread: OnceLock::new() })
+        Ok(Self { running: AtomicUsize::new(0), ticks: AtomicU64::new(0), parked: AtomicBool::new(false), thread: OnceLock::new() })
     }
 
     fn enter(&'static self) -> Running {
@@ -256,6 +330,7 @@ fn tick(engine: &Engine) {
         engine.increment_epoch();
         let Ok(wasm) = Wasm::shared() else { return };
         let ticker = &wasm.ticker;
+        ticker.ticks.fetch_add(1, Ordering::Relaxed);
         ticker.thread.get_or_init(std::thread::current);
         idle_ticks = if ticker.running.load(Ordering::SeqCst) > 0 { 0 } else { idle_ticks + 1 };
         if idle_ticks >= IDLE_TICKS {

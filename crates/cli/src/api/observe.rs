@@ -32,7 +32,7 @@ pub(crate) async fn summary(State(api): State<Api>, Query(query): Query<SummaryQ
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = StatusAnswer)))]
 pub(crate) async fn status(State(api): State<Api>) -> Json<StatusAnswer> {
     let runtime = api.node.runtime();
-    let mut node = runtime.node();
+    let mut node = runtime.node().clone();
     // This answer is the node's report.
     node.last_heartbeat = Timestamp::now();
     Json(StatusAnswer {

@@ -9,14 +9,14 @@ use std::{
 
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure};
 use tokio::task::JoinHandle;
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use crate::{
     logs::{FunctionLog, LogStream},
     wasm::{
         Running, Wasm,
-        sandbox::{Sandbox, take_computes_long},
+        sandbox::{Sandbox, poll_in_foreground},
     },
 };
 
@@ -43,17 +43,16 @@ impl<T: Send + 'static> Future for Guest<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         loop {
-            match &mut self.state {
+            let this = &mut *self;
+            match &mut this.state {
                 State::Here(run) => {
-                    take_computes_long();
-                    if let Poll::Ready(output) = run.as_mut().poll(cx) {
-                        return Poll::Ready(output);
-                    }
-                    if !take_computes_long() {
-                        return Poll::Pending;
+                    match poll_in_foreground(this.wasm, || run.as_mut().poll(cx)) {
+                        (Poll::Ready(output), _) => return Poll::Ready(output),
+                        (Poll::Pending, false) => return Poll::Pending,
+                        (Poll::Pending, true) => {}
                     }
                     let run = std::mem::replace(run, Box::pin(std::future::pending()));
-                    self.state = State::InBackground(self.wasm.background().spawn(run));
+                    this.state = State::InBackground(this.wasm.background().spawn(run));
                 }
                 State::InBackground(task) => {
                     return Pin::new(task).poll(cx).map(|output| match output {
@@ -79,8 +78,7 @@ impl<T> Drop for Guest<T> {
 pub(crate) fn failed(function: &EdgeFunction, sandbox: Option<&Sandbox>, log: &FunctionLog, error: &wasmtime::Error) -> EdgeError {
     let id = &function.id;
     if error.is::<PoolConcurrencyLimitError>() {
-        let message = format!("the node is overloaded: no sandbox is free for function `{id}`; try again later");
-        return EdgeError::new(ErrorKind::Overloaded, message);
+        return no_sandbox(function);
     }
     let failure = Failure {
         exit_code: error.downcast_ref::<I32Exit>().map(|exit| u8::try_from(exit.0).unwrap_or(1)),
@@ -94,11 +92,17 @@ pub(crate) fn failed(function: &EdgeFunction, sandbox: Option<&Sandbox>, log: &F
     } else {
         (ErrorKind::ExecutionFailed, format!("function `{id}` failed: {}", why(error)))
     };
-    if failure.exit_code.is_none() {
-        // With the guest's stack, which is for its developer and not for its callers.
-        log.push(LogStream::Runtime, &format!("{error:?}"));
+    if let Some(stack) = error.downcast_ref::<WasmBacktrace>() {
+        // For the function's developer and not for its callers.
+        log.push(LogStream::Runtime, &format!("where it failed:\n{stack}"));
     }
     EdgeError::new(kind, message).with_failure(failure).with_source(GuestFault(causes(error)))
+}
+
+/// The error of an invocation for which the node has no room.
+pub(crate) fn no_sandbox(function: &EdgeFunction) -> EdgeError {
+    let message = format!("the node is overloaded: no sandbox is free for function `{}`; try again later", function.id);
+    EdgeError::new(ErrorKind::Overloaded, message)
 }
 
 /// The causes of an error, outermost first, without the guest's stack.

@@ -4,20 +4,22 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use edgeward_model::{
-    EdgeError, EdgeFunction, ErrorKind,
+    EdgeError, EdgeFunction, ErrorKind, Failure,
     limits::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX},
 };
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{
-    sync::oneshot,
-    time::{Instant, Sleep, timeout_at},
+    sync::{SemaphorePermit, oneshot},
+    task::AbortHandle,
+    time::Instant,
 };
 use wasmtime::Store;
 use wasmtime_wasi::p2::{bindings::CommandPre, pipe::MemoryInputPipe};
@@ -34,9 +36,11 @@ use wasmtime_wasi_http::{
 };
 
 use crate::{
+    admission::Permit,
     body::{self, RequestBody, ResponseBody},
+    deployed::StderrTail,
     logs::{FunctionLog, LogStream},
-    ticket::{Ticket, timed_out},
+    ticket::{Face, Ticket, timed_out, within},
     wasm::{
         Compiled, Wasm,
         guest::{Guest, failed},
@@ -64,6 +68,9 @@ struct Instance {
     store: Store<Sandbox>,
     proxy: Proxy,
     served: u32,
+    /// When it last served.
+    used: Instant,
+    _slot: SemaphorePermit<'static>,
 }
 
 type GuestResponse = Result<Response<HyperOutgoingBody>, ErrorCode>;
@@ -74,7 +81,7 @@ impl Program {
         compiled: Compiled,
         function: Arc<EdgeFunction>,
         log: Arc<FunctionLog>,
-    ) -> Result<Self, EdgeError> {
+    ) -> Result<Arc<Self>, EdgeError> {
         let environment: Vec<_> = function.environment.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let config: WasiConfigVariables = environment.iter().cloned().collect();
         let settings = Settings {
@@ -83,36 +90,68 @@ impl Program {
             config: Arc::new(ConfigVariables(config)),
             allow: Arc::new(AllowList::parse(&function.allowed_hosts)?),
         };
-        Ok(Self { wasm, compiled, function, settings, log, idle: Mutex::default() })
+        let program = Arc::new(Self { wasm, compiled, function, settings, log, idle: Mutex::default() });
+        if program.function.max_reuse > 1 {
+            wasm.keeps_instances(&program);
+        }
+        Ok(program)
     }
 
-    /// Answers a request. The ticket counts the invocation when its response ends.
+    /// Whether the component answers HTTP requests, as against a command.
+    pub(crate) fn is_http(&self) -> bool {
+        matches!(self.compiled, Compiled::Http(_))
+    }
+
+    /// Drops instances that wait to be reused and were not for this long; returns how many are left.
+    pub(super) fn drop_unused(&self, unused: Duration) -> usize {
+        let now = Instant::now();
+        let mut idle = self.idle.lock();
+        let (dropped, kept): (Vec<_>, Vec<_>) = idle.drain(..).partition(|instance| now.duration_since(instance.used) >= unused);
+        *idle = kept;
+        let left = idle.len();
+        drop(idle);
+        // Not under the lock: this clears their memory.
+        drop(dropped);
+        left
+    }
+
+    /// Answers a request. The ticket counts the invocation when its response ends; the permit goes with the guest.
     pub(crate) async fn serve(
         self: &Arc<Self>,
         request: Request<RequestBody>,
+        permit: Permit,
         deadline: Instant,
         ticket: &mut Option<Ticket>,
     ) -> Result<Response<ResponseBody>, EdgeError> {
         match &self.compiled {
-            Compiled::Http(proxy) => self.serve_http(proxy.clone(), request, deadline, ticket).await,
+            Compiled::Http(proxy) => self.serve_http(proxy.clone(), request, permit, deadline, ticket).await,
             Compiled::Command(command) => {
                 if let Some(ticket) = ticket.as_mut() {
                     ticket.cold_start = true;
                 }
-                let payload = timeout_at(deadline, body::collect(request.into_body(), REQUEST_BYTES_MAX));
-                let payload = payload.await.map_err(|_| timed_out(&self.function))??;
-                self.run_command(command.clone(), payload, deadline).await.map(|output| Response::new(ResponseBody::full(output)))
+                let payload = within(deadline, body::collect(request.into_body(), REQUEST_BYTES_MAX)).await;
+                let payload = payload.unwrap_or_else(|| Err(timed_out(&self.function)))?;
+                self.run_command(command.clone(), payload, permit, deadline).await.map(|output| Response::new(ResponseBody::full(output)))
             }
         }
     }
 
-    async fn run_command(self: &Arc<Self>, command: CommandPre<Sandbox>, stdin: Bytes, deadline: Instant) -> Result<Bytes, EdgeError> {
+    async fn run_command(
+        self: &Arc<Self>,
+        command: CommandPre<Sandbox>,
+        stdin: Bytes,
+        permit: Permit,
+        deadline: Instant,
+    ) -> Result<Bytes, EdgeError> {
         let program = Arc::clone(self);
+        let stderr = self.sink(LogStream::Stderr);
+        let stderr_of_guest = stderr.clone();
         let guest = Guest::new(self.wasm, async move {
+            let _permit = permit;
+            let _slot = program.wasm.slot(&program.function, deadline).await?;
             let stdout = Sink::result();
-            let stderr = Sink::log(Arc::clone(&program.log), LogStream::Stderr);
             let stdin = Some(Box::new(MemoryInputPipe::new(stdin)) as _);
-            let mut store = Sandbox::store(program.wasm, &program.settings, stdin, stdout.clone(), stderr, deadline);
+            let mut store = Sandbox::store(program.wasm, &program.settings, stdin, stdout.clone(), stderr_of_guest, deadline);
             let result = match command.instantiate_async(&mut store).await {
                 Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
                 Err(error) => Err(error),
@@ -126,37 +165,48 @@ impl Program {
             };
             result.map(|()| stdout.take_result()).map_err(|error| program.failed(Some(store.data()), &error))
         });
-        timeout_at(deadline, guest).await.map_err(|_| timed_out(&self.function))?
+        within(deadline, guest).await.unwrap_or_else(|| Err(with_tail(timed_out(&self.function), &stderr)))
     }
 
     async fn serve_http(
         self: &Arc<Self>,
         proxy: ProxyPre<Sandbox>,
         request: Request<RequestBody>,
+        permit: Permit,
         deadline: Instant,
         ticket: &mut Option<Ticket>,
     ) -> Result<Response<ResponseBody>, EdgeError> {
         let (sender, receiver) = oneshot::channel();
         let mut receiver = Some(receiver);
         let idle = self.idle.lock().pop();
-        if let Some(ticket) = ticket.as_mut() {
+        let stderr = match &idle {
+            Some(instance) => instance.store.data().stderr.clone(),
+            None => self.sink(LogStream::Stderr),
+        };
+        let face = ticket.as_mut().map(|ticket| {
             ticket.cold_start = idle.is_none();
-        }
-        let mut guest = Some(Guest::new(self.wasm, Arc::clone(self).run_http(proxy, idle, request, sender, deadline)));
-        let head = timeout_at(deadline, std::future::poll_fn(|cx| poll_head(&mut guest, &mut receiver, cx)));
+            ticket.face
+        });
+        let start = match idle {
+            Some(instance) => Start::Reuse(instance),
+            None => Start::Fresh(proxy, stderr.clone()),
+        };
+        let mut guest = Some(Guest::new(self.wasm, Arc::clone(self).run_http(start, request, permit, sender, deadline)));
+        let head = within(deadline, std::future::poll_fn(|cx| poll_head(&mut guest, &mut receiver, cx)));
+        let failed = |message: String| with_tail(EdgeError::new(ErrorKind::ExecutionFailed, message), &stderr);
         let response = match head.await {
-            Ok(Ok(Some(response))) => response,
-            Ok(Ok(None)) => return Err(no_response(&self.function)),
-            Ok(Err(error)) => return Err(error),
-            Err(_elapsed) => return Err(timed_out(&self.function)),
+            Some(Ok(Some(response))) => response,
+            Some(Ok(None)) => return Err(failed(format!("function `{}` ended without an answer", self.function.id))),
+            Some(Err(error)) => return Err(error),
+            None => return Err(with_tail(timed_out(&self.function), &stderr)),
         };
-        let (parts, frames) = match response {
+        let (mut parts, frames) = match response {
             Ok(response) => response.into_parts(),
-            Err(code) => {
-                let message = format!("function `{}` answered with an error: {code}", self.function.id);
-                return Err(EdgeError::new(ErrorKind::ExecutionFailed, message));
-            }
+            Err(code) => return Err(failed(format!("function `{}` answered with an error: {code}", self.function.id))),
         };
+        if face == Some(Face::Invoke) && !parts.status.is_success() {
+            parts.extensions.insert(StderrTail(stderr.tail()));
+        }
         let body = GuestBody {
             guest,
             frames,
@@ -164,7 +214,9 @@ impl Program {
             ended: false,
             bytes_left: RESPONSE_BYTES_MAX,
             deadline,
-            sleep: None,
+            fault: None,
+            waker: None,
+            stderr,
             program: Arc::clone(self),
             ticket: ticket.take().map(|ticket| ticket.answered(parts.status)),
         };
@@ -173,19 +225,20 @@ impl Program {
 
     async fn run_http(
         self: Arc<Self>,
-        proxy: ProxyPre<Sandbox>,
-        idle: Option<Instance>,
+        start: Start,
         request: Request<RequestBody>,
+        permit: Permit,
         sender: oneshot::Sender<GuestResponse>,
         deadline: Instant,
     ) -> Result<(), EdgeError> {
-        let mut instance = match idle {
-            Some(mut instance) => {
+        let _permit = permit;
+        let mut instance = match start {
+            Start::Reuse(mut instance) => {
                 instance.store.data_mut().renew(deadline);
                 instance.store.set_epoch_deadline(FOREGROUND_TICKS);
                 instance
             }
-            None => self.instantiate(&proxy, deadline).await?,
+            Start::Fresh(proxy, stderr) => self.instantiate(&proxy, stderr, deadline).await?,
         };
         let store = &mut instance.store;
         let result = async {
@@ -198,7 +251,9 @@ impl Program {
             Ok(()) => {
                 instance.served += 1;
                 if instance.served < self.function.max_reuse {
+                    instance.used = Instant::now();
                     self.idle.lock().push(instance);
+                    self.wasm.sweep_later();
                 }
                 Ok(())
             }
@@ -206,11 +261,15 @@ impl Program {
         }
     }
 
-    async fn instantiate(&self, proxy: &ProxyPre<Sandbox>, deadline: Instant) -> Result<Instance, EdgeError> {
-        let log = |stream| Sink::log(Arc::clone(&self.log), stream);
-        let mut store = Sandbox::store(self.wasm, &self.settings, None, log(LogStream::Stdout), log(LogStream::Stderr), deadline);
+    fn sink(&self, stream: LogStream) -> Sink {
+        Sink::log(Arc::clone(&self.log), stream)
+    }
+
+    async fn instantiate(&self, proxy: &ProxyPre<Sandbox>, stderr: Sink, deadline: Instant) -> Result<Instance, EdgeError> {
+        let slot = self.wasm.slot(&self.function, deadline).await?;
+        let mut store = Sandbox::store(self.wasm, &self.settings, None, self.sink(LogStream::Stdout), stderr, deadline);
         match proxy.instantiate_async(&mut store).await {
-            Ok(proxy) => Ok(Instance { store, proxy, served: 0 }),
+            Ok(proxy) => Ok(Instance { store, proxy, served: 0, used: Instant::now(), _slot: slot }),
             Err(error) => Err(self.failed(Some(store.data()), &error)),
         }
     }
@@ -218,7 +277,7 @@ impl Program {
     /// A guest that was started and not called, for benchmarks; `None` when the program is a command.
     pub(crate) async fn bench_instantiate(&self, deadline: Instant) -> Result<Option<impl Send + use<>>, EdgeError> {
         match &self.compiled {
-            Compiled::Http(proxy) => self.instantiate(proxy, deadline).await.map(Some),
+            Compiled::Http(proxy) => self.instantiate(proxy, self.sink(LogStream::Stderr), deadline).await.map(Some),
             Compiled::Command(_) => Ok(None),
         }
     }
@@ -226,6 +285,17 @@ impl Program {
     fn failed(&self, sandbox: Option<&Sandbox>, error: &wasmtime::Error) -> EdgeError {
         failed(&self.function, sandbox, &self.log, error)
     }
+}
+
+/// Where the instance of an invocation comes from.
+enum Start {
+    Fresh(ProxyPre<Sandbox>, Sink),
+    Reuse(Instance),
+}
+
+/// Adds the end of standard error to an error that does not come from the guest itself.
+fn with_tail(error: EdgeError, stderr: &Sink) -> EdgeError {
+    error.with_failure(Failure { stderr_tail: stderr.tail(), ..Failure::default() })
 }
 
 type HttpGuest = Guest<Result<(), EdgeError>>;
@@ -259,10 +329,6 @@ fn poll_head(
         }
     }
     Poll::Pending
-}
-
-fn no_response(function: &EdgeFunction) -> EdgeError {
-    EdgeError::new(ErrorKind::ExecutionFailed, format!("function `{}` ended without an answer", function.id))
 }
 
 /// The request body as a guest may see it: no empty frames, and our errors in its words.
@@ -305,7 +371,11 @@ struct GuestBody {
     ended: bool,
     bytes_left: usize,
     deadline: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
+    /// Why the invocation was ended while nobody read.
+    fault: Option<EdgeError>,
+    /// Who waits for the next frame.
+    waker: Option<Waker>,
+    stderr: Sink,
     program: Arc<Program>,
     ticket: Option<Ticket>,
 }
@@ -334,24 +404,34 @@ impl GuestBody {
             self.finish(Ok(()));
             Ok(ResponseBody::full(frame.unwrap_or_default()))
         } else {
-            Ok(ResponseBody::stream(self))
+            Ok(ResponseBody::stream(Streaming::new(self)))
         }
     }
 
     /// Ends the invocation. A guest that still works after its answer goes on in the background until its deadline.
     fn finish(&mut self, result: Result<(), &EdgeError>) {
         let Some(ticket) = self.ticket.take() else { return };
-        let succeeded = result.is_ok();
-        let permit = ticket.finish(result);
-        if let (true, Some(guest)) = (succeeded, self.guest.take()) {
+        ticket.finish(result);
+        if let (Ok(()), Some(guest)) = (result, self.guest.take()) {
             let deadline = self.deadline;
             self.program.wasm.background().spawn(async move {
-                let _permit = permit;
                 // Its failure is in the function's log; the answer is out.
-                let _ = timeout_at(deadline, guest).await;
+                let _ = within(deadline, guest).await;
             });
         }
         self.guest = None;
+    }
+
+    /// Stops a guest that has not ended by the deadline, whether or not somebody reads its answer.
+    fn expire(&mut self) {
+        if self.guest.is_some() {
+            let error = with_tail(timed_out(&self.program.function), &self.stderr);
+            self.finish(Err(&error));
+            self.fault = Some(error);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
     }
 
     fn poll_guest_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EdgeError>>> {
@@ -371,14 +451,9 @@ impl GuestBody {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(Err(error))) => {
                 let message = format!("function `{}` broke off its answer: {error}", self.program.function.id);
-                EdgeError::new(ErrorKind::ExecutionFailed, message)
+                with_tail(EdgeError::new(ErrorKind::ExecutionFailed, message), &self.stderr)
             }
-            Poll::Pending => {
-                let deadline = self.deadline;
-                let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                std::task::ready!(sleep.as_mut().poll(cx));
-                timed_out(&self.program.function)
-            }
+            Poll::Pending => return Poll::Pending,
         };
         self.finish(Err(&error));
         Poll::Ready(Some(Err(error)))
@@ -388,23 +463,25 @@ impl GuestBody {
         let bytes = frame.data_ref().map_or(0, Bytes::len);
         let left = self.bytes_left.checked_sub(bytes).ok_or_else(|| {
             let message = format!("function `{}` answered with more than {RESPONSE_BYTES_MAX} bytes", self.program.function.id);
-            EdgeError::new(ErrorKind::ExecutionFailed, message)
+            with_tail(EdgeError::new(ErrorKind::ExecutionFailed, message), &self.stderr)
         })?;
         self.bytes_left = left;
         Ok(())
     }
-}
 
-impl Body for GuestBody {
-    type Data = Bytes;
-    type Error = EdgeError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EdgeError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EdgeError>>> {
+        if let Some(error) = self.fault.take() {
+            self.ended = true;
+            return Poll::Ready(Some(Err(error)));
+        }
         if let Some(frame) = self.ahead.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
         if !self.ended {
-            let frame = std::task::ready!(self.poll_guest_frame(cx));
+            let Poll::Ready(frame) = self.poll_guest_frame(cx) else {
+                self.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
             if frame.is_some() {
                 return Poll::Ready(frame);
             }
@@ -413,12 +490,50 @@ impl Body for GuestBody {
         self.finish(Ok(()));
         Poll::Ready(None)
     }
+}
+
+/// An answer that comes in parts. The deadline ends it also while its client takes nothing.
+struct Streaming {
+    body: Arc<Mutex<GuestBody>>,
+    watch: AbortHandle,
+}
+
+impl Streaming {
+    fn new(body: GuestBody) -> Self {
+        let deadline = body.deadline;
+        let body = Arc::new(Mutex::new(body));
+        let watched = Arc::downgrade(&body);
+        let watch = tokio::spawn(async move {
+            tokio::time::sleep_until(deadline).await;
+            if let Some(body) = watched.upgrade() {
+                body.lock().expire();
+            }
+        });
+        Self { body, watch: watch.abort_handle() }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl Body for Streaming {
+    type Data = Bytes;
+    type Error = EdgeError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EdgeError>>> {
+        self.body.lock().poll_frame(cx)
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.ahead.is_empty() && self.ticket.is_none()
+        let body = self.body.lock();
+        body.ended && body.ahead.is_empty() && body.ticket.is_none() && body.fault.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.ahead.is_empty() { self.frames.size_hint() } else { SizeHint::default() }
+        let body = self.body.lock();
+        if body.ahead.is_empty() { body.frames.size_hint() } else { SizeHint::default() }
     }
 }

@@ -26,11 +26,25 @@ const TABLE_ELEMENT_BYTES: usize = 8;
 thread_local! {
     /// Set by a guest on this thread that has computed for long.
     static COMPUTES_LONG: Cell<bool> = const { Cell::new(false) };
+    /// The tick at which this thread last began to poll a guest.
+    static POLLED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Whether the guest that was just polled on this thread has computed for long; resets the answer.
-pub(crate) fn take_computes_long() -> bool {
-    COMPUTES_LONG.take()
+/// Polls a guest here; says also whether it computed for long without a pause.
+pub(crate) fn poll_in_foreground<T>(wasm: &Wasm, poll: impl FnOnce() -> T) -> (T, bool) {
+    POLLED_AT.set(wasm.ticks());
+    COMPUTES_LONG.set(false);
+    let result = poll();
+    (result, COMPUTES_LONG.take())
+}
+
+/// What a guest does at a tick: it goes on when it waited until just now, else others get their turn.
+fn at_tick(wasm: &Wasm) -> UpdateDeadline {
+    if wasm.ticks() < POLLED_AT.get() + FOREGROUND_TICKS {
+        return UpdateDeadline::Continue(1);
+    }
+    COMPUTES_LONG.set(true);
+    UpdateDeadline::Yield(1)
 }
 
 /// What is the same for every sandbox of one function.
@@ -65,7 +79,7 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// A store for one guest, with every limit on. The deadline bounds its outgoing calls.
     pub(crate) fn store(
-        wasm: &Wasm,
+        wasm: &'static Wasm,
         settings: &Settings,
         stdin: Option<Box<dyn StdinStream>>,
         stdout: Sink,
@@ -95,21 +109,19 @@ impl Sandbox {
         store.limiter(|sandbox| &mut sandbox.limiter);
         store.set_hostcall_fuel(HOSTCALL_FUEL_BYTES);
         store.set_epoch_deadline(FOREGROUND_TICKS);
-        store.epoch_deadline_callback(|_| {
-            COMPUTES_LONG.set(true);
-            Ok(UpdateDeadline::Yield(1))
-        });
+        store.epoch_deadline_callback(move |_| Ok(at_tick(wasm)));
         store
     }
 
     /// Prepares a reused instance for its next invocation.
     pub(crate) fn renew(&mut self, deadline: Instant) {
         self.outbound.set_deadline(deadline);
+        self.limiter.refused = false;
         self.stdout.renew();
         self.stderr.renew();
     }
 
-    /// Whether the guest was refused memory since it started.
+    /// Whether the guest was refused memory in this invocation.
     pub(crate) fn memory_refused(&self) -> bool {
         self.limiter.refused
     }

@@ -1,0 +1,187 @@
+//! A deployed function: its code, its bounds, and how it is called.
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use bytes::Bytes;
+use edgeward_model::{EdgeError, EdgeFunction, NodeId, limits::REQUEST_BYTES_MAX};
+#[cfg(feature = "wasm")]
+use edgeward_model::{ErrorKind, Failure};
+#[cfg(feature = "wasm")]
+use http::header;
+use http::{HeaderValue, Request, Response};
+use tokio::time::Instant;
+
+use crate::{
+    admission::{Gate, Permit},
+    body::{self, RequestBody, ResponseBody},
+    logs::FunctionLog,
+    metrics::EdgeMetrics,
+    native::NativeHandler,
+    ticket::{Face, Ticket, timed_out, within},
+};
+
+/// Bytes of a function's own error answer that an error carries.
+#[cfg(feature = "wasm")]
+const ANSWER_EXCERPT_BYTES: usize = 512;
+
+/// What all functions of one runtime share.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) node_id: NodeId,
+    pub(crate) metrics: Arc<EdgeMetrics>,
+    /// Invocations whose response has not ended.
+    pub(crate) running: AtomicUsize,
+}
+
+/// A function that is deployed here, with its code and its bounds. It stays callable after it was replaced or
+/// undeployed, for those who hold it.
+pub struct Deployed {
+    pub(crate) host: Arc<Host>,
+    pub(crate) function: Arc<EdgeFunction>,
+    pub(crate) code: Code,
+    pub(crate) log: Arc<FunctionLog>,
+    gate: Arc<Gate>,
+}
+
+impl std::fmt::Debug for Deployed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Deployed").field(&self.function.id).finish()
+    }
+}
+
+pub(crate) enum Code {
+    Native(NativeHandler),
+    #[cfg(feature = "wasm")]
+    Wasm(Arc<crate::wasm::program::Program>),
+}
+
+/// The result of [`EdgeRuntime::invoke_with`](crate::EdgeRuntime::invoke_with).
+#[derive(Debug)]
+pub struct Output {
+    /// The response body, or what the command wrote to standard output.
+    pub body: Bytes,
+    /// The content type that the function gave, if it gave one.
+    pub content_type: Option<HeaderValue>,
+}
+
+/// The end of what the guest wrote to standard error, beside an answer that `invoke` makes an error.
+#[cfg(feature = "wasm")]
+#[derive(Clone)]
+pub(crate) struct StderrTail(pub(crate) String);
+
+impl Deployed {
+    pub(crate) fn new(host: Arc<Host>, function: Arc<EdgeFunction>, code: Code, log: Arc<FunctionLog>) -> Self {
+        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log }
+    }
+
+    /// Whether the function sees a request as it is, and not only its body.
+    pub fn sees_requests(&self) -> bool {
+        match &self.code {
+            Code::Native(_) => false,
+            #[cfg(feature = "wasm")]
+            Code::Wasm(program) => program.is_http(),
+        }
+    }
+
+    /// Answers a request as [`EdgeRuntime::serve`](crate::EdgeRuntime::serve) does.
+    pub async fn serve(self: Arc<Self>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, EdgeError> {
+        match &self.code {
+            Code::Native(handler) => {
+                let body = request.into_body();
+                let (ticket, _permit, deadline) = self.admit(Face::Http).await?;
+                let result = match within(deadline, body::collect(body, REQUEST_BYTES_MAX)).await {
+                    Some(Ok(payload)) => self.run_native(handler, payload, deadline).await,
+                    Some(Err(error)) => Err(error),
+                    None => Err(timed_out(&self.function)),
+                };
+                ticket.finish(result.as_ref().map(drop));
+                result.map(|body| Response::new(ResponseBody::full(body)))
+            }
+            #[cfg(feature = "wasm")]
+            // Boxed, so that a call of native code does not carry the room for a guest's.
+            Code::Wasm(program) => Box::pin(self.run_guest(program, request, Face::Http)).await,
+        }
+    }
+
+    #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code is not told the content type"))]
+    pub(crate) async fn invoke(self: Arc<Self>, payload: Bytes, content_type: Option<HeaderValue>) -> Result<Output, EdgeError> {
+        match &self.code {
+            Code::Native(handler) => {
+                // No request is made up for native code: the payload is all it sees.
+                let (ticket, _permit, deadline) = self.admit(Face::Invoke).await?;
+                let result = self.run_native(handler, payload, deadline).await;
+                ticket.finish(result.as_ref().map(drop));
+                result.map(|body| Output { body, content_type: None })
+            }
+            #[cfg(feature = "wasm")]
+            Code::Wasm(program) => Box::pin(self.invoke_guest(program, payload, content_type)).await,
+        }
+    }
+
+    async fn admit(self: &Arc<Self>, face: Face) -> Result<(Ticket, Permit, Instant), EdgeError> {
+        let mut ticket = Ticket::new(Arc::clone(self), face);
+        let (permit, waited) = match self.gate.try_enter() {
+            Some(permit) => (Ok(permit), false),
+            None => (self.gate.enter(&self.function).await, true),
+        };
+        match permit {
+            Ok(permit) => {
+                let deadline = ticket.start(waited) + self.function.timeout();
+                Ok((ticket, permit, deadline))
+            }
+            Err(error) => {
+                ticket.finish(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    async fn run_native(&self, handler: &NativeHandler, payload: Bytes, deadline: Instant) -> Result<Bytes, EdgeError> {
+        within(deadline, handler.call(payload)).await.unwrap_or_else(|| Err(timed_out(&self.function)))
+    }
+}
+
+#[cfg(feature = "wasm")]
+impl Deployed {
+    async fn run_guest(
+        self: &Arc<Self>,
+        program: &Arc<crate::wasm::program::Program>,
+        request: Request<RequestBody>,
+        face: Face,
+    ) -> Result<Response<ResponseBody>, EdgeError> {
+        let (ticket, permit, deadline) = self.admit(face).await?;
+        let mut ticket = Some(ticket);
+        let result = program.serve(request, permit, deadline, &mut ticket).await;
+        // A streaming response took the ticket with it.
+        if let Some(ticket) = ticket {
+            ticket.finish(result.as_ref().map(drop));
+        }
+        result
+    }
+
+    async fn invoke_guest(
+        self: &Arc<Self>,
+        program: &Arc<crate::wasm::program::Program>,
+        payload: Bytes,
+        content_type: Option<HeaderValue>,
+    ) -> Result<Output, EdgeError> {
+        let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
+        let length = payload.len();
+        let mut request = Request::new(body::full(payload));
+        *request.method_mut() = http::Method::POST;
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+        request.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        let (mut parts, body) = self.run_guest(program, request, Face::Invoke).await?.into_parts();
+        let body = body.bytes().await?;
+        if parts.status.is_success() {
+            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
+        }
+        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
+        let id = &self.function.id;
+        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
+        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
+        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
+        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
+    }
+}
