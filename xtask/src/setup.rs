@@ -21,10 +21,10 @@ use crate::project::Project;
 pub(crate) struct Options {
     /// Also see that the programs run that benchmarks compare with
     #[arg(long)]
-    benches: bool,
+    pub(crate) benches: bool,
     /// Also install the compiler for functions in JavaScript (needs npm)
     #[arg(long)]
-    js: bool,
+    pub(crate) js: bool,
 }
 
 pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that has to pass, in the order in which a failure is cheapest.
 //!
-//! Guests in C and Python are built from source; tests find them through `EDGEWARD_GUESTS`.
+//! Guests in C and Python, and for the long tests in JavaScript, are built from source; the tests whose name begins
+//! with `from_source_` find them through `EDGEWARD_GUESTS`.
 //! nextest comes last, so that its summary is the end of the log.
 
 use anyhow::Result;
@@ -25,25 +26,30 @@ pub(crate) struct Options {
 
 pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> Result<()> {
     if !options.no_setup {
-        setup::run(project, progress, &setup::Options::default())?;
+        setup::run(project, progress, &setup::Options { js: options.long, ..setup::Options::default() })?;
     }
     check::run(project, progress)?;
 
     let guests = project.guests();
-    for (language, name) in [("c", "C"), ("python", "Python")] {
-        progress.step(&format!("guests in {name}"));
+    for language in guest_languages(options.long) {
+        progress.step(&format!("guests from source: {language}"));
         process::run(project.build_functions().arg(language).arg("--out").arg(&guests))?;
     }
 
     progress.step("examples in the documentation");
-    process::run(project.cargo().args(["test", "--doc", "--workspace"]).env(GUESTS_VARIABLE, &guests))?;
+    process::run(project.cargo().args(["test", "--doc", "--workspace"]))?;
 
     progress.step("tests");
     process::run(project.cargo().args(nextest_arguments(options.long)).env(GUESTS_VARIABLE, &guests))
 }
 
-fn nextest_arguments(long: bool) -> &'static [&'static str] {
-    if long { &["nextest", "run", "--workspace", "--profile", "long"] } else { &["nextest", "run", "--workspace"] }
+/// As `functions/build.sh` calls them. JavaScript needs npm, which only the long tests ask for.
+fn guest_languages(long: bool) -> &'static [&'static str] {
+    if long { &["c", "python", "js"] } else { &["c", "python"] }
+}
+
+fn nextest_arguments(long: bool) -> [&'static str; 5] {
+    ["nextest", "run", "--workspace", "--profile", if long { "long" } else { "complete" }]
 }
 
 #[cfg(test)]
@@ -51,8 +57,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_long_run_leaves_the_default_profile() {
-        assert!(!nextest_arguments(false).contains(&"--profile"));
+    fn a_long_run_has_its_own_profile_and_guests() {
+        assert!(nextest_arguments(false).ends_with(&["--profile", "complete"]));
         assert!(nextest_arguments(true).ends_with(&["--profile", "long"]));
+        assert!(guest_languages(true).contains(&"js") && !guest_languages(false).contains(&"js"));
     }
 }

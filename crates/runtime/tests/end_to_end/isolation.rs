@@ -14,13 +14,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeward_model::{EdgeError, EdgeFunction, EdgeNode, ErrorKind, Handler};
+use edgeward_model::{EdgeError, ErrorKind};
 use edgeward_runtime::{EdgeRuntime, RequestBody};
 use futures::future::join_all;
 use http::Request;
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::MissedTickBehavior;
+
+use crate::support::{self, deploy, guest};
 
 /// What hostile guests do. The last one is fed a request body that never ends.
 const HOSTILE_PATHS: [&str; 9] = ["/loop", "/memory", "/stdout", "/handles", "/trap", "/recurse", "/headers", "/sleep?ms=60000", "/echo"];
@@ -30,19 +32,10 @@ const ROUNDS: usize = 5;
 /// Pace of the guests that end at once, such as by a trap: what is measured is what a guest does, not a flood of calls.
 const ATTACK_EVERY: Duration = Duration::from_millis(5);
 
-async fn deploy(runtime: &EdgeRuntime, id: &str, change: impl FnOnce(&mut EdgeFunction)) {
-    let path = format!("{}/../../functions/built/{id}.wasm", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let digest = runtime.add_artifact(bytes).await.expect("runs here");
-    let mut function = EdgeFunction::new(id, id, Handler::Artifact(digest)).expect("valid");
-    change(&mut function);
-    runtime.deploy(function).await.expect("deploys");
-}
-
 async fn runtime(timeout: Duration) -> Arc<EdgeRuntime> {
-    let runtime = Arc::new(EdgeRuntime::new(EdgeNode::new("edge-01", "test").expect("valid")));
-    deploy(&runtime, "hostile", |f| (f.timeout_seconds, f.memory_mb) = (timeout.as_secs_f64(), 32)).await;
-    deploy(&runtime, "hello", |_| ()).await;
+    let runtime = Arc::new(support::runtime());
+    deploy(&runtime, "hostile", guest("hostile"), |f| (f.timeout_seconds, f.memory_mb) = (timeout.as_secs_f64(), 32)).await;
+    deploy(&runtime, "hello", guest("hello"), |_| ()).await;
     runtime
 }
 

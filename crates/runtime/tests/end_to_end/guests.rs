@@ -6,49 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeward_model::{EdgeError, EdgeFunction, EdgeNode, ErrorKind, Handler, limits::RESPONSE_BYTES_MAX};
-use edgeward_runtime::{EdgeRuntime, Filter, RequestBody, ResponseBody, body};
-use http::{Request, Response};
+use edgeward_model::{ErrorKind, limits::RESPONSE_BYTES_MAX};
+use edgeward_runtime::{EdgeRuntime, Filter};
 use http_body_util::BodyExt;
 
-fn guest(name: &str) -> Bytes {
-    let path = format!("{}/../../functions/built/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")).into()
-}
-
-async fn deploy(runtime: &EdgeRuntime, id: &str, name: &str, change: impl FnOnce(&mut EdgeFunction)) {
-    let digest = runtime.add_artifact(guest(name)).await.expect("runs here");
-    let mut function = EdgeFunction::new(id, id, Handler::Artifact(digest)).expect("valid");
-    change(&mut function);
-    runtime.deploy(function).await.expect("deploys");
-}
-
-fn runtime() -> EdgeRuntime {
-    EdgeRuntime::new(EdgeNode::new("edge-01", "test").expect("valid"))
-}
-
-async fn hostile(change: impl FnOnce(&mut EdgeFunction)) -> EdgeRuntime {
-    let runtime = runtime();
-    deploy(&runtime, "f", "hostile", change).await;
-    runtime
-}
-
-fn request(path: &str, payload: impl Into<Bytes>) -> Request<RequestBody> {
-    Request::post(path).header("host", "localhost").body(body::full(payload)).expect("valid")
-}
-
-async fn call(runtime: &EdgeRuntime, path: &str) -> Result<Response<ResponseBody>, EdgeError> {
-    runtime.serve("f", request(path, "")).await
-}
-
-async fn text(response: Response<ResponseBody>) -> String {
-    String::from_utf8(response.into_body().bytes().await.expect("whole").to_vec()).expect("text")
-}
+use crate::support::{call, deploy, guest, hostile, request, runtime, text};
 
 #[tokio::test]
 async fn an_http_component_answers_an_invocation() {
     let runtime = runtime();
-    deploy(&runtime, "hello", "hello", |_| ()).await;
+    deploy(&runtime, "hello", guest("hello"), |_| ()).await;
     assert_eq!(runtime.invoke("hello", "x").await.expect("answers"), "hello from the edge\n");
     let summary = runtime.metrics().summary(Filter::function("hello").on_node("edge-01"));
     assert_eq!((summary.total, summary.error_count, summary.cold_starts), (1, 0, 1));
@@ -58,7 +25,7 @@ async fn an_http_component_answers_an_invocation() {
 #[tokio::test]
 async fn many_invocations_in_one_task_all_answer() {
     let runtime = runtime();
-    deploy(&runtime, "hello", "hello", |_| ()).await;
+    deploy(&runtime, "hello", guest("hello"), |_| ()).await;
     let answers = futures::future::join_all((0..300).map(|_| runtime.invoke("hello", ""))).await;
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|body| body == "hello from the edge\n")));
 }
@@ -66,14 +33,14 @@ async fn many_invocations_in_one_task_all_answer() {
 #[tokio::test]
 async fn a_command_gets_the_payload_as_input_and_answers_with_its_output() {
     let runtime = runtime();
-    deploy(&runtime, "f", "hostile-c", |f| f.environment = [("MODE", "echo")].into_iter().collect()).await;
+    deploy(&runtime, "f", guest("hostile-c"), |f| f.environment = [("MODE", "echo")].into_iter().collect()).await;
     assert_eq!(runtime.invoke("f", "round trip").await.expect("answers"), "round trip");
 }
 
 #[tokio::test]
 async fn a_command_that_exits_with_a_code_fails_with_it_and_its_standard_error() {
     let runtime = runtime();
-    deploy(&runtime, "f", "hostile-c", |f| f.environment = [("MODE", "exit3")].into_iter().collect()).await;
+    deploy(&runtime, "f", guest("hostile-c"), |f| f.environment = [("MODE", "exit3")].into_iter().collect()).await;
     let error = runtime.invoke("f", "").await.expect_err("fails");
     // The adapter for preview 1 can say only "failed" through the stable `wasi:cli/exit`.
     assert_eq!((error.kind(), error.failure().exit_code), (ErrorKind::ExecutionFailed, Some(1)));
@@ -83,7 +50,7 @@ async fn a_command_that_exits_with_a_code_fails_with_it_and_its_standard_error()
 #[tokio::test]
 async fn a_flood_of_standard_output_is_stopped_at_its_bound() {
     let runtime = runtime();
-    deploy(&runtime, "f", "hostile-c", |f| f.environment = [("MODE", "flood")].into_iter().collect()).await;
+    deploy(&runtime, "f", guest("hostile-c"), |f| f.environment = [("MODE", "flood")].into_iter().collect()).await;
     let error = runtime.invoke("f", "").await.expect_err("fails");
     assert_eq!(error.kind(), ErrorKind::ExecutionFailed);
     assert!(error.chain().contains(&RESPONSE_BYTES_MAX.to_string()), "{}", error.chain());

@@ -1,0 +1,6 @@
+//! The runtime as its callers see it: real guests and native handlers, honest and hostile.
+
+mod examples;
+mod guests;
+mod isolation;
+mod support;
