@@ -6,7 +6,9 @@
 mod config;
 mod fetch;
 mod greed;
+mod measure;
 mod query;
+mod reach;
 mod reply;
 mod report;
 
@@ -15,7 +17,8 @@ use wasi::http::types::{IncomingRequest, ResponseOutparam};
 
 const PATHS: &str = "\
 /loop /memory /stdout /handles /trap /recurse /headers /sleep?ms= /fetch?url= /echo /slow-body
-/env /exit500 /big?bytes= /trailers /request /count /stderr
+/env /exit500 /big?bytes= /trailers /request / /count /stderr
+/random?bytes= /hold?handles= /field?bytes= /path?bytes= /reads /request-trailers /reach?port=
 ";
 
 struct Hostile;
@@ -43,8 +46,15 @@ impl Guest for Hostile {
             "/trailers" => reply::with_trailers(out),
             "/exit500" => reply::text(out, 500, "broken"),
             "/env" => report::environment(out),
-            "/request" => report::request(&request, out),
+            "/" | "/request" => report::request(&request, out),
             "/count" => report::count(out),
+            "/random" => measure::random(query, out),
+            "/hold" => measure::hold_handles(query, out),
+            "/field" => measure::append_field(query, out),
+            "/path" => measure::set_path(query, out),
+            "/reads" => report::reads(&request, out),
+            "/request-trailers" => report::request_trailers(&request, out),
+            "/reach" => reach::reach(query, out),
             _ => reply::text(out, 404, PATHS),
         }
     }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wasi::cli::environment::get_environment;
-use wasi::http::types::{IncomingRequest, Method, ResponseOutparam, Scheme};
+use wasi::http::types::{IncomingBody, IncomingRequest, Method, ResponseOutparam, Scheme};
+use wasi::io::streams::StreamError;
 
 use crate::{config, reply};
 
@@ -41,6 +42,41 @@ pub(crate) fn count(out: ResponseOutparam) {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let calls = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     reply::text(out, 200, &format!("{calls}\n"));
+}
+
+/// The length of each read of the request body: an empty read is an empty frame that the host let through.
+pub(crate) fn reads(request: &IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().expect("the body of a request is taken once");
+    let stream = body.stream().expect("the stream of a body is taken once");
+    let mut lengths = Vec::new();
+    let end = loop {
+        match stream.blocking_read(64 * 1024) {
+            Ok(bytes) => lengths.push(bytes.len()),
+            Err(StreamError::Closed) => break "closed".to_owned(),
+            Err(StreamError::LastOperationFailed(error)) => break error.to_debug_string(),
+        }
+    };
+    reply::text(out, 200, &format!("{lengths:?} {end}\n"));
+}
+
+/// The trailers of the request, after its whole body.
+pub(crate) fn request_trailers(request: &IncomingRequest, out: ResponseOutparam) {
+    let body = request.consume().expect("the body of a request is taken once");
+    let stream = body.stream().expect("the stream of a body is taken once");
+    while stream.blocking_read(64 * 1024).is_ok() {}
+    drop(stream);
+    let trailers = IncomingBody::finish(body);
+    trailers.subscribe().block();
+    let trailers = trailers.get().expect("they are there after their pollable").expect("they are taken once");
+    let text = match trailers {
+        Ok(Some(fields)) => {
+            let pairs = fields.entries();
+            pairs.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value))).collect()
+        }
+        Ok(None) => "none\n".to_owned(),
+        Err(error) => format!("{error:?}\n"),
+    };
+    reply::text(out, 200, &text);
 }
 
 fn method_name(method: Method) -> String {
