@@ -3,4 +3,6 @@
 mod examples;
 mod guests;
 mod isolation;
+mod limits;
+mod outgoing;
 mod support;
