@@ -221,21 +221,29 @@ async fn a_response_has_at_most_64_mib() {
     assert!(error.to_string().contains(&RESPONSE_BYTES_MAX.to_string()), "{error}");
 }
 
-/// A request body of these frames.
-struct Frames(VecDeque<Frame<Bytes>>);
+/// A request body of these frames, each some time after the one before.
+struct Frames {
+    frames: VecDeque<Frame<Bytes>>,
+    waited: bool,
+}
 
 impl Body for Frames {
     type Data = Bytes;
     type Error = EdgeError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EdgeError>>> {
-        Poll::Ready(self.0.pop_front().map(Ok))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EdgeError>>> {
+        self.waited = !self.waited;
+        if self.waited {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.frames.pop_front().map(Ok))
     }
 }
 
 async fn send_frames(path: &str, frames: impl IntoIterator<Item = Frame<Bytes>>) -> String {
     let runtime = hostile(|_| ()).await;
-    let body = Frames(frames.into_iter().collect()).boxed_unsync();
+    let body = Frames { frames: frames.into_iter().collect(), waited: false }.boxed_unsync();
     let request = Request::post(path).header("host", "localhost").body(body).expect("valid");
     text(runtime.serve("f", request).await.expect("answers")).await
 }
