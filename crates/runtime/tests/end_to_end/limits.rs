@@ -128,6 +128,7 @@ async fn all_memories_draw_on_one_budget() {
 #[tokio::test]
 async fn a_proposal_that_is_off_is_refused_at_deploy() {
     for (proposal, fields) in [
+        ("memory64", "(memory i64 1)"),
         ("gc", "(type (struct (field i32)))"),
         ("function references", "(type $f (func)) (func (param (ref $f)) (call_ref $f (local.get 0)))"),
         ("exceptions", "(tag)"),
