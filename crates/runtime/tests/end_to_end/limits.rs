@@ -32,14 +32,6 @@ fn command(core: &str) -> Bytes {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")).into()
 }
 
-/// A command of one core module with these fields, that then runs `body`.
-fn module(fields: &str, body: &str) -> Bytes {
-    command(&format!(
-        r#"(core module $module {fields} (func (export "run") (result i32) {body} (i32.const 0)))
-           (core instance $main (instantiate $module))"#
-    ))
-}
-
 /// Deploys and runs a command, to its first failure.
 async fn run(artifact: Bytes, memory_mb: u32) -> Result<Bytes, EdgeError> {
     let runtime = runtime();
@@ -85,6 +77,13 @@ async fn a_component_has_at_most_eight_memories() {
     let memories = |count| instances(count, "(memory 1)");
     let max = MEMORIES_PER_STORE_MAX;
     assert_limit(memories(max), memories(max + 1), ErrorKind::RefusedArtifact, "memories").await;
+}
+
+#[tokio::test]
+async fn one_module_may_hold_as_many_memories_and_tables_as_a_component() {
+    let module = |fields: String| instances(1, &fields);
+    run(module("(memory 1)".repeat(MEMORIES_PER_STORE_MAX)), 16).await.expect("runs");
+    run(module("(table 1 funcref)".repeat(TABLES_PER_STORE_MAX)), 16).await.expect("runs");
 }
 
 /// A command that takes the exports `x` of two instances and grows each by this instruction, or traps.
@@ -134,7 +133,7 @@ async fn a_proposal_that_is_off_is_refused_at_deploy() {
         ("exceptions", "(tag)"),
         ("threads", "(memory 1 1 shared)"),
     ] {
-        let error = runtime().add_artifact(module(fields, "")).await.expect_err(proposal);
+        let error = runtime().add_artifact(instances(1, fields)).await.expect_err(proposal);
         assert_eq!(error.kind(), ErrorKind::RefusedArtifact, "{proposal}");
         assert!(error.to_string().contains(proposal), "{proposal}: {error}");
     }
