@@ -1,0 +1,148 @@
+//! What is deployed, and how it changes under invocations that run.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use edgeward_model::{EdgeFunction, ErrorKind, Handler, HandlerName};
+use edgeward_runtime::{EdgeRuntime, Filter, NativeHandler};
+use http::HeaderValue;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::support::{call, deploy, guest, hostile, runtime};
+
+fn native(id: &str, handler: &str) -> EdgeFunction {
+    EdgeFunction::new(id, id, Handler::Native(HandlerName::new(handler).expect("valid"))).expect("valid")
+}
+
+fn register(runtime: &EdgeRuntime, name: &str, handler: NativeHandler) {
+    runtime.register(HandlerName::new(name).expect("valid"), handler);
+}
+
+fn echo() -> NativeHandler {
+    NativeHandler::new(async |payload: Bytes| Ok::<_, std::io::Error>(payload))
+}
+
+#[tokio::test]
+async fn an_invocation_fails_with_any_answer_but_2xx_and_carries_it() {
+    let runtime = runtime();
+    deploy(&runtime, "f", guest("daily-stats"), |_| ()).await;
+    let error = runtime.invoke("f", "no,csv\n").await.expect_err("400");
+    assert_eq!((error.kind(), error.failure().status), (ErrorKind::ExecutionFailed, Some(400)));
+    assert!(error.to_string().contains("answered 400 Bad Request: line 1: expected the header"), "{error}");
+    let summary = runtime.metrics().summary(Filter::ALL);
+    assert_eq!((summary.total, summary.error_count, summary.errors["execution_failed"]), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn the_content_type_of_a_payload_reaches_the_guest_and_that_of_the_answer_comes_back() {
+    let runtime = hostile(|_| ()).await;
+    let seen = async |given: Option<&'static str>| {
+        let output = runtime.invoke_with("f", "x", given.map(HeaderValue::from_static)).await.expect("answers");
+        assert_eq!(output.content_type.expect("given"), "application/json");
+        let seen: Value = serde_json::from_slice(&output.body).expect("json");
+        assert_eq!((&seen["method"], &seen["path_with_query"]), (&"POST".into(), &"/".into()));
+        let pairs = seen["headers"].as_array().expect("pairs").iter();
+        pairs.filter(|pair| pair[0] == "content-type").map(|pair| pair[1].as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(Some("text/csv; header=present")).await, ["text/csv; header=present"]);
+    assert_eq!(seen(None).await, ["application/octet-stream"]);
+}
+
+#[tokio::test]
+async fn functions_are_listed_by_id_whatever_the_order_of_deployment() {
+    let runtime = runtime();
+    register(&runtime, "echo", echo());
+    for id in ["m", "z", "a", "b-2", "b-10"] {
+        runtime.deploy(native(id, "echo")).await.expect("deploys");
+    }
+    let listed = || runtime.list_functions().into_iter().map(|function| function.id.as_str().to_owned()).collect::<Vec<_>>();
+    assert_eq!(listed(), ["a", "b-10", "b-2", "m", "z"]);
+    assert!(runtime.undeploy("m"));
+    assert!(!runtime.undeploy("m"), "it was there once");
+    assert_eq!(listed(), ["a", "b-10", "b-2", "z"]);
+}
+
+#[tokio::test]
+async fn a_function_that_is_replaced_or_removed_ends_what_it_runs() {
+    let runtime = Arc::new(runtime());
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&gate);
+    register(
+        &runtime,
+        "waits",
+        NativeHandler::new(move |_| {
+            let waiting = Arc::clone(&waiting);
+            async move { waiting.acquire().await.map(|_turn| Bytes::from_static(b"the old one")) }
+        }),
+    );
+    register(&runtime, "echo", echo());
+    let begin = async || {
+        runtime.deploy(native("f", "waits")).await.expect("deploys");
+        let old = tokio::spawn({
+            let runtime = Arc::clone(&runtime);
+            async move { runtime.invoke("f", "").await }
+        });
+        while runtime.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+        old
+    };
+
+    let old = begin().await;
+    runtime.deploy(native("f", "echo")).await.expect("replaces");
+    assert_eq!(runtime.invoke("f", "the new one").await.expect("answers"), "the new one");
+    assert!(!old.is_finished());
+    gate.add_permits(1);
+    assert_eq!(old.await.expect("joins").expect("undisturbed"), "the old one");
+
+    gate.forget_permits(1);
+    let old = begin().await;
+    assert!(runtime.undeploy("f"));
+    assert_eq!(runtime.invoke("f", "").await.expect_err("gone").kind(), ErrorKind::NotFound);
+    gate.add_permits(1);
+    assert_eq!(old.await.expect("joins").expect("undisturbed"), "the old one");
+    assert_eq!(runtime.metrics().summary(Filter::function("f")).error_count, 0);
+}
+
+#[tokio::test]
+async fn a_guest_that_is_replaced_ends_its_answer() {
+    let runtime = hostile(|_| ()).await;
+    let response = call(&runtime, "/big?bytes=3000000").await.expect("answers");
+    deploy(&runtime, "f", guest("hello"), |_| ()).await;
+    assert_eq!(runtime.invoke("f", "").await.expect("the new one"), "hello from the edge\n");
+    assert_eq!(response.into_body().bytes().await.expect("whole").len(), 3_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tasks_deploy_invoke_and_undeploy_at_once_and_nothing_is_lost() {
+    const TASKS: usize = 16;
+    const TURNS: usize = 50;
+    let runtime = Arc::new(runtime());
+    register(&runtime, "echo", echo());
+    let digest = runtime.add_artifact(guest("hello")).await.expect("runs here");
+    let tasks = (0..TASKS).map(|task| {
+        let runtime = Arc::clone(&runtime);
+        tokio::spawn(async move {
+            let (stays, comes, wasm) = (format!("stays-{task}"), format!("comes-{task}"), format!("wasm-{task}"));
+            runtime.deploy(native(&stays, "echo")).await.expect("deploys");
+            for turn in 0..TURNS {
+                let payload = format!("{task} {turn}");
+                runtime.deploy(native(&comes, "echo")).await.expect("deploys");
+                runtime.deploy(EdgeFunction::new(&wasm, &wasm, Handler::Artifact(digest)).expect("valid")).await.expect("deploys");
+                assert_eq!(runtime.invoke(&comes, payload.clone()).await.expect("its own"), payload);
+                assert_eq!(runtime.invoke(&stays, payload.clone()).await.expect("still there"), payload);
+                assert_eq!(runtime.invoke(&wasm, "").await.expect("answers"), "hello from the edge\n");
+                assert!(runtime.undeploy(&comes) && runtime.undeploy(&wasm));
+                assert_eq!(runtime.invoke(&comes, "").await.expect_err("gone").kind(), ErrorKind::NotFound);
+            }
+        })
+    });
+    for task in futures::future::join_all(tasks).await {
+        task.expect("holds");
+    }
+    assert_eq!(runtime.list_functions().len(), TASKS);
+    let summary = runtime.metrics().summary(Filter::ALL);
+    assert_eq!((summary.total, summary.error_count), (3 * (TASKS * TURNS) as u64, 0));
+    assert_eq!(runtime.running(), 0);
+}
