@@ -37,6 +37,15 @@ pub(crate) fn flood_stdout() -> ! {
     }
 }
 
+/// Lines for the log, 100 bytes each with their end.
+pub(crate) fn log_lines(query: &str, out: ResponseOutparam) {
+    let mut log = stdout::get_stdout();
+    for n in 0..query::number(query, "count", 1) {
+        let _ = writeln!(log, "{n:099}");
+    }
+    reply::text(out, 200, "logged\n");
+}
+
 /// Fills the host's resource table while the guest's own memory stays small.
 pub(crate) fn leak_handles() -> ! {
     loop {

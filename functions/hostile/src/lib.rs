@@ -18,7 +18,7 @@ use wasi::http::types::{IncomingRequest, ResponseOutparam};
 const PATHS: &str = "\
 /loop /memory /stdout /handles /trap /recurse /headers /sleep?ms= /fetch?url= /echo /slow-body
 /env /exit500 /big?bytes= /trailers /request / /count /stderr
-/random?bytes= /hold?handles= /field?bytes= /path?bytes= /reads /request-trailers /reach?port=
+/lines?count= /random?bytes= /hold?handles= /field?bytes= /path?bytes= /reads /request-trailers /reach?port=
 ";
 
 struct Hostile;
@@ -33,6 +33,7 @@ impl Guest for Hostile {
             "/loop" => greed::spin(),
             "/memory" => greed::take_all_memory(),
             "/stdout" => greed::flood_stdout(),
+            "/lines" => greed::log_lines(query, out),
             "/handles" => greed::leak_handles(),
             "/trap" => core::arch::wasm32::unreachable(),
             "/recurse" => greed::recurse(out),

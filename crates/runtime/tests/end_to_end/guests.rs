@@ -6,8 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeward_model::{ErrorKind, limits::RESPONSE_BYTES_MAX};
-use edgeward_runtime::{EdgeRuntime, Filter};
+use edgeward_model::{
+    ErrorKind,
+    limits::{LOG_BYTES_PER_INVOCATION_MAX, RESPONSE_BYTES_MAX},
+};
+use edgeward_runtime::{EdgeRuntime, Filter, LogStream};
 use http_body_util::BodyExt;
 
 use crate::support::{call, deploy, guest, hostile, request, runtime, text};
@@ -147,11 +150,29 @@ async fn a_handle_bomb_and_huge_headers_are_stopped() {
 }
 
 #[tokio::test]
-async fn a_flood_into_the_log_is_cut_and_stopped_by_the_deadline() {
+async fn a_flood_into_the_log_does_not_end_the_guest_and_is_stopped_by_the_deadline() {
     let runtime = hostile(|f| f.timeout_seconds = 0.3).await;
     assert_eq!(call(&runtime, "/stdout").await.expect_err("stopped").kind(), ErrorKind::Timeout);
-    let bytes: usize = runtime.log("f").expect("deployed").lines().iter().map(|line| line.text.len()).sum();
-    assert!(bytes < 300 * 1024, "{bytes}");
+}
+
+#[tokio::test]
+async fn an_invocation_logs_at_most_64_kib_and_says_that_the_rest_is_dropped() {
+    let runtime = hostile(|_| ()).await;
+    let log = async || {
+        // A hundred bytes each: sixteen times what is kept.
+        call(&runtime, "/lines?count=10000").await.expect("goes on");
+        runtime.log("f").expect("deployed").lines()
+    };
+    let lines = log().await;
+    let (notice, kept) = lines.split_last().expect("some");
+    let bytes: usize = kept.iter().map(|line| line.text.len()).sum();
+    // What keeping a line costs beside its text counts as well.
+    assert!((LOG_BYTES_PER_INVOCATION_MAX / 2..=LOG_BYTES_PER_INVOCATION_MAX).contains(&bytes), "{bytes}");
+    // The first lines in order; the last of them may be cut.
+    assert!(kept.iter().enumerate().take(kept.len() - 1).all(|(n, line)| line.text.parse() == Ok(n)), "{kept:?}");
+    assert!(notice.stream == LogStream::Runtime && notice.text.contains("dropped"), "{notice:?}");
+    // The next invocation may log as much.
+    assert_eq!(log().await.len(), 2 * lines.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
