@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -324,6 +324,61 @@ async fn until_idle() {
         }
         assert!(Instant::now() < deadline, "something computes on");
     }
+}
+
+/// How far past the deadline answers come to 64 connections that ask all the time, one a little after the other: the
+/// 99th percentile.
+async fn over_the_deadline(listener: &Listener, path: &str, timeout: Duration) -> Duration {
+    const CONNECTIONS: u32 = 64;
+    const CALLS: usize = 3;
+    let mut clients = JoinSet::new();
+    let mut pace = tokio::time::interval(timeout / CONNECTIONS);
+    for _ in 0..CONNECTIONS {
+        pace.tick().await;
+        // A body that never comes, for the path that reads it.
+        let head = format!("POST /fn/f{path} HTTP/1.1\r\nhost: edge\r\ntransfer-encoding: chunked\r\n\r\n");
+        let address = listener.address;
+        clients.spawn(async move {
+            let mut times = Vec::new();
+            for _ in 0..CALLS {
+                let mut wire = Wire { stream: TcpStream::connect(address).await.expect("connects"), read: Vec::new() };
+                let asked = Instant::now();
+                wire.write(&head).await;
+                let answer = wire.until("\r\n\r\n").await;
+                times.push(asked.elapsed().saturating_sub(timeout));
+                assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+            }
+            times
+        });
+    }
+    let mut times = clients.join_all().await.concat();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+/// The best of a few rounds counts, because noise of the machine only ever adds.
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_64_connections_get_their_answers_at_the_deadline() {
+    const ROUNDS: usize = 5;
+    let timeout = Duration::from_millis(400);
+    let listener = Listener::start("hostile", |f| f.timeout_seconds = timeout.as_secs_f64()).await;
+    for path in ["/loop", "/sleep?ms=60000", "/reads"] {
+        let mut told = Vec::new();
+        while told.len() < ROUNDS && told.last().is_none_or(|over| *over > Duration::from_millis(50)) {
+            told.push(over_the_deadline(&listener, path, timeout).await);
+        }
+        assert!(told.last().is_some_and(|over| *over <= Duration::from_millis(50)), "{path} ran over: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_of_a_request_reach_the_function() {
+    let listener = Listener::start("hostile", |_| ()).await;
+    let mut wire = listener.connect().await;
+    wire.write("POST /fn/f/request-trailers HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n").await;
+    wire.write("trailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nx-sum: 42\r\n\r\n").await;
+    let answer = wire.read_to_end().await;
+    assert!(answer.contains("x-sum: 42\n"), "{answer}");
 }
 
 #[tokio::test]

@@ -77,19 +77,19 @@ async fn a_function_that_is_replaced_or_removed_ends_what_it_runs() {
         }),
     );
     register(&runtime, "echo", echo());
-    let begin = async || {
-        runtime.deploy(native("f", "waits")).await.expect("deploys");
-        let old = tokio::spawn({
-            let runtime = Arc::clone(&runtime);
-            async move { runtime.invoke("f", "").await }
-        });
+    let begin = || {
+        let runtime = Arc::clone(&runtime);
+        tokio::spawn(async move { runtime.invoke("f", "").await })
+    };
+    let running = async || {
         while runtime.running() == 0 {
             tokio::task::yield_now().await;
         }
-        old
     };
 
-    let old = begin().await;
+    runtime.deploy(native("f", "waits")).await.expect("deploys");
+    let old = begin();
+    running().await;
     runtime.deploy(native("f", "echo")).await.expect("replaces");
     assert_eq!(runtime.invoke("f", "the new one").await.expect("answers"), "the new one");
     assert!(!old.is_finished());
@@ -97,7 +97,9 @@ async fn a_function_that_is_replaced_or_removed_ends_what_it_runs() {
     assert_eq!(old.await.expect("joins").expect("undisturbed"), "the old one");
 
     gate.forget_permits(1);
-    let old = begin().await;
+    runtime.deploy(native("f", "waits")).await.expect("deploys");
+    let old = begin();
+    running().await;
     assert!(runtime.undeploy("f"));
     assert_eq!(runtime.invoke("f", "").await.expect_err("gone").kind(), ErrorKind::NotFound);
     gate.add_permits(1);

@@ -19,18 +19,7 @@ use http::{HeaderMap, Request};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 
-use crate::support::{call, deploy, guest, hostile, runtime, text};
-
-/// A command whose `run` is the export of the core instance `$main`.
-fn command(core: &str) -> Bytes {
-    let text = format!(
-        r#"(component {core}
-            (func $run (result (result)) (canon lift (core func $main "run")))
-            (instance $cli (export "run" (func $run)))
-            (export "wasi:cli/run@0.2.0" (instance $cli)))"#
-    );
-    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")).into()
-}
+use crate::support::{call, command, deploy, guest, hostile, runtime, text};
 
 /// Deploys and runs a command, to its first failure.
 async fn run(artifact: Bytes, memory_mb: u32) -> Result<Bytes, EdgeError> {
@@ -147,7 +136,7 @@ async fn the_async_component_model_is_refused_at_deploy() {
         (func $run async (result (result)) (canon lift (core func $main "run") async))
         (instance $cli (export "run" (func $run)))
         (export "wasi:cli/run@0.2.0" (instance $cli)))"#;
-    let streaming = r#"(component (type (stream u8)))"#;
+    let streaming = "(component (type (stream u8)))";
     for text in [lifted, streaming] {
         let error = runtime().add_artifact(wat::parse_str(text).expect("valid")).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::RefusedArtifact);

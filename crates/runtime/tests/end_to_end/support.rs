@@ -26,6 +26,17 @@ pub(crate) async fn deploy(runtime: &EdgeRuntime, id: &str, artifact: impl Into<
     runtime.deploy(function).await.expect("deploys");
 }
 
+/// A command whose `run` is the export of the core instance `$main`.
+pub(crate) fn command(core: &str) -> Bytes {
+    let text = format!(
+        r#"(component {core}
+            (func $run (result (result)) (canon lift (core func $main "run")))
+            (instance $cli (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $cli)))"#
+    );
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")).into()
+}
+
 /// A runtime with the hostile HTTP function as `f`.
 pub(crate) async fn hostile(change: impl FnOnce(&mut EdgeFunction)) -> EdgeRuntime {
     let runtime = runtime();
