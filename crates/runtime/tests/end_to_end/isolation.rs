@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, task::JoinSet, time::MissedTickBehavior};
 use crate::support::{self, command, deploy, file, guest};
 
 /// What hostile guests do: the function and the path that is called, and how it has to end.
-const ATTACKS: [(&str, &str, ErrorKind); 12] = [
+const ATTACKS: [(&str, &str, ErrorKind); 13] = [
     ("hostile", "/loop", ErrorKind::Timeout),
     ("hostile", "/memory", ErrorKind::MemoryLimit),
     ("hostile", "/stdout", ErrorKind::Timeout),
@@ -33,6 +33,8 @@ const ATTACKS: [(&str, &str, ErrorKind); 12] = [
     ("hostile", "/sleep?ms=60000", ErrorKind::Timeout),
     // Its request body trickles and never ends.
     ("hostile", "/echo", ErrorKind::Timeout),
+    // The server takes the request and never answers.
+    ("hostile", "/fetch?url=http://127.0.0.1:", ErrorKind::Timeout),
     ("tables", "/", ErrorKind::MemoryLimit),
     ("fill", "/", ErrorKind::Timeout),
     ("copy", "/", ErrorKind::Timeout),
@@ -318,6 +320,22 @@ async fn alone_a_guest_ends_at_its_deadline_whether_it_computes_or_waits() {
             let mut times = Vec::new();
             for _ in 0..30 {
                 times.push(over_the_deadline(&node, function, path, timeout).await);
+            }
+            times
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alone_one_instruction_over_a_gibibyte_ends_at_its_deadline() {
+    let timeout = Duration::from_millis(50);
+    let node = Node::start(timeout, 1024).await;
+    for function in ["fill", "copy"] {
+        holds(Duration::from_millis(20), function, async || {
+            let mut times = Vec::new();
+            for _ in 0..3 {
+                times.push(over_the_deadline(&node, function, "/", timeout).await);
             }
             times
         })
