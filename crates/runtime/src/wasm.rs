@@ -41,9 +41,11 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use crate::{artifacts::ArtifactStore, wasm::sandbox::Sandbox};
 
 /// How often a running guest looks up from its work.
-const TICK: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a guest after which the ticker sleeps.
-const IDLE_TICKS: u32 = 500;
+const IDLE_TICKS: u32 = 1000;
+/// Ticks for which a guest computes before it counts as long.
+pub(crate) const SHORT_TICKS: u32 = 50;
 /// Addresses that one memory slot reserves: 4 GiB of index and 4 GiB of offset.
 const SLOT_BYTES: u64 = 8 << 30;
 /// Slots to try for, most first; a machine with few address bits gets fewer.
@@ -60,7 +62,7 @@ pub(crate) struct Wasm {
     /// Tells compiled code of this engine and configuration from any other.
     engine_id: u64,
     ticker: Ticker,
-    background: OnceLock<tokio::runtime::Runtime>,
+    compute: [OnceLock<tokio::runtime::Runtime>; 2],
     /// One permit for each sandbox that can be there at once.
     slots: Semaphore,
     /// The programs that keep instances for further invocations.
@@ -104,7 +106,7 @@ impl Wasm {
             engine,
             linker,
             ticker,
-            background: OnceLock::new(),
+            compute: [OnceLock::new(), OnceLock::new()],
             slots: Semaphore::new(slots as usize),
             reusing: Mutex::default(),
             sweeping: AtomicBool::new(false),
@@ -149,7 +151,7 @@ impl Wasm {
         if self.sweeping.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.background().spawn(async move {
+        self.compute(Class::Long).spawn(async move {
             loop {
                 tokio::time::sleep(REUSE_IDLE_TIMEOUT / 4).await;
                 if self.drop_unused(REUSE_IDLE_TIMEOUT) == 0 {
@@ -168,14 +170,14 @@ impl Wasm {
         self.ticker.enter()
     }
 
-    /// Threads of low priority, for guests that compute for long: the operating system then prefers the others.
-    pub(crate) fn background(&self) -> &tokio::runtime::Handle {
-        self.background
+    /// Threads for guests that compute: the operating system prefers others, and the shorter class to the longer.
+    pub(crate) fn compute(&self, class: Class) -> &tokio::runtime::Handle {
+        self.compute[class as usize]
             .get_or_init(|| {
                 tokio::runtime::Builder::new_multi_thread()
                     .worker_threads(std::thread::available_parallelism().map_or(1, usize::from))
-                    .thread_name("edgeward-compute")
-                    .on_thread_start(lower_priority)
+                    .thread_name(format!("edgeward-{}", class.name()))
+                    .on_thread_start(move || lower_priority(class))
                     .enable_all()
                     .build()
                     .expect("a runtime starts when threads can be started, and this process has started some")
@@ -253,6 +255,8 @@ fn engine_config(slots: u32) -> Config {
         .max_core_instances_per_component(count(INSTANCES_PER_STORE_MAX))
         .max_memories_per_component(count(MEMORIES_PER_STORE_MAX))
         .max_tables_per_component(count(TABLES_PER_STORE_MAX))
+        .max_memories_per_module(count(MEMORIES_PER_STORE_MAX))
+        .max_tables_per_module(count(TABLES_PER_STORE_MAX))
         .max_component_instance_size(4 << 20)
         .max_core_instance_size(4 << 20)
         .table_elements(TABLE_ELEMENTS_MAX)
@@ -281,10 +285,34 @@ fn engine_config(slots: u32) -> Config {
     config
 }
 
+/// Guests that compute, by how long they have done so.
+#[derive(Clone, Copy)]
+pub(crate) enum Class {
+    /// Some milliseconds.
+    Short,
+    /// Longer than [`SHORT_TICKS`].
+    Long,
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::Long => "long",
+        }
+    }
+}
+
 /// Raises the nice value of this thread. Where that is refused the thread stays as it is.
-fn lower_priority() {
-    const NICE: i32 = 10;
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+fn lower_priority(class: Class) {
+    let lower = || {
+        let step = match class {
+            Class::Short => 5,
+            Class::Long => 15,
+        };
+        rustix::process::setpriority_process(None, rustix::process::getpriority_process(None)? + step)
+    };
+    if let Err(error) = lower() {
         tracing::debug!(%error, "a compute thread keeps the usual priority");
     }
 }

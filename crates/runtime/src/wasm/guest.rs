@@ -15,10 +15,12 @@ use wasmtime_wasi::I32Exit;
 use crate::{
     logs::{FunctionLog, LogStream},
     wasm::{
-        Running, Wasm,
-        sandbox::{Sandbox, poll_in_foreground},
+        Class, Running, SHORT_TICKS, Wasm,
+        sandbox::{Sandbox, poll_computing, poll_in_foreground},
     },
 };
+
+type Run<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A guest that runs. It can be polled to its end; dropping it stops the guest at its next tick or host call.
 pub(crate) struct Guest<T> {
@@ -28,8 +30,10 @@ pub(crate) struct Guest<T> {
 }
 
 enum State<T> {
-    Here(Pin<Box<dyn Future<Output = T> + Send>>),
-    InBackground(JoinHandle<T>),
+    Here(Run<T>),
+    /// Its task gives the guest back when it has computed for long.
+    Short(JoinHandle<Result<T, Run<T>>>),
+    Long(JoinHandle<T>),
 }
 
 impl<T: Send + 'static> Guest<T> {
@@ -42,8 +46,8 @@ impl<T: Send + 'static> Future for Guest<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
         loop {
-            let this = &mut *self;
             match &mut this.state {
                 State::Here(run) => {
                     match poll_in_foreground(this.wasm, || run.as_mut().poll(cx)) {
@@ -52,24 +56,46 @@ impl<T: Send + 'static> Future for Guest<T> {
                         (Poll::Pending, true) => {}
                     }
                     let run = std::mem::replace(run, Box::pin(std::future::pending()));
-                    this.state = State::InBackground(this.wasm.background().spawn(run));
+                    this.state = State::Short(this.wasm.compute(Class::Short).spawn(for_a_while(run)));
                 }
-                State::InBackground(task) => {
-                    return Pin::new(task).poll(cx).map(|output| match output {
-                        Ok(output) => output,
-                        // Only dropping the guest aborts its task, and then nobody polls it.
-                        Err(error) => std::panic::resume_unwind(error.into_panic()),
-                    });
-                }
+                State::Short(task) => match ready(task, cx) {
+                    Poll::Ready(Ok(output)) => return Poll::Ready(output),
+                    Poll::Ready(Err(run)) => this.state = State::Long(this.wasm.compute(Class::Long).spawn(run)),
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Long(task) => return ready(task, cx),
             }
         }
     }
 }
 
+fn ready<T>(task: &mut JoinHandle<T>, cx: &mut Context<'_>) -> Poll<T> {
+    // Only dropping the guest aborts its task, and then nobody polls it.
+    Pin::new(task).poll(cx).map(|output| output.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())))
+}
+
+/// Runs a guest until it ends, or gives it back after it has computed for [`SHORT_TICKS`].
+async fn for_a_while<T>(run: Run<T>) -> Result<T, Run<T>> {
+    let (mut run, mut ticks) = (Some(run), 0);
+    std::future::poll_fn(|cx| {
+        let guest = run.as_mut().expect("not polled after its end");
+        let (output, ticked) = poll_computing(|| guest.as_mut().poll(cx));
+        ticks += u32::from(ticked);
+        match output {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending if ticks < SHORT_TICKS => Poll::Pending,
+            Poll::Pending => Poll::Ready(Err(run.take().expect("polled just now"))),
+        }
+    })
+    .await
+}
+
 impl<T> Drop for Guest<T> {
     fn drop(&mut self) {
-        if let State::InBackground(task) = &self.state {
-            task.abort();
+        match &self.state {
+            State::Here(_) => {}
+            State::Short(task) => task.abort(),
+            State::Long(task) => task.abort(),
         }
     }
 }

@@ -28,7 +28,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, Sleep, timeout_at},
+    time::{Instant, Sleep, timeout},
 };
 use tokio_rustls::{
     TlsConnector,
@@ -122,10 +122,14 @@ impl Pattern {
             Some("*") => Ports::Any,
             Some(port) => {
                 let number = |text: &str| text.parse::<u16>().map(u32::from).map_err(|_| refused("the port is not a number below 65536"));
-                match port.split_once("..") {
-                    Some((low, high)) => Ports::Range(number(low)?..number(high)?),
-                    None => Ports::Range(number(port)?..number(port)? + 1),
+                let range = match port.split_once("..") {
+                    Some((low, high)) => number(low)?..number(high)?,
+                    None => number(port)?..number(port)? + 1,
+                };
+                if range.is_empty() {
+                    return Err(refused("the range of ports is empty; its end is not part of it"));
                 }
+                Ports::Range(range)
             }
         };
         let host = parse_host(host).ok_or_else(|| refused("the host is not a name, `*.name`, an address, an address block or `*`"))?;
@@ -210,20 +214,7 @@ fn is_internal(address: IpAddr) -> bool {
 }
 
 /// Judges and sends the outgoing requests of one guest.
-pub(crate) struct Outbound {
-    allow: Arc<AllowList>,
-    deadline: Instant,
-}
-
-impl Outbound {
-    pub(crate) fn new(allow: Arc<AllowList>, deadline: Instant) -> Self {
-        Self { allow, deadline }
-    }
-
-    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = deadline;
-    }
-}
+pub(crate) struct Outbound(pub(crate) Arc<AllowList>);
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
 
@@ -243,8 +234,7 @@ impl WasiHttpHooks for Outbound {
         options: Option<RequestOptions>,
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let waits = Waits::new(options.unwrap_or_default(), self.deadline);
-        Box::new(send(Arc::clone(&self.allow), request, waits))
+        Box::new(send(Arc::clone(&self.0), request, Waits::new(options.unwrap_or_default())))
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -252,27 +242,22 @@ impl WasiHttpHooks for Outbound {
     }
 }
 
-/// How long each step may take: what the guest asked for, within our bounds, and never past the deadline.
+/// How long each step may take: what the guest asked for, within our bounds. The deadline of the invocation ends
+/// them all with the guest.
 struct Waits {
     connect: Duration,
     first_byte: Duration,
     between_bytes: Duration,
-    deadline: Instant,
 }
 
 impl Waits {
-    fn new(options: RequestOptions, deadline: Instant) -> Self {
+    fn new(options: RequestOptions) -> Self {
         let within = |asked: Option<Duration>, bound: Duration| asked.map_or(bound, |asked| asked.min(bound));
         Self {
             connect: within(options.connect_timeout, OUTGOING_CONNECT_TIMEOUT),
             first_byte: within(options.first_byte_timeout, OUTGOING_FIRST_BYTE_TIMEOUT),
             between_bytes: within(options.between_bytes_timeout, OUTGOING_BETWEEN_BYTES_TIMEOUT),
-            deadline,
         }
-    }
-
-    fn until(&self, wait: Duration) -> Instant {
-        self.deadline.min(Instant::now() + wait)
     }
 }
 
@@ -280,15 +265,13 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 async fn send(allow: Arc<AllowList>, mut request: Request<WasiBody>, waits: Waits) -> Sent {
-    let connection =
-        timeout_at(waits.until(waits.connect), connect(&allow, request.uri())).await.map_err(|_| Error::ConnectionTimeout)??;
+    let connection = timeout(waits.connect, connect(&allow, request.uri())).await.map_err(|_| Error::ConnectionTimeout)??;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
     // The connection is driven beside the request, and on after it for the response body.
     let mut connection = AbortOnDrop(tokio::spawn(connection));
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
-    let response =
-        timeout_at(waits.until(waits.first_byte), sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
+    let response = timeout(waits.first_byte, sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
     let response = response.map(|body| Paced::new(body, waits.between_bytes).boxed_unsync());
     let io = async move {
         match (&mut connection.0).await {

@@ -42,7 +42,7 @@ use crate::{
     logs::{FunctionLog, LogStream},
     ticket::{Face, Ticket, timed_out, within},
     wasm::{
-        Compiled, Wasm,
+        Class, Compiled, Wasm,
         guest::{Guest, failed},
         outbound::AllowList,
         sandbox::{ConfigVariables, FOREGROUND_TICKS, Sandbox, Settings},
@@ -151,7 +151,7 @@ impl Program {
             let _slot = program.wasm.slot(&program.function, deadline).await?;
             let stdout = Sink::result();
             let stdin = Some(Box::new(MemoryInputPipe::new(stdin)) as _);
-            let mut store = Sandbox::store(program.wasm, &program.settings, stdin, stdout.clone(), stderr_of_guest, deadline);
+            let mut store = Sandbox::store(program.wasm, &program.settings, stdin, stdout.clone(), stderr_of_guest);
             let result = match command.instantiate_async(&mut store).await {
                 Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
                 Err(error) => Err(error),
@@ -234,7 +234,7 @@ impl Program {
         let _permit = permit;
         let mut instance = match start {
             Start::Reuse(mut instance) => {
-                instance.store.data_mut().renew(deadline);
+                instance.store.data_mut().renew();
                 instance.store.set_epoch_deadline(FOREGROUND_TICKS);
                 instance
             }
@@ -267,7 +267,7 @@ impl Program {
 
     async fn instantiate(&self, proxy: &ProxyPre<Sandbox>, stderr: Sink, deadline: Instant) -> Result<Instance, EdgeError> {
         let slot = self.wasm.slot(&self.function, deadline).await?;
-        let mut store = Sandbox::store(self.wasm, &self.settings, None, self.sink(LogStream::Stdout), stderr, deadline);
+        let mut store = Sandbox::store(self.wasm, &self.settings, None, self.sink(LogStream::Stdout), stderr);
         match proxy.instantiate_async(&mut store).await {
             Ok(proxy) => Ok(Instance { store, proxy, served: 0, used: Instant::now(), _slot: slot }),
             Err(error) => Err(self.failed(Some(store.data()), &error)),
@@ -414,7 +414,7 @@ impl GuestBody {
         ticket.finish(result);
         if let (Ok(()), Some(guest)) = (result, self.guest.take()) {
             let deadline = self.deadline;
-            self.program.wasm.background().spawn(async move {
+            self.program.wasm.compute(Class::Long).spawn(async move {
                 // Its failure is in the function's log; the answer is out.
                 let _ = within(deadline, guest).await;
             });

@@ -6,8 +6,7 @@ use edgeward_model::limits::{
     HEADER_BYTES_MAX, HOSTCALL_FUEL_BYTES, INSTANCES_PER_STORE_MAX, MEMORIES_PER_STORE_MAX, RANDOM_BYTES_MAX, RESOURCES_MAX,
     TABLES_PER_STORE_MAX,
 };
-use tokio::time::Instant;
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{ResourceLimiterAsync, Store, UpdateDeadline};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, cli::StdinStream};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -20,6 +19,8 @@ use crate::wasm::{
 
 /// Ticks after which a computing guest looks up first: it then moves to the threads of low priority.
 pub(crate) const FOREGROUND_TICKS: u64 = 2;
+/// Memory up to which a guest runs where its caller is. Filling this much takes a few milliseconds.
+const FOREGROUND_BYTES_MAX: usize = 16 << 20;
 /// A table element is a pointer on the host.
 const TABLE_ELEMENT_BYTES: usize = 8;
 
@@ -33,6 +34,11 @@ thread_local! {
 /// Polls a guest here; says also whether it computed for long without a pause.
 pub(crate) fn poll_in_foreground<T>(wasm: &Wasm, poll: impl FnOnce() -> T) -> (T, bool) {
     POLLED_AT.set(wasm.ticks());
+    poll_computing(poll)
+}
+
+/// Polls a guest on a thread for such guests; says also whether a tick ended the poll.
+pub(crate) fn poll_computing<T>(poll: impl FnOnce() -> T) -> (T, bool) {
     COMPUTES_LONG.set(false);
     let result = poll();
     (result, COMPUTES_LONG.take())
@@ -77,14 +83,13 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// A store for one guest, with every limit on. The deadline bounds its outgoing calls.
+    /// A store for one guest, with every limit on.
     pub(crate) fn store(
         wasm: &'static Wasm,
         settings: &Settings,
         stdin: Option<Box<dyn StdinStream>>,
         stdout: Sink,
         stderr: Sink,
-        deadline: Instant,
     ) -> Store<Self> {
         let mut builder = WasiCtxBuilder::new();
         builder.envs(&settings.environment).stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(RANDOM_BYTES_MAX);
@@ -99,14 +104,14 @@ impl Sandbox {
             wasi: builder.build(),
             http,
             table,
-            outbound: Outbound::new(Arc::clone(&settings.allow), deadline),
+            outbound: Outbound(Arc::clone(&settings.allow)),
             config: Arc::clone(&settings.config),
-            limiter: Limiter { bytes_left: settings.memory_bytes, refused: false },
+            limiter: Limiter { bytes: 0, bytes_max: settings.memory_bytes, refused: false, large: false },
             stdout,
             stderr,
         };
         let mut store = Store::new(wasm.engine(), sandbox);
-        store.limiter(|sandbox| &mut sandbox.limiter);
+        store.limiter_async(|sandbox| &mut sandbox.limiter);
         store.set_hostcall_fuel(HOSTCALL_FUEL_BYTES);
         store.set_epoch_deadline(FOREGROUND_TICKS);
         store.epoch_deadline_callback(move |_| Ok(at_tick(wasm)));
@@ -114,8 +119,7 @@ impl Sandbox {
     }
 
     /// Prepares a reused instance for its next invocation.
-    pub(crate) fn renew(&mut self, deadline: Instant) {
-        self.outbound.set_deadline(deadline);
+    pub(crate) fn renew(&mut self) {
         self.limiter.refused = false;
         self.stdout.renew();
         self.stderr.renew();
@@ -164,25 +168,40 @@ impl StdinStream for Stdin {
 /// One budget over all linear memories and tables of a guest. A refusal is what the guest sees as a failed
 /// `memory.grow`; it may go on without.
 struct Limiter {
-    bytes_left: usize,
+    bytes: usize,
+    bytes_max: usize,
     refused: bool,
+    large: bool,
 }
 
 impl Limiter {
     fn take(&mut self, bytes: usize) -> bool {
-        let left = self.bytes_left.checked_sub(bytes);
-        self.bytes_left = left.unwrap_or(self.bytes_left);
-        self.refused |= left.is_none();
-        left.is_some()
+        let taken = self.bytes.checked_add(bytes).filter(|taken| *taken <= self.bytes_max);
+        self.bytes = taken.unwrap_or(self.bytes);
+        self.refused |= taken.is_none();
+        taken.is_some()
+    }
+
+    /// Moves a guest that becomes large to the threads of low priority: one instruction may fill all its memory, and
+    /// nothing can interrupt it.
+    async fn mind_size(&mut self) {
+        if self.bytes > FOREGROUND_BYTES_MAX && !self.large {
+            self.large = true;
+            COMPUTES_LONG.set(true);
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.take(desired.saturating_sub(current)))
+#[wasmtime_wasi::async_trait]
+impl ResourceLimiterAsync for Limiter {
+    async fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let grows = maximum.is_none_or(|maximum| desired <= maximum) && self.take(desired.saturating_sub(current));
+        self.mind_size().await;
+        Ok(grows)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    async fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let bytes = desired.saturating_sub(current).saturating_mul(TABLE_ELEMENT_BYTES);
         Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.take(bytes))
     }
@@ -204,14 +223,14 @@ impl ResourceLimiter for Limiter {
 mod tests {
     use super::*;
 
-    #[test]
-    fn memories_and_tables_draw_on_one_budget() {
-        let mut limiter = Limiter { bytes_left: 100_000, refused: false };
-        assert!(limiter.memory_growing(0, 65_536, None).expect("answers"));
-        assert!(limiter.table_growing(0, 1000, None).expect("answers"));
-        assert!(!limiter.memory_growing(65_536, 131_072, None).expect("answers"));
+    #[tokio::test]
+    async fn memories_and_tables_draw_on_one_budget() {
+        let mut limiter = Limiter { bytes: 0, bytes_max: 100_000, refused: false, large: false };
+        assert!(limiter.memory_growing(0, 65_536, None).await.expect("answers"));
+        assert!(limiter.table_growing(0, 1000, None).await.expect("answers"));
+        assert!(!limiter.memory_growing(65_536, 131_072, None).await.expect("answers"));
         assert!(limiter.refused);
-        assert!(limiter.table_growing(0, 3000, None).expect("what is left is still there"));
-        assert!(!limiter.table_growing(0, usize::MAX, None).expect("answers"));
+        assert!(limiter.table_growing(0, 3000, None).await.expect("what is left is still there"));
+        assert!(!limiter.table_growing(0, usize::MAX, None).await.expect("answers"));
     }
 }
