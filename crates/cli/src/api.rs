@@ -19,7 +19,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use edgeward::{EdgeError, ErrorKind, Node, problem::Problem};
+use bytes::{Bytes, BytesMut};
+use edgeward::{EdgeError, ErrorKind, Node, limits::CLIENT_STALL_TIMEOUT, problem::Problem};
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -151,16 +153,23 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Reads a body to its end within the bound, with our own words when it is larger.
-async fn read_body(request: Request, bytes_max: usize) -> Result<bytes::Bytes, EdgeError> {
-    axum::body::to_bytes(request.into_body(), bytes_max).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-            EdgeError::new(ErrorKind::TooLarge, format!("the request body is larger than {bytes_max} bytes, which is the most"))
-        } else {
-            EdgeError::invalid("the request body broke off").with_source(error)
+/// Reads a body to its end within the bound, as long as its client goes on sending.
+async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, EdgeError> {
+    let (mut body, mut read) = (request.into_body(), BytesMut::new());
+    loop {
+        let frame = tokio::time::timeout(CLIENT_STALL_TIMEOUT, body.frame()).await.map_err(|_elapsed| {
+            let seconds = CLIENT_STALL_TIMEOUT.as_secs();
+            EdgeError::invalid(format!("the request body stalled: nothing came for {seconds} s"))
+        })?;
+        let Some(frame) = frame else { return Ok(read.freeze()) };
+        let frame = frame.map_err(|error| EdgeError::invalid("the request body broke off").with_source(error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > bytes_max {
+            let message = format!("the request body is larger than {bytes_max} bytes, which is the most");
+            return Err(EdgeError::new(ErrorKind::TooLarge, message));
         }
-    })
+        read.extend_from_slice(&data);
+    }
 }
 
 #[cfg(test)]
@@ -189,5 +198,18 @@ mod tests {
         {
             assert!(!judge("127.0.0.1:7700", Some(other)), "{other}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_read_while_it_comes_and_within_its_bound() {
+        use futures::{StreamExt as _, stream};
+
+        let part = || Ok::<_, std::io::Error>(Bytes::from_static(b"part"));
+        let read = |body| read_body(Request::new(body), 8);
+        assert_eq!(read(Body::from_stream(stream::iter([part(), part()]))).await.expect("whole"), "partpart");
+        let large = read(Body::from_stream(stream::iter([part(), part(), part()]))).await.expect_err("too large");
+        assert_eq!(large.kind(), ErrorKind::TooLarge);
+        let stalled = read(Body::from_stream(stream::iter([part()]).chain(stream::pending()))).await.expect_err("it stalls");
+        assert!(stalled.to_string().contains("stalled"), "{stalled}");
     }
 }

@@ -151,17 +151,17 @@ async fn watch_connection(serving: AbortHandle, clock: Arc<Clock>, stop: Cancell
 
 /// Serves the functions of a runtime until `stop`, then lets running requests end.
 pub async fn serve_functions(runtime: Arc<EdgeRuntime>, listener: TcpListener, stop: CancellationToken) {
-    let answer = move |request| {
-        let runtime = Arc::clone(&runtime);
-        async move { answer_function(&runtime, request).await }
-    };
-    accept(listener, stop, answer).await;
+    accept(listener, stop, move |request| {
+        let version = request.version();
+        let prepared = prepare(&runtime, request);
+        async move { answer_function(version, prepared).await }
+    })
+    .await;
 }
 
-async fn answer_function(runtime: &EdgeRuntime, request: Request<Incoming>) -> Response<ResponseBody> {
-    let version = request.version();
-    let result = match prepare(runtime, request) {
-        Ok((function, request)) => function.serve(request).await,
+async fn answer_function(version: Version, prepared: Result<Prepared, EdgeError>) -> Response<ResponseBody> {
+    let result = match prepared {
+        Ok(Prepared { function, request }) => function.serve(request).await,
         Err(error) => Err(error),
     };
     let response = result.unwrap_or_else(|error| Problem::public(&error).response(|json| ResponseBody::full(json.into())));
@@ -172,8 +172,13 @@ async fn answer_function(runtime: &EdgeRuntime, request: Request<Incoming>) -> R
     response
 }
 
+struct Prepared {
+    function: Arc<Deployed>,
+    request: Request<RequestBody>,
+}
+
 /// Finds the function, and makes the request what the function is to see.
-fn prepare(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Result<(Arc<Deployed>, Request<RequestBody>), EdgeError> {
+fn prepare(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Result<Prepared, EdgeError> {
     let Split { id, rest } = split_path(request.uri())?;
     let function = runtime.find(id)?;
     if function.sees_requests() {
@@ -187,7 +192,7 @@ fn prepare(runtime: &EdgeRuntime, mut request: Request<Incoming>) -> Result<(Arc
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| unknown())?;
         request.headers_mut().insert(PREFIX_HEADER, prefix);
     }
-    Ok((function, bounded(request)?))
+    Ok(Prepared { function, request: bounded(request)? })
 }
 
 struct Split<'a> {
