@@ -4,6 +4,7 @@
 //! change of page protection. Every memory slot reserves 8 GiB of addresses: whatever a guest computes, even
 //! speculatively, stays in its own slot (see `docs/adr/0003-explicit-bounds-checks.md`).
 
+mod answer;
 pub(crate) mod guest;
 pub(crate) mod inspect;
 pub(crate) mod outbound;
