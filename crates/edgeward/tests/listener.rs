@@ -404,21 +404,61 @@ async fn long_a_head_that_trickles_is_cut_in_time() {
 }
 
 #[tokio::test]
-async fn long_a_client_that_takes_nothing_of_its_answer_is_given_up() {
+async fn a_client_that_takes_nothing_of_its_answer_holds_the_function_until_the_deadline() {
     let listener = Listener::start("hostile", |f| f.timeout_seconds = 1.0).await;
     let mut wire = listener.connect().await;
     wire.write("GET /fn/f/big?bytes=60000000 HTTP/1.1\r\nhost: edge\r\n\r\n").await;
     wire.until("xxxx").await;
     let begun = Instant::now();
-    while listener.runtime.running() > 0 {
-        assert!(begun.elapsed() < CLIENT_STALL_TIMEOUT + Duration::from_secs(3), "it still runs");
+    listener.until_running(0).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_answer_slowly_loses_the_rest_at_the_deadline() {
+    let listener = Listener::start("hostile", |f| f.timeout_seconds = 1.0).await;
+    let mut wire = listener.connect().await;
+    wire.write("GET /fn/f/big?bytes=60000000 HTTP/1.1\r\nhost: edge\r\n\r\n").await;
+    let (begun, mut read, mut buffer) = (Instant::now(), 0, vec![0; 100 << 10]);
+    // The pace of the client, which is what is tested.
+    while let Ok(bytes @ 1..) = in_time(wire.stream.read(&mut buffer)).await {
+        read += bytes;
         tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "it goes on and on");
+    }
+    assert!(read < 60_000_000, "it came whole");
+    listener.until_running(0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_is_refused() {
+    let listener = Listener::start("hello", |_| ()).await;
+    let mut wire = listener.connect().await;
+    wire.write("GET /fn/f/ HTTP/1.0\r\n\r\n").await;
+    let answer = wire.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.0 400") && answer.contains("no Host header"), "{answer}");
+    assert_eq!(listener.runtime.metrics().total_invocations(edgeward::Filter::ALL), 0);
+}
+
+#[tokio::test]
+async fn long_a_connection_that_asks_nothing_is_closed() {
+    let listener = Listener::start("hello", |_| ()).await;
+    let get = "GET /fn/f/ HTTP/1.1\r\nhost: edge\r\n\r\n";
+    for asked in ["", "PRI", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", get] {
+        let mut wire = listener.connect().await;
+        wire.write(asked).await;
+        let begun = Instant::now();
+        wire.read_to_end().await;
+        let open = begun.elapsed();
+        let late = Duration::from_secs(3);
+        assert!((REQUEST_HEAD_TIMEOUT - late..REQUEST_HEAD_TIMEOUT + late).contains(&open), "{asked:?}: {open:?}");
     }
 }
 
 #[tokio::test]
 async fn long_a_stalled_stream_of_http_2_gives_its_place_back() {
-    let listener = Listener::start("hostile", |f| f.timeout_seconds = 1.0).await;
+    // Its deadline is longer than the patience with its client.
+    let listener = Listener::start("hostile", |f| f.timeout_seconds = 600.0).await;
     let stream = TcpStream::connect(listener.address).await.expect("connects");
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("speaks");
     tokio::spawn(connection);

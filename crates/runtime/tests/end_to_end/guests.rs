@@ -210,6 +210,62 @@ async fn past_concurrency_and_queue_the_answer_is_overloaded() {
 }
 
 #[tokio::test]
+async fn a_call_that_leaves_the_queue_is_not_an_invocation() {
+    let runtime = hostile(|f| (f.max_concurrency, f.max_queue) = (1, 1)).await;
+    let mut running = Box::pin(call(&runtime, "/sleep?ms=60000"));
+    assert!(futures::poll!(&mut running).is_pending());
+    let mut waiting = Box::pin(call(&runtime, "/count"));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    assert_eq!(runtime.running(), 2);
+    drop(waiting);
+    assert_eq!((runtime.running(), runtime.metrics().total_invocations(Filter::ALL)), (1, 0));
+    drop(running);
+    assert_eq!((runtime.running(), runtime.metrics().total_invocations(Filter::ALL)), (0, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_ends_at_the_deadline() {
+    let runtime = hostile(|f| f.timeout_seconds = 0.3).await;
+    let response = call(&runtime, "/big?bytes=60000000").await.expect("begins");
+    let begun = Instant::now();
+    while runtime.running() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it still runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(runtime.metrics().summary(Filter::ALL).errors["timeout"], 1);
+    let error = response.into_body().bytes().await.expect_err("it is not whole");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn a_timeout_carries_what_the_guest_wrote_to_standard_error() {
+    let runtime = runtime();
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "\10\00\00\00\0f\00\00\00")
+        (data (i32.const 16) "before the loop")
+        (func (export "_start")
+            (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (loop $again (br $again))))"#;
+    deploy(&runtime, "f", wat::parse_str(module).expect("valid"), |f| f.timeout_seconds = 0.2).await;
+    let error = runtime.invoke("f", "").await.expect_err("it never ends");
+    assert_eq!((error.kind(), error.failure().stderr_tail.as_str()), (ErrorKind::Timeout, "before the loop"));
+}
+
+#[tokio::test]
+async fn sandboxes_that_wait_to_be_reused_give_way_and_calls_wait_for_room() {
+    let runtime = hostile(|f| (f.max_concurrency, f.max_reuse) = (1000, 10)).await;
+    let answers = futures::future::join_all((0..1000).map(|_| call(&runtime, "/sleep?ms=1000"))).await;
+    assert!(answers.iter().all(Result::is_ok), "one thousand sandboxes run at once and are kept");
+    deploy(&runtime, "others", guest("hostile"), |f| (f.max_concurrency, f.max_queue) = (1000, 10_000)).await;
+    let others = (0..1200).map(|_| runtime.serve("others", request("/sleep?ms=500", "")));
+    for answer in futures::future::join_all(others).await {
+        assert_eq!(answer.expect("there is room, at once or soon").status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn an_artifact_that_cannot_run_is_refused_with_the_reason() {
     let runtime = runtime();
     for (bytes, why) in [
