@@ -165,8 +165,7 @@ async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, EdgeErro
         let frame = frame.map_err(|error| EdgeError::invalid("the request body broke off").with_source(error))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > bytes_max {
-            let message = format!("the request body is larger than {bytes_max} bytes, which is the most");
-            return Err(EdgeError::new(ErrorKind::TooLarge, message));
+            return Err(edgeward::body::too_large("request", bytes_max));
         }
         read.extend_from_slice(&data);
     }

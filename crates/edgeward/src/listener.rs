@@ -214,8 +214,7 @@ fn split_path(uri: &Uri) -> Result<Split<'_>, EdgeError> {
 
 /// Bounds the body: at once when its length is told, else as it comes.
 fn bounded(request: Request<Incoming>) -> Result<Request<RequestBody>, EdgeError> {
-    let too_large =
-        || EdgeError::new(ErrorKind::TooLarge, format!("the request body is larger than {REQUEST_BYTES_MAX} bytes, which is the most"));
+    let too_large = || body::too_large("request", REQUEST_BYTES_MAX);
     let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if told.is_some_and(|bytes| bytes > REQUEST_BYTES_MAX as u64) {
         return Err(too_large());

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking, durable};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -153,7 +153,8 @@ impl Node {
     /// [`EdgeRuntime::add_artifact`].
     pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {
         let digest = self.runtime.add_artifact(bytes).await?;
-        let wanting: Vec<_> = self.desired.records().into_iter().filter(|record| artifact(record) == Some(digest)).collect();
+        let wanting: Vec<_> =
+            self.desired.records().into_iter().filter(|record| record.function.handler.artifact() == Some(digest)).collect();
         let mut wanted = false;
         for FunctionRecord { function, .. } in wanting {
             let mut observed = self.observed.lock();
@@ -181,8 +182,8 @@ impl Node {
     /// that would serve until the next start only.
     fn refer_to(&self, function: EdgeFunction, precondition: Precondition) -> Result<(FunctionRecord, bool), EdgeError> {
         let _referring = self.referring.lock();
-        if let Handler::Artifact(digest) = &function.handler
-            && !self.runtime.artifacts().contains(digest)
+        if let Some(digest) = function.handler.artifact()
+            && !self.runtime.artifacts().contains(&digest)
         {
             return Err(EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first")));
         }
@@ -269,15 +270,8 @@ impl Node {
 
     fn collect_garbage(&self, grace: Duration) -> Result<usize, EdgeError> {
         let _referring = self.referring.lock();
-        let live = self.desired.records().iter().filter_map(artifact).collect();
+        let live = self.desired.records().iter().filter_map(|record| record.function.handler.artifact()).collect();
         self.runtime.collect_garbage(&live, grace)
-    }
-}
-
-fn artifact(record: &FunctionRecord) -> Option<Digest> {
-    match record.function.handler {
-        Handler::Artifact(digest) => Some(digest),
-        Handler::Native(_) => None,
     }
 }
 
@@ -301,7 +295,7 @@ fn folder_error(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
 
 #[cfg(test)]
 mod tests {
-    use edgeward_model::HandlerName;
+    use edgeward_model::{Handler, HandlerName};
     use edgeward_runtime::NativeHandler;
 
     use super::*;

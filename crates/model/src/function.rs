@@ -24,6 +24,16 @@ pub enum Handler {
     Native(HandlerName),
 }
 
+impl Handler {
+    /// The artifact that it names; native code names none.
+    pub fn artifact(&self) -> Option<Digest> {
+        match self {
+            Self::Artifact(digest) => Some(*digest),
+            Self::Native(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

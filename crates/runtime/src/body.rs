@@ -97,6 +97,7 @@ pub async fn collect(body: RequestBody, bytes_max: usize) -> Result<Bytes, EdgeE
     }
 }
 
-pub(crate) fn too_large(what: &str, bytes_max: usize) -> EdgeError {
+/// The error of a body past its bound; `what` is "request" or "response".
+pub fn too_large(what: &str, bytes_max: usize) -> EdgeError {
     EdgeError::new(ErrorKind::TooLarge, format!("the {what} body is larger than {bytes_max} bytes, which is the most"))
 }

@@ -89,10 +89,9 @@ impl Deployed {
             Code::Native(handler) => {
                 let body = request.into_body();
                 let (ticket, _permit, deadline) = self.admit(Face::Http).await?;
-                let result = match within(deadline, body::collect(body, REQUEST_BYTES_MAX)).await {
-                    Some(Ok(payload)) => self.run_native(handler, payload, deadline).await,
-                    Some(Err(error)) => Err(error),
-                    None => Err(timed_out(&self.function)),
+                let result = match read_payload(&self.function, body, deadline).await {
+                    Ok(payload) => self.run_native(handler, payload, deadline).await,
+                    Err(error) => Err(error),
                 };
                 ticket.finish(result.as_ref().map(drop));
                 result.map(|body| Response::new(ResponseBody::full(body)))
@@ -139,6 +138,11 @@ impl Deployed {
     async fn run_native(&self, handler: &NativeHandler, payload: Bytes, deadline: Instant) -> Result<Bytes, EdgeError> {
         within(deadline, handler.call(payload)).await.unwrap_or_else(|| Err(timed_out(&self.function)))
     }
+}
+
+/// The whole body of a request, for code that takes no streams.
+pub(crate) async fn read_payload(function: &EdgeFunction, body: RequestBody, deadline: Instant) -> Result<Bytes, EdgeError> {
+    within(deadline, body::collect(body, REQUEST_BYTES_MAX)).await.unwrap_or_else(|| Err(timed_out(function)))
 }
 
 #[cfg(feature = "wasm")]

@@ -235,10 +235,7 @@ impl EdgeRuntime {
     /// the store.
     pub fn collect_garbage(&self, live: &HashSet<Digest>, grace: Duration) -> Result<usize, EdgeError> {
         let mut live = live.clone();
-        live.extend(self.functions.load().values().filter_map(|deployed| match deployed.function.handler {
-            Handler::Artifact(digest) => Some(digest),
-            Handler::Native(_) => None,
-        }));
+        live.extend(self.functions.load().values().filter_map(|deployed| deployed.function.handler.artifact()));
         let removed = self.artifacts.collect(&live, grace)?;
         #[cfg(feature = "wasm")]
         {

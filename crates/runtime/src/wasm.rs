@@ -31,7 +31,7 @@ use edgeward_model::{
 use parking_lot::Mutex;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout_at},
+    time::Instant,
 };
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
@@ -39,7 +39,7 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
-use crate::{artifacts::ArtifactStore, wasm::sandbox::Sandbox};
+use crate::{artifacts::ArtifactStore, ticket::within, wasm::sandbox::Sandbox};
 
 /// How often a running guest looks up from its work.
 const TICK: Duration = Duration::from_millis(1);
@@ -129,10 +129,8 @@ impl Wasm {
             return Ok(slot);
         }
         self.drop_unused(Duration::ZERO);
-        match timeout_at(deadline, self.slots.acquire()).await {
-            Ok(slot) => Ok(slot.expect("the semaphore is never closed")),
-            Err(_elapsed) => Err(guest::no_sandbox(function)),
-        }
+        let slot = within(deadline, self.slots.acquire()).await.ok_or_else(|| guest::no_sandbox(function))?;
+        Ok(slot.expect("the semaphore is never closed"))
     }
 
     pub(crate) fn keeps_instances(&self, program: &Arc<program::Program>) {

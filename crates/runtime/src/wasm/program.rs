@@ -32,8 +32,8 @@ use wasmtime_wasi_http::{
 
 use crate::{
     admission::Permit,
-    body::{self, RequestBody, ResponseBody},
-    deployed::StderrTail,
+    body::{RequestBody, ResponseBody},
+    deployed::{StderrTail, read_payload},
     logs::{FunctionLog, LogStream},
     ticket::{Face, Ticket, timed_out, within},
     wasm::{
@@ -122,8 +122,7 @@ impl Program {
                 if let Some(ticket) = ticket.as_mut() {
                     ticket.cold_start = true;
                 }
-                let payload = within(deadline, body::collect(request.into_body(), REQUEST_BYTES_MAX)).await;
-                let payload = payload.unwrap_or_else(|| Err(timed_out(&self.function)))?;
+                let payload = read_payload(&self.function, request.into_body(), deadline).await?;
                 self.run_command(command.clone(), payload, permit, deadline).await.map(|output| Response::new(ResponseBody::full(output)))
             }
         }
