@@ -20,9 +20,14 @@ use axum::{
     routing::get,
 };
 use bytes::{Bytes, BytesMut};
-use edgeward::{EdgeError, ErrorKind, Node, limits::CLIENT_STALL_TIMEOUT, problem::Problem};
+use edgeward::{
+    EdgeError, ErrorKind, Node,
+    limits::{API_BODIES_BYTES_MAX, CLIENT_STALL_TIMEOUT},
+    problem::Problem,
+};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -153,22 +158,46 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Reads a body to its end within the bound, as long as its client goes on sending.
-async fn read_body(request: Request, bytes_max: usize) -> Result<Bytes, EdgeError> {
-    let (mut body, mut read) = (request.into_body(), BytesMut::new());
+/// Bodies are counted in pieces of this size.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A body that was read whole, and its room among the bodies that the API holds.
+struct WholeBody {
+    bytes: Bytes,
+    _room: SemaphorePermit<'static>,
+}
+
+/// Reads a body to its end within the bound, as long as its client goes on sending and there is room.
+async fn read_body(request: Request, bytes_max: usize) -> Result<WholeBody, EdgeError> {
+    static ROOM: Semaphore = Semaphore::const_new(API_BODIES_BYTES_MAX / PIECE_BYTES);
+    let (mut body, mut read, mut pieces) = (request.into_body(), BytesMut::new(), 0);
+    let mut room = ROOM.try_acquire_many(0).map_err(|_| no_room())?;
     loop {
         let frame = tokio::time::timeout(CLIENT_STALL_TIMEOUT, body.frame()).await.map_err(|_elapsed| {
             let seconds = CLIENT_STALL_TIMEOUT.as_secs();
             EdgeError::invalid(format!("the request body stalled: nothing came for {seconds} s"))
         })?;
-        let Some(frame) = frame else { return Ok(read.freeze()) };
+        let Some(frame) = frame else { return Ok(WholeBody { bytes: read.freeze(), _room: room }) };
         let frame = frame.map_err(|error| EdgeError::invalid("the request body broke off").with_source(error))?;
         let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > bytes_max {
+        let bytes = read.len() + data.len();
+        if bytes > bytes_max {
             return Err(edgeward::body::too_large("request", bytes_max));
+        }
+        while pieces * PIECE_BYTES < bytes {
+            room.merge(ROOM.try_acquire().map_err(|_| no_room())?);
+            pieces += 1;
         }
         read.extend_from_slice(&data);
     }
+}
+
+fn no_room() -> EdgeError {
+    let mib = API_BODIES_BYTES_MAX >> 20;
+    EdgeError::new(
+        ErrorKind::Overloaded,
+        format!("the node is overloaded: it holds {mib} MiB of request bodies, which is all it may; try again later"),
+    )
 }
 
 #[cfg(test)]
@@ -204,11 +233,25 @@ mod tests {
         use futures::{StreamExt as _, stream};
 
         let part = || Ok::<_, std::io::Error>(Bytes::from_static(b"part"));
-        let read = |body| read_body(Request::new(body), 8);
+        let read = async |body| read_body(Request::new(body), 8).await.map(|whole| whole.bytes);
         assert_eq!(read(Body::from_stream(stream::iter([part(), part()]))).await.expect("whole"), "partpart");
         let large = read(Body::from_stream(stream::iter([part(), part(), part()]))).await.expect_err("too large");
         assert_eq!(large.kind(), ErrorKind::TooLarge);
         let stalled = read(Body::from_stream(stream::iter([part()]).chain(stream::pending()))).await.expect_err("it stalls");
         assert!(stalled.to_string().contains("stalled"), "{stalled}");
+    }
+
+    #[tokio::test]
+    async fn bodies_that_do_not_fit_beside_those_that_are_held_are_refused() {
+        const HELD: usize = 4;
+        let bytes_max = API_BODIES_BYTES_MAX / HELD;
+        let read = async |bytes: usize| read_body(Request::new(Body::from(vec![0; bytes])), bytes_max).await;
+        let mut held = Vec::new();
+        for _ in 0..HELD {
+            held.push(read(bytes_max).await.expect("fits"));
+        }
+        assert_eq!(read(1).await.err().expect("refused").kind(), ErrorKind::Overloaded);
+        held.pop();
+        read(bytes_max).await.expect("fits again");
     }
 }

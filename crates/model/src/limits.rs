@@ -50,6 +50,8 @@ pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest response body or standard output of an invocation, in bytes.
 pub const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Request bodies that the API holds at once, in bytes over all of them.
+pub const API_BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Largest set of header fields that a guest may build, in bytes as the host counts them.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Standard error that a failure carries: its last bytes.
@@ -78,7 +80,11 @@ pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Native stack of one invocation, in bytes; deep recursion ends here.
 pub const GUEST_STACK_BYTES: usize = 512 * 1024;
 
-/// Longest wait for an outgoing connection.
+/// Outgoing calls of one function, over all its invocations, that are under way at once; further ones wait their turn.
+pub const OUTGOING_CALLS_MAX: usize = 64;
+/// Names that are looked up at once, over all functions.
+pub const OUTGOING_LOOKUPS_MAX: usize = 16;
+/// Longest wait for an outgoing connection, with the wait for a turn.
 pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the first byte of an outgoing response.
 pub const OUTGOING_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -18,11 +18,12 @@ use super::{Api, Refusal, read_body, wire::ArtifactAnswer};
         (status = 201, body = ArtifactAnswer),
         (status = 413, description = "It is too large.", body = super::wire::Problem),
         (status = 422, description = "It cannot run here, and why.", body = super::wire::Problem),
+        (status = 503, description = "The node holds too many request bodies; see Retry-After.", body = super::wire::Problem),
     )
 )]
 pub(crate) async fn upload(State(api): State<Api>, request: Request) -> Result<impl IntoResponse, Refusal> {
-    let bytes = read_body(request, ARTIFACT_BYTES_MAX).await?;
-    let size_bytes = bytes.len();
-    let digest = api.node.add_artifact(bytes).await?.to_string();
+    let body = read_body(request, ARTIFACT_BYTES_MAX).await?;
+    let size_bytes = body.bytes.len();
+    let digest = api.node.add_artifact(body.bytes.clone()).await?.to_string();
     Ok((StatusCode::CREATED, Json(ArtifactAnswer { digest, size_bytes })))
 }

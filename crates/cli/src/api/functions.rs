@@ -73,7 +73,7 @@ pub(crate) async fn put(State(api): State<Api>, Path(IdPath { id }): Path<IdPath
     let id = FunctionId::new(id)?;
     let precondition = precondition(request.headers())?;
     let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
-    let body: FunctionBody = serde_json::from_slice(&body)
+    let body: FunctionBody = serde_json::from_slice(&body.bytes)
         .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
     let deployment = api.node.put_function(body.into_function(id)?, precondition).await?;
     Ok(tagged(if deployment.created { StatusCode::CREATED } else { StatusCode::OK }, deployment.view.into()))
@@ -105,7 +105,7 @@ pub(crate) async fn delete(State(api): State<Api>, Path(IdPath { id }): Path<IdP
 pub(crate) async fn invoke(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, request: Request) -> Result<Response, Refusal> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
-    let output = api.node.runtime().invoke_with(&id, payload, content_type).await?;
+    let output = api.node.runtime().invoke_with(&id, payload.bytes.clone(), content_type).await?;
     let mut response = Response::new(Body::from(output.body));
     let content_type = output.content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);

@@ -8,7 +8,7 @@
 //! address pattern lists that address (`localhost` lists the loopback addresses).
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     ops::Range,
     pin::Pin,
     sync::{Arc, LazyLock},
@@ -19,7 +19,9 @@ use std::{
 use bytes::Bytes;
 use edgeward_model::{
     EdgeError,
-    limits::{OUTGOING_BETWEEN_BYTES_TIMEOUT, OUTGOING_CONNECT_TIMEOUT, OUTGOING_FIRST_BYTE_TIMEOUT},
+    limits::{
+        OUTGOING_BETWEEN_BYTES_TIMEOUT, OUTGOING_CALLS_MAX, OUTGOING_CONNECT_TIMEOUT, OUTGOING_FIRST_BYTE_TIMEOUT, OUTGOING_LOOKUPS_MAX,
+    },
 };
 use http::{HeaderName, Request, Response, Uri, uri::Scheme};
 use http_body::{Body, Frame};
@@ -28,7 +30,8 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Instant, Sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, timeout, timeout_at},
 };
 use tokio_rustls::{
     TlsConnector,
@@ -39,9 +42,12 @@ use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter
 /// Bytes that a guest may write to a body in one call.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 
-/// The hosts that a function may call.
-#[derive(Debug, Default)]
-pub(crate) struct AllowList(Vec<Pattern>);
+/// The hosts that a function may call, and the turns of its calls.
+#[derive(Debug)]
+pub(crate) struct AllowList {
+    patterns: Vec<Pattern>,
+    turns: Arc<Semaphore>,
+}
 
 #[derive(Debug)]
 struct Pattern {
@@ -68,12 +74,13 @@ enum Ports {
 impl AllowList {
     /// Reads the patterns of a function.
     pub(crate) fn parse(patterns: &[String]) -> Result<Self, EdgeError> {
-        patterns.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>().map(Self)
+        let patterns = patterns.iter().map(|pattern| Pattern::parse(pattern)).collect::<Result<_, _>>()?;
+        Ok(Self { patterns, turns: Arc::new(Semaphore::new(OUTGOING_CALLS_MAX)) })
     }
 
     fn allows_name(&self, scheme: &Scheme, host: &str, port: u16) -> bool {
         let address = parse_ip(host);
-        self.0.iter().any(|pattern| {
+        self.patterns.iter().any(|pattern| {
             pattern.fits(scheme, port)
                 && match (&pattern.host, address) {
                     (Host::Any, _) => true,
@@ -89,7 +96,7 @@ impl AllowList {
     fn allows_address(&self, scheme: &Scheme, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         !is_internal(ip)
-            || self.0.iter().filter(|pattern| pattern.fits(scheme, address.port())).any(|pattern| match &pattern.host {
+            || self.patterns.iter().filter(|pattern| pattern.fits(scheme, address.port())).any(|pattern| match &pattern.host {
                 Host::Block(block, bits) => in_block(ip, *block, *bits),
                 Host::Name(name) => name == "localhost" && ip.is_loopback(),
                 Host::Any | Host::Below(_) => false,
@@ -265,14 +272,17 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 async fn send(allow: Arc<AllowList>, mut request: Request<WasiBody>, waits: Waits) -> Sent {
-    let connection = timeout(waits.connect, connect(&allow, request.uri())).await.map_err(|_| Error::ConnectionTimeout)??;
+    let connect_by = Instant::now() + waits.connect;
+    let turn = timeout_at(connect_by, Arc::clone(&allow.turns).acquire_owned()).await.map_err(|_| Error::ConnectionLimitReached)?;
+    let turn = turn.expect("the semaphore is never closed");
+    let connection = timeout_at(connect_by, connect(&allow, request.uri())).await.map_err(|_| Error::ConnectionTimeout)??;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connection)).await?;
     // The connection is driven beside the request, and on after it for the response body.
     let mut connection = AbortOnDrop(tokio::spawn(connection));
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
     let response = timeout(waits.first_byte, sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
-    let response = response.map(|body| Paced::new(body, waits.between_bytes).boxed_unsync());
+    let response = response.map(|body| Paced::new(body, waits.between_bytes, turn).boxed_unsync());
     let io = async move {
         match (&mut connection.0).await {
             Ok(result) => result.map_err(Error::from),
@@ -293,9 +303,7 @@ async fn connect(allow: &AllowList, uri: &Uri) -> Result<Box<dyn Connection>, Er
         return Err(Error::HttpRequestDenied);
     }
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let resolved =
-        tokio::net::lookup_host((bare, port)).await.map_err(|error| Error::DnsError { rcode: Some(error.to_string()), info_code: None })?;
-    let resolved: Vec<SocketAddr> = resolved.collect();
+    let resolved = look_up(bare.to_owned(), port).await?;
     let allowed: Vec<SocketAddr> = resolved.iter().copied().filter(|address| allow.allows_address(&scheme, *address)).collect();
     if allowed.is_empty() {
         return Err(if resolved.is_empty() { Error::DestinationNotFound } else { Error::DestinationIpProhibited });
@@ -306,6 +314,21 @@ async fn connect(allow: &AllowList, uri: &Uri) -> Result<Box<dyn Connection>, Er
     }
     let name = ServerName::try_from(bare.to_owned()).map_err(|_| Error::HttpRequestUriInvalid)?;
     Ok(Box::new(tls()?.connect(name, stream).await.map_err(Error::Tls)?))
+}
+
+/// The addresses of a name. Nothing can interrupt a lookup that blocks, so it keeps its turn until it ends.
+async fn look_up(host: String, port: u16) -> Result<Vec<SocketAddr>, Error> {
+    static TURNS: Semaphore = Semaphore::const_new(OUTGOING_LOOKUPS_MAX);
+    if let Some(address) = parse_ip(&host) {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let turn = TURNS.acquire().await.expect("the semaphore is never closed");
+    let lookup = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    });
+    let failed = |why: String| Error::DnsError { rcode: Some(why), info_code: None };
+    lookup.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
 }
 
 fn tls() -> Result<TlsConnector, Error> {
@@ -327,16 +350,17 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// A response body that fails when its sender pauses for too long.
+/// A response body that fails when its sender pauses for too long. The call has its turn until the body is dropped.
 struct Paced {
     body: hyper::body::Incoming,
     pause_max: Duration,
     pause: Pin<Box<Sleep>>,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl Paced {
-    fn new(body: hyper::body::Incoming, pause_max: Duration) -> Self {
-        Self { body, pause_max, pause: Box::pin(tokio::time::sleep(pause_max)) }
+    fn new(body: hyper::body::Incoming, pause_max: Duration, turn: OwnedSemaphorePermit) -> Self {
+        Self { body, pause_max, pause: Box::pin(tokio::time::sleep(pause_max)), _turn: turn }
     }
 }
 
@@ -387,7 +411,7 @@ mod tests {
         ] {
             assert_eq!(allow.allows_name(&scheme, host, port), expected, "{scheme}://{host}:{port}");
         }
-        assert!(!AllowList::default().allows_name(&Scheme::HTTPS, "example.com", 443));
+        assert!(!list(&[]).allows_name(&Scheme::HTTPS, "example.com", 443));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Outgoing HTTP of guests: which hosts and addresses they reach, and for how long they wait.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeward_model::{
     ErrorKind,
-    limits::{OUTGOING_BETWEEN_BYTES_TIMEOUT, OUTGOING_CONNECT_TIMEOUT, OUTGOING_FIRST_BYTE_TIMEOUT},
+    limits::{OUTGOING_BETWEEN_BYTES_TIMEOUT, OUTGOING_CALLS_MAX, OUTGOING_CONNECT_TIMEOUT, OUTGOING_FIRST_BYTE_TIMEOUT},
 };
 use edgeward_runtime::EdgeRuntime;
 use tokio::{
@@ -143,6 +146,26 @@ async fn no_outgoing_wait_lasts_past_the_deadline_of_the_function() {
         assert!((timeout..timeout + LATE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
     assert_eq!(runtime.running(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outgoing_calls_of_a_function_wait_their_turn() {
+    let (listener, port) = listener().await;
+    let hosts = vec!["http://127.0.0.1:*".to_owned()];
+    let runtime = Arc::new(hostile(|f| (f.allowed_hosts, f.max_concurrency) = (hosts, 100)).await);
+    let called = || {
+        let (runtime, path) = (Arc::clone(&runtime), format!("/fetch?url=http://127.0.0.1:{port}/"));
+        tokio::spawn(async move { call(&runtime, &path).await.map(drop) })
+    };
+    let calls: Vec<_> = (0..=OUTGOING_CALLS_MAX).map(|_| called()).collect();
+    let mut connections = Vec::new();
+    while let Ok(accepted) = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await {
+        connections.push(accepted.expect("called"));
+    }
+    assert_eq!(connections.len(), OUTGOING_CALLS_MAX);
+    connections.pop();
+    listener.accept().await.expect("the next one has its turn");
+    calls.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]
