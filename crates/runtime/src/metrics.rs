@@ -83,6 +83,16 @@ pub struct Summary {
     pub errors: BTreeMap<&'static str, u64>,
 }
 
+/// What is counted of one invocation.
+pub(crate) struct Observation<'a> {
+    pub(crate) function_id: &'a FunctionId,
+    pub(crate) node_id: &'a NodeId,
+    pub(crate) duration_ms: f64,
+    pub(crate) success: bool,
+    pub(crate) error_kind: Option<ErrorKind>,
+    pub(crate) cold_start: bool,
+}
+
 #[derive(Clone)]
 struct Series {
     function_id: FunctionId,
@@ -101,15 +111,15 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, record: &InvocationRecord) {
+    fn add(&mut self, seen: &Observation<'_>) {
         // A negative or endless duration is a defect of the caller's clock: it counts as 0 or as the longest.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "float casts saturate")]
-        let nanos = (record.duration_ms * 1e6) as u64;
+        let nanos = (seen.duration_ms * 1e6) as u64;
         self.count += 1;
-        self.errors += u64::from(!record.success);
-        self.cold_starts += u64::from(record.cold_start);
+        self.errors += u64::from(!seen.success);
+        self.cold_starts += u64::from(seen.cold_start);
         self.duration_ns += u128::from(nanos);
-        if let (false, Some(kind)) = (record.success, record.error_kind) {
+        if let (false, Some(kind)) = (seen.success, seen.error_kind) {
             self.kinds[kind as usize] += 1;
         }
         self.histogram.record(nanos);
@@ -192,19 +202,33 @@ impl EdgeMetrics {
 
     /// Counts one invocation.
     pub fn record(&self, record: &InvocationRecord) {
-        let hash = self.hasher.hash_one((record.function_id.as_str(), record.node_id.as_str()));
+        let InvocationRecord { function_id, node_id, duration_ms, success, error_kind, cold_start, .. } = record;
+        let seen = Observation {
+            function_id,
+            node_id,
+            duration_ms: *duration_ms,
+            success: *success,
+            error_kind: *error_kind,
+            cold_start: *cold_start,
+        };
+        self.observe(&seen);
+    }
+
+    /// Counts one invocation of which nobody keeps a record.
+    pub(crate) fn observe(&self, seen: &Observation<'_>) {
+        let hash = self.hasher.hash_one((seen.function_id.as_str(), seen.node_id.as_str()));
         let mut shard = self.shards[shard_of_this_thread()].0.lock();
-        let same = |series: &Series| series.function_id == record.function_id && series.node_id == record.node_id;
+        let same = |series: &Series| series.function_id == *seen.function_id && series.node_id == *seen.node_id;
         if let Some(series) = shard.series.find_mut(hash, same) {
-            series.totals.add(record);
+            series.totals.add(seen);
         } else if shard.series.len() < SERIES_MAX {
             let mut totals = Totals::default();
-            totals.add(record);
-            let series = Series { function_id: record.function_id.clone(), node_id: record.node_id.clone(), totals };
+            totals.add(seen);
+            let series = Series { function_id: seen.function_id.clone(), node_id: seen.node_id.clone(), totals };
             let rehash = |series: &Series| self.hasher.hash_one((series.function_id.as_str(), series.node_id.as_str()));
             shard.series.insert_unique(hash, series, rehash);
         } else {
-            shard.overflow.add(record);
+            shard.overflow.add(seen);
         }
     }
 

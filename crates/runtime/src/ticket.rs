@@ -5,14 +5,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, InvocationRecord};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind};
 use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{deployed::Deployed, logs::LogStream};
-
-/// Bytes of an error that a record keeps.
-const RECORD_ERROR_BYTES: usize = 256;
+use crate::{deployed::Deployed, logs::LogStream, metrics::Observation};
 
 /// Through which door an invocation came: that decides which answers of an HTTP function are failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,23 +72,23 @@ impl Ticket {
             Face::Invoke => !self.status.is_success(),
             Face::Http => self.status.is_server_error(),
         };
-        let (error, error_kind) = match result {
-            Err(error) => (error.chain(), Some(error.kind())),
-            Ok(()) if failed_answer => (format!("answered {}", self.status), Some(ErrorKind::ExecutionFailed)),
-            Ok(()) => (String::new(), None),
+        let error_kind = match result {
+            Err(error) => Some(error.kind()),
+            Ok(()) => failed_answer.then_some(ErrorKind::ExecutionFailed),
         };
         // Calls that are refused by the thousand would drive everything else out of the log.
         if error_kind.is_some_and(|kind| kind != ErrorKind::Overloaded) {
-            deployed.log.push(LogStream::Runtime, &error);
+            let why = result.err().map_or_else(|| format!("answered {}", self.status), EdgeError::chain);
+            deployed.log.push(LogStream::Runtime, &why);
         }
-        let duration_ms = self.started.elapsed().as_secs_f64() * 1e3;
-        let (function_id, node_id) = (deployed.function.id.clone(), deployed.host.node_id.clone());
-        let mut record = InvocationRecord::new(function_id, node_id, duration_ms, error_kind.is_none());
-        record.error = error;
-        record.error.truncate(record.error.floor_char_boundary(RECORD_ERROR_BYTES));
-        record.error_kind = error_kind;
-        record.cold_start = self.cold_start;
-        deployed.host.metrics.record(&record);
+        deployed.host.metrics.observe(&Observation {
+            function_id: &deployed.function.id,
+            node_id: &deployed.host.node_id,
+            duration_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            success: error_kind.is_none(),
+            error_kind,
+            cold_start: self.cold_start,
+        });
     }
 }
 

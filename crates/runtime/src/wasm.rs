@@ -17,7 +17,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -164,9 +164,10 @@ impl Wasm {
         });
     }
 
-    /// Keeps the ticker awake while a guest runs.
-    pub(crate) fn running(&'static self) -> Running {
-        self.ticker.enter()
+    /// Keeps the ticker awake: called when a guest begins and at its every tick. When the ticker parks, the next tick of a
+    /// guest that waits is overdue, so that the guest wakes the ticker as soon as it goes on.
+    pub(crate) fn keep_ticking(&self) {
+        self.ticker.keep_awake();
     }
 
     /// Threads for guests that compute: the operating system prefers others, and the shorter class to the longer.
@@ -318,35 +319,29 @@ fn lower_priority(class: Class) {
 
 /// Advances the engine's epoch every [`TICK`] while guests run.
 struct Ticker {
-    running: AtomicUsize,
+    /// Set by guests, cleared at every tick. Guests mostly read it, so that cores do not fight over it.
+    busy: AtomicBool,
     ticks: AtomicU64,
     parked: AtomicBool,
     thread: OnceLock<std::thread::Thread>,
 }
 
-/// A guest that runs; the ticker stays awake for it.
-pub(crate) struct Running(&'static Ticker);
-
 impl Ticker {
     fn start(engine: Engine) -> wasmtime::Result<Self> {
         std::thread::Builder::new().name("edgeward-ticker".to_owned()).spawn(move || tick(&engine))?;
-        Ok(Self { running: AtomicUsize::new(0), ticks: AtomicU64::new(0), parked: AtomicBool::new(false), thread: OnceLock::new() })
+        Ok(Self { busy: AtomicBool::new(false), ticks: AtomicU64::new(0), parked: AtomicBool::new(false), thread: OnceLock::new() })
     }
 
-    fn enter(&'static self) -> Running {
-        self.running.fetch_add(1, Ordering::SeqCst);
+    fn keep_awake(&self) {
+        if self.busy.load(Ordering::Relaxed) {
+            return;
+        }
+        self.busy.store(true, Ordering::SeqCst);
         if self.parked.load(Ordering::SeqCst)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
         }
-        Running(self)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -359,11 +354,11 @@ fn tick(engine: &Engine) {
         let ticker = &wasm.ticker;
         ticker.ticks.fetch_add(1, Ordering::Relaxed);
         ticker.thread.get_or_init(std::thread::current);
-        idle_ticks = if ticker.running.load(Ordering::SeqCst) > 0 { 0 } else { idle_ticks + 1 };
+        idle_ticks = if ticker.busy.swap(false, Ordering::SeqCst) { 0 } else { idle_ticks + 1 };
         if idle_ticks >= IDLE_TICKS {
             ticker.parked.store(true, Ordering::SeqCst);
             // A guest that came between the two loads has seen `parked` and unparks, or is seen here.
-            while ticker.running.load(Ordering::SeqCst) == 0 {
+            while !ticker.busy.load(Ordering::SeqCst) {
                 std::thread::park();
             }
             ticker.parked.store(false, Ordering::SeqCst);

@@ -15,7 +15,7 @@ use wasmtime_wasi::I32Exit;
 use crate::{
     logs::{FunctionLog, LogStream},
     wasm::{
-        Class, Running, SHORT_TICKS, Wasm,
+        Class, SHORT_TICKS, Wasm,
         sandbox::{Sandbox, poll_computing, poll_in_foreground},
     },
 };
@@ -26,7 +26,6 @@ type Run<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub(crate) struct Guest<T> {
     state: State<T>,
     wasm: &'static Wasm,
-    _running: Running,
 }
 
 enum State<T> {
@@ -38,7 +37,7 @@ enum State<T> {
 
 impl<T: Send + 'static> Guest<T> {
     pub(crate) fn new(wasm: &'static Wasm, run: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { state: State::Here(Box::pin(run)), wasm, _running: wasm.running() }
+        Self { state: State::Here(Box::pin(run)), wasm }
     }
 }
 

@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{
     WasiHttpView as _,
     p2::{
         bindings::{
-            Proxy, ProxyPre,
+            Proxy,
             http::types::{ErrorCode, Scheme},
         },
         body::HyperOutgoingBody,
@@ -117,7 +117,7 @@ impl Program {
         ticket: &mut Option<Ticket>,
     ) -> Result<Response<ResponseBody>, EdgeError> {
         match &self.compiled {
-            Compiled::Http(proxy) => self.serve_http(proxy.clone(), request, permit, deadline, ticket).await,
+            Compiled::Http(_) => self.serve_http(request, permit, deadline, ticket).await,
             Compiled::Command(command) => {
                 if let Some(ticket) = ticket.as_mut() {
                     ticket.cold_start = true;
@@ -162,7 +162,6 @@ impl Program {
 
     async fn serve_http(
         self: &Arc<Self>,
-        proxy: ProxyPre<Sandbox>,
         request: Request<RequestBody>,
         permit: Permit,
         deadline: Instant,
@@ -181,7 +180,7 @@ impl Program {
         });
         let start = match idle {
             Some(instance) => Start::Reuse(instance),
-            None => Start::Fresh(proxy, stderr.clone()),
+            None => Start::Fresh(stderr.clone()),
         };
         let mut guest = Some(Guest::new(self.wasm, Arc::clone(self).run_http(start, request, permit, sender, deadline)));
         let head = within(deadline, std::future::poll_fn(|cx| poll_head(&mut guest, &mut receiver, cx)));
@@ -219,7 +218,7 @@ impl Program {
                 instance.store.set_epoch_deadline(FOREGROUND_TICKS);
                 instance
             }
-            Start::Fresh(proxy, stderr) => self.instantiate(&proxy, stderr, deadline).await?,
+            Start::Fresh(stderr) => self.instantiate(stderr, deadline).await?,
         };
         let store = &mut instance.store;
         let result = async {
@@ -246,7 +245,8 @@ impl Program {
         Sink::log(Arc::clone(&self.log), stream)
     }
 
-    async fn instantiate(&self, proxy: &ProxyPre<Sandbox>, stderr: Sink, deadline: Instant) -> Result<Instance, EdgeError> {
+    async fn instantiate(&self, stderr: Sink, deadline: Instant) -> Result<Instance, EdgeError> {
+        let Compiled::Http(proxy) = &self.compiled else { unreachable!("only components that answer HTTP are instantiated apart") };
         let slot = self.wasm.slot(&self.function, deadline).await?;
         let mut store = Sandbox::store(self.wasm, &self.settings, None, self.sink(LogStream::Stdout), stderr);
         match proxy.instantiate_async(&mut store).await {
@@ -258,7 +258,7 @@ impl Program {
     /// A guest that was started and not called, for benchmarks; `None` when the program is a command.
     pub(crate) async fn bench_instantiate(&self, deadline: Instant) -> Result<Option<impl Send + use<>>, EdgeError> {
         match &self.compiled {
-            Compiled::Http(proxy) => self.instantiate(proxy, self.sink(LogStream::Stderr), deadline).await.map(Some),
+            Compiled::Http(_) => self.instantiate(self.sink(LogStream::Stderr), deadline).await.map(Some),
             Compiled::Command(_) => Ok(None),
         }
     }
@@ -270,7 +270,7 @@ impl Program {
 
 /// Where the instance of an invocation comes from.
 enum Start {
-    Fresh(ProxyPre<Sandbox>, Sink),
+    Fresh(Sink),
     Reuse(Instance),
 }
 

@@ -33,6 +33,7 @@ thread_local! {
 
 /// Polls a guest here; says also whether it computed for long without a pause.
 pub(crate) fn poll_in_foreground<T>(wasm: &Wasm, poll: impl FnOnce() -> T) -> (T, bool) {
+    wasm.keep_ticking();
     POLLED_AT.set(wasm.ticks());
     poll_computing(poll)
 }
@@ -45,7 +46,9 @@ pub(crate) fn poll_computing<T>(poll: impl FnOnce() -> T) -> (T, bool) {
 }
 
 /// What a guest does at a tick: it goes on when it waited until just now, else others get their turn.
-fn at_tick(wasm: &Wasm) -> UpdateDeadline {
+fn at_tick() -> UpdateDeadline {
+    let Ok(wasm) = Wasm::shared() else { return UpdateDeadline::Yield(1) };
+    wasm.keep_ticking();
     if wasm.ticks() < POLLED_AT.get() + FOREGROUND_TICKS {
         return UpdateDeadline::Continue(1);
     }
@@ -114,7 +117,8 @@ impl Sandbox {
         store.limiter_async(|sandbox| &mut sandbox.limiter);
         store.set_hostcall_fuel(HOSTCALL_FUEL_BYTES);
         store.set_epoch_deadline(FOREGROUND_TICKS);
-        store.epoch_deadline_callback(move |_| Ok(at_tick(wasm)));
+        // It captures nothing, which makes it free to install.
+        store.epoch_deadline_callback(|_| Ok(at_tick()));
         store
     }
 

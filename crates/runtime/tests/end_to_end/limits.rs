@@ -210,6 +210,33 @@ async fn a_response_has_at_most_64_mib() {
     assert!(error.to_string().contains(&RESPONSE_BYTES_MAX.to_string()), "{error}");
 }
 
+/// A core module that computes for some tens of milliseconds, sleeps for longer than the engine's ticker stays awake
+/// without guests, and then loops for ever.
+const COMPUTES_SLEEPS_AND_LOOPS: &str = r#"(module
+    (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "_start") (local $i i32)
+        (loop $compute
+            (br_if $compute (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 200000000))))
+        ;; A subscription: the monotonic clock, 1.8 seconds from now.
+        (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 1800000000))
+        (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+        (loop $forever (br $forever))))"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_computes_again_after_a_long_wait_is_still_stopped() {
+    let runtime = runtime();
+    deploy(&runtime, "f", wat::parse_str(COMPUTES_SLEEPS_AND_LOOPS).expect("a module"), |function| {
+        (function.timeout_seconds, function.max_concurrency, function.max_queue) = (3.0, 1, 1);
+    })
+    .await;
+    assert_eq!(runtime.invoke("f", "").await.expect_err("loops").kind(), ErrorKind::Timeout);
+    // It has the only permit until it really ends, so this one runs only if it did.
+    let error = runtime.invoke("f", "").await.expect_err("loops");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
 /// A request body of these frames, each some time after the one before.
 struct Frames {
     frames: VecDeque<Frame<Bytes>>,
