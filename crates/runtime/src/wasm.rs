@@ -194,14 +194,25 @@ impl Wasm {
             }
         }
         let bytes = inspect::componentise(digest, &store.get(digest)?)?;
-        let component =
-            Component::new(&self.engine, &bytes).map_err(|error| inspect::refused(digest, &format!("it does not compile: {error:#}")))?;
+        let component = self.compile(digest, &bytes)?;
         let compiled = self.link(digest, &component)?;
         match component.serialize() {
             Ok(code) => store.keep_compiled(digest, self.engine_id, &code),
             Err(error) => tracing::warn!(%digest, error = format!("{error:#}"), "compiled code could not be written out"),
         }
         Ok(compiled)
+    }
+
+    /// Compiles on threads of their own, which give way to running functions.
+    fn compile(&self, digest: &Digest, bytes: &[u8]) -> Result<Component, EdgeError> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|_| "edgeward-compile".to_owned())
+            .start_handler(|_| lower_priority(Class::Long))
+            .build()
+            .map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to start the threads that compile").with_source(error))?;
+        threads
+            .install(|| Component::new(&self.engine, bytes))
+            .map_err(|error| inspect::refused(digest, &format!("it does not compile: {error:#}")))
     }
 
     #[expect(unsafe_code, reason = "wasmtime asks that the file is its own output: the store checked that it is what we compiled")]
