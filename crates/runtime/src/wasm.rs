@@ -95,6 +95,10 @@ impl Wasm {
         let (engine, slots) = start_engine()?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        // Streams once more, without what only the other interfaces need: see `Sandbox::ctx`.
+        linker.allow_shadowing(true);
+        wasmtime_wasi_io::add_to_linker_async(&mut linker)?;
+        linker.allow_shadowing(false);
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
         wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| {
             wasmtime_wasi_config::WasiConfig::from(sandbox.config_variables())

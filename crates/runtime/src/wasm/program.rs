@@ -41,7 +41,7 @@ use crate::{
         answer::{GuestBody, HttpGuest},
         guest::{Guest, failed},
         outbound::AllowList,
-        sandbox::{ConfigVariables, FOREGROUND_TICKS, Sandbox, Settings},
+        sandbox::{FOREGROUND_TICKS, Sandbox, Settings},
         stdio::Sink,
     },
 };
@@ -51,8 +51,7 @@ pub(crate) struct Program {
     pub(super) wasm: &'static Wasm,
     compiled: Compiled,
     pub(super) function: Arc<EdgeFunction>,
-    settings: Settings,
-    log: Arc<FunctionLog>,
+    settings: Arc<Settings>,
     /// Instances that may serve again; none unless the function asks for reuse.
     idle: Mutex<Vec<Instance>>,
 }
@@ -77,13 +76,9 @@ impl Program {
     ) -> Result<Arc<Self>, EdgeError> {
         let environment: Vec<_> = function.environment.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let config: WasiConfigVariables = environment.iter().cloned().collect();
-        let settings = Settings {
-            memory_bytes: function.memory_bytes(),
-            environment,
-            config: Arc::new(ConfigVariables(config)),
-            allow: Arc::new(AllowList::parse(&function.allowed_hosts)?),
-        };
-        let program = Arc::new(Self { wasm, compiled, function, settings, log, idle: Mutex::default() });
+        let allow = Arc::new(AllowList::parse(&function.allowed_hosts)?);
+        let settings = Arc::new(Settings { memory_bytes: function.memory_bytes(), environment, config, allow, log });
+        let program = Arc::new(Self { wasm, compiled, function, settings, idle: Mutex::default() });
         if program.function.max_reuse > 1 {
             wasm.keeps_instances(&program);
         }
@@ -136,14 +131,14 @@ impl Program {
         deadline: Instant,
     ) -> Result<Bytes, EdgeError> {
         let program = Arc::clone(self);
-        let stderr = self.sink(LogStream::Stderr);
+        let stderr = self.stderr();
         let stderr_of_guest = stderr.clone();
         let guest = Guest::new(self.wasm, async move {
             let _permit = permit;
             let _slot = program.wasm.slot(&program.function, deadline).await?;
             let stdout = Sink::result();
             let stdin = Some(Box::new(MemoryInputPipe::new(stdin)) as _);
-            let mut store = Sandbox::store(program.wasm, &program.settings, stdin, stdout.clone(), stderr_of_guest);
+            let mut store = Sandbox::store(program.wasm, &program.settings, stdin, Some(stdout.clone()), stderr_of_guest);
             let result = match command.instantiate_async(&mut store).await {
                 Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
                 Err(error) => Err(error),
@@ -172,7 +167,7 @@ impl Program {
         let idle = self.idle.lock().pop();
         let stderr = match &idle {
             Some(instance) => instance.store.data().stderr.clone(),
-            None => self.sink(LogStream::Stderr),
+            None => self.stderr(),
         };
         let face = ticket.as_mut().map(|ticket| {
             ticket.cold_start = idle.is_none();
@@ -241,14 +236,14 @@ impl Program {
         }
     }
 
-    fn sink(&self, stream: LogStream) -> Sink {
-        Sink::log(Arc::clone(&self.log), stream)
+    fn stderr(&self) -> Sink {
+        Sink::log(Arc::clone(&self.settings.log), LogStream::Stderr)
     }
 
     async fn instantiate(&self, stderr: Sink, deadline: Instant) -> Result<Instance, EdgeError> {
         let Compiled::Http(proxy) = &self.compiled else { unreachable!("only components that answer HTTP are instantiated apart") };
         let slot = self.wasm.slot(&self.function, deadline).await?;
-        let mut store = Sandbox::store(self.wasm, &self.settings, None, self.sink(LogStream::Stdout), stderr);
+        let mut store = Sandbox::store(self.wasm, &self.settings, None, None, stderr);
         match proxy.instantiate_async(&mut store).await {
             Ok(proxy) => Ok(Instance { store, proxy, served: 0, used: Instant::now(), _slot: slot }),
             Err(error) => Err(self.failed(Some(store.data()), &error)),
@@ -258,13 +253,13 @@ impl Program {
     /// A guest that was started and not called, for benchmarks; `None` when the program is a command.
     pub(crate) async fn bench_instantiate(&self, deadline: Instant) -> Result<Option<impl Send + use<>>, EdgeError> {
         match &self.compiled {
-            Compiled::Http(_) => self.instantiate(self.sink(LogStream::Stderr), deadline).await.map(Some),
+            Compiled::Http(_) => self.instantiate(self.stderr(), deadline).await.map(Some),
             Compiled::Command(_) => Ok(None),
         }
     }
 
     fn failed(&self, sandbox: Option<&Sandbox>, error: &wasmtime::Error) -> EdgeError {
-        failed(&self.function, sandbox, &self.log, error)
+        failed(&self.function, sandbox, &self.settings.log, error)
     }
 }
 

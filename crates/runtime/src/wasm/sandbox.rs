@@ -10,11 +10,15 @@ use wasmtime::{ResourceLimiterAsync, Store, UpdateDeadline};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, cli::StdinStream};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_io::IoView;
 
-use crate::wasm::{
-    Wasm,
-    outbound::{AllowList, Outbound},
-    stdio::Sink,
+use crate::{
+    logs::{FunctionLog, LogStream},
+    wasm::{
+        Wasm,
+        outbound::{AllowList, Outbound},
+        stdio::Sink,
+    },
 };
 
 /// Ticks after which a computing guest looks up first: it then moves to the threads of low priority.
@@ -57,31 +61,26 @@ fn at_tick() -> UpdateDeadline {
 }
 
 /// What is the same for every sandbox of one function.
-#[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) memory_bytes: usize,
     pub(crate) environment: Vec<(String, String)>,
-    pub(crate) config: Arc<ConfigVariables>,
+    pub(crate) config: WasiConfigVariables,
     pub(crate) allow: Arc<AllowList>,
-}
-
-pub(crate) struct ConfigVariables(pub(crate) WasiConfigVariables);
-
-impl std::fmt::Debug for ConfigVariables {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ConfigVariables")
-    }
+    pub(crate) log: Arc<FunctionLog>,
 }
 
 /// The host side of one guest instance.
 pub(crate) struct Sandbox {
-    wasi: WasiCtx,
+    /// Made when the guest first asks for a clock, a stream of its own, its environment or random bytes.
+    wasi: Option<WasiCtx>,
+    stdin: Option<Box<dyn StdinStream>>,
     http: WasiHttpCtx,
     table: ResourceTable,
     outbound: Outbound,
-    config: Arc<ConfigVariables>,
+    settings: Arc<Settings>,
     limiter: Limiter,
-    pub(crate) stdout: Sink,
+    /// The log, unless it was given; made with `wasi`.
+    stdout: Option<Sink>,
     pub(crate) stderr: Sink,
 }
 
@@ -89,26 +88,22 @@ impl Sandbox {
     /// A store for one guest, with every limit on.
     pub(crate) fn store(
         wasm: &'static Wasm,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         stdin: Option<Box<dyn StdinStream>>,
-        stdout: Sink,
+        stdout: Option<Sink>,
         stderr: Sink,
     ) -> Store<Self> {
-        let mut builder = WasiCtxBuilder::new();
-        builder.envs(&settings.environment).stdout(stdout.clone()).stderr(stderr.clone()).max_random_size(RANDOM_BYTES_MAX);
-        if let Some(stdin) = stdin {
-            builder.stdin(Stdin(stdin));
-        }
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADER_BYTES_MAX);
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let sandbox = Self {
-            wasi: builder.build(),
+            wasi: None,
+            stdin,
             http,
             table,
             outbound: Outbound(Arc::clone(&settings.allow)),
-            config: Arc::clone(&settings.config),
+            settings: Arc::clone(settings),
             limiter: Limiter { bytes: 0, bytes_max: settings.memory_bytes, refused: false, large: false },
             stdout,
             stderr,
@@ -125,7 +120,9 @@ impl Sandbox {
     /// Prepares a reused instance for its next invocation.
     pub(crate) fn renew(&mut self) {
         self.limiter.refused = false;
-        self.stdout.renew();
+        if let Some(stdout) = &self.stdout {
+            stdout.renew();
+        }
         self.stderr.renew();
     }
 
@@ -135,13 +132,32 @@ impl Sandbox {
     }
 
     pub(crate) fn config_variables(&self) -> &WasiConfigVariables {
-        &self.config.0
+        &self.settings.config
+    }
+
+    fn new_wasi(&mut self) -> WasiCtx {
+        let stdout = self.stdout.get_or_insert_with(|| Sink::log(Arc::clone(&self.settings.log), LogStream::Stdout));
+        let mut builder = WasiCtxBuilder::new();
+        builder.envs(&self.settings.environment).stdout(stdout.clone()).stderr(self.stderr.clone()).max_random_size(RANDOM_BYTES_MAX);
+        if let Some(stdin) = self.stdin.take() {
+            builder.stdin(Stdin(stdin));
+        }
+        builder.build()
     }
 }
 
 impl WasiView for Sandbox {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        if self.wasi.is_none() {
+            self.wasi = Some(self.new_wasi());
+        }
+        WasiCtxView { ctx: self.wasi.as_mut().expect("made just now"), table: &mut self.table }
+    }
+}
+
+impl IoView for Sandbox {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 }
 
