@@ -241,7 +241,9 @@ async fn long_from_source_a_guest_in_javascript_converts_every_reading() {
     for name in FILES {
         let readings = readings(name);
         let found = runtime.invoke("f", readings.csv.clone()).await.expect("answers");
+        let expected = in_celsius(&readings);
         // It ends its last line only if the last line of the input had an end.
-        assert_eq!(found, in_celsius(&readings).trim_end(), "{name}");
+        let expected = if readings.csv.ends_with(b"\n") { &*expected } else { expected.trim_end() };
+        assert_eq!(found, expected, "{name}");
     }
 }
