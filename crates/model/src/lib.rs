@@ -1,4 +1,4 @@
-//! The nouns of Edgeward: ids, limits, errors, nodes, functions and invocation records.
+//! The nouns of Edgeward: ids, limits, errors, nodes, functions, invocation records and state.
 //!
 //! Nothing here does I/O or waits. Every value that comes from outside is checked once, when it becomes one
 //! of these types; inside the product they are valid.
@@ -6,12 +6,19 @@
 pub mod error;
 pub mod function;
 pub mod id;
+pub mod integer;
 pub mod invocation;
 pub mod limits;
 pub mod node;
+pub mod python_json;
+pub mod sync_state;
+pub mod value;
 
 pub use error::{EdgeError, ErrorKind, Failure};
 pub use function::{EdgeFunction, Environment, Handler};
 pub use id::{Digest, FunctionId, HandlerName, NodeId};
+pub use integer::Integer;
 pub use invocation::InvocationRecord;
 pub use node::{EdgeNode, EdgeNodeStatus};
+pub use sync_state::SyncState;
+pub use value::{Object, Value};

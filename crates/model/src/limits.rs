@@ -13,6 +13,11 @@ pub const CAPABILITIES_MAX: usize = 64;
 /// Largest metadata of one node, as JSON, in bytes.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 
+/// Deepest nesting of arrays and objects in a document value; the outermost one counts as 1.
+pub const VALUE_DEPTH_MAX: usize = 64;
+/// Most digits of an integer in a document value, the sign apart: what CPython reads and writes unless it is told otherwise.
+pub const INTEGER_DIGITS_MAX: usize = 4300;
+
 /// Memory limit of a function unless it says otherwise, in MiB.
 pub const MEMORY_MB_DEFAULT: u32 = 128;
 /// Largest memory limit of a function, in MiB: all that 32-bit WebAssembly can address.
