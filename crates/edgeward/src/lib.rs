@@ -1,7 +1,8 @@
 //! Edgeward as a library: a node that runs functions next to the data.
 //!
 //! [`EdgeRuntime`] runs functions in this process and keeps nothing. [`Node`] adds what a daemon needs: desired
-//! state that survives a power cut, and a reconciler that makes the runtime match it.
+//! state that survives a power cut, and a reconciler that makes the runtime match it. [`EdgeSynchronizer`] keeps one
+//! state with its unconfirmed changes, in memory or in a folder.
 
 pub mod desired;
 pub mod listener;
@@ -11,10 +12,11 @@ pub mod problem;
 pub use desired::{FunctionRecord, Precondition};
 pub use edgeward_model::{
     Digest, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler, HandlerName,
-    InvocationRecord, NodeId, limits,
+    InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
     RuntimeOptions, Summary, body,
 };
+pub use edgeward_sync::{EdgeSynchronizer, PendingChange};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

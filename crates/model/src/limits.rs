@@ -103,3 +103,14 @@ pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECTIONS_MAX: usize = 4096;
 /// Time that running invocations get when the node stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Documents on one node.
+pub const DOCUMENTS_MAX: usize = 1000;
+/// Live keys in one document.
+pub const DOCUMENT_KEYS_MAX: usize = 100_000;
+/// Longest key of a document, in bytes.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Largest value of a key, in bytes of its JSON.
+pub const VALUE_BYTES_MAX: usize = 256 * 1024;
+/// Changes that wait for `confirm_sync`; past that the newest two become one.
+pub const PENDING_CHANGES_MAX: usize = 1000;

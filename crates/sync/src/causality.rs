@@ -2,20 +2,30 @@
 //!
 //! A row that a write covers was seen by its writer: the write is sequential to it, and no conflict.
 
-use edgeward_model::NodeId;
+use edgeward_model::{EdgeError, ErrorKind, NodeId};
+use serde::{Deserialize, Serialize};
 
 /// Hub epochs that a base names at most; older ones are forgotten.
 pub const BASE_EPOCHS_MAX: usize = 4;
 
 /// A random number drawn at each opening of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// A fresh one, from the operating system's randomness.
+    pub fn draw() -> Result<Self, EdgeError> {
+        getrandom::u64().map(Self).map_err(|error| {
+            EdgeError::new(ErrorKind::Internal, "failed to draw an epoch from the operating system's randomness").with_source(error)
+        })
+    }
+}
 
 /// Place of a row among all rows that a hub took, from 1.
 pub type Position = u64;
 
 /// Names one write: no two have the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Dot {
     /// Who wrote.
     pub node: NodeId,
@@ -26,7 +36,7 @@ pub struct Dot {
 }
 
 /// Up to which position a writer had applied its hub's rows, newest epoch first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Base(Vec<(Epoch, Position)>);
 
 impl Base {
@@ -37,12 +47,11 @@ impl Base {
 
     /// Notes that rows of this hub epoch are applied up to here. An epoch that was not known is the newest.
     pub fn advance(&mut self, epoch: Epoch, applied: Position) {
-        match self.0.iter_mut().find(|(known, _)| *known == epoch) {
-            Some((_, position)) => *position = applied.max(*position),
-            None => {
-                self.0.insert(0, (epoch, applied));
-                self.0.truncate(BASE_EPOCHS_MAX);
-            }
+        if let Some((_, position)) = self.0.iter_mut().find(|(known, _)| *known == epoch) {
+            *position = applied.max(*position);
+        } else {
+            self.0.insert(0, (epoch, applied));
+            self.0.truncate(BASE_EPOCHS_MAX);
         }
     }
 
@@ -114,7 +123,7 @@ impl Ancestors {
 }
 
 /// What a write says of what its writer had seen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// The write's name.
     pub dot: Dot,

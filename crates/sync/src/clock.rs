@@ -3,11 +3,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Bits of a stamp that count writes within one millisecond.
 const COUNTER_BITS: u32 = 16;
 
 /// A moment of the hybrid logical clock: 48 bits of milliseconds since 1970, then 16 bits of counter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp(u64);
 
 impl Stamp {

@@ -5,8 +5,14 @@
 pub mod causality;
 pub mod clock;
 mod magnitude;
+mod merge_patch;
 pub mod row;
+pub mod store;
+pub mod synchronizer;
+pub mod transaction;
 
 pub use causality::{Base, Dot, Epoch, Lineage, Position};
 pub use clock::{Clock, Stamp};
 pub use row::{Body, Policy, Row, Slot};
+pub use store::Store;
+pub use synchronizer::{EdgeSynchronizer, PendingChange};

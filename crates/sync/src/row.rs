@@ -109,6 +109,7 @@ impl Membership {
 
 impl Row {
     /// Joins two states of one slot.
+    #[must_use]
     pub fn join(self, other: Self, policy: Policy) -> Self {
         match (self.body, other.body) {
             (Body::Member(left), Body::Member(right)) => {
@@ -155,7 +156,9 @@ impl Row {
             }
             (Body::Counter(_), Body::Counter(_)) => self.origin.dot.counter.cmp(&other.origin.dot.counter),
             // Slots keep the kinds apart; a peer that mixes them is held to one order as well.
-            (left, right) => left.kind().cmp(&right.kind()).then_with(|| (self.stamp, &self.origin.dot).cmp(&(other.stamp, &other.origin.dot))),
+            (left, right) => {
+                left.kind().cmp(&right.kind()).then_with(|| (self.stamp, &self.origin.dot).cmp(&(other.stamp, &other.origin.dot)))
+            }
         }
     }
 }
@@ -314,9 +317,7 @@ mod tests {
     #[test]
     fn each_policy_keeps_the_value_that_it_names() {
         let rows = [written(0, 1, Some("5")), written(1, 2, Some("9")), written(2, 3, Some("7"))];
-        for (policy, value) in
-            [(Policy::LastWriterWins, "7"), (Policy::FirstWriterWins, "5"), (Policy::Max, "9"), (Policy::Min, "5")]
-        {
+        for (policy, value) in [(Policy::LastWriterWins, "7"), (Policy::FirstWriterWins, "5"), (Policy::Max, "9"), (Policy::Min, "5")] {
             assert_eq!(winner(&rows, policy).as_deref(), Some(value), "{policy:?}");
         }
     }

@@ -1,0 +1,339 @@
+//! The store of one replica: one SQLite database, one writer at a time, and one commit for all writes that wait.
+//!
+//! A write is durable before its caller hears of it. Who finds the database free commits for everybody who waits; the others
+//! only take their results. After a commit that failed nothing is acknowledged until the database was opened anew.
+
+use std::{
+    fs,
+    io::ErrorKind as IoErrorKind,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use edgeward_model::{EdgeError, ErrorKind, NodeId};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::{
+    causality::Epoch,
+    transaction::{ReplicaState, Transaction},
+};
+
+/// Format of the database. A newer one is refused.
+const FORMAT: i64 = 1;
+/// "EDGW", so that another program's database is not taken for ours.
+const APPLICATION_ID: i64 = 0x4544_4757;
+/// Writes that are committed together.
+const BATCH_MAX: usize = 256;
+/// Pages of the log after which it goes into the database: 256 KiB.
+const LOG_PAGES: i64 = 64;
+/// Pages that each connection keeps in memory, in KiB.
+const CACHE_KIB: i64 = 2048;
+
+/// The documents of one replica. Thread-safe.
+pub struct Store {
+    place: Place,
+    node: NodeId,
+    /// Of this opening; on disk with its first write.
+    epoch: Epoch,
+    waiting: Mutex<Vec<Arc<dyn Job>>>,
+    writer: Mutex<Writer>,
+    /// Reads what is committed, without waiting for a commit. A store in memory has only its writer.
+    reader: Option<Mutex<Connection>>,
+    /// Locked while the store is open.
+    _lock: Option<fs::File>,
+}
+
+enum Place {
+    Memory,
+    Folder(PathBuf),
+}
+
+struct Writer {
+    /// None after a commit that failed.
+    connection: Option<Connection>,
+    epoch_is_stored: bool,
+}
+
+/// A write on its way. It runs inside the transaction of whoever commits it.
+trait Job: Send + Sync {
+    /// Runs the write; whether its changes are to stay.
+    fn run(&self, transaction: &mut Transaction<'_>) -> bool;
+    /// Says that what it did was not committed.
+    fn fail(&self, error: EdgeError);
+    fn is_done(&self) -> bool;
+    fn settle(&self);
+}
+
+struct Write<T, F> {
+    work: Mutex<Option<F>>,
+    outcome: Mutex<Outcome<T>>,
+}
+
+struct Outcome<T> {
+    result: Option<Result<T, EdgeError>>,
+    settled: bool,
+}
+
+impl<T: Send, F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send> Job for Write<T, F> {
+    fn run(&self, transaction: &mut Transaction<'_>) -> bool {
+        let Some(work) = self.work.lock().take() else { return false };
+        let result = catch_unwind(AssertUnwindSafe(|| work(transaction)))
+            .unwrap_or_else(|_| Err(EdgeError::new(ErrorKind::Internal, "a write panicked and was taken back")));
+        let stays = result.is_ok();
+        self.outcome.lock().result = Some(result);
+        stays
+    }
+
+    fn fail(&self, error: EdgeError) {
+        *self.outcome.lock() = Outcome { result: Some(Err(error)), settled: true };
+    }
+
+    fn is_done(&self) -> bool {
+        self.outcome.lock().settled
+    }
+
+    fn settle(&self) {
+        self.outcome.lock().settled = true;
+    }
+}
+
+impl Store {
+    /// A store that ends with the process.
+    pub fn in_memory(node: NodeId, epoch: Epoch) -> Result<Self, EdgeError> {
+        let connection = Connection::open_in_memory().map_err(|error| database("open a store in memory", error))?;
+        prepare(&connection, &node)?;
+        Ok(Self::new(Place::Memory, node, epoch, connection, None, None))
+    }
+
+    /// The store in this folder, which is made when it is missing. `epoch` must be a fresh one, see [`Epoch::draw`]. One process
+    /// opens a folder at a time.
+    pub fn open(folder: &Path, node: NodeId, epoch: Epoch) -> Result<Self, EdgeError> {
+        let lock = create(folder).and_then(|()| lock(folder))?;
+        let connection = connect(folder)?;
+        prepare(&connection, &node)?;
+        sync_folder(folder)?;
+        let reader = connect(folder)?;
+        Ok(Self::new(Place::Folder(folder.to_owned()), node, epoch, connection, Some(reader), Some(lock)))
+    }
+
+    fn new(place: Place, node: NodeId, epoch: Epoch, writer: Connection, reader: Option<Connection>, lock: Option<fs::File>) -> Self {
+        Self {
+            place,
+            node,
+            epoch,
+            waiting: Mutex::default(),
+            writer: Mutex::new(Writer { connection: Some(writer), epoch_is_stored: false }),
+            reader: reader.map(Mutex::new),
+            _lock: lock,
+        }
+    }
+
+    /// Whose replica this is.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Does `work` in one transaction and returns when it is durable. An error of `work` takes its changes back, and only
+    /// those. Blocks for as long as the disk takes.
+    pub fn write<T, F>(&self, work: F) -> Result<T, EdgeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send + 'static,
+    {
+        let outcome = Outcome { result: None, settled: false };
+        let write = Arc::new(Write { work: Mutex::new(Some(work)), outcome: Mutex::new(outcome) });
+        let job: Arc<dyn Job> = Arc::<Write<T, F>>::clone(&write);
+        self.waiting.lock().push(job);
+        while !write.is_done() {
+            let mut writer = self.writer.lock();
+            if !write.is_done() {
+                let batch = {
+                    let mut waiting = self.waiting.lock();
+                    let size = waiting.len().min(BATCH_MAX);
+                    waiting.drain(..size).collect::<Vec<_>>()
+                };
+                self.commit(&mut writer, &batch);
+            }
+        }
+        write.outcome.lock().result.take().expect("a settled write has its result")
+    }
+
+    /// Reads what is committed.
+    pub fn read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, EdgeError>) -> Result<T, EdgeError> {
+        let mut writer;
+        let mut reader;
+        let connection = if let Some(connection) = &self.reader {
+            reader = connection.lock();
+            &mut *reader
+        } else {
+            writer = self.writer.lock();
+            writer.connection.as_mut().ok_or_else(lost)?
+        };
+        // One transaction, so that all that is read is of one moment.
+        let sql = connection.transaction().map_err(|error| database("begin to read", error))?;
+        let mut state = ReplicaState::load(&sql)?;
+        let result = read(&Transaction::new(&sql, &self.node, self.epoch, &mut state));
+        sql.finish().map_err(|error| database("end a read", error))?;
+        result
+    }
+
+    fn commit(&self, writer: &mut Writer, batch: &[Arc<dyn Job>]) {
+        match self.try_commit(writer, batch) {
+            Ok(()) => batch.iter().for_each(|job| job.settle()),
+            Err(error) => {
+                // What the connection holds in memory is not known to be what is on disk.
+                if matches!(self.place, Place::Folder(_)) {
+                    writer.connection = None;
+                }
+                let kind = error.kind();
+                let why = error.chain();
+                for job in batch {
+                    job.fail(EdgeError::new(kind, why.clone()));
+                }
+            }
+        }
+    }
+
+    fn try_commit(&self, writer: &mut Writer, batch: &[Arc<dyn Job>]) -> Result<(), EdgeError> {
+        let connection = match (&mut writer.connection, &self.place) {
+            (Some(connection), _) => connection,
+            (lost, Place::Folder(folder)) => lost.insert(connect(folder)?),
+            (None, Place::Memory) => return Err(lost()),
+        };
+        let failed = |error| database("write to the store", error);
+        let mut sql = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut state = ReplicaState::load(&sql)?;
+        if !writer.epoch_is_stored {
+            state.begin_epoch(&sql, self.epoch)?;
+        }
+        for job in batch {
+            let savepoint = sql.savepoint().map_err(failed)?;
+            let before = state.clone();
+            let stays = job.run(&mut Transaction::new(&savepoint, &self.node, self.epoch, &mut state));
+            if stays {
+                savepoint.commit().map_err(failed)?;
+            } else {
+                state = before;
+                // Dropped, a savepoint is rolled back.
+                savepoint.finish().map_err(failed)?;
+            }
+        }
+        state.store(&sql, self.epoch)?;
+        sql.commit().map_err(failed)?;
+        writer.epoch_is_stored = true;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let folder = match &self.place {
+            Place::Memory => None,
+            Place::Folder(folder) => Some(folder),
+        };
+        f.debug_struct("Store").field("node", &self.node).field("folder", &folder).finish_non_exhaustive()
+    }
+}
+
+fn database_path(folder: &Path) -> PathBuf {
+    folder.join("documents.sqlite3")
+}
+
+fn create(folder: &Path) -> Result<(), EdgeError> {
+    let made = if folder.exists() { Ok(()) } else { fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) };
+    made.and_then(|()| {
+        // SQLite would make it readable by others.
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(database_path(folder)).map(drop)
+    })
+    .map_err(|error| disk("make the store", folder, error))
+}
+
+fn lock(folder: &Path) -> Result<fs::File, EdgeError> {
+    let path = folder.join("documents.lock");
+    let file =
+        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(|error| disk("lock the store", folder, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(EdgeError::new(
+            ErrorKind::Conflict,
+            format!("the store in `{}` is in use by another process; stop it, or choose another folder", folder.display()),
+        )),
+        Err(fs::TryLockError::Error(error)) => Err(disk("lock the store", folder, error)),
+    }
+}
+
+/// Makes the names of new files durable, up to the first folder that was there before for sure.
+fn sync_folder(folder: &Path) -> Result<(), EdgeError> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for folder in [folder, parent] {
+        match fs::File::open(folder).and_then(|file| file.sync_all()) {
+            Err(error) if error.kind() != IoErrorKind::PermissionDenied => return Err(disk("sync the store", folder, error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn connect(folder: &Path) -> Result<Connection, EdgeError> {
+    let path = database_path(folder);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(&path, flags).map_err(|error| database("open the store", error))?;
+    let set = |name: &str, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
+    set("journal_mode", &"WAL")
+        .and_then(|()| set("synchronous", &"FULL"))
+        .and_then(|()| set("wal_autocheckpoint", &LOG_PAGES))
+        .and_then(|()| set("journal_size_limit", &0))
+        .and_then(|()| set("cache_size", &-CACHE_KIB))
+        .and_then(|()| set("trusted_schema", &false))
+        .map_err(|error| database("open the store", error))?;
+    Ok(connection)
+}
+
+/// Makes the tables of a new store, or checks those of an old one.
+fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
+    let failed = |error| database("read the format of the store", error);
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let (application, format) = (pragma("application_id")?, pragma("user_version")?);
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    let refused = |why: String| Err(EdgeError::new(ErrorKind::Internal, format!("failed to open the store: {why}")));
+    match (application, format) {
+        (APPLICATION_ID, FORMAT) => {
+            let owner: String = connection.query_row("SELECT node FROM replica", [], |row| row.get(0)).map_err(failed)?;
+            if owner != node.as_str() {
+                return refused(format!("it is the store of node `{owner}`, not of `{node}`; choose another folder"));
+            }
+            Ok(())
+        }
+        (APPLICATION_ID, newer) if newer > FORMAT => {
+            refused(format!("it has format {newer}, and this release knows {FORMAT}; use a newer release"))
+        }
+        (0, 0) if tables == 0 => {
+            let schema = include_str!("store/schema.sql");
+            let made = format!("BEGIN; {schema} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};");
+            connection
+                .execute_batch(&made)
+                .and_then(|()| connection.execute("INSERT INTO replica (one, node, clock, feed) VALUES (1, ?1, 0, 0)", [node.as_str()]))
+                .and_then(|_| connection.execute_batch("COMMIT"))
+                .map_err(|error| database("make the tables of the store", error))
+        }
+        _ => refused("it is the database of another program".to_owned()),
+    }
+}
+
+/// An error of the database, in the words of its user.
+pub(crate) fn database(what: &str, error: rusqlite::Error) -> EdgeError {
+    let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+    let (kind, hint) = if full { (ErrorKind::Unavailable, ": the disk is full; free some space") } else { (ErrorKind::Internal, "") };
+    EdgeError::new(kind, format!("failed to {what}{hint}")).with_source(error)
+}
+
+fn lost() -> EdgeError {
+    EdgeError::new(ErrorKind::Internal, "a store in memory lost its data")
+}
+
+fn disk(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
+    EdgeError::new(ErrorKind::Internal, format!("failed to {what} at `{}`", folder.display())).with_source(error)
+}
