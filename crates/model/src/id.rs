@@ -95,6 +95,11 @@ id!(
     "node id"
 );
 id!(
+    /// Names a document on a node.
+    DocumentName,
+    "document name"
+);
+id!(
     /// Names native code that is registered in the process.
     HandlerName,
     "handler name"

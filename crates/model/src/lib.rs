@@ -16,7 +16,7 @@ pub mod value;
 
 pub use error::{EdgeError, ErrorKind, Failure};
 pub use function::{EdgeFunction, Environment, Handler};
-pub use id::{Digest, FunctionId, HandlerName, NodeId};
+pub use id::{Digest, DocumentName, FunctionId, HandlerName, NodeId};
 pub use integer::Integer;
 pub use invocation::InvocationRecord;
 pub use node::{EdgeNode, EdgeNodeStatus};

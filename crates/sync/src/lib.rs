@@ -4,8 +4,10 @@
 
 pub mod causality;
 pub mod clock;
+pub mod document;
 mod magnitude;
 mod merge_patch;
+pub mod pending;
 pub mod row;
 pub mod store;
 pub mod synchronizer;
@@ -13,6 +15,8 @@ pub mod transaction;
 
 pub use causality::{Base, Dot, Epoch, Lineage, Position};
 pub use clock::{Clock, Stamp};
+pub use document::{Document, DocumentInfo, Documents, Draft, Edited, Precondition};
+pub use pending::PendingChange;
 pub use row::{Body, Policy, Row, Slot};
 pub use store::Store;
-pub use synchronizer::{EdgeSynchronizer, PendingChange};
+pub use synchronizer::EdgeSynchronizer;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use edgeward_model::{
-    EdgeError, ErrorKind, NodeId,
+    EdgeError, ErrorKind, NodeId, Object, Value,
     limits::{DOCUMENT_KEYS_MAX, DOCUMENTS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    python_json,
 };
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,8 @@ use crate::{
 
 /// Version of the encoding of `origin`.
 const ORIGIN_VERSION: u8 = 1;
+/// When a document changed that never did.
+const NEVER: Timestamp = Timestamp::UNIX_EPOCH;
 /// The slot of a register.
 const REGISTER: &[u8] = &[];
 
@@ -66,8 +70,8 @@ pub struct DocumentHead {
     pub(crate) id: i64,
     /// Grows with each change.
     pub version: u64,
-    /// Milliseconds since 1970.
-    pub updated_at: i64,
+    /// When it last changed.
+    pub updated_at: Timestamp,
     /// Live keys.
     pub keys: u64,
 }
@@ -106,7 +110,7 @@ impl<'a> Transaction<'a> {
         statement
             .query_row([name], |row| {
                 let (version, keys) = (from_sql(row.get(1)?), from_sql(row.get(3)?));
-                Ok(DocumentHead { id: row.get(0)?, version, updated_at: row.get(2)?, keys })
+                Ok(DocumentHead { id: row.get(0)?, version, updated_at: time(row, 2)?, keys })
             })
             .optional()
             .map_err(reading)
@@ -121,14 +125,16 @@ impl<'a> Transaction<'a> {
         if from_sql(count) >= DOCUMENTS_MAX as u64 {
             return Err(EdgeError::new(ErrorKind::TooLarge, format!("this node has {DOCUMENTS_MAX} documents, which is the most")));
         }
-        self.sql.execute("INSERT INTO documents (name, version, updated_at, keys) VALUES (?1, 0, 0, 0)", [name]).map_err(writing)?;
-        Ok(DocumentHead { id: self.sql.last_insert_rowid(), version: 0, updated_at: 0, keys: 0 })
+        self.sql
+            .execute("INSERT INTO documents (name, version, updated_at, keys) VALUES (?1, 0, ?2, 0)", [name, &NEVER.to_string()])
+            .map_err(writing)?;
+        Ok(DocumentHead { id: self.sql.last_insert_rowid(), version: 0, updated_at: NEVER, keys: 0 })
     }
 
     /// Notes a document's new version, and when it changed.
-    pub fn touch(&mut self, head: &DocumentHead, version: u64, millis: i64) -> Result<(), EdgeError> {
+    pub fn touch(&mut self, head: &DocumentHead, version: u64, at: Timestamp) -> Result<(), EdgeError> {
         let update = "UPDATE documents SET version = ?2, updated_at = ?3 WHERE id = ?1";
-        self.execute(update, params![head.id, to_sql(version), millis]).map(drop)
+        self.execute(update, params![head.id, to_sql(version), at.to_string()]).map(drop)
     }
 
     /// The live keys of a document with their values as canonical JSON, by code point.
@@ -137,6 +143,32 @@ impl<'a> Transaction<'a> {
         let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
         let rows = statement.query_map([head.id], |row| Ok((row.get(0)?, row.get(1)?))).map_err(reading)?;
         rows.collect::<Result<_, _>>().map_err(reading)
+    }
+
+    /// Every document that was changed at least once, by name.
+    pub fn documents(&self) -> Result<Vec<(String, DocumentHead)>, EdgeError> {
+        let select = "SELECT name, id, version, updated_at, keys FROM documents WHERE version > 0 ORDER BY name";
+        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
+        let rows = statement.query_map([], |row| {
+            let (version, keys) = (from_sql(row.get(2)?), from_sql(row.get(4)?));
+            Ok((row.get(0)?, DocumentHead { id: row.get(1)?, version, updated_at: time(row, 3)?, keys }))
+        });
+        rows.map_err(reading)?.collect::<Result<_, _>>().map_err(reading)
+    }
+
+    /// The whole document.
+    pub fn data(&self, head: &DocumentHead) -> Result<Object, EdgeError> {
+        let values = self.values(head)?.into_iter().map(|(key, text)| Ok((key, python_json::read(&text)?)));
+        values.collect::<Result<_, EdgeError>>().map(Object)
+    }
+
+    /// The value of a live key.
+    pub fn value(&self, head: &DocumentHead, key: &str) -> Result<Option<Value>, EdgeError> {
+        let select = "SELECT value FROM rows WHERE document = ?1 AND key = ?2 AND slot = ?3";
+        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
+        let found: Option<Option<String>> =
+            statement.query_row(params![head.id, key, REGISTER], |row| row.get(0)).optional().map_err(reading)?;
+        found.flatten().map(|text| python_json::read(&text)).transpose()
     }
 
     /// The register of a key.
@@ -243,6 +275,12 @@ fn decode(value: Option<Arc<str>>, origin: &[u8]) -> Option<Row> {
 fn damaged(key: &str) -> EdgeError {
     let why = format!("the row of key `{}` is damaged on disk; restore the store from a backup", key.escape_debug());
     EdgeError::new(ErrorKind::Internal, why)
+}
+
+/// A time that is stored as its RFC 3339 text, which is exact.
+pub(crate) fn time(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error: jiff::Error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into()))
 }
 
 pub(crate) fn reading(error: rusqlite::Error) -> EdgeError {

@@ -63,7 +63,7 @@ fn a_remote_state_is_taken_when_its_version_is_higher_and_its_checksum_right() {
         assert_eq!(sync.apply_remote(&damaged).expect_err("damaged").kind(), ErrorKind::InvalidInput);
         let state = sync.get_local_state().expect("reads").expect("a state");
         assert_eq!((state.version, &state.data, &state.checksum), (5, &remote.data, &remote.checksum));
-        assert_eq!(state.updated_at.as_millisecond(), remote.updated_at.as_millisecond());
+        assert_eq!(state.updated_at, remote.updated_at);
         assert_eq!(sync.get_pending_changes().expect("reads").len(), 1, "a remote state is not a pending change");
         assert_eq!(sync.update_local(object("{}")).expect("updates").version, 6);
     });

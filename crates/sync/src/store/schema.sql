@@ -17,7 +17,7 @@ CREATE TABLE documents (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     version INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
+    updated_at TEXT NOT NULL,
     keys INTEGER NOT NULL
 ) STRICT;
 
@@ -47,7 +47,7 @@ CREATE TABLE pending (
     version INTEGER NOT NULL,
     type TEXT NOT NULL,
     data TEXT NOT NULL,
-    timestamp INTEGER NOT NULL,
+    timestamp TEXT NOT NULL,
     coalesced INTEGER NOT NULL,
     PRIMARY KEY (document, version)
 ) STRICT, WITHOUT ROWID;
