@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, Object, SyncState, Value, python_json};
 use jiff::Timestamp;
-use rusqlite::params;
 
 use crate::{
     merge_patch,
@@ -194,7 +193,8 @@ impl Document {
                 return Ok(false);
             }
             draft.replace(&state.data)?;
-            draft.transaction.touch(&draft.head, state.version, state.updated_at)?;
+            (draft.head.version, draft.head.updated_at) = (state.version, state.updated_at);
+            draft.transaction.store_head(&draft.head)?;
             Ok(true)
         })
     }
@@ -225,10 +225,9 @@ impl Document {
     pub fn confirm(&self, up_to_version: u64) -> Result<(), EdgeError> {
         let name = self.name.clone();
         self.store.write(move |transaction| match transaction.document(name.as_str())? {
-            Some(head) => {
-                // Versions do not reach the sign.
-                let up_to = i64::try_from(up_to_version).unwrap_or(i64::MAX);
-                transaction.execute("DELETE FROM pending WHERE document = ?1 AND version <= ?2", params![head.id, up_to]).map(drop)
+            Some(mut head) => {
+                pending::confirm(transaction, &mut head, up_to_version)?;
+                transaction.store_head(&head)
             }
             None => Ok(()),
         })
@@ -308,10 +307,11 @@ impl<'a, 'b> Draft<'a, 'b> {
 
     /// Moves the version on, and notes the change as pending.
     fn commit(&mut self, kind: &str, change: &Object) -> Result<u64, EdgeError> {
-        let version = self.head.version + 1;
-        self.transaction.touch(&self.head, version, self.now)?;
-        pending::add(self.transaction, &self.head, kind, version, change, self.now)?;
-        Ok(version)
+        self.head.version += 1;
+        self.head.updated_at = self.now;
+        pending::add(self.transaction, &mut self.head, kind, change)?;
+        self.transaction.store_head(&self.head)?;
+        Ok(self.head.version)
     }
 }
 

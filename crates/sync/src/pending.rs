@@ -30,57 +30,89 @@ pub struct PendingChange {
     pub coalesced: u64,
 }
 
-/// Notes the change that led to this version.
-pub(crate) fn add(
-    transaction: &mut Transaction<'_>,
-    head: &DocumentHead,
-    kind: &str,
-    version: u64,
-    change: &Object,
-    now: Timestamp,
-) -> Result<(), EdgeError> {
-    let mut text = String::new();
-    python_json::write_object(&mut text, change)?;
+/// Notes the change that led to the head's version, at its time. The caller stores the head.
+pub(crate) fn add(transaction: &mut Transaction<'_>, head: &mut DocumentHead, kind: &str, change: &Object) -> Result<(), EdgeError> {
+    let text = json(change)?;
     let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, 0)";
-    transaction.execute(insert, params![head.id, to_sql(version), kind, text, now.to_string()])?;
-    coalesce(transaction, head)
+    transaction.execute(insert, params![head.id, to_sql(head.version), kind, text, head.updated_at.to_string()])?;
+    head.pending += 1;
+    if head.pending > PENDING_CHANGES_MAX as u64 {
+        coalesce(transaction, head)?;
+    }
+    Ok(())
 }
 
-/// Past the bound, the newest change stands for its neighbour as well: nothing is dropped.
-fn coalesce(transaction: &mut Transaction<'_>, head: &DocumentHead) -> Result<(), EdgeError> {
-    let count = "SELECT count(*) FROM pending WHERE document = ?1";
-    let count: i64 =
-        transaction.sql().prepare_cached(count).and_then(|mut count| count.query_row([head.id], |row| row.get(0))).map_err(reading)?;
-    if from_sql(count) <= PENDING_CHANGES_MAX as u64 {
-        return Ok(());
+/// Forgets the changes up to this version. The caller stores the head.
+pub(crate) fn confirm(transaction: &mut Transaction<'_>, head: &mut DocumentHead, up_to_version: u64) -> Result<(), EdgeError> {
+    // Versions do not reach the sign.
+    let up_to = i64::try_from(up_to_version).unwrap_or(i64::MAX);
+    let gone = transaction.execute("DELETE FROM pending WHERE document = ?1 AND version <= ?2", params![head.id, up_to])?;
+    head.pending = head.pending.saturating_sub(gone as u64);
+    Ok(())
+}
+
+/// Past the bound, each two neighbours become one, so that the next time is far away. Nothing is dropped: a change counts those
+/// that it stands for.
+fn coalesce(transaction: &mut Transaction<'_>, head: &mut DocumentHead) -> Result<(), EdgeError> {
+    let mut kept: Vec<PendingChange> = Vec::new();
+    let mut merged = false;
+    for change in list(transaction, head)? {
+        // The last of a pair that was made just now does not take a third one.
+        let earlier = if merged { None } else { kept.pop() };
+        merged = false;
+        match earlier.map(|earlier| join(earlier, change.clone())) {
+            Some(Ok(both)) => {
+                kept.push(both);
+                merged = true;
+            }
+            Some(Err(earlier)) => kept.extend([earlier, change]),
+            None => kept.push(change),
+        }
     }
-    let mut changes = rows(transaction, head, "ORDER BY version DESC LIMIT 2")?;
-    let (Some(newest), Some(neighbour)) = (changes.first().cloned(), changes.pop()) else { return Ok(()) };
-    let coalesced = to_sql(newest.coalesced + neighbour.coalesced + 1);
-    let composed = match (newest.r#type.as_str(), neighbour.r#type.as_str()) {
-        (PATCH, PATCH) => merge_patch::compose(neighbour.data, &newest.data),
-        _ => None,
-    };
-    let both = match composed {
-        Some(data) => PendingChange { data, ..newest },
-        // The newest change led to the state of now, which says all there is.
-        None => PendingChange { r#type: UPDATE.to_owned(), data: transaction.data(head)?, ..newest },
-    };
-    transaction.execute("DELETE FROM pending WHERE document = ?1 AND version = ?2", params![head.id, to_sql(neighbour.version)])?;
-    let update = "UPDATE pending SET type = ?3, data = ?4, coalesced = ?5 WHERE document = ?1 AND version = ?2";
+    if kept.len() > PENDING_CHANGES_MAX {
+        // No two could be said in one: the newest led to the state of now, which says all there is.
+        let coalesced = kept.iter().map(|change| change.coalesced + 1).sum::<u64>() - 1;
+        let newest = kept.pop().into_iter();
+        let data = transaction.data(head)?;
+        kept = newest.map(|newest| PendingChange { r#type: UPDATE.to_owned(), data: data.clone(), coalesced, ..newest }).collect();
+    }
+    confirm(transaction, head, u64::MAX)?;
+    for PendingChange { r#type, version, data, timestamp, coalesced } in kept {
+        let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let values = params![head.id, to_sql(version), r#type, json(&data)?, timestamp.to_string(), to_sql(coalesced)];
+        transaction.execute(insert, values)?;
+        head.pending += 1;
+    }
+    Ok(())
+}
+
+/// One change that does what two do, one after the other; the earlier one back when none can say it.
+fn join(earlier: PendingChange, later: PendingChange) -> Result<PendingChange, PendingChange> {
+    let coalesced = earlier.coalesced + later.coalesced + 1;
+    match (earlier.r#type.as_str(), later.r#type.as_str()) {
+        // A whole state says all there is.
+        (_, UPDATE) => Ok(PendingChange { coalesced, ..later }),
+        (UPDATE, _) => {
+            let data = merge_patch::apply_object(earlier.data, &later.data);
+            Ok(PendingChange { r#type: UPDATE.to_owned(), data, coalesced, ..later })
+        }
+        _ => match merge_patch::compose(earlier.data.clone(), &later.data) {
+            Some(data) => Ok(PendingChange { data, coalesced, ..later }),
+            None => Err(earlier),
+        },
+    }
+}
+
+fn json(object: &Object) -> Result<String, EdgeError> {
     let mut text = String::new();
-    python_json::write_object(&mut text, &both.data)?;
-    transaction.execute(update, params![head.id, to_sql(both.version), both.r#type, text, coalesced]).map(drop)
+    python_json::write_object(&mut text, object)?;
+    Ok(text)
 }
 
 /// The changes of a document, oldest first.
 pub(crate) fn list(transaction: &Transaction<'_>, head: &DocumentHead) -> Result<Vec<PendingChange>, EdgeError> {
-    rows(transaction, head, "ORDER BY version")
-}
-
-fn rows(transaction: &Transaction<'_>, head: &DocumentHead, order: &str) -> Result<Vec<PendingChange>, EdgeError> {
-    let select = format!("SELECT type, version, data, timestamp, coalesced FROM pending WHERE document = ?1 {order}");
-    let mut statement = transaction.sql().prepare_cached(&select).map_err(reading)?;
+    let select = "SELECT type, version, data, timestamp, coalesced FROM pending WHERE document = ?1 ORDER BY version";
+    let mut statement = transaction.sql().prepare_cached(select).map_err(reading)?;
     let mut rows = statement.query([head.id]).map_err(reading)?;
     let mut changes = Vec::new();
     while let Some(row) = rows.next().map_err(reading)? {

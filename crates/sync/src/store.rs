@@ -28,7 +28,7 @@ const APPLICATION_ID: i64 = 0x4544_4757;
 /// Writes that are committed together.
 const BATCH_MAX: usize = 256;
 /// Pages of the log after which it goes into the database: 256 KiB.
-const LOG_PAGES: i64 = 64;
+const LOG_PAGES: i64 = 1000;
 /// Pages that each connection keeps in memory, in KiB.
 const CACHE_KIB: i64 = 2048;
 
@@ -285,7 +285,6 @@ fn connect(folder: &Path) -> Result<Connection, EdgeError> {
     set("journal_mode", &"WAL")
         .and_then(|()| set("synchronous", &"FULL"))
         .and_then(|()| set("wal_autocheckpoint", &LOG_PAGES))
-        .and_then(|()| set("journal_size_limit", &0))
         .and_then(|()| set("cache_size", &-CACHE_KIB))
         .and_then(|()| set("trusted_schema", &false))
         .map_err(|error| database("open the store", error))?;

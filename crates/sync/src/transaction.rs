@@ -45,7 +45,7 @@ impl ReplicaState {
     /// Writes down an epoch before its first row.
     pub(crate) fn begin_epoch(&mut self, sql: &Connection, epoch: Epoch) -> Result<(), EdgeError> {
         // A commit of which nobody knows may have written it already, with counters that must not come twice.
-        let insert = "INSERT OR IGNORE INTO epochs (epoch, opening, counter) SELECT ?1, coalesce(max(opening), 0) + 1, 0 FROM epochs";
+        let insert = "INSERT OR IGNORE INTO epochs (epoch, opening, counter, acknowledged) SELECT ?1, coalesce(max(opening), 0) + 1, 0, 0 FROM epochs";
         sql.execute(insert, [to_sql(epoch.0)]).map_err(writing)?;
         let counter = sql.query_row("SELECT counter FROM epochs WHERE epoch = ?1", [to_sql(epoch.0)], |row| row.get(0));
         self.counter = from_sql(counter.map_err(reading)?);
@@ -74,6 +74,15 @@ pub struct DocumentHead {
     pub updated_at: Timestamp,
     /// Live keys.
     pub keys: u64,
+    /// Changes that are not confirmed.
+    pub pending: u64,
+}
+
+impl DocumentHead {
+    fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        let (version, keys, pending) = (from_sql(row.get(1)?), from_sql(row.get(3)?), from_sql(row.get(4)?));
+        Ok(Self { id: row.get(0)?, version, updated_at: time(row, 2)?, keys, pending })
+    }
 }
 
 /// One transaction of a [`Store`](crate::store::Store).
@@ -105,15 +114,9 @@ impl<'a> Transaction<'a> {
 
     /// The document of this name, when there is one.
     pub fn document(&self, name: &str) -> Result<Option<DocumentHead>, EdgeError> {
-        let mut statement =
-            self.sql.prepare_cached("SELECT id, version, updated_at, keys FROM documents WHERE name = ?1").map_err(reading)?;
-        statement
-            .query_row([name], |row| {
-                let (version, keys) = (from_sql(row.get(1)?), from_sql(row.get(3)?));
-                Ok(DocumentHead { id: row.get(0)?, version, updated_at: time(row, 2)?, keys })
-            })
-            .optional()
-            .map_err(reading)
+        let select = "SELECT id, version, updated_at, keys, pending, name FROM documents WHERE name = ?1";
+        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
+        statement.query_row([name], DocumentHead::of_row).optional().map_err(reading)
     }
 
     /// The document of this name, made when it is missing. At most [`DOCUMENTS_MAX`].
@@ -126,15 +129,19 @@ impl<'a> Transaction<'a> {
             return Err(EdgeError::new(ErrorKind::TooLarge, format!("this node has {DOCUMENTS_MAX} documents, which is the most")));
         }
         self.sql
-            .execute("INSERT INTO documents (name, version, updated_at, keys) VALUES (?1, 0, ?2, 0)", [name, &NEVER.to_string()])
+            .execute(
+                "INSERT INTO documents (name, version, updated_at, keys, pending) VALUES (?1, 0, ?2, 0, 0)",
+                [name, &NEVER.to_string()],
+            )
             .map_err(writing)?;
-        Ok(DocumentHead { id: self.sql.last_insert_rowid(), version: 0, updated_at: NEVER, keys: 0 })
+        Ok(DocumentHead { id: self.sql.last_insert_rowid(), version: 0, updated_at: NEVER, keys: 0, pending: 0 })
     }
 
-    /// Notes a document's new version, and when it changed.
-    pub fn touch(&mut self, head: &DocumentHead, version: u64, at: Timestamp) -> Result<(), EdgeError> {
-        let update = "UPDATE documents SET version = ?2, updated_at = ?3 WHERE id = ?1";
-        self.execute(update, params![head.id, to_sql(version), at.to_string()]).map(drop)
+    /// Writes down what was changed of a head.
+    pub fn store_head(&mut self, head: &DocumentHead) -> Result<(), EdgeError> {
+        let update = "UPDATE documents SET version = ?2, updated_at = ?3, keys = ?4, pending = ?5 WHERE id = ?1";
+        let DocumentHead { id, version, updated_at, keys, pending } = head;
+        self.execute(update, params![id, to_sql(*version), updated_at.to_string(), to_sql(*keys), to_sql(*pending)]).map(drop)
     }
 
     /// The live keys of a document with their values as canonical JSON, by code point.
@@ -147,12 +154,9 @@ impl<'a> Transaction<'a> {
 
     /// Every document that was changed at least once, by name.
     pub fn documents(&self) -> Result<Vec<(String, DocumentHead)>, EdgeError> {
-        let select = "SELECT name, id, version, updated_at, keys FROM documents WHERE version > 0 ORDER BY name";
+        let select = "SELECT id, version, updated_at, keys, pending, name FROM documents WHERE version > 0 ORDER BY name";
         let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        let rows = statement.query_map([], |row| {
-            let (version, keys) = (from_sql(row.get(2)?), from_sql(row.get(4)?));
-            Ok((row.get(0)?, DocumentHead { id: row.get(1)?, version, updated_at: time(row, 3)?, keys }))
-        });
+        let rows = statement.query_map([], |row| Ok((row.get(5)?, DocumentHead::of_row(row)?)));
         rows.map_err(reading)?.collect::<Result<_, _>>().map_err(reading)
     }
 
@@ -181,7 +185,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Writes a key's register here and now: its value as canonical JSON, or none to delete it. Returns whether that changed
-    /// anything.
+    /// anything. The caller stores the head.
     pub fn put_register(&mut self, head: &mut DocumentHead, key: &str, value: Option<&str>, millis: u64) -> Result<bool, EdgeError> {
         check(key, value)?;
         let before = self.register(head, key)?;
@@ -206,26 +210,22 @@ impl<'a> Transaction<'a> {
         let root = before.as_ref().and_then(root_of).unwrap_or_else(|| (stamp, self.node.clone()));
         let (base, overwrote) = match before {
             // What was not acknowledged was seen by nobody: the new row stands for both.
-            Some(before) if self.withdraw(&before.origin.dot)? => (before.origin.base, before.origin.overwrote),
+            Some(before) if self.is_unconfirmed(&before.origin.dot)? => (before.origin.base, before.origin.overwrote),
             Some(before) => (Base::new(), Some(before.origin.dot)),
             None => (Base::new(), None),
         };
         let stored = StoredOrigin { stamp, origin: Origin { dot, base, overwrote }, root, instance: None, version: 0 };
         let insert = "INSERT OR REPLACE INTO rows (document, key, slot, seq, value, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         self.execute(insert, params![head.id, key, REGISTER, to_sql(self.state.feed), value, encode(&stored)])?;
-        let insert = "INSERT INTO outbox (epoch, counter, document, key, slot) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.execute(insert, params![to_sql(self.epoch.0), to_sql(self.state.counter), head.id, key, REGISTER])?;
-        self.execute("UPDATE documents SET keys = ?2 WHERE id = ?1", params![head.id, to_sql(head.keys)])?;
         Ok(true)
     }
 
-    /// Takes an own row out of the outbox; whether it was there.
-    fn withdraw(&mut self, dot: &Dot) -> Result<bool, EdgeError> {
-        if dot.node != *self.node {
-            return Ok(false);
-        }
-        let delete = "DELETE FROM outbox WHERE epoch = ?1 AND counter = ?2";
-        Ok(self.execute(delete, params![to_sql(dot.epoch.0), to_sql(dot.counter)])? > 0)
+    /// Whether a row is in the outbox: written here, and not acknowledged by the hub.
+    fn is_unconfirmed(&self, dot: &Dot) -> Result<bool, EdgeError> {
+        let select = "SELECT acknowledged FROM epochs WHERE epoch = ?1";
+        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
+        let acknowledged: Option<i64> = statement.query_row([to_sql(dot.epoch.0)], |row| row.get(0)).optional().map_err(reading)?;
+        Ok(acknowledged.is_some_and(|acknowledged| dot.counter > from_sql(acknowledged)))
     }
 
     pub(crate) fn execute(&self, statement: &str, values: impl rusqlite::Params) -> Result<usize, EdgeError> {

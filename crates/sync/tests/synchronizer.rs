@@ -10,7 +10,7 @@ use std::{
 };
 
 use edgeward_model::{ErrorKind, Object, SyncState, Value, limits::PENDING_CHANGES_MAX, python_json};
-use edgeward_sync::EdgeSynchronizer;
+use edgeward_sync::{EdgeSynchronizer, PendingChange};
 
 fn object(text: &str) -> Object {
     match python_json::read(text).expect(text) {
@@ -99,22 +99,55 @@ fn a_patch_changes_members_and_null_deletes() {
     });
 }
 
-#[test]
-fn past_the_bound_the_newest_change_stands_for_its_neighbour() {
+/// What the pending changes make of nothing.
+fn replayed(pending: &[PendingChange]) -> Object {
     let sync = EdgeSynchronizer::new();
-    let changes = i64::try_from(PENDING_CHANGES_MAX).expect("small") + 3;
+    for change in pending {
+        let replay = if change.r#type == "update" { EdgeSynchronizer::update_local } else { EdgeSynchronizer::patch_local };
+        replay(&sync, change.data.clone()).expect("replays");
+    }
+    data(&sync)
+}
+
+#[test]
+fn past_the_bound_neighbours_become_one_and_nothing_is_dropped() {
+    let most = i64::try_from(PENDING_CHANGES_MAX).expect("small");
+    let patch = |n: i64| match n % 5 {
+        // After a number, this cannot be said in one patch with it.
+        0 => object(r#"{"k": {"deep": 1}}"#),
+        1 => object(r#"{"k": null, "l": 1}"#),
+        _ => Object::from_iter([("k", n), ("m", n)]),
+    };
+    for (changes, whole) in [(most, 0), (most + 1, 0), (2 * most + 50, 0), (most + 1, 3), (most + 1, most)] {
+        let sync = EdgeSynchronizer::new();
+        for n in 1..=changes {
+            let change = if n == whole { EdgeSynchronizer::update_local } else { EdgeSynchronizer::patch_local };
+            change(&sync, patch(n)).expect("changes");
+        }
+        let pending = sync.get_pending_changes().expect("reads");
+        assert!(pending.len() <= PENDING_CHANGES_MAX && (changes > most) == (pending.len() < PENDING_CHANGES_MAX), "{}", pending.len());
+        assert_eq!(pending.iter().map(|change| 1 + change.coalesced).sum::<u64>(), changes.unsigned_abs());
+        assert!(pending.is_sorted_by_key(|change| change.version));
+        assert_eq!(pending.last().expect("some").version, changes.unsigned_abs());
+        assert_eq!(replayed(&pending), data(&sync));
+        sync.confirm_sync(u64::MAX).expect("confirms");
+        assert!(sync.get_pending_changes().expect("reads").is_empty());
+    }
+}
+
+#[test]
+fn where_no_two_changes_can_be_said_in_one_the_newest_becomes_the_whole_state() {
+    let sync = EdgeSynchronizer::new();
+    let changes = PENDING_CHANGES_MAX + 1;
     for n in 1..=changes {
-        // Each second one cannot be said by a patch together with the one before.
-        let patch = if n % 2 == 0 { object(r#"{"k": {"deep": 1}}"#) } else { Object::from_iter([("k", n)]) };
-        sync.patch_local(patch).expect("patches");
+        // Patches as an object what the change before made a number.
+        let (number, patched) = (Value::from(1_i64), object(r#"{"deep": 1}"#).into());
+        sync.patch_local(Object::from_iter([(format!("k{n}"), number), (format!("k{}", n - 1), patched)])).expect("patches");
     }
     let pending = sync.get_pending_changes().expect("reads");
-    assert_eq!(pending.len(), PENDING_CHANGES_MAX);
-    let changes = changes.unsigned_abs();
-    let newest = pending.last().expect("some");
-    assert_eq!((newest.version, newest.r#type.as_str(), newest.coalesced), (changes, "update", 3));
-    assert_eq!(newest.data, data(&sync));
-    assert_eq!(pending.iter().map(|change| 1 + change.coalesced).sum::<u64>(), changes, "nothing is dropped");
+    let [whole] = &pending[..] else { panic!("{} changes", pending.len()) };
+    assert_eq!((whole.r#type.as_str(), whole.version, 1 + whole.coalesced), ("update", changes as u64, changes as u64));
+    assert_eq!(whole.data, data(&sync));
 }
 
 #[test]

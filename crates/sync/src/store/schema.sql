@@ -10,7 +10,8 @@ CREATE TABLE replica (
 CREATE TABLE epochs (
     epoch INTEGER PRIMARY KEY,
     opening INTEGER NOT NULL UNIQUE,
-    counter INTEGER NOT NULL
+    counter INTEGER NOT NULL,
+    acknowledged INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE documents (
@@ -18,7 +19,8 @@ CREATE TABLE documents (
     name TEXT NOT NULL UNIQUE,
     version INTEGER NOT NULL,
     updated_at TEXT NOT NULL,
-    keys INTEGER NOT NULL
+    keys INTEGER NOT NULL,
+    pending INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE rows (
@@ -32,15 +34,6 @@ CREATE TABLE rows (
 ) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX feed ON rows (seq);
-
-CREATE TABLE outbox (
-    epoch INTEGER NOT NULL,
-    counter INTEGER NOT NULL,
-    document INTEGER NOT NULL REFERENCES documents,
-    key TEXT NOT NULL,
-    slot BLOB NOT NULL,
-    PRIMARY KEY (epoch, counter)
-) STRICT, WITHOUT ROWID;
 
 CREATE TABLE pending (
     document INTEGER NOT NULL REFERENCES documents,
