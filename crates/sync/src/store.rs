@@ -32,6 +32,9 @@ const LOG_PAGES: i64 = 64;
 /// Pages that each connection keeps in memory, in KiB.
 const CACHE_KIB: i64 = 2048;
 
+/// SQLite's codes for an index of the log (`-shm`) that cannot be made larger. It keeps no reason; the disk is full.
+const INDEX_CANNOT_GROW: [i32; 1] = [rusqlite::ffi::SQLITE_IOERR_SHMSIZE];
+
 /// The documents of one replica. Thread-safe.
 pub struct Store {
     place: Place,
@@ -325,9 +328,16 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
 
 /// An error of the database, in the words of its user.
 pub(crate) fn database(what: &str, error: rusqlite::Error) -> EdgeError {
-    let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-    let (kind, hint) = if full { (ErrorKind::Unavailable, ": the disk is full; free some space") } else { (ErrorKind::Internal, "") };
+    let full = match error.sqlite_error() {
+        Some(error) => error.code == rusqlite::ErrorCode::DiskFull || INDEX_CANNOT_GROW.contains(&error.extended_code),
+        None => false,
+    };
+    let (kind, hint) = cause(full);
     EdgeError::new(kind, format!("failed to {what}{hint}")).with_source(error)
+}
+
+fn cause(full: bool) -> (ErrorKind, &'static str) {
+    if full { (ErrorKind::Unavailable, ": the disk is full; free some space") } else { (ErrorKind::Internal, "") }
 }
 
 fn lost() -> EdgeError {
@@ -335,5 +345,6 @@ fn lost() -> EdgeError {
 }
 
 fn disk(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("failed to {what} at `{}`", folder.display())).with_source(error)
+    let (kind, hint) = cause(matches!(error.kind(), IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded));
+    EdgeError::new(kind, format!("failed to {what} at `{}`{hint}", folder.display())).with_source(error)
 }
