@@ -11,11 +11,13 @@ use crate::{
     causality::Epoch,
     merge_patch,
     store::Store,
-    transaction::{DocumentHead, Transaction, from_sql, reading, to_sql},
+    transaction::{DocumentHead, Transaction, damaged, damaged_row, from_sql, reading, to_sql},
 };
 
 /// The document of the specification's face.
 const DOCUMENT: &str = "state";
+/// The highest version that is taken from elsewhere: above it no room is left for own changes.
+const REMOTE_VERSION_MAX: u64 = 1 << 62;
 /// The node of a synchronizer that belongs to none.
 const NODE: &str = "local";
 
@@ -82,7 +84,7 @@ impl EdgeSynchronizer {
         let now = Timestamp::now();
         self.store.write(move |transaction| {
             let mut head = transaction.document_or_new(DOCUMENT)?;
-            let state = SyncState::from_data_at(data, head.version + 1, millis_only(now))?;
+            let state = SyncState::from_data_at(data, head.next_version()?, millis_only(now))?;
             replace(transaction, &mut head, &state.data, now)?;
             commit_change(transaction, &head, "update", &state.data, now)?;
             Ok(state)
@@ -106,7 +108,7 @@ impl EdgeSynchronizer {
             }
             commit_change(transaction, &head, "patch", &patch, now)?;
             let data = transaction.data(&head)?;
-            SyncState::from_data_at(data, head.version + 1, millis_only(now))
+            SyncState::from_data_at(data, head.next_version()?, millis_only(now))
         })
     }
 
@@ -114,10 +116,14 @@ impl EdgeSynchronizer {
     /// taken. It is not a pending change.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when the checksum is not that of the data.
+    /// [`ErrorKind::InvalidInput`] when the checksum is not that of the data, or the version above 2⁶².
     pub fn apply_remote(&self, state: &SyncState) -> Result<bool, EdgeError> {
         if !state.verify() {
             let why = format!("the state of version {} is damaged: its checksum is not that of its data; fetch it again", state.version);
+            return Err(EdgeError::new(ErrorKind::InvalidInput, why));
+        }
+        if state.version > REMOTE_VERSION_MAX {
+            let why = format!("the version {} is higher than any document reaches; the most is {REMOTE_VERSION_MAX}", state.version);
             return Err(EdgeError::new(ErrorKind::InvalidInput, why));
         }
         let state = state.clone();
@@ -154,8 +160,8 @@ impl EdgeSynchronizer {
     pub fn get_local_state(&self) -> Result<Option<SyncState>, EdgeError> {
         self.store.read(|transaction| {
             let Some(head) = transaction.document(DOCUMENT)?.filter(|head| head.version > 0) else { return Ok(None) };
-            let updated_at = Timestamp::from_millisecond(head.updated_at)
-                .map_err(|error| EdgeError::new(ErrorKind::Internal, "the store holds a time that is none").with_source(error))?;
+            let updated_at =
+                Timestamp::from_millisecond(head.updated_at).map_err(|error| damaged("time of the last change").with_source(error))?;
             SyncState::from_data_at(transaction.data(&head)?, head.version, updated_at).map(Some)
         })
     }
@@ -186,7 +192,7 @@ fn commit_change(
     data: &Object,
     now: Timestamp,
 ) -> Result<(), EdgeError> {
-    let version = head.version + 1;
+    let version = head.next_version()?;
     transaction.touch(head, version, now.as_millisecond())?;
     let mut text = String::new();
     python_json::write_object(&mut text, data)?;
@@ -205,7 +211,7 @@ fn coalesce(transaction: &mut Transaction<'_>, head: &DocumentHead) -> Result<()
     }
     let mut changes = pending_rows(transaction, head, "ORDER BY version DESC LIMIT 2")?;
     let (Some(newest), Some(neighbour)) = (changes.first().cloned(), changes.pop()) else { return Ok(()) };
-    let coalesced = to_sql(newest.coalesced + neighbour.coalesced + 1);
+    let coalesced = to_sql(newest.coalesced.saturating_add(neighbour.coalesced).saturating_add(1));
     let composed = match (newest.r#type.as_str(), neighbour.r#type.as_str()) {
         ("patch", "patch") => merge_patch::compose(neighbour.data, &newest.data),
         _ => None,
@@ -234,8 +240,8 @@ fn pending_rows(transaction: &Transaction<'_>, head: &DocumentHead, order: &str)
     while let Some(row) = rows.next().map_err(reading)? {
         let get = |index| row.get::<_, i64>(index).map_err(reading);
         let text: String = row.get(2).map_err(reading)?;
-        let damaged = || EdgeError::new(ErrorKind::Internal, "a pending change is damaged on disk; restore the store from a backup");
-        let Value::Object(data) = python_json::read(&text)? else { return Err(damaged()) };
+        let damaged = || damaged("list of pending changes");
+        let Ok(Value::Object(data)) = python_json::read(&text) else { return Err(damaged()) };
         changes.push(PendingChange {
             r#type: row.get(0).map_err(reading)?,
             version: from_sql(get(1)?),
@@ -266,12 +272,15 @@ impl Transaction<'_> {
             let mut statement = self.sql().prepare_cached(select).map_err(reading)?;
             statement.query_row(params![head.id, key], |row| row.get(0)).optional().map_err(reading)?
         };
-        text.flatten().map(|text| python_json::read(&text)).transpose()
+        text.flatten().map(|text| python_json::read(&text).map_err(|error| damaged_row(key).with_source(error))).transpose()
     }
 
     /// The whole document.
     fn data(&self, head: &DocumentHead) -> Result<Object, EdgeError> {
-        let values = self.values(head)?.into_iter().map(|(key, text)| Ok((key, python_json::read(&text)?)));
+        let values = self.values(head)?.into_iter().map(|(key, text)| match python_json::read(&text) {
+            Ok(value) => Ok((key, value)),
+            Err(error) => Err(damaged_row(&key).with_source(error)),
+        });
         values.collect::<Result<_, EdgeError>>().map(Object)
     }
 }

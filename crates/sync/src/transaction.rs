@@ -72,6 +72,15 @@ pub struct DocumentHead {
     pub keys: u64,
 }
 
+impl DocumentHead {
+    /// The version of one more change.
+    pub(crate) fn next_version(&self) -> Result<u64, EdgeError> {
+        // SQLite orders versions as numbers with a sign.
+        let next = self.version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
+        next.ok_or_else(|| damaged("version of the document"))
+    }
+}
+
 /// One transaction of a [`Store`](crate::store::Store).
 pub struct Transaction<'a> {
     sql: &'a Connection,
@@ -145,7 +154,7 @@ impl<'a> Transaction<'a> {
         let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
         let found: Option<(Option<Arc<str>>, Vec<u8>)> =
             statement.query_row(params![head.id, key, REGISTER], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(reading)?;
-        found.map(|(value, origin)| decode(value, &origin).ok_or_else(|| damaged(key))).transpose()
+        found.map(|(value, origin)| decode(value, &origin).ok_or_else(|| damaged_row(key))).transpose()
     }
 
     /// Writes a key's register here and now: its value as canonical JSON, or none to delete it. Returns whether that changed
@@ -163,13 +172,13 @@ impl<'a> Transaction<'a> {
                 return Err(EdgeError::new(ErrorKind::TooLarge, message));
             }
             (false, true) => head.keys += 1,
-            (true, false) => head.keys -= 1,
+            (true, false) => head.keys = head.keys.checked_sub(1).ok_or_else(|| damaged("number of keys of the document"))?,
             _ => {}
         }
         let exhausted = |_| EdgeError::new(ErrorKind::Internal, "the clock of this replica has come to its end");
         let stamp = self.state.clock.tick(millis).map_err(exhausted)?;
-        self.state.counter += 1;
-        self.state.feed += 1;
+        self.state.counter = self.state.counter.checked_add(1).ok_or_else(|| damaged("counter of the epoch"))?;
+        self.state.feed = self.state.feed.checked_add(1).ok_or_else(|| damaged("end of the feed"))?;
         let dot = Dot { node: self.node.clone(), epoch: self.epoch, counter: self.state.counter };
         let root = before.as_ref().and_then(root_of).unwrap_or_else(|| (stamp, self.node.clone()));
         let (base, overwrote) = match before {
@@ -240,9 +249,13 @@ fn decode(value: Option<Arc<str>>, origin: &[u8]) -> Option<Row> {
     rest.is_empty().then_some(Row { origin, stamp, body: Body::Register(Register { value, root, instance, version }) })
 }
 
-fn damaged(key: &str) -> EdgeError {
-    let why = format!("the row of key `{}` is damaged on disk; restore the store from a backup", key.escape_debug());
-    EdgeError::new(ErrorKind::Internal, why)
+pub(crate) fn damaged_row(key: &str) -> EdgeError {
+    damaged(&format!("row of key `{}`", key.escape_debug()))
+}
+
+/// What was read from the store is not what was written there.
+pub(crate) fn damaged(what: &str) -> EdgeError {
+    EdgeError::new(ErrorKind::Internal, format!("the {what} is damaged on disk; restore the store from a backup"))
 }
 
 pub(crate) fn reading(error: rusqlite::Error) -> EdgeError {
