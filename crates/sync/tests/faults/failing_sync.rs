@@ -1,7 +1,7 @@
 //! A disk that fails for a while: what fails is not acknowledged, reads go on, and so do changes when the cause is gone.
 
 use crate::{
-    changes::{Dots, assert_same, changes, expected, remember, seen},
+    changes::{Dots, assert_same, changes, dots, expected, remember, seen},
     child,
 };
 use edgeward_sync::EdgeSynchronizer;
@@ -49,17 +49,23 @@ fn child_that_tries_again_what_fails() {
         remember(&mut history, &folder);
     }
     drop(sync);
-    assert_same(&seen(&open()), &expected[changes.len()], "opened again");
+    let sync = open();
+    assert_same(&seen(&sync), &expected[changes.len()], "opened again");
     remember(&mut history, &folder);
 }
 
 /// Runs the child with these faults and returns how many it heard of.
 fn faults(injection: &str) -> usize {
     let place = tempfile::tempdir().expect("temp folder");
-    let output = child::run(&mut child::traced(CHILD, &place.path().join("store"), &place.path().join("calls"), Some(injection)));
+    let folder = place.path().join("store");
+    let output = child::run(&mut child::traced(CHILD, &folder, &place.path().join("calls"), Some(injection)));
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{injection}: {told}{}", String::from_utf8_lossy(&output.stderr));
-    told.lines().filter_map(child::told).filter(|line| line.starts_with("fault ")).count()
+    dots(&folder);
+    let faults: Vec<_> = told.lines().filter_map(child::told).filter(|line| line.starts_with("fault ")).collect();
+    let says_why = |fault: &&str| !injection.contains("ENOSPC") || fault.contains("the disk is full");
+    assert!(faults.iter().all(says_why), "{injection}: {faults:?}");
+    faults.len()
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! File systems of a test's own, which are unmounted when it ends.
+//! File systems of a test's own, in a mount namespace of its thread: they are gone when it ends, even by a kill.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::ioctl::{Setter, ioctl};
+use rustix::{
+    ioctl::{Setter, ioctl},
+    mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
+    thread::{UnshareFlags, unshare_unsafe},
+};
 use tempfile::TempDir;
 
 /// `FS_IOC_SHUTDOWN` of Linux, and its way that writes nothing more, not even the journal.
@@ -22,10 +26,16 @@ pub(crate) struct Mount {
     place: TempDir,
 }
 
-/// Whether this user may mount. When not, says why the test proves nothing.
+/// Whether this user may mount; the mounts of this thread are then seen by it and its children only. When not, says why
+/// the test proves nothing.
 pub(crate) fn is_allowed() -> bool {
     let root = rustix::process::geteuid().is_root();
-    if !root {
+    if root {
+        #[expect(unsafe_code, reason = "rustix has no safe function for it")]
+        // SAFETY: of what a thread shares with others, only files that are open matter for safety; they stay shared.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace");
+        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).expect("private mounts");
+    } else {
         eprintln!("not tested: mounting a file system for this test needs root");
     }
     root
@@ -61,7 +71,7 @@ impl Mount {
     pub(crate) fn mount_again(&mut self) {
         let started = Instant::now();
         // A process that was killed may still be ending.
-        while let Err(error) = rustix::mount::unmount(self.folder(), rustix::mount::UnmountFlags::empty()) {
+        while let Err(error) = unmount(self.folder(), UnmountFlags::empty()) {
             assert!(started.elapsed() < DEADLINE, "failed to unmount: {error}");
             thread::sleep(Duration::from_millis(5));
         }
@@ -85,8 +95,8 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Lazily: after a failed test something may still have a file open. Not mounted is fine too.
-        let _ = Command::new("umount").args(["--lazy", "--quiet"]).arg(self.folder()).output();
+        // Detached: after a failed test something may still have a file open. Not mounted is fine too.
+        let _ = unmount(self.folder(), UnmountFlags::DETACH);
     }
 }
 
