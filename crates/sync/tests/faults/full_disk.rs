@@ -19,7 +19,7 @@ fn assert_says_full(error: &EdgeError) {
 
 /// Makes one more change, of a store that only grows, and then the same in its mirror.
 fn make(sync: &EdgeSynchronizer, mirror: &EdgeSynchronizer, made: &mut usize, bytes: usize) -> Result<(), EdgeError> {
-    assert!(*made < 1000, "the disk does not fill");
+    assert!(*made < 300, "the disk does not fill");
     let patch = Object::from_iter([(format!("k{made}"), Value::from("x".repeat(bytes)))]);
     sync.patch_local(patch.clone())?;
     mirror.patch_local(patch).expect("nothing fails in memory");
