@@ -62,8 +62,8 @@ struct Writer {
 
 /// A write on its way. It runs inside the transaction of whoever commits it.
 trait Job: Send + Sync {
-    /// Runs the write; whether its changes are to stay.
-    fn run(&self, transaction: &mut Transaction<'_>) -> bool;
+    /// Runs the write. With an error, of which the caller gets the original, its changes are not to stay.
+    fn run(&self, transaction: &mut Transaction<'_>) -> Result<(), EdgeError>;
     /// Says that what it did was not committed.
     fn fail(&self, error: EdgeError);
     fn is_done(&self) -> bool;
@@ -81,13 +81,13 @@ struct Outcome<T> {
 }
 
 impl<T: Send, F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send> Job for Write<T, F> {
-    fn run(&self, transaction: &mut Transaction<'_>) -> bool {
-        let Some(work) = self.work.lock().take() else { return false };
+    fn run(&self, transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
+        let work = self.work.lock().take().expect("a write runs once");
         let result = catch_unwind(AssertUnwindSafe(|| work(transaction)))
             .unwrap_or_else(|_| Err(EdgeError::new(ErrorKind::Internal, "a write panicked and was taken back")));
-        let stays = result.is_ok();
+        let copy = result.as_ref().map(drop).map_err(|error| EdgeError::new(error.kind(), error.chain()));
         self.outcome.lock().result = Some(result);
-        stays
+        copy
     }
 
     fn fail(&self, error: EdgeError) {
@@ -215,13 +215,15 @@ impl Store {
         for job in batch {
             let savepoint = sql.savepoint().map_err(failed)?;
             let before = state.clone();
-            let stays = job.run(&mut Transaction::new(&savepoint, &self.node, self.epoch, &mut state));
-            if stays {
-                savepoint.commit().map_err(failed)?;
-            } else {
-                state = before;
-                // Dropped, a savepoint is rolled back.
-                savepoint.finish().map_err(failed)?;
+            match job.run(&mut Transaction::new(&savepoint, &self.node, self.epoch, &mut state)) {
+                Ok(()) => savepoint.commit().map_err(failed)?,
+                // On a full or failing disk SQLite took the whole transaction back, with what others wrote in it.
+                Err(error) if savepoint.is_autocommit() => return Err(error),
+                Err(_) => {
+                    state = before;
+                    // Dropped, a savepoint is rolled back.
+                    savepoint.finish().map_err(failed)?;
+                }
             }
         }
         state.store(&sql, self.epoch)?;
