@@ -12,6 +12,9 @@ use crate::{
     transaction::{DocumentHead, Transaction},
 };
 
+/// The highest version that is taken from elsewhere: above it no room is left for own changes.
+const REMOTE_VERSION_MAX: u64 = 1 << 62;
+
 /// The documents of one replica. Clones share them.
 ///
 /// ```
@@ -180,10 +183,14 @@ impl Document {
     /// taken. It is not a pending change.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when the checksum is not that of the data.
+    /// [`ErrorKind::InvalidInput`] when the checksum is not that of the data, or the version above 2⁶².
     pub fn take_over(&self, state: &SyncState) -> Result<bool, EdgeError> {
         if !state.verify() {
             let why = format!("the state of version {} is damaged: its checksum is not that of its data; fetch it again", state.version);
+            return Err(EdgeError::new(ErrorKind::InvalidInput, why));
+        }
+        if state.version > REMOTE_VERSION_MAX {
+            let why = format!("the version {} is higher than any document reaches; the most is {REMOTE_VERSION_MAX}", state.version);
             return Err(EdgeError::new(ErrorKind::InvalidInput, why));
         }
         let (name, now, state) = (self.name.clone(), Timestamp::now(), state.clone());
@@ -307,7 +314,7 @@ impl<'a, 'b> Draft<'a, 'b> {
 
     /// Moves the version on, and notes the change as pending.
     fn commit(&mut self, kind: &str, change: &Object) -> Result<u64, EdgeError> {
-        self.head.version += 1;
+        self.head.version = self.head.next_version()?;
         self.head.updated_at = self.now;
         pending::add(self.transaction, &mut self.head, kind, change)?;
         self.transaction.store_head(&self.head)?;

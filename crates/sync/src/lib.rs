@@ -5,6 +5,7 @@
 pub mod causality;
 pub mod clock;
 pub mod document;
+mod error;
 mod magnitude;
 mod merge_patch;
 pub mod pending;

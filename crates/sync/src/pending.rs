@@ -1,13 +1,14 @@
 //! Pending changes: what was changed here and not confirmed, for those who carry states by themselves.
 
-use edgeward_model::{EdgeError, ErrorKind, Object, Value, limits::PENDING_CHANGES_MAX, python_json};
+use edgeward_model::{EdgeError, Object, Value, limits::PENDING_CHANGES_MAX, python_json};
 use jiff::Timestamp;
 use rusqlite::params;
 use serde::Serialize;
 
 use crate::{
+    error::{damaged, reading},
     merge_patch,
-    transaction::{DocumentHead, Transaction, from_sql, reading, time, to_sql},
+    transaction::{DocumentHead, Transaction, from_sql, time, to_sql},
 };
 
 /// A change whose data is the whole state.
@@ -35,7 +36,7 @@ pub(crate) fn add(transaction: &mut Transaction<'_>, head: &mut DocumentHead, ki
     let text = json(change)?;
     let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, 0)";
     transaction.execute(insert, params![head.id, to_sql(head.version), kind, text, head.updated_at.to_string()])?;
-    head.pending += 1;
+    head.pending = head.pending.saturating_add(1);
     if head.pending > PENDING_CHANGES_MAX as u64 {
         coalesce(transaction, head)?;
     }
@@ -71,7 +72,8 @@ fn coalesce(transaction: &mut Transaction<'_>, head: &mut DocumentHead) -> Resul
     }
     if kept.len() > PENDING_CHANGES_MAX {
         // No two could be said in one: the newest led to the state of now, which says all there is.
-        let coalesced = kept.iter().map(|change| change.coalesced + 1).sum::<u64>() - 1;
+        let changes = kept.iter().fold(0_u64, |sum, change| sum.saturating_add(change.coalesced).saturating_add(1));
+        let coalesced = changes.saturating_sub(1);
         let newest = kept.pop().into_iter();
         let data = transaction.data(head)?;
         kept = newest.map(|newest| PendingChange { r#type: UPDATE.to_owned(), data: data.clone(), coalesced, ..newest }).collect();
@@ -81,14 +83,14 @@ fn coalesce(transaction: &mut Transaction<'_>, head: &mut DocumentHead) -> Resul
         let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let values = params![head.id, to_sql(version), r#type, json(&data)?, timestamp.to_string(), to_sql(coalesced)];
         transaction.execute(insert, values)?;
-        head.pending += 1;
+        head.pending = head.pending.saturating_add(1);
     }
     Ok(())
 }
 
 /// One change that does what two do, one after the other; the earlier one back when none can say it.
 fn join(earlier: PendingChange, later: PendingChange) -> Result<PendingChange, PendingChange> {
-    let coalesced = earlier.coalesced + later.coalesced + 1;
+    let coalesced = earlier.coalesced.saturating_add(later.coalesced).saturating_add(1);
     match (earlier.r#type.as_str(), later.r#type.as_str()) {
         // A whole state says all there is.
         (_, UPDATE) => Ok(PendingChange { coalesced, ..later }),
@@ -118,8 +120,7 @@ pub(crate) fn list(transaction: &Transaction<'_>, head: &DocumentHead) -> Result
     while let Some(row) = rows.next().map_err(reading)? {
         let get = |index| row.get::<_, i64>(index).map_err(reading);
         let text: String = row.get(2).map_err(reading)?;
-        let damaged = || EdgeError::new(ErrorKind::Internal, "a pending change is damaged on disk; restore the store from a backup");
-        let Value::Object(data) = python_json::read(&text)? else { return Err(damaged()) };
+        let Ok(Value::Object(data)) = python_json::read(&text) else { return Err(damaged("list of pending changes")) };
         changes.push(PendingChange {
             r#type: row.get(0).map_err(reading)?,
             version: from_sql(get(1)?),

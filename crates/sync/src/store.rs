@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::{
     causality::Epoch,
+    error::{cause, database},
     transaction::{ReplicaState, Transaction},
 };
 
@@ -59,8 +60,8 @@ struct Writer {
 
 /// A write on its way. It runs inside the transaction of whoever commits it.
 trait Job: Send + Sync {
-    /// Runs the write; whether its changes are to stay.
-    fn run(&self, transaction: &mut Transaction<'_>) -> bool;
+    /// Runs the write. With an error, of which the caller gets the original, its changes are not to stay.
+    fn run(&self, transaction: &mut Transaction<'_>) -> Result<(), EdgeError>;
     /// Says that what it did was not committed.
     fn fail(&self, error: EdgeError);
     fn is_done(&self) -> bool;
@@ -78,13 +79,13 @@ struct Outcome<T> {
 }
 
 impl<T: Send, F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send> Job for Write<T, F> {
-    fn run(&self, transaction: &mut Transaction<'_>) -> bool {
-        let Some(work) = self.work.lock().take() else { return false };
+    fn run(&self, transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
+        let work = self.work.lock().take().expect("a write runs once");
         let result = catch_unwind(AssertUnwindSafe(|| work(transaction)))
             .unwrap_or_else(|_| Err(EdgeError::new(ErrorKind::Internal, "a write panicked and was taken back")));
-        let stays = result.is_ok();
+        let copy = result.as_ref().map(drop).map_err(|error| EdgeError::new(error.kind(), error.chain()));
         self.outcome.lock().result = Some(result);
-        stays
+        copy
     }
 
     fn fail(&self, error: EdgeError) {
@@ -212,13 +213,15 @@ impl Store {
         for job in batch {
             let savepoint = sql.savepoint().map_err(failed)?;
             let before = state.clone();
-            let stays = job.run(&mut Transaction::new(&savepoint, &self.node, self.epoch, &mut state));
-            if stays {
-                savepoint.commit().map_err(failed)?;
-            } else {
-                state = before;
-                // Dropped, a savepoint is rolled back.
-                savepoint.finish().map_err(failed)?;
+            match job.run(&mut Transaction::new(&savepoint, &self.node, self.epoch, &mut state)) {
+                Ok(()) => savepoint.commit().map_err(failed)?,
+                // On a full or failing disk SQLite took the whole transaction back, with what others wrote in it.
+                Err(error) if savepoint.is_autocommit() => return Err(error),
+                Err(_) => {
+                    state = before;
+                    // Dropped, a savepoint is rolled back.
+                    savepoint.finish().map_err(failed)?;
+                }
             }
         }
         state.store(&sql, self.epoch)?;
@@ -322,17 +325,11 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
     }
 }
 
-/// An error of the database, in the words of its user.
-pub(crate) fn database(what: &str, error: rusqlite::Error) -> EdgeError {
-    let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-    let (kind, hint) = if full { (ErrorKind::Unavailable, ": the disk is full; free some space") } else { (ErrorKind::Internal, "") };
-    EdgeError::new(kind, format!("failed to {what}{hint}")).with_source(error)
-}
-
 fn lost() -> EdgeError {
     EdgeError::new(ErrorKind::Internal, "a store in memory lost its data")
 }
 
 fn disk(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("failed to {what} at `{}`", folder.display())).with_source(error)
+    let (kind, hint) = cause(matches!(error.kind(), IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded));
+    EdgeError::new(kind, format!("failed to {what} at `{}`{hint}", folder.display())).with_source(error)
 }

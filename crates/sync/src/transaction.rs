@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     causality::{Base, Dot, Epoch, Origin},
     clock::{Clock, Stamp},
+    error::{damaged, damaged_row, reading, writing},
     row::{Body, Register, Row},
-    store::database,
 };
 
 /// Version of the encoding of `origin`.
@@ -82,6 +82,15 @@ impl DocumentHead {
     fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         let (version, keys, pending) = (from_sql(row.get(1)?), from_sql(row.get(3)?), from_sql(row.get(4)?));
         Ok(Self { id: row.get(0)?, version, updated_at: time(row, 2)?, keys, pending })
+    }
+}
+
+impl DocumentHead {
+    /// The version of one more change.
+    pub(crate) fn next_version(&self) -> Result<u64, EdgeError> {
+        // SQLite orders versions as numbers with a sign.
+        let next = self.version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
+        next.ok_or_else(|| damaged("version of the document"))
     }
 }
 
@@ -162,7 +171,10 @@ impl<'a> Transaction<'a> {
 
     /// The whole document.
     pub fn data(&self, head: &DocumentHead) -> Result<Object, EdgeError> {
-        let values = self.values(head)?.into_iter().map(|(key, text)| Ok((key, python_json::read(&text)?)));
+        let values = self.values(head)?.into_iter().map(|(key, text)| match python_json::read(&text) {
+            Ok(value) => Ok((key, value)),
+            Err(error) => Err(damaged_row(&key).with_source(error)),
+        });
         values.collect::<Result<_, EdgeError>>().map(Object)
     }
 
@@ -172,7 +184,7 @@ impl<'a> Transaction<'a> {
         let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
         let found: Option<Option<String>> =
             statement.query_row(params![head.id, key, REGISTER], |row| row.get(0)).optional().map_err(reading)?;
-        found.flatten().map(|text| python_json::read(&text)).transpose()
+        found.flatten().map(|text| python_json::read(&text).map_err(|error| damaged_row(key).with_source(error))).transpose()
     }
 
     /// The register of a key.
@@ -181,7 +193,7 @@ impl<'a> Transaction<'a> {
         let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
         let found: Option<(Option<Arc<str>>, Vec<u8>)> =
             statement.query_row(params![head.id, key, REGISTER], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(reading)?;
-        found.map(|(value, origin)| decode(value, &origin).ok_or_else(|| damaged(key))).transpose()
+        found.map(|(value, origin)| decode(value, &origin).ok_or_else(|| damaged_row(key))).transpose()
     }
 
     /// Writes a key's register here and now: its value as canonical JSON, or none to delete it. Returns whether that changed
@@ -199,13 +211,13 @@ impl<'a> Transaction<'a> {
                 return Err(EdgeError::new(ErrorKind::TooLarge, message));
             }
             (false, true) => head.keys += 1,
-            (true, false) => head.keys -= 1,
+            (true, false) => head.keys = head.keys.checked_sub(1).ok_or_else(|| damaged("number of keys of the document"))?,
             _ => {}
         }
         let exhausted = |_| EdgeError::new(ErrorKind::Internal, "the clock of this replica has come to its end");
         let stamp = self.state.clock.tick(millis).map_err(exhausted)?;
-        self.state.counter += 1;
-        self.state.feed += 1;
+        self.state.counter = self.state.counter.checked_add(1).ok_or_else(|| damaged("counter of the epoch"))?;
+        self.state.feed = self.state.feed.checked_add(1).ok_or_else(|| damaged("end of the feed"))?;
         let dot = Dot { node: self.node.clone(), epoch: self.epoch, counter: self.state.counter };
         let root = before.as_ref().and_then(root_of).unwrap_or_else(|| (stamp, self.node.clone()));
         let (base, overwrote) = match before {
@@ -272,23 +284,10 @@ fn decode(value: Option<Arc<str>>, origin: &[u8]) -> Option<Row> {
     rest.is_empty().then_some(Row { origin, stamp, body: Body::Register(Register { value, root, instance, version }) })
 }
 
-fn damaged(key: &str) -> EdgeError {
-    let why = format!("the row of key `{}` is damaged on disk; restore the store from a backup", key.escape_debug());
-    EdgeError::new(ErrorKind::Internal, why)
-}
-
 /// A time that is stored as its RFC 3339 text, which is exact.
 pub(crate) fn time(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     let text: String = row.get(column)?;
     text.parse().map_err(|error: jiff::Error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into()))
-}
-
-pub(crate) fn reading(error: rusqlite::Error) -> EdgeError {
-    database("read from the store", error)
-}
-
-pub(crate) fn writing(error: rusqlite::Error) -> EdgeError {
-    database("write to the store", error)
 }
 
 /// SQLite's numbers have a sign; ours are stored by their bits.

@@ -61,6 +61,8 @@ fn a_remote_state_is_taken_when_its_version_is_higher_and_its_checksum_right() {
         assert!(!sync.apply_remote(&SyncState { version: 4, ..remote.clone() }).expect("applies"));
         let damaged = SyncState { version: 9, data: object(r#"{"b": 4}"#), ..remote.clone() };
         assert_eq!(sync.apply_remote(&damaged).expect_err("damaged").kind(), ErrorKind::InvalidInput);
+        let endless = SyncState { version: u64::MAX, ..remote.clone() };
+        assert_eq!(sync.apply_remote(&endless).expect_err("no version comes after it").kind(), ErrorKind::InvalidInput);
         let state = sync.get_local_state().expect("reads").expect("a state");
         assert_eq!((state.version, &state.data, &state.checksum), (5, &remote.data, &remote.checksum));
         assert_eq!(state.updated_at, remote.updated_at);

@@ -1,4 +1,4 @@
-//! Debian packages: compilers for guests and the load generator of the benchmarks.
+//! Debian packages: compilers for guests, the load generator of the benchmarks, and what tests inject faults with.
 //!
 //! apt is started only when a package is missing, and sudo only by a user who is not root.
 
@@ -9,9 +9,21 @@ use anyhow::{Result, bail};
 use crate::process::{find, output, run, succeeds};
 use crate::progress::Progress;
 
-/// For guests in C, guests in Rust, and the benchmarks. `rust-web-llvm` holds the linker of Rust guests.
-const PACKAGES: [&str; 9] =
-    ["clang-22", "lld-22", "wasi-libc", "libclang-rt-22-dev-wasm32", "rustc-web", "cargo-web", "rust-web-src", "rust-web-llvm", "wrk"];
+/// For guests in C, guests in Rust, the benchmarks, and faults of system calls and disks. `rust-web-llvm` holds the linker of Rust guests.
+const PACKAGES: [&str; 12] = [
+    "clang-22",
+    "lld-22",
+    "wasi-libc",
+    "libclang-rt-22-dev-wasm32",
+    "rustc-web",
+    "cargo-web",
+    "rust-web-src",
+    "rust-web-llvm",
+    "wrk",
+    "strace",
+    "e2fsprogs",
+    "mount",
+];
 
 /// Whether this machine installs its programs with apt.
 pub(crate) fn is_here() -> bool {

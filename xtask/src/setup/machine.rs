@@ -15,6 +15,8 @@ const C_COMPILER: &str = "a clang with the target wasm32-wasi, with wasm-ld, was
 const LOAD_GENERATOR: &str = "wrk (for the benchmarks)";
 const PYTHON: &str = "python3 with the modules venv and ensurepip (for the WebAssembly tools and guests in Python)";
 
+const FAULTS: &str = "strace (for tests that make system calls fail)";
+
 /// Fails with the list of what a user has to install.
 pub(crate) fn verify() -> Result<()> {
     let mut missing = Vec::new();
@@ -26,6 +28,9 @@ pub(crate) fn verify() -> Result<()> {
     }
     if find("wrk").is_none() {
         missing.push(LOAD_GENERATOR);
+    }
+    if find("strace").is_none() {
+        missing.push(FAULTS);
     }
     if missing.is_empty() { Ok(()) } else { bail!("{}", message(&missing)) }
 }
