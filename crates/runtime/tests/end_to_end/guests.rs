@@ -206,7 +206,12 @@ async fn past_concurrency_and_queue_the_answer_is_overloaded() {
     }
     assert_eq!(call(&runtime, "/count").await.expect_err("full").kind(), ErrorKind::Overloaded);
     assert_eq!(busy.await.expect("joins").expect_err("stopped").kind(), ErrorKind::Timeout);
-    call(&runtime, "/count").await.expect("free again");
+    // A guest that had moved to the threads for long work gives its permit back when it ends there.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while let Err(error) = call(&runtime, "/count").await {
+        assert!(error.kind() == ErrorKind::Overloaded && Instant::now() < deadline, "free again: {error}");
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
