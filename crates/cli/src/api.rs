@@ -170,7 +170,7 @@ struct WholeBody {
 /// Reads a body to its end within the bound, as long as its client goes on sending and there is room.
 async fn read_body(request: Request, bytes_max: usize) -> Result<WholeBody, EdgeError> {
     static ROOM: Semaphore = Semaphore::const_new(API_BODIES_BYTES_MAX / PIECE_BYTES);
-    let (mut body, mut read, mut pieces) = (request.into_body(), BytesMut::new(), 0);
+    let (mut body, mut read) = (request.into_body(), BytesMut::new());
     let mut room = ROOM.try_acquire_many(0).map_err(|_| no_room())?;
     loop {
         let frame = tokio::time::timeout(CLIENT_STALL_TIMEOUT, body.frame()).await.map_err(|_elapsed| {
@@ -184,9 +184,8 @@ async fn read_body(request: Request, bytes_max: usize) -> Result<WholeBody, Edge
         if bytes > bytes_max {
             return Err(edgeward::body::too_large("request", bytes_max));
         }
-        while pieces * PIECE_BYTES < bytes {
+        while room.num_permits() * PIECE_BYTES < bytes {
             room.merge(ROOM.try_acquire().map_err(|_| no_room())?);
-            pieces += 1;
         }
         read.extend_from_slice(&data);
     }
