@@ -29,7 +29,7 @@ const APPLICATION_ID: i64 = 0x4544_4757;
 /// Writes that are committed together.
 const BATCH_MAX: usize = 256;
 /// Pages of the log after which it goes into the database: 256 KiB.
-const LOG_PAGES: i64 = 1000;
+const LOG_PAGES: i64 = 64;
 /// Pages that each connection keeps in memory, in KiB.
 const CACHE_KIB: i64 = 2048;
 
