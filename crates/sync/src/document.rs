@@ -145,7 +145,7 @@ impl Document {
             if patch.0.is_empty() {
                 return Ok(Edited { version: draft.head.version, changed: false, result });
             }
-            let version = draft.commit(pending::PATCH, &patch)?;
+            let version = draft.commit(pending::PATCH, patch)?;
             Ok(Edited { version, changed: true, result })
         })
     }
@@ -156,7 +156,7 @@ impl Document {
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             draft.replace(&data)?;
-            let version = draft.commit(pending::UPDATE, &data)?;
+            let version = draft.commit(pending::UPDATE, data.clone())?;
             SyncState::from_data_at(data, version, now)
         })
     }
@@ -174,7 +174,7 @@ impl Document {
                     None => draft.remove(key)?,
                 }
             }
-            let version = draft.commit(pending::PATCH, &patch)?;
+            let version = draft.commit(pending::PATCH, patch)?;
             SyncState::from_data_at(draft.transaction.data(&draft.head)?, version, now)
         })
     }
@@ -216,7 +216,7 @@ impl Document {
                 return Ok(false);
             }
             draft.replace(&Object::default())?;
-            draft.commit(pending::UPDATE, &Object::default()).map(|_| true)
+            draft.commit(pending::UPDATE, Object::default()).map(|_| true)
         })
     }
 
@@ -257,7 +257,8 @@ impl<'a, 'b> Draft<'a, 'b> {
         precondition: Precondition,
         now: Timestamp,
     ) -> Result<Self, EdgeError> {
-        let found = existing(transaction, name)?.map(|head| head.version);
+        let known = transaction.document(name.as_str())?;
+        let found = known.map(|head| head.version).filter(|version| *version > 0);
         let conflict =
             |what: String| Err(EdgeError::new(ErrorKind::Conflict, format!("document `{name}` {what}; read it again and retry")));
         match (precondition, found) {
@@ -268,7 +269,7 @@ impl<'a, 'b> Draft<'a, 'b> {
             (Precondition::Absent, Some(found)) => return conflict(format!("exists already, at version {found}")),
             (Precondition::Present, None) => return conflict("does not exist".to_owned()),
         }
-        let head = transaction.document_or_new(name.as_str())?;
+        let head = known.map_or_else(|| transaction.new_document(name.as_str()), Ok)?;
         Ok(Self { transaction, head, now, patch: Object::default() })
     }
 
@@ -313,7 +314,7 @@ impl<'a, 'b> Draft<'a, 'b> {
     }
 
     /// Moves the version on, and notes the change as pending.
-    fn commit(&mut self, kind: &str, change: &Object) -> Result<u64, EdgeError> {
+    fn commit(&mut self, kind: &str, change: Object) -> Result<u64, EdgeError> {
         self.head.version = self.head.next_version()?;
         self.head.updated_at = self.now;
         pending::add(self.transaction, &mut self.head, kind, change)?;

@@ -32,14 +32,22 @@ pub struct PendingChange {
 }
 
 /// Notes the change that led to the head's version, at its time. The caller stores the head.
-pub(crate) fn add(transaction: &mut Transaction<'_>, head: &mut DocumentHead, kind: &str, change: &Object) -> Result<(), EdgeError> {
-    let text = json(change)?;
-    let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, 0)";
-    transaction.execute(insert, params![head.id, to_sql(head.version), kind, text, head.updated_at.to_string()])?;
-    head.pending = head.pending.saturating_add(1);
+pub(crate) fn add(transaction: &mut Transaction<'_>, head: &mut DocumentHead, kind: &str, data: Object) -> Result<(), EdgeError> {
+    let change = PendingChange { r#type: kind.to_owned(), version: head.version, data, timestamp: head.updated_at, coalesced: 0 };
+    insert(transaction, head, &change)?;
     if head.pending > PENDING_CHANGES_MAX as u64 {
         coalesce(transaction, head)?;
     }
+    Ok(())
+}
+
+fn insert(transaction: &Transaction<'_>, head: &mut DocumentHead, change: &PendingChange) -> Result<(), EdgeError> {
+    let PendingChange { r#type, version, data, timestamp, coalesced } = change;
+    let mut text = String::new();
+    python_json::write_object(&mut text, data)?;
+    let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    transaction.execute(insert, params![head.id, to_sql(*version), r#type, text, timestamp.to_string(), to_sql(*coalesced)])?;
+    head.pending = head.pending.saturating_add(1);
     Ok(())
 }
 
@@ -56,59 +64,34 @@ pub(crate) fn confirm(transaction: &mut Transaction<'_>, head: &mut DocumentHead
 /// that it stands for.
 fn coalesce(transaction: &mut Transaction<'_>, head: &mut DocumentHead) -> Result<(), EdgeError> {
     let mut kept: Vec<PendingChange> = Vec::new();
-    let mut merged = false;
-    for change in list(transaction, head)? {
-        // The last of a pair that was made just now does not take a third one.
-        let earlier = if merged { None } else { kept.pop() };
-        merged = false;
-        match earlier.map(|earlier| join(earlier, change.clone())) {
-            Some(Ok(both)) => {
-                kept.push(both);
-                merged = true;
-            }
-            Some(Err(earlier)) => kept.extend([earlier, change]),
-            None => kept.push(change),
+    let mut changes = list(transaction, head)?.into_iter().peekable();
+    while let Some(change) = changes.next() {
+        let both = changes.peek().and_then(|later| join(&change, later));
+        if both.is_some() {
+            changes.next();
         }
+        kept.push(both.unwrap_or(change));
     }
     if kept.len() > PENDING_CHANGES_MAX {
         // No two could be said in one: the newest led to the state of now, which says all there is.
-        let changes = kept.iter().fold(0_u64, |sum, change| sum.saturating_add(change.coalesced).saturating_add(1));
-        let coalesced = changes.saturating_sub(1);
-        let newest = kept.pop().into_iter();
-        let data = transaction.data(head)?;
-        kept = newest.map(|newest| PendingChange { r#type: UPDATE.to_owned(), data: data.clone(), coalesced, ..newest }).collect();
+        let coalesced = kept.iter().fold(0_u64, |sum, change| sum.saturating_add(change.coalesced).saturating_add(1)).saturating_sub(1);
+        let newest = kept.pop().expect("there are more than the most");
+        kept = vec![PendingChange { r#type: UPDATE.to_owned(), data: transaction.data(head)?, coalesced, ..newest }];
     }
     confirm(transaction, head, u64::MAX)?;
-    for PendingChange { r#type, version, data, timestamp, coalesced } in kept {
-        let insert = "INSERT INTO pending (document, version, type, data, timestamp, coalesced) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        let values = params![head.id, to_sql(version), r#type, json(&data)?, timestamp.to_string(), to_sql(coalesced)];
-        transaction.execute(insert, values)?;
-        head.pending = head.pending.saturating_add(1);
-    }
-    Ok(())
+    kept.iter().try_for_each(|change| insert(transaction, head, change))
 }
 
-/// One change that does what two do, one after the other; the earlier one back when none can say it.
-fn join(earlier: PendingChange, later: PendingChange) -> Result<PendingChange, PendingChange> {
-    let coalesced = earlier.coalesced.saturating_add(later.coalesced).saturating_add(1);
-    match (earlier.r#type.as_str(), later.r#type.as_str()) {
+/// One change that does what two do, one after the other, when one can say it.
+fn join(earlier: &PendingChange, later: &PendingChange) -> Option<PendingChange> {
+    let (kind, data) = match (earlier.r#type.as_str(), later.r#type.as_str()) {
         // A whole state says all there is.
-        (_, UPDATE) => Ok(PendingChange { coalesced, ..later }),
-        (UPDATE, _) => {
-            let data = merge_patch::apply_object(earlier.data, &later.data);
-            Ok(PendingChange { r#type: UPDATE.to_owned(), data, coalesced, ..later })
-        }
-        _ => match merge_patch::compose(earlier.data.clone(), &later.data) {
-            Some(data) => Ok(PendingChange { data, coalesced, ..later }),
-            None => Err(earlier),
-        },
-    }
-}
-
-fn json(object: &Object) -> Result<String, EdgeError> {
-    let mut text = String::new();
-    python_json::write_object(&mut text, object)?;
-    Ok(text)
+        (_, UPDATE) => (UPDATE, later.data.clone()),
+        (UPDATE, _) => (UPDATE, merge_patch::apply_object(earlier.data.clone(), &later.data)),
+        _ => (PATCH, merge_patch::compose(earlier.data.clone(), &later.data)?),
+    };
+    let coalesced = earlier.coalesced.saturating_add(later.coalesced).saturating_add(1);
+    Some(PendingChange { r#type: kind.to_owned(), version: later.version, data, timestamp: later.timestamp, coalesced })
 }
 
 /// The changes of a document, oldest first.

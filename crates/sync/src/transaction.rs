@@ -128,11 +128,8 @@ impl<'a> Transaction<'a> {
         statement.query_row([name], DocumentHead::of_row).optional().map_err(reading)
     }
 
-    /// The document of this name, made when it is missing. At most [`DOCUMENTS_MAX`].
-    pub fn document_or_new(&mut self, name: &str) -> Result<DocumentHead, EdgeError> {
-        if let Some(head) = self.document(name)? {
-            return Ok(head);
-        }
+    /// Makes a document of this name, which there must not be. At most [`DOCUMENTS_MAX`].
+    pub fn new_document(&mut self, name: &str) -> Result<DocumentHead, EdgeError> {
         let count: i64 = self.sql.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).map_err(reading)?;
         if from_sql(count) >= DOCUMENTS_MAX as u64 {
             return Err(EdgeError::new(ErrorKind::TooLarge, format!("this node has {DOCUMENTS_MAX} documents, which is the most")));
