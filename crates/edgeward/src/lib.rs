@@ -11,12 +11,12 @@ pub mod problem;
 
 pub use desired::{FunctionRecord, Precondition};
 pub use edgeward_model::{
-    Digest, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler, HandlerName,
-    InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
+    Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler,
+    HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
     RuntimeOptions, Summary, body,
 };
-pub use edgeward_sync::{EdgeSynchronizer, PendingChange};
+pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking, durable};
+use edgeward_sync::{Documents, Epoch, Store};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
@@ -80,6 +81,7 @@ pub struct Deployment {
 pub struct Node {
     runtime: Arc<EdgeRuntime>,
     data_dir: PathBuf,
+    documents: Documents,
     desired: Desired,
     observed: Mutex<HashMap<FunctionId, Observed>>,
     /// Held from the look at an artifact's file to the record that refers to it, and while garbage is collected.
@@ -121,10 +123,12 @@ impl Node {
             .map_err(|error| folder_error("open", &data_dir, error))?;
         let lock = lock(&data_dir)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
+        let store = Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?;
         let desired = Desired::open(&data_dir)?;
         Ok(Arc::new(Self {
             runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts })),
             data_dir,
+            documents: Documents::new(store),
             desired,
             observed: Mutex::default(),
             referring: Mutex::default(),
@@ -142,6 +146,11 @@ impl Node {
     /// The folder with everything that lasts.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// The documents of this node. Their calls wait for the disk: from async code, make them on a blocking thread.
+    pub fn documents(&self) -> &Documents {
+        &self.documents
     }
 
     /// Whether every desired function has been looked at since the start.
