@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, Object, SyncState, Value, python_json};
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::{
     merge_patch,
@@ -91,6 +92,11 @@ impl Documents {
     /// The document of this name, whether it exists or not.
     pub fn document(&self, name: DocumentName) -> Document {
         Document { store: Arc::clone(&self.store), name }
+    }
+
+    /// Changes with each commit, see [`Store::commits`].
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.store.commits()
     }
 
     /// The documents that exist, by name.

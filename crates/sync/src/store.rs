@@ -15,6 +15,7 @@ use std::{
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use tokio::sync::watch;
 
 use crate::{
     causality::Epoch,
@@ -41,6 +42,8 @@ pub struct Store {
     epoch: Epoch,
     waiting: Mutex<Vec<Arc<dyn Job>>>,
     writer: Mutex<Writer>,
+    /// How often was committed.
+    commits: watch::Sender<u64>,
     /// Reads what is committed, without waiting for a commit. A store in memory has only its writer.
     reader: Option<Mutex<Connection>>,
     /// Locked while the store is open.
@@ -127,6 +130,7 @@ impl Store {
             epoch,
             waiting: Mutex::default(),
             writer: Mutex::new(Writer { connection: Some(writer), epoch_is_stored: false }),
+            commits: watch::Sender::new(0),
             reader: reader.map(Mutex::new),
             _lock: lock,
         }
@@ -135,6 +139,11 @@ impl Store {
     /// Whose replica this is.
     pub fn node(&self) -> &NodeId {
         &self.node
+    }
+
+    /// Changes with each commit. Who watches a document looks at its version then: nothing is missed, whatever comes between.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
     }
 
     /// Does `work` in one transaction and returns when it is durable. An error of `work` takes its changes back, and only
@@ -183,7 +192,10 @@ impl Store {
 
     fn commit(&self, writer: &mut Writer, batch: &[Arc<dyn Job>]) {
         match self.try_commit(writer, batch) {
-            Ok(()) => batch.iter().for_each(|job| job.settle()),
+            Ok(()) => {
+                batch.iter().for_each(|job| job.settle());
+                self.commits.send_modify(|commits| *commits += 1);
+            }
             Err(error) => {
                 // What the connection holds in memory is not known to be what is on disk.
                 if matches!(self.place, Place::Folder(_)) {
