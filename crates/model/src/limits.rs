@@ -114,3 +114,7 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
 /// Changes that wait for `confirm_sync`; past that the newest two become one.
 pub const PENDING_CHANGES_MAX: usize = 1000;
+/// Confirmed changes of one document that are kept as its history.
+pub const HISTORY_CHANGES_MAX: usize = 100;
+/// Changes of one document, in bytes of their data; past that history is forgotten and pending ones become fewer.
+pub const CHANGES_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -60,6 +60,11 @@ impl Base {
         &self.0
     }
 
+    /// Up to where the writer had applied rows that this hub still has.
+    pub fn position_in(&self, lineage: &Lineage) -> Position {
+        self.0.iter().filter_map(|&(epoch, position)| lineage.reach(epoch, Position::MAX).map(|end| position.min(end))).max().unwrap_or(0)
+    }
+
     /// Whether the writer had applied a row with one of these positions.
     fn reaches(&self, positions: &[(Epoch, Position)], lineage: &Lineage) -> bool {
         self.0.iter().any(|&(seen_in, seen)| {
@@ -76,7 +81,7 @@ impl Base {
 }
 
 /// The epochs of a hub, oldest first, each with the position at which it ended; the last goes on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage(Vec<(Epoch, Option<Position>)>);
 
 impl Lineage {
@@ -98,6 +103,17 @@ impl Lineage {
         self.0.iter().find(|(known, _)| *known == epoch).and_then(|(_, end)| *end)
     }
 
+    /// The position up to which the rows of an epoch are still this hub's, whose feed ends at `feed`; none when it never had it.
+    pub fn reach(&self, epoch: Epoch, feed: Position) -> Option<Position> {
+        let index = self.0.iter().position(|(known, _)| *known == epoch)?;
+        self.0[index..].iter().map(|(_, end)| end.unwrap_or(feed)).min()
+    }
+
+    /// The epoch in which a position was given.
+    pub fn epoch_at(&self, position: Position) -> Option<Epoch> {
+        self.0.iter().find(|(_, end)| end.is_none_or(|end| position <= end)).map(|(epoch, _)| *epoch)
+    }
+
     /// The last position that two epochs have in common: where the earlier one ended.
     fn shared_end(&self, left: Epoch, right: Epoch) -> Option<Position> {
         let index = |epoch| self.0.iter().position(|(known, _)| *known == epoch);
@@ -108,7 +124,7 @@ impl Lineage {
 }
 
 /// The earlier epochs of a writer, each with the last counter that it knew there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ancestors(Vec<(Epoch, u64)>);
 
 impl Ancestors {

@@ -1,16 +1,21 @@
 //! Documents by name: reading one, and changing one atomically and durably.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use edgeward_model::{DocumentName, EdgeError, ErrorKind, Object, SyncState, Value, python_json};
+use edgeward_model::{DocumentName, EdgeError, ErrorKind, Object, SyncState, Value, limits::VALUE_BYTES_MAX, python_json};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::{
+    changes::{self, Change, PendingChange},
+    conflict::{self, CONFLICTS, Conflict, Resolution, Why},
+    error::damaged,
     merge_patch,
-    pending::{self, PendingChange},
+    policy::{self, POLICIES, Policies, Policy},
+    snapshot::{DocumentHead, Snapshot},
     store::Store,
-    transaction::{DocumentHead, Transaction},
+    transaction::{NewValue, Transaction},
+    view,
 };
 
 /// The highest version that is taken from elsewhere: above it no room is left for own changes.
@@ -101,9 +106,9 @@ impl Documents {
 
     /// The documents that exist, by name.
     pub fn list(&self) -> Result<Vec<DocumentInfo>, EdgeError> {
-        self.store.read(|transaction| {
-            let infos = transaction.documents()?.into_iter().map(|(name, head)| {
-                let name = DocumentName::new(&name)
+        self.store.read(|snapshot| {
+            let infos = snapshot.heads()?.into_iter().filter(|head| head.version > 0).map(|head| {
+                let name = DocumentName::new(&head.name)
                     .map_err(|error| EdgeError::new(ErrorKind::Internal, "the store holds a name that is none").with_source(error))?;
                 Ok(DocumentInfo { name, version: head.version, keys: head.keys, updated_at: head.updated_at })
             });
@@ -120,17 +125,33 @@ impl Document {
 
     /// The whole document with its version and checksum, or none when it does not exist. Reads every key.
     pub fn view(&self) -> Result<Option<SyncState>, EdgeError> {
-        self.store.read(|transaction| match existing(transaction, &self.name)? {
-            Some(head) => SyncState::from_data_at(transaction.data(&head)?, head.version, head.updated_at).map(Some),
+        self.store.read(|snapshot| match existing(snapshot, &self.name)? {
+            Some(head) => SyncState::from_data_at(snapshot.data(&head)?, head.version, head.updated_at).map(Some),
             None => Ok(None),
         })
     }
 
     /// The value of one key.
     pub fn get(&self, key: &str) -> Result<Option<Value>, EdgeError> {
-        self.store.read(|transaction| match existing(transaction, &self.name)? {
-            Some(head) => transaction.value(&head, key),
+        self.store.read(|snapshot| match existing(snapshot, &self.name)? {
+            Some(head) => snapshot.value(&head, key),
             None => Ok(None),
+        })
+    }
+
+    /// The bytes of one key, see [`Draft::get_bytes`].
+    pub fn get_bytes(&self, key: &str) -> Result<Option<Vec<u8>>, EdgeError> {
+        self.store.read(|snapshot| match existing(snapshot, &self.name)? {
+            Some(head) => snapshot.bytes(&head, key),
+            None => Ok(None),
+        })
+    }
+
+    /// The live keys after `after`, in order, at most `limit`.
+    pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, EdgeError> {
+        self.store.read(|snapshot| match existing(snapshot, &self.name)? {
+            Some(head) => snapshot.keys_from(&head, "", after, limit),
+            None => Ok(Vec::new()),
         })
     }
 
@@ -147,12 +168,8 @@ impl Document {
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             let result = edit(&mut draft)?;
-            let patch = std::mem::take(&mut draft.patch);
-            if patch.0.is_empty() {
-                return Ok(Edited { version: draft.head.version, changed: false, result });
-            }
-            let version = draft.commit(pending::PATCH, patch)?;
-            Ok(Edited { version, changed: true, result })
+            let (version, changed) = draft.finish()?;
+            Ok(Edited { version, changed, result })
         })
     }
 
@@ -162,7 +179,7 @@ impl Document {
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             draft.replace(&data)?;
-            let version = draft.commit(pending::UPDATE, data.clone())?;
+            let version = draft.commit(changes::UPDATE, data.clone())?;
             SyncState::from_data_at(data, version, now)
         })
     }
@@ -180,7 +197,7 @@ impl Document {
                     None => draft.remove(key)?,
                 }
             }
-            let version = draft.commit(pending::PATCH, patch)?;
+            let version = draft.commit(changes::PATCH, patch)?;
             SyncState::from_data_at(draft.transaction.data(&draft.head)?, version, now)
         })
     }
@@ -207,7 +224,7 @@ impl Document {
             }
             draft.replace(&state.data)?;
             (draft.head.version, draft.head.updated_at) = (state.version, state.updated_at);
-            draft.transaction.store_head(&draft.head)?;
+            draft.note(changes::REMOTE, state.data)?;
             Ok(true)
         })
     }
@@ -222,15 +239,98 @@ impl Document {
                 return Ok(false);
             }
             draft.replace(&Object::default())?;
-            draft.commit(pending::UPDATE, Object::default()).map(|_| true)
+            draft.commit(changes::UPDATE, Object::default()).map(|_| true)
         })
     }
 
     /// The local changes that are not confirmed, oldest first.
     pub fn pending(&self) -> Result<Vec<PendingChange>, EdgeError> {
-        self.store.read(|transaction| match existing(transaction, &self.name)? {
-            Some(head) => pending::list(transaction, &head),
+        self.store.read(|snapshot| match existing(snapshot, &self.name)? {
+            Some(head) => changes::pending(snapshot, &head),
             None => Ok(Vec::new()),
+        })
+    }
+
+    /// The changes that are kept, oldest first: the pending ones, and a bounded number of those before.
+    pub fn history(&self) -> Result<Vec<Change>, EdgeError> {
+        self.store.read(|snapshot| match existing(snapshot, &self.name)? {
+            Some(head) => changes::history(snapshot, &head),
+            None => Ok(Vec::new()),
+        })
+    }
+
+    /// The conflicts of this document that nobody has resolved, by key.
+    pub fn conflicts(&self) -> Result<Vec<Conflict>, EdgeError> {
+        self.store.read(|snapshot| conflict::list(snapshot, self.name.as_str()))
+    }
+
+    /// Resolves a conflict: the key gets what the resolution says, and the conflict is no longer listed. Both are one change.
+    pub fn resolve(&self, id: &str, resolution: Resolution) -> Result<(), EdgeError> {
+        let (name, now, id) = (self.name.clone(), Timestamp::now(), id.to_owned());
+        self.store.write(move |transaction| {
+            let conflicts = conflict::list(transaction, name.as_str())?;
+            let found = conflicts.into_iter().find(|conflict| conflict.id == id).ok_or_else(|| conflict::not_found(name.as_str(), &id))?;
+            let value = match resolution {
+                // Of values side by side the one that shows must replace the others.
+                Resolution::Keep if found.why == Why::Siblings => Some(found.winner.and_then(|winner| winner.value)),
+                Resolution::Keep => None,
+                Resolution::Take => Some(found.loser.value),
+                Resolution::Set(value) => Some(value),
+            };
+            if let Some(value) = value {
+                let mut draft = Draft::begin(transaction, &name, Precondition::None, now)?;
+                match value {
+                    Some(Value::Object(members)) if draft.whole.is_some() && found.key.is_empty() => {
+                        draft.replace(&members)?;
+                        draft.patch = members;
+                    }
+                    Some(value) => draft.set(&found.key, &value)?,
+                    None => draft.remove(&found.key)?,
+                }
+                draft.finish()?;
+            }
+            if found.why != Why::Siblings {
+                let mut log = Draft::begin(transaction, &DocumentName::new(CONFLICTS)?, Precondition::None, now)?;
+                log.remove(&format!("{name}/{id}"))?;
+                log.finish()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The policies of this document, by key prefix; the empty one is that of the document.
+    pub fn policies(&self) -> Result<BTreeMap<String, Policy>, EdgeError> {
+        self.store.read(|snapshot| {
+            let policies = match snapshot.head(POLICIES)? {
+                Some(head) => Policies::of(&snapshot.data(&head)?),
+                None => Policies::default(),
+            };
+            Ok(policies.of_document(self.name.as_str()))
+        })
+    }
+
+    /// Sets the policy of the keys that begin with `prefix`, or with none removes it. Only a hub may, or a node that has none.
+    pub fn set_policy(&self, prefix: &str, policy: Option<&Policy>) -> Result<(), EdgeError> {
+        if policy == Some(&Policy::VersionWins) && !prefix.is_empty() {
+            return Err(EdgeError::invalid("`version_wins` is the policy of a whole document, not of a key prefix"));
+        }
+        let (name, key, policy) = (self.name.clone(), policy::policy_key(&self.name, prefix), policy.map(Policy::to_string));
+        let now = Timestamp::now();
+        self.store.write(move |transaction| {
+            let was_whole = transaction.policies()?.is_whole(name.as_str());
+            let mut draft = Draft::begin(transaction, &DocumentName::new(POLICIES)?, Precondition::None, now)?;
+            match policy {
+                Some(policy) => draft.set(&key, &Value::from(policy))?,
+                None => draft.remove(&key)?,
+            }
+            draft.finish()?;
+            let is_whole = transaction.policies()?.is_whole(name.as_str());
+            let keys = transaction.document(name.as_str())?.map_or(0, |head| head.keys);
+            if was_whole != is_whole && keys > 0 {
+                let why = format!("document `{name}` has keys already, so `version_wins` can neither begin nor end; clear it first");
+                return Err(EdgeError::new(ErrorKind::Conflict, why));
+            }
+            Ok(())
         })
     }
 
@@ -239,8 +339,9 @@ impl Document {
         let name = self.name.clone();
         self.store.write(move |transaction| match transaction.document(name.as_str())? {
             Some(mut head) => {
-                pending::confirm(transaction, &mut head, up_to_version)?;
-                transaction.store_head(&head)
+                changes::confirm(transaction, &mut head, up_to_version)?;
+                transaction.store_head(&head);
+                Ok(())
             }
             None => Ok(()),
         })
@@ -254,6 +355,8 @@ pub struct Draft<'a, 'b> {
     now: Timestamp,
     /// What was changed, as a merge patch of top-level members.
     patch: Object,
+    /// The members, where the whole document is one register.
+    whole: Option<Object>,
 }
 
 impl<'a, 'b> Draft<'a, 'b> {
@@ -264,7 +367,7 @@ impl<'a, 'b> Draft<'a, 'b> {
         now: Timestamp,
     ) -> Result<Self, EdgeError> {
         let known = transaction.document(name.as_str())?;
-        let found = known.map(|head| head.version).filter(|version| *version > 0);
+        let found = known.as_ref().map(|head| head.version).filter(|version| *version > 0);
         let conflict =
             |what: String| Err(EdgeError::new(ErrorKind::Conflict, format!("document `{name}` {what}; read it again and retry")));
         match (precondition, found) {
@@ -275,20 +378,49 @@ impl<'a, 'b> Draft<'a, 'b> {
             (Precondition::Absent, Some(found)) => return conflict(format!("exists already, at version {found}")),
             (Precondition::Present, None) => return conflict("does not exist".to_owned()),
         }
-        let head = known.map_or_else(|| transaction.new_document(name.as_str()), Ok)?;
-        Ok(Self { transaction, head, now, patch: Object::default() })
+        let head = known.map_or_else(|| transaction.document_or_new(name.as_str()), Ok)?;
+        let is_whole = transaction.policies()?.is_whole(name.as_str());
+        let whole = if is_whole { Some(transaction.data(&head)?) } else { None };
+        Ok(Self { transaction, head, now, patch: Object::default(), whole })
     }
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Result<Option<Value>, EdgeError> {
-        self.transaction.value(&self.head, key)
+        match &self.whole {
+            Some(whole) => Ok(whole.0.get(key).cloned()),
+            None => self.transaction.value(&self.head, key),
+        }
+    }
+
+    /// The bytes of a key: exactly those that [`Draft::set_bytes`] set; of other values, their canonical JSON.
+    pub fn get_bytes(&self, key: &str) -> Result<Option<Vec<u8>>, EdgeError> {
+        match &self.whole {
+            Some(whole) => {
+                whole.0.get(key).map(|value| Ok(view::bytes_of(value).unwrap_or(python_json::write(value)?.into_bytes()))).transpose()
+            }
+            None => self.transaction.bytes(&self.head, key),
+        }
     }
 
     /// Sets a key.
     pub fn set(&mut self, key: &str, value: &Value) -> Result<(), EdgeError> {
-        let text = python_json::write(value)?;
-        if self.put(key, Some(&text))? {
+        let text = Arc::from(python_json::write(value)?);
+        if self.put(key, Some(NewValue { text, raw: None }))? {
             self.patch.0.insert(key.to_owned(), value.clone());
+        }
+        Ok(())
+    }
+
+    /// Sets a key to bytes. Where they are JSON the document shows them as that, else as `{"$bytes": "<base64>"}`.
+    pub fn set_bytes(&mut self, key: &str, bytes: &[u8]) -> Result<(), EdgeError> {
+        if bytes.len() > VALUE_BYTES_MAX {
+            let why = format!("the value is {} bytes long, the most is {VALUE_BYTES_MAX}", bytes.len());
+            return Err(EdgeError::new(ErrorKind::TooLarge, why));
+        }
+        let (text, raw) = view::of_bytes(bytes)?;
+        let value = python_json::read(&text)?;
+        if self.put(key, Some(NewValue { text: Arc::from(text), raw }))? {
+            self.patch.0.insert(key.to_owned(), value);
         }
         Ok(())
     }
@@ -301,35 +433,102 @@ impl<'a, 'b> Draft<'a, 'b> {
         Ok(())
     }
 
-    fn put(&mut self, key: &str, text: Option<&str>) -> Result<bool, EdgeError> {
-        let millis = u64::try_from(self.now.as_millisecond()).unwrap_or(0);
-        self.transaction.put_register(&mut self.head, key, text, millis)
+    /// Adds to a key and returns the sum. A key that is not there becomes a counter: what replicas count while apart adds up. A key
+    /// with a whole number stays one value.
+    pub fn increment(&mut self, key: &str, by: i64) -> Result<i64, EdgeError> {
+        let sum = if self.whole.is_some() {
+            let number = match self.get(key)? {
+                None => Some(0),
+                Some(Value::Integer(number)) => number.as_i64(),
+                Some(_) => None,
+            };
+            let sum = number.and_then(|number| number.checked_add(by));
+            let sum = sum.ok_or_else(|| EdgeError::invalid(format!("key `{}` counts in whole numbers of 64 bits", key.escape_debug())))?;
+            self.set(key, &sum.into())?;
+            sum
+        } else {
+            let millis = self.millis();
+            self.transaction.increment(&mut self.head, key, by, millis)?
+        };
+        self.patch.0.insert(key.to_owned(), sum.into());
+        Ok(sum)
+    }
+
+    /// The live keys after `after`, in order, at most `limit`.
+    pub fn keys(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>, EdgeError> {
+        match &self.whole {
+            Some(whole) => Ok(whole.0.keys().filter(|key| after.is_none_or(|after| key.as_str() > after)).take(limit).cloned().collect()),
+            None => self.transaction.keys_from(&self.head, "", after, limit),
+        }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.now.as_millisecond()).unwrap_or(0)
+    }
+
+    fn put(&mut self, key: &str, value: Option<NewValue>) -> Result<bool, EdgeError> {
+        let millis = self.millis();
+        let Some(whole) = &mut self.whole else { return self.transaction.set(&mut self.head, key, value, millis) };
+        match value {
+            Some(value) => whole.0.insert(key.to_owned(), python_json::read(&value.text)?),
+            None => whole.0.remove(key),
+        };
+        // It is written as one, at the end.
+        Ok(true)
     }
 
     /// Makes the document what `data` says. What is the same stays untouched.
     fn replace(&mut self, data: &Object) -> Result<(), EdgeError> {
+        if self.whole.is_some() {
+            self.whole = Some(data.clone());
+            return Ok(());
+        }
         for (key, _) in self.transaction.values(&self.head)? {
             if !data.0.contains_key(&key) {
                 self.put(&key, None)?;
             }
         }
         for (key, value) in &data.0 {
-            self.put(key, Some(&python_json::write(value)?))?;
+            self.put(key, Some(NewValue { text: Arc::from(python_json::write(value)?), raw: None }))?;
         }
         Ok(())
     }
 
+    /// Ends an edit key by key: notes it when it changed anything. Returns the version and whether it did.
+    fn finish(mut self) -> Result<(u64, bool), EdgeError> {
+        let patch = std::mem::take(&mut self.patch);
+        if patch.0.is_empty() {
+            return Ok((self.head.version, false));
+        }
+        Ok((self.commit(changes::PATCH, patch)?, true))
+    }
+
     /// Moves the version on, and notes the change as pending.
     fn commit(&mut self, kind: &str, change: Object) -> Result<u64, EdgeError> {
-        self.head.version = self.head.next_version()?;
-        self.head.updated_at = self.now;
-        pending::add(self.transaction, &mut self.head, kind, change)?;
-        self.transaction.store_head(&self.head)?;
+        let version = self.head.version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
+        (self.head.version, self.head.updated_at) = (version.ok_or_else(|| damaged("version of the document"))?, self.now);
+        self.note(kind, change)?;
         Ok(self.head.version)
+    }
+
+    fn note(&mut self, kind: &str, change: Object) -> Result<(), EdgeError> {
+        if let Some(whole) = self.whole.take() {
+            let millis = self.millis();
+            // The row says the version that it makes.
+            self.head.version -= 1;
+            self.transaction.set_whole(&mut self.head, &whole, millis)?;
+            self.head.version += 1;
+        }
+        changes::add(self.transaction, &mut self.head, kind, change)?;
+        self.transaction.store_head(&self.head);
+        if *self.head.name == *POLICIES {
+            self.transaction.reload_policies()?;
+        }
+        Ok(())
     }
 }
 
 /// A document that was changed at least once.
-fn existing(transaction: &Transaction<'_>, name: &DocumentName) -> Result<Option<DocumentHead>, EdgeError> {
-    Ok(transaction.document(name.as_str())?.filter(|head| head.version > 0))
+fn existing(snapshot: &Snapshot<'_>, name: &DocumentName) -> Result<Option<DocumentHead>, EdgeError> {
+    Ok(snapshot.head(name.as_str())?.filter(|head| head.version > 0))
 }

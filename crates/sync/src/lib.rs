@@ -3,21 +3,38 @@
 //! What is decided here is pure: time, positions and what a writer saw are arguments.
 
 pub mod causality;
+pub mod changes;
 pub mod clock;
+pub mod conflict;
+mod digest;
 pub mod document;
 mod error;
+pub mod hub;
 mod magnitude;
+mod merge;
 mod merge_patch;
-pub mod pending;
+mod planted;
+pub mod policy;
+mod record;
+pub mod replica;
+mod replica_state;
 pub mod row;
+pub mod snapshot;
 pub mod store;
 pub mod synchronizer;
-pub mod transaction;
+mod transaction;
+mod view;
+pub mod wire;
 
 pub use causality::{Base, Dot, Epoch, Lineage, Position};
+pub use changes::{Change, PendingChange};
 pub use clock::{Clock, Stamp};
+pub use conflict::{Conflict, Resolution, Side, Why};
 pub use document::{Document, DocumentInfo, Documents, Draft, Edited, Precondition};
-pub use pending::PendingChange;
-pub use row::{Body, Policy, Row, Slot};
+pub use hub::Hub;
+pub use policy::{Policies, Policy};
+pub use replica::{ReplicaSession, SessionState};
+pub use replica_state::Role;
+pub use row::{Body, Row, Slot};
 pub use store::Store;
 pub use synchronizer::EdgeSynchronizer;

@@ -6,37 +6,18 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use edgeward_model::NodeId;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    causality::{Dot, Epoch, Origin},
+    causality::{Dot, Epoch, Origin, Position},
     clock::Stamp,
     magnitude::Magnitude,
+    planted::{self, Bug},
+    policy::Policy,
 };
 
-/// How the concurrent values of a key become one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Policy {
-    /// The latest write, by its stamp.
-    #[default]
-    LastWriterWins,
-    /// The write whose chain of sequential overwrites began first.
-    FirstWriterWins,
-    /// The greatest value since the last delete.
-    Max,
-    /// The least value since the last delete.
-    Min,
-    /// The greatest version: the whole document is one register.
-    VersionWins,
-    /// The sum of what was counted.
-    Counter,
-    /// Elements; an addition that a removal did not see stays.
-    Set,
-    /// All values that nobody overwrote.
-    KeepBoth,
-}
-
 /// Which row of a key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Slot {
     /// The one value of the key.
     Register,
@@ -45,6 +26,10 @@ pub enum Slot {
     /// An element, as canonical JSON, that one opening of one replica's store added. `keep_both` has one element, named by
     /// no text.
     Member(Arc<str>, NodeId, Epoch),
+    /// The whole document, at the empty key.
+    Whole,
+    /// The floor of the document, at the empty key.
+    Floor,
 }
 
 /// The state of one slot.
@@ -54,8 +39,14 @@ pub struct Row {
     pub origin: Origin,
     /// When it was written.
     pub stamp: Stamp,
+    /// The version of the document that it made.
+    pub version: u64,
+    /// The term of the hub that last decided about the key.
+    pub term: u64,
     /// What it says.
     pub body: Body,
+    /// The places that hubs gave it.
+    pub positions: Vec<(Epoch, Position)>,
 }
 
 /// What a row says. Values are canonical JSON.
@@ -67,94 +58,175 @@ pub enum Body {
     Counter(Subtotal),
     /// An addition, a removal, or both.
     Member(Membership),
+    /// Up to which position the hub has forgotten tombstones.
+    Floor(Position),
 }
 
 /// The value of a register, and what ranks it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Register {
     /// The value; none is a tombstone.
     pub value: Option<Arc<str>>,
-    /// Stamp and node of the first write of its chain of sequential overwrites.
-    pub root: (Stamp, NodeId),
+    /// The bytes that were written, where they are not the value's text.
+    pub raw: Option<Arc<[u8]>>,
+    /// Stamp and node of the first write of its chain of sequential overwrites; none when it is the first.
+    pub root: Option<(Stamp, NodeId)>,
     /// The stamp of the tombstone that it follows.
     pub instance: Option<Stamp>,
-    /// The version of the whole document, where that is one register.
-    pub version: u64,
 }
 
 /// What one opening of one replica's store counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subtotal {
     /// The stamp of the tombstone that it follows.
     pub instance: Option<Stamp>,
     /// The sum of its increments.
     pub sum: i64,
+    /// How much of the sum the hub has acknowledged.
+    pub acknowledged: i64,
 }
 
 /// Whether an element is there, as far as one opening of one replica's store put it there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Membership {
-    /// The counter of the last addition, and its value for `keep_both`.
-    pub added: Option<(u64, Arc<str>)>,
+    /// The last addition.
+    pub added: Option<Addition>,
     /// The counter up to which additions were removed.
     pub removed: u64,
+}
+
+/// One addition of an element.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Addition {
+    /// Its dot's counter.
+    pub counter: u64,
+    /// When it was.
+    pub stamp: Stamp,
+    /// The element; of one that was removed, nothing.
+    pub value: Arc<str>,
 }
 
 impl Membership {
     /// Whether an addition stands.
     pub fn is_live(&self) -> bool {
-        self.added.as_ref().is_some_and(|(counter, _)| *counter > self.removed)
+        self.added.as_ref().is_some_and(|added| added.counter > self.removed)
+    }
+
+    /// The addition that stands.
+    pub fn live(&self) -> Option<&Addition> {
+        self.added.as_ref().filter(|added| added.counter > self.removed)
+    }
+
+    fn join(self, other: Self) -> Self {
+        // One counter names one addition, so equal counters differ only where one forgot the value of what was removed.
+        let joined = Self { removed: self.removed.max(other.removed), added: self.added.max(other.added) };
+        joined.without_removed_value()
+    }
+
+    /// What was removed is not told, so that all replicas say the same of it.
+    pub(crate) fn without_removed_value(mut self) -> Self {
+        let removed = self.removed;
+        if let Some(added) = self.added.as_mut().filter(|added| added.counter <= removed) {
+            added.value = Arc::from("");
+        }
+        self
     }
 }
 
 impl Row {
+    /// Stamp and node of the first write of its chain of sequential overwrites.
+    pub(crate) fn root(&self) -> (Stamp, &NodeId) {
+        match &self.body {
+            Body::Register(Register { root: Some((stamp, node)), .. }) => (*stamp, node),
+            _ => (self.stamp, &self.origin.dot.node),
+        }
+    }
+
+    /// The value of a live register.
+    pub(crate) fn value(&self) -> Option<&Arc<str>> {
+        match &self.body {
+            Body::Register(register) => register.value.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it says only that something is gone.
+    pub(crate) fn is_dead(&self) -> bool {
+        match &self.body {
+            Body::Register(register) => register.value.is_none(),
+            Body::Member(membership) => !membership.is_live(),
+            Body::Counter(_) | Body::Floor(_) => false,
+        }
+    }
+
+    /// Notes a place that a hub gave it.
+    pub(crate) fn place(&mut self, epoch: Epoch, position: Position) {
+        if !self.positions.contains(&(epoch, position)) {
+            self.positions.push((epoch, position));
+            let excess = self.positions.len().saturating_sub(POSITIONS_MAX);
+            self.positions.drain(..excess);
+        }
+    }
+
     /// Joins two states of one slot.
     #[must_use]
-    pub fn join(self, other: Self, policy: Policy) -> Self {
-        match (self.body, other.body) {
+    pub fn join(self, other: Self, policy: &Policy) -> Self {
+        let same = self.origin.dot == other.origin.dot;
+        let (mut joined, lost) = match (self.body, other.body) {
             (Body::Member(left), Body::Member(right)) => {
-                let body = Body::Member(Membership {
-                    removed: left.removed.max(right.removed),
-                    // One counter names one addition, so equal counters have equal values.
-                    added: left.added.max(right.added),
-                });
+                let body = Body::Member(left.join(right));
                 // The later of the two writes names the joined state.
                 let (stamp, origin) = if (self.stamp, &self.origin.dot) < (other.stamp, &other.origin.dot) {
                     (other.stamp, other.origin)
                 } else {
                     (self.stamp, self.origin)
                 };
-                Self { origin, stamp, body }
+                let (version, term) = (self.version.max(other.version), self.term.max(other.term));
+                (Self { origin, stamp, version, term, body, positions: self.positions }, other.positions)
             }
             (left, right) => {
                 let left = Self { body: left, ..self };
                 let right = Self { body: right, ..other };
-                if left.rank(&right, policy).is_lt() { right } else { left }
+                if left.rank(&right, policy).is_lt() { (right, left.positions) } else { (left, right.positions) }
+            }
+        };
+        if same {
+            for (epoch, position) in lost {
+                joined.place(epoch, position);
             }
         }
+        joined
     }
 
     /// The order in which the greater of two states of one register or counter slot stays. Total: only equal writes are equal.
-    fn rank(&self, other: &Self, policy: Policy) -> Ordering {
+    fn rank(&self, other: &Self, policy: &Policy) -> Ordering {
         match (&self.body, &other.body) {
             (Body::Register(left), Body::Register(right)) => {
                 let by_policy = match policy {
-                    Policy::FirstWriterWins => right.root.cmp(&left.root),
+                    Policy::FirstWriterWins => other.root().cmp(&self.root()),
                     Policy::Max => left.magnitude(self.stamp).cmp(&right.magnitude(other.stamp)),
                     Policy::Min => {
                         let (left, right) = (left.magnitude(self.stamp), right.magnitude(other.stamp));
                         left.0.cmp(&right.0).then(left.1.is_some().cmp(&right.1.is_some())).then(right.1.cmp(&left.1))
                     }
-                    Policy::VersionWins => left.version.cmp(&right.version),
+                    Policy::VersionWins => self.version.cmp(&other.version),
+                    Policy::HubWins | Policy::EdgeWins => self.term.cmp(&other.term),
                     // A register that meets another kind of policy was written before that policy was known.
-                    Policy::LastWriterWins | Policy::Counter | Policy::Set | Policy::KeepBoth => Ordering::Equal,
+                    Policy::LastWriterWins | Policy::Counter | Policy::Set | Policy::KeepBoth | Policy::HubOwned | Policy::EdgeOwned(_) => {
+                        Ordering::Equal
+                    }
                 };
                 let (mine, theirs) = (&self.origin.dot, &other.origin.dot);
+                if planted::has(Bug::UnorderedTieBreak) {
+                    return by_policy.then_with(|| self.stamp.cmp(&other.stamp));
+                }
                 by_policy
                     .then_with(|| (self.stamp, &mine.node, &left.value).cmp(&(other.stamp, &theirs.node, &right.value)))
                     .then_with(|| mine.cmp(theirs))
             }
+            (Body::Counter(left), Body::Counter(right)) if planted::has(Bug::CounterJoinedByMaximum) => left.sum.cmp(&right.sum),
             (Body::Counter(_), Body::Counter(_)) => self.origin.dot.counter.cmp(&other.origin.dot.counter),
+            (Body::Floor(left), Body::Floor(right)) => left.cmp(right).then_with(|| self.origin.dot.cmp(&other.origin.dot)),
             // Slots keep the kinds apart; a peer that mixes them is held to one order as well.
             (left, right) => {
                 left.kind().cmp(&right.kind()).then_with(|| (self.stamp, &self.origin.dot).cmp(&(other.stamp, &other.origin.dot)))
@@ -163,12 +235,16 @@ impl Row {
     }
 }
 
+/// Places of one row that are kept: one for each hub epoch in which it moved.
+const POSITIONS_MAX: usize = 4;
+
 impl Body {
     fn kind(&self) -> u8 {
         match self {
             Self::Register(_) => 0,
             Self::Member(_) => 1,
             Self::Counter(_) => 2,
+            Self::Floor(_) => 3,
         }
     }
 }
@@ -225,6 +301,14 @@ mod tests {
         NodeId::new(format!("n{n}")).expect("valid")
     }
 
+    fn of(origin: Origin, stamp: Stamp, body: Body) -> Row {
+        Row { origin, stamp, version: 0, term: 0, body, positions: Vec::new() }
+    }
+
+    fn addition(counter: u64) -> Addition {
+        Addition { counter, stamp: Stamp::from_millis(counter), value: Arc::from(counter.to_string()) }
+    }
+
     /// Few of everything, so that rows meet in every way.
     fn origin() -> impl Strategy<Value = (Origin, Stamp)> {
         (0..3_u8, 0..2_u64, 1..4_u64, 0..4_u64).prop_map(|(n, epoch, counter, stamp)| {
@@ -245,7 +329,7 @@ mod tests {
         (origin(), proptest::option::of(text()), 0..3_u64, 0..2_u8, instance(), 0..3_u64).prop_map(
             |((origin, stamp), value, root, root_node, instance, version)| {
                 let root = (Stamp::from_millis(root), node(root_node));
-                Row { origin, stamp, body: Body::Register(Register { value, root, instance, version }) }
+                Row { version, ..of(origin, stamp, Body::Register(Register { value, raw: None, root: Some(root), instance })) }
             },
         )
     }
@@ -255,18 +339,15 @@ mod tests {
         (1..6_u64).prop_map(|counter| {
             let dot = Dot { node: node(0), epoch: Epoch(0), counter };
             let sum = i64::try_from(counter).expect("small") * 7 % 5;
-            Row {
-                origin: Origin { dot, base: Base::new(), overwrote: None },
-                stamp: Stamp::from_millis(counter),
-                body: Body::Counter(Subtotal { instance: None, sum }),
-            }
+            let origin = Origin { dot, base: Base::new(), overwrote: None };
+            of(origin, Stamp::from_millis(counter), Body::Counter(Subtotal { instance: None, sum, acknowledged: 0 }))
         })
     }
 
     fn member() -> impl Strategy<Value = Row> {
         (origin(), 0..4_u64, 0..4_u64).prop_map(|((origin, stamp), added, removed)| {
-            let added = (added > 0).then(|| (added, Arc::from(added.to_string())));
-            Row { origin, stamp, body: Body::Member(Membership { added, removed }) }
+            let added = (added > 0).then(|| addition(added));
+            of(origin, stamp, Body::Member(Membership { added, removed }.without_removed_value()))
         })
     }
 
@@ -288,8 +369,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn joins_are_commutative_associative_and_idempotent((a, b, c) in row(), policy in select(POLICIES.to_vec())) {
-            let join = |left: &Row, right: &Row| left.clone().join(right.clone(), policy);
+        fn joins_are_commutative_associative_and_idempotent((a, b, c) in row(), policy in select(&POLICIES[..])) {
+            let join = |left: &Row, right: &Row| left.clone().join(right.clone(), &policy);
             // Two different registers with one dot cannot be: a dot names one write.
             let same_write = |left: &Row, right: &Row| left.origin.dot == right.origin.dot && says(left) != says(right);
             prop_assume!(!same_write(&a, &b) && !same_write(&b, &c) && !same_write(&a, &c) || matches!(a.body, Body::Member(_)));
@@ -302,15 +383,15 @@ mod tests {
     fn written(n: u8, stamp: u64, value: Option<&str>) -> Row {
         let dot = Dot { node: node(n), epoch: Epoch(0), counter: stamp };
         let stamp = Stamp::from_millis(stamp);
-        let body = Body::Register(Register { value: value.map(Arc::from), root: (stamp, node(n)), instance: None, version: 0 });
-        Row { origin: Origin { dot, base: Base::new(), overwrote: None }, stamp, body }
+        let body = Body::Register(Register { value: value.map(Arc::from), ..Register::default() });
+        of(Origin { dot, base: Base::new(), overwrote: None }, stamp, body)
     }
 
-    fn winner(rows: &[Row], policy: Policy) -> Option<Arc<str>> {
+    fn winner(rows: &[Row], policy: &Policy) -> Option<Arc<str>> {
         let joined = rows.iter().cloned().reduce(|left, right| left.join(right, policy)).expect("some");
         match joined.body {
             Body::Register(register) => register.value,
-            Body::Counter(_) | Body::Member(_) => panic!("a register"),
+            _ => panic!("a register"),
         }
     }
 
@@ -318,7 +399,7 @@ mod tests {
     fn each_policy_keeps_the_value_that_it_names() {
         let rows = [written(0, 1, Some("5")), written(1, 2, Some("9")), written(2, 3, Some("7"))];
         for (policy, value) in [(Policy::LastWriterWins, "7"), (Policy::FirstWriterWins, "5"), (Policy::Max, "9"), (Policy::Min, "5")] {
-            assert_eq!(winner(&rows, policy).as_deref(), Some(value), "{policy:?}");
+            assert_eq!(winner(&rows, &policy).as_deref(), Some(value), "{policy:?}");
         }
     }
 
@@ -326,32 +407,32 @@ mod tests {
     fn a_sequential_overwrite_of_the_first_write_stays_first() {
         let mut later = written(2, 9, Some("3"));
         if let Body::Register(register) = &mut later.body {
-            register.root = (Stamp::from_millis(1), node(0));
+            register.root = Some((Stamp::from_millis(1), node(0)));
         }
         let rows = [written(0, 1, Some("1")), written(1, 2, Some("2")), later];
-        assert_eq!(winner(&rows, Policy::FirstWriterWins).as_deref(), Some("3"));
+        assert_eq!(winner(&rows, &Policy::FirstWriterWins).as_deref(), Some("3"));
     }
 
     #[test]
     fn a_delete_ends_the_greatest_value_and_what_follows_it_begins_anew() {
         for policy in [Policy::Max, Policy::Min] {
             let (old, delete, mut new) = (written(0, 1, Some("5")), written(1, 2, None), written(0, 3, Some("4")));
-            assert_eq!(winner(&[old.clone(), delete.clone()], policy), None, "{policy:?}");
+            assert_eq!(winner(&[old.clone(), delete.clone()], &policy), None, "{policy:?}");
             if let Body::Register(register) = &mut new.body {
                 register.instance = Some(delete.stamp);
             }
-            assert_eq!(winner(&[new, old, delete], policy).as_deref(), Some("4"), "{policy:?}");
+            assert_eq!(winner(&[new, old, delete], &policy).as_deref(), Some("4"), "{policy:?}");
         }
     }
 
     #[test]
     fn an_addition_that_a_removal_did_not_see_stays() {
-        let membership = |added: u64, removed| Membership { added: Some((added, Arc::from("1"))), removed };
+        let membership = |added: u64, removed| Membership { added: Some(addition(added)), removed };
         assert!(membership(2, 1).is_live());
         assert!(!membership(2, 2).is_live());
         let row = |membership| Row { body: Body::Member(membership), ..written(0, 1, None) };
         let seen_and_removed = row(Membership { added: None, removed: 1 });
-        let Body::Member(joined) = row(membership(2, 0)).join(seen_and_removed, Policy::Set).body else { panic!("a member") };
+        let Body::Member(joined) = row(membership(2, 0)).join(seen_and_removed, &Policy::Set).body else { panic!("a member") };
         assert!(joined.is_live());
     }
 }

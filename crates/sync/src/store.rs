@@ -14,13 +14,16 @@ use std::{
 
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
 use crate::{
     causality::Epoch,
     error::{cause, database},
-    transaction::{ReplicaState, Transaction},
+    replica::LinkMemory,
+    replica_state::{ReplicaState, Role},
+    snapshot::Snapshot,
+    transaction::{Known, Transaction},
 };
 
 /// Format of the database. A newer one is refused.
@@ -38,14 +41,15 @@ const CACHE_KIB: i64 = 2048;
 pub struct Store {
     place: Place,
     node: NodeId,
-    /// Of this opening; on disk with its first write.
-    epoch: Epoch,
+    role: Role,
     waiting: Mutex<Vec<Arc<dyn Job>>>,
     writer: Mutex<Writer>,
     /// How often was committed.
     commits: watch::Sender<u64>,
     /// Reads what is committed, without waiting for a commit. A store in memory has only its writer.
     reader: Option<Mutex<Connection>>,
+    /// What sessions with the hub remember of this opening.
+    pub(crate) link: Mutex<LinkMemory>,
     /// Locked while the store is open.
     _lock: Option<fs::File>,
 }
@@ -58,7 +62,11 @@ enum Place {
 struct Writer {
     /// None after a commit that failed.
     connection: Option<Connection>,
-    epoch_is_stored: bool,
+    /// Of this opening; on disk with its first write.
+    epoch: Epoch,
+    /// None until the first write, and after a commit that failed.
+    state: Option<ReplicaState>,
+    known: Known,
 }
 
 /// A write on its way. It runs inside the transaction of whoever commits it.
@@ -108,30 +116,49 @@ impl Store {
     /// A store that ends with the process.
     pub fn in_memory(node: NodeId, epoch: Epoch) -> Result<Self, EdgeError> {
         let connection = Connection::open_in_memory().map_err(|error| database("open a store in memory", error))?;
+        Self::on(connection, node, epoch, Role::Replica)
+    }
+
+    /// A store in memory on what this connection holds.
+    pub(crate) fn on(connection: Connection, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
         prepare(&connection, &node)?;
-        Ok(Self::new(Place::Memory, node, epoch, connection, None, None))
+        Ok(Self::new(Place::Memory, node, epoch, role, connection, None, None))
     }
 
     /// The store in this folder, which is made when it is missing. `epoch` must be a fresh one, see [`Epoch::draw`]. One process
     /// opens a folder at a time.
     pub fn open(folder: &Path, node: NodeId, epoch: Epoch) -> Result<Self, EdgeError> {
+        Self::open_as(folder, node, epoch, Role::Replica)
+    }
+
+    /// The store of a hub or of a replica, see [`Store::open`].
+    pub fn open_as(folder: &Path, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
         let lock = create(folder).and_then(|()| lock(folder))?;
         let connection = connect(folder)?;
         prepare(&connection, &node)?;
         sync_folder(folder)?;
         let reader = connect(folder)?;
-        Ok(Self::new(Place::Folder(folder.to_owned()), node, epoch, connection, Some(reader), Some(lock)))
+        Ok(Self::new(Place::Folder(folder.to_owned()), node, epoch, role, connection, Some(reader), Some(lock)))
     }
 
-    fn new(place: Place, node: NodeId, epoch: Epoch, writer: Connection, reader: Option<Connection>, lock: Option<fs::File>) -> Self {
+    fn new(
+        place: Place,
+        node: NodeId,
+        epoch: Epoch,
+        role: Role,
+        writer: Connection,
+        reader: Option<Connection>,
+        lock: Option<fs::File>,
+    ) -> Self {
         Self {
             place,
             node,
-            epoch,
+            role,
             waiting: Mutex::default(),
-            writer: Mutex::new(Writer { connection: Some(writer), epoch_is_stored: false }),
+            writer: Mutex::new(Writer { connection: Some(writer), epoch, state: None, known: Known::default() }),
             commits: watch::Sender::new(0),
             reader: reader.map(Mutex::new),
+            link: Mutex::default(),
             _lock: lock,
         }
     }
@@ -141,6 +168,11 @@ impl Store {
         &self.node
     }
 
+    /// What this store is to others.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// Changes with each commit. Who watches a document looks at its version then: nothing is missed, whatever comes between.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
@@ -148,7 +180,7 @@ impl Store {
 
     /// Does `work` in one transaction and returns when it is durable. An error of `work` takes its changes back, and only
     /// those. Blocks for as long as the disk takes.
-    pub fn write<T, F>(&self, work: F) -> Result<T, EdgeError>
+    pub(crate) fn write<T, F>(&self, work: F) -> Result<T, EdgeError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send + 'static,
@@ -172,7 +204,7 @@ impl Store {
     }
 
     /// Reads what is committed.
-    pub fn read<T>(&self, read: impl FnOnce(&Transaction<'_>) -> Result<T, EdgeError>) -> Result<T, EdgeError> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Snapshot<'_>) -> Result<T, EdgeError>) -> Result<T, EdgeError> {
         let mut writer;
         let mut reader;
         let connection = if let Some(connection) = &self.reader {
@@ -183,23 +215,31 @@ impl Store {
             writer.connection.as_mut().ok_or_else(lost)?
         };
         // One transaction, so that all that is read is of one moment.
-        let sql = connection.transaction().map_err(|error| database("begin to read", error))?;
-        let mut state = ReplicaState::load(&sql)?;
-        let result = read(&Transaction::new(&sql, &self.node, self.epoch, &mut state));
-        sql.finish().map_err(|error| database("end a read", error))?;
+        run(connection, "BEGIN").map_err(|error| database("begin to read", error))?;
+        let result = read(&Snapshot::new(connection));
+        run(connection, "COMMIT").map_err(|error| database("end a read", error))?;
         result
     }
 
     fn commit(&self, writer: &mut Writer, batch: &[Arc<dyn Job>]) {
         match self.try_commit(writer, batch) {
             Ok(()) => {
-                batch.iter().for_each(|job| job.settle());
+                for job in batch {
+                    job.settle();
+                }
                 self.commits.send_modify(|commits| *commits += 1);
             }
             Err(error) => {
-                // What the connection holds in memory is not known to be what is on disk.
-                if matches!(self.place, Place::Folder(_)) {
-                    writer.connection = None;
+                writer.state = None;
+                writer.known = Known::default();
+                match (&self.place, &writer.connection) {
+                    // What the connection holds in memory is not known to be what is on disk.
+                    (Place::Folder(_), _) => writer.connection = None,
+                    (Place::Memory, Some(connection)) if !connection.is_autocommit() => {
+                        // The first error is the one to tell.
+                        let _ = run(connection, "ROLLBACK");
+                    }
+                    (Place::Memory, _) => {}
                 }
                 let kind = error.kind();
                 let why = error.chain();
@@ -212,35 +252,54 @@ impl Store {
 
     fn try_commit(&self, writer: &mut Writer, batch: &[Arc<dyn Job>]) -> Result<(), EdgeError> {
         let connection = match (&mut writer.connection, &self.place) {
-            (Some(connection), _) => connection,
+            (Some(connection), _) => &*connection,
             (lost, Place::Folder(folder)) => lost.insert(connect(folder)?),
             (None, Place::Memory) => return Err(lost()),
         };
         let failed = |error| database("write to the store", error);
-        let mut sql = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let mut state = ReplicaState::load(&sql)?;
-        if !writer.epoch_is_stored {
-            state.begin_epoch(&sql, self.epoch)?;
-        }
+        run(connection, "BEGIN IMMEDIATE").map_err(failed)?;
+        let state = match &mut writer.state {
+            Some(state) => state,
+            none => none.insert(ReplicaState::load(connection, self.role, writer.epoch)?),
+        };
+        state.begin_epoch(connection)?;
         for job in batch {
-            let savepoint = sql.savepoint().map_err(failed)?;
+            // One write alone needs no way back of its own.
+            let alone = batch.len() == 1;
+            if !alone {
+                run(connection, "SAVEPOINT job").map_err(failed)?;
+            }
             let before = state.clone();
-            match job.run(&mut Transaction::new(&savepoint, &self.node, self.epoch, &mut state)) {
-                Ok(()) => savepoint.commit().map_err(failed)?,
+            let mut transaction = Transaction::new(connection, &self.node, state, &mut writer.known);
+            match job.run(&mut transaction) {
+                Ok(()) => {
+                    transaction.keep();
+                    if !alone {
+                        run(connection, "RELEASE job").map_err(failed)?;
+                    }
+                }
                 // On a full or failing disk SQLite took the whole transaction back, with what others wrote in it.
-                Err(error) if savepoint.is_autocommit() => return Err(error),
+                Err(error) if connection.is_autocommit() => return Err(error),
+                Err(_) if alone => {
+                    run(connection, "ROLLBACK").map_err(failed)?;
+                    // What was written of the epoch went with it.
+                    writer.state = None;
+                    return Ok(());
+                }
                 Err(_) => {
-                    state = before;
-                    // Dropped, a savepoint is rolled back.
-                    savepoint.finish().map_err(failed)?;
+                    *state = before;
+                    run(connection, "ROLLBACK TO job").and_then(|()| run(connection, "RELEASE job")).map_err(failed)?;
                 }
             }
         }
-        state.store(&sql, self.epoch)?;
-        sql.commit().map_err(failed)?;
-        writer.epoch_is_stored = true;
-        Ok(())
+        state.store(connection)?;
+        writer.epoch = state.epoch;
+        run(connection, "COMMIT").map_err(failed)
     }
+}
+
+fn run(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
 impl std::fmt::Debug for Store {
@@ -329,7 +388,9 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
             let made = format!("BEGIN; {schema} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};");
             connection
                 .execute_batch(&made)
-                .and_then(|()| connection.execute("INSERT INTO replica (one, node, clock, feed) VALUES (1, ?1, 0, 0)", [node.as_str()]))
+                .and_then(|()| {
+                    connection.execute("INSERT INTO replica (one, node, clock, feed, link) VALUES (1, ?1, 0, 0, X'')", [node.as_str()])
+                })
                 .and_then(|_| connection.execute_batch("COMMIT"))
                 .map_err(|error| database("make the tables of the store", error))
         }

@@ -6,8 +6,8 @@ use edgeward_model::{DocumentName, EdgeError, NodeId, Object, SyncState};
 
 use crate::{
     causality::Epoch,
+    changes::PendingChange,
     document::{Document, Documents, Precondition},
-    pending::PendingChange,
     store::Store,
 };
 

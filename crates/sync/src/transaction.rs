@@ -1,297 +1,498 @@
-//! What happens inside one transaction: documents, rows, the outbox, and the stamps and dots of new writes.
+//! What is written in one transaction: rows with their stamps and dots, and the documents that they change.
 
-use std::sync::Arc;
+use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use edgeward_model::{
-    EdgeError, ErrorKind, NodeId, Object, Value,
+    EdgeError, ErrorKind, NodeId, Value,
     limits::{DOCUMENT_KEYS_MAX, DOCUMENTS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     python_json,
 };
-use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, params};
 
 use crate::{
-    causality::{Base, Dot, Epoch, Origin},
-    clock::{Clock, Stamp},
-    error::{damaged, damaged_row, reading, writing},
-    row::{Body, Register, Row},
+    causality::{Base, Dot, Origin},
+    clock::Stamp,
+    error::{damaged, reading, writing},
+    planted::{self, Bug},
+    policy::{LOCAL_PREFIX, Policies, Policy},
+    record,
+    replica_state::ReplicaState,
+    row::{Addition, Body, Membership, Register, Row, Slot, Subtotal},
+    snapshot::{DocumentHead, Snapshot, from_sql, to_sql},
+    view::{KeyRows, Kind, Stored},
 };
 
-/// Version of the encoding of `origin`.
-const ORIGIN_VERSION: u8 = 1;
-/// When a document changed that never did.
-const NEVER: Timestamp = Timestamp::UNIX_EPOCH;
-/// The slot of a register.
-const REGISTER: &[u8] = &[];
-
-/// The numbers of a replica that every write moves.
-#[derive(Clone, Debug)]
-pub(crate) struct ReplicaState {
-    clock: Clock,
-    feed: u64,
-    counter: u64,
+/// What a writer keeps of documents between transactions.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) heads: HashMap<Arc<str>, DocumentHead>,
+    pub(crate) policies: Option<Arc<Policies>>,
 }
 
-impl ReplicaState {
-    pub(crate) fn load(sql: &Connection) -> Result<Self, EdgeError> {
-        let mut statement = sql
-            .prepare_cached("SELECT clock, feed, coalesce((SELECT counter FROM epochs ORDER BY opening DESC LIMIT 1), 0) FROM replica")
-            .map_err(reading)?;
-        let (clock, feed, counter) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).map_err(reading)?;
-        Ok(Self { clock: Clock::new(Stamp::from_bits(from_sql(clock))), feed: from_sql(feed), counter: from_sql(counter) })
-    }
-
-    /// Writes down an epoch before its first row.
-    pub(crate) fn begin_epoch(&mut self, sql: &Connection, epoch: Epoch) -> Result<(), EdgeError> {
-        // A commit of which nobody knows may have written it already, with counters that must not come twice.
-        let insert = "INSERT OR IGNORE INTO epochs (epoch, opening, counter, acknowledged) SELECT ?1, coalesce(max(opening), 0) + 1, 0, 0 FROM epochs";
-        sql.execute(insert, [to_sql(epoch.0)]).map_err(writing)?;
-        let counter = sql.query_row("SELECT counter FROM epochs WHERE epoch = ?1", [to_sql(epoch.0)], |row| row.get(0));
-        self.counter = from_sql(counter.map_err(reading)?);
-        Ok(())
-    }
-
-    pub(crate) fn store(&self, sql: &Connection, epoch: Epoch) -> Result<(), EdgeError> {
-        let update = |statement: &str, values: &[i64]| {
-            sql.prepare_cached(statement)
-                .and_then(|mut statement| statement.execute(rusqlite::params_from_iter(values)))
-                .map(drop)
-                .map_err(writing)
-        };
-        update("UPDATE replica SET clock = ?1, feed = ?2", &[to_sql(self.clock.last().bits()), to_sql(self.feed)])?;
-        update("UPDATE epochs SET counter = ?1 WHERE epoch = ?2", &[to_sql(self.counter), to_sql(epoch.0)])
-    }
-}
-
-/// A document as its table knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DocumentHead {
-    pub(crate) id: i64,
-    /// Grows with each change.
-    pub version: u64,
-    /// When it last changed.
-    pub updated_at: Timestamp,
-    /// Live keys.
-    pub keys: u64,
-    /// Changes that are not confirmed.
-    pub pending: u64,
-}
-
-impl DocumentHead {
-    fn of_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        let (version, keys, pending) = (from_sql(row.get(1)?), from_sql(row.get(3)?), from_sql(row.get(4)?));
-        Ok(Self { id: row.get(0)?, version, updated_at: time(row, 2)?, keys, pending })
-    }
-}
-
-impl DocumentHead {
-    /// The version of one more change.
-    pub(crate) fn next_version(&self) -> Result<u64, EdgeError> {
-        // SQLite orders versions as numbers with a sign.
-        let next = self.version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
-        next.ok_or_else(|| damaged("version of the document"))
-    }
-}
-
-/// One transaction of a [`Store`](crate::store::Store).
-pub struct Transaction<'a> {
-    sql: &'a Connection,
+/// One transaction of a [`Store`](crate::store::Store). It reads what it wrote.
+pub(crate) struct Transaction<'a> {
+    snapshot: Snapshot<'a>,
     node: &'a NodeId,
-    epoch: Epoch,
-    state: &'a mut ReplicaState,
+    pub(crate) state: &'a mut ReplicaState,
+    known: &'a mut Known,
+    /// Heads that this transaction changed.
+    changed: HashMap<Arc<str>, DocumentHead>,
+    policies: Option<Arc<Policies>>,
 }
 
-/// What is encoded of a row beside its value.
-#[derive(Serialize, Deserialize)]
-struct StoredOrigin {
-    stamp: Stamp,
-    origin: Origin,
-    root: (Stamp, NodeId),
-    instance: Option<Stamp>,
-    version: u64,
+impl<'a> Deref for Transaction<'a> {
+    type Target = Snapshot<'a>;
+    fn deref(&self) -> &Snapshot<'a> {
+        &self.snapshot
+    }
 }
+
+/// A value on its way into a key.
+#[derive(Clone, Debug)]
+pub(crate) struct NewValue {
+    /// As canonical JSON.
+    pub(crate) text: Arc<str>,
+    /// The bytes that were written, where they are not that text.
+    pub(crate) raw: Option<Arc<[u8]>>,
+}
+
+/// The bytes that base64 makes of a value's.
+const VALUE_TEXT_BYTES_MAX: usize = VALUE_BYTES_MAX / 3 * 4 + 64;
 
 impl<'a> Transaction<'a> {
-    pub(crate) fn new(sql: &'a Connection, node: &'a NodeId, epoch: Epoch, state: &'a mut ReplicaState) -> Self {
-        Self { sql, node, epoch, state }
+    pub(crate) fn new(sql: &'a Connection, node: &'a NodeId, state: &'a mut ReplicaState, known: &'a mut Known) -> Self {
+        Self { snapshot: Snapshot::new(sql), node, state, known, changed: HashMap::new(), policies: None }
     }
 
-    pub(crate) fn sql(&self) -> &Connection {
-        self.sql
+    /// Keeps what it changed for the next transactions, as it stays.
+    pub(crate) fn keep(self) {
+        self.known.heads.extend(self.changed);
+        if self.policies.is_some() {
+            self.known.policies = self.policies;
+        }
+    }
+
+    /// Whose store this is.
+    pub(crate) fn node(&self) -> &NodeId {
+        self.node
     }
 
     /// The document of this name, when there is one.
-    pub fn document(&self, name: &str) -> Result<Option<DocumentHead>, EdgeError> {
-        let select = "SELECT id, version, updated_at, keys, pending, name FROM documents WHERE name = ?1";
-        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        statement.query_row([name], DocumentHead::of_row).optional().map_err(reading)
+    pub(crate) fn document(&mut self, name: &str) -> Result<Option<DocumentHead>, EdgeError> {
+        if let Some(head) = self.changed.get(name).or_else(|| self.known.heads.get(name)) {
+            return Ok(Some(head.clone()));
+        }
+        let head = self.snapshot.head(name)?;
+        if let Some(head) = &head {
+            // It is as it was before this transaction.
+            self.known.heads.insert(Arc::clone(&head.name), head.clone());
+        }
+        Ok(head)
     }
 
-    /// Makes a document of this name, which there must not be. At most [`DOCUMENTS_MAX`].
-    pub fn new_document(&mut self, name: &str) -> Result<DocumentHead, EdgeError> {
-        let count: i64 = self.sql.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).map_err(reading)?;
+    /// The document of this name, which is made when there is none. At most [`DOCUMENTS_MAX`].
+    pub(crate) fn document_or_new(&mut self, name: &str) -> Result<DocumentHead, EdgeError> {
+        if let Some(head) = self.document(name)? {
+            return Ok(head);
+        }
+        let count: i64 = self.sql().query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).map_err(reading)?;
         if from_sql(count) >= DOCUMENTS_MAX as u64 {
             return Err(EdgeError::new(ErrorKind::TooLarge, format!("this node has {DOCUMENTS_MAX} documents, which is the most")));
         }
-        self.sql
-            .execute(
-                "INSERT INTO documents (name, version, updated_at, keys, pending) VALUES (?1, 0, ?2, 0, 0)",
-                [name, &NEVER.to_string()],
-            )
-            .map_err(writing)?;
-        Ok(DocumentHead { id: self.sql.last_insert_rowid(), version: 0, updated_at: NEVER, keys: 0, pending: 0 })
+        self.execute("INSERT INTO documents (name, confirmed) VALUES (?1, 0)", [name])?;
+        let head = DocumentHead::new(self.sql().last_insert_rowid(), name);
+        self.store_head(&head);
+        Ok(head)
     }
 
-    /// Writes down what was changed of a head.
-    pub fn store_head(&mut self, head: &DocumentHead) -> Result<(), EdgeError> {
-        let update = "UPDATE documents SET version = ?2, updated_at = ?3, keys = ?4, pending = ?5 WHERE id = ?1";
-        let DocumentHead { id, version, updated_at, keys, pending } = head;
-        self.execute(update, params![id, to_sql(*version), updated_at.to_string(), to_sql(*keys), to_sql(*pending)]).map(drop)
-    }
-
-    /// The live keys of a document with their values as canonical JSON, by code point.
-    pub fn values(&self, head: &DocumentHead) -> Result<Vec<(String, Arc<str>)>, EdgeError> {
-        let select = "SELECT key, value FROM rows WHERE document = ?1 AND value IS NOT NULL ORDER BY key";
-        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        let rows = statement.query_map([head.id], |row| Ok((row.get(0)?, row.get(1)?))).map_err(reading)?;
-        rows.collect::<Result<_, _>>().map_err(reading)
-    }
-
-    /// Every document that was changed at least once, by name.
-    pub fn documents(&self) -> Result<Vec<(String, DocumentHead)>, EdgeError> {
-        let select = "SELECT id, version, updated_at, keys, pending, name FROM documents WHERE version > 0 ORDER BY name";
-        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        let rows = statement.query_map([], |row| Ok((row.get(5)?, DocumentHead::of_row(row)?)));
-        rows.map_err(reading)?.collect::<Result<_, _>>().map_err(reading)
-    }
-
-    /// The whole document.
-    pub fn data(&self, head: &DocumentHead) -> Result<Object, EdgeError> {
-        let values = self.values(head)?.into_iter().map(|(key, text)| match python_json::read(&text) {
-            Ok(value) => Ok((key, value)),
-            Err(error) => Err(damaged_row(&key).with_source(error)),
-        });
-        values.collect::<Result<_, EdgeError>>().map(Object)
-    }
-
-    /// The value of a live key.
-    pub fn value(&self, head: &DocumentHead, key: &str) -> Result<Option<Value>, EdgeError> {
-        let select = "SELECT value FROM rows WHERE document = ?1 AND key = ?2 AND slot = ?3";
-        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        let found: Option<Option<String>> =
-            statement.query_row(params![head.id, key, REGISTER], |row| row.get(0)).optional().map_err(reading)?;
-        found.flatten().map(|text| python_json::read(&text).map_err(|error| damaged_row(key).with_source(error))).transpose()
-    }
-
-    /// The register of a key.
-    pub fn register(&self, head: &DocumentHead, key: &str) -> Result<Option<Row>, EdgeError> {
-        let select = "SELECT value, origin FROM rows WHERE document = ?1 AND key = ?2 AND slot = ?3";
-        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        let found: Option<(Option<Arc<str>>, Vec<u8>)> =
-            statement.query_row(params![head.id, key, REGISTER], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(reading)?;
-        found.map(|(value, origin)| decode(value, &origin).ok_or_else(|| damaged_row(key))).transpose()
-    }
-
-    /// Writes a key's register here and now: its value as canonical JSON, or none to delete it. Returns whether that changed
-    /// anything. The caller stores the head.
-    pub fn put_register(&mut self, head: &mut DocumentHead, key: &str, value: Option<&str>, millis: u64) -> Result<bool, EdgeError> {
-        check(key, value)?;
-        let before = self.register(head, key)?;
-        let shown = before.as_ref().and_then(live_value);
-        if shown.as_deref() == value {
-            return Ok(false);
-        }
-        match (shown.is_some(), value.is_some()) {
-            (false, true) if head.keys >= DOCUMENT_KEYS_MAX as u64 => {
-                let message = format!("the document has {DOCUMENT_KEYS_MAX} keys, which is the most; delete one first");
-                return Err(EdgeError::new(ErrorKind::TooLarge, message));
-            }
-            (false, true) => head.keys += 1,
-            (true, false) => head.keys = head.keys.checked_sub(1).ok_or_else(|| damaged("number of keys of the document"))?,
-            _ => {}
-        }
-        let exhausted = |_| EdgeError::new(ErrorKind::Internal, "the clock of this replica has come to its end");
-        let stamp = self.state.clock.tick(millis).map_err(exhausted)?;
-        self.state.counter = self.state.counter.checked_add(1).ok_or_else(|| damaged("counter of the epoch"))?;
-        self.state.feed = self.state.feed.checked_add(1).ok_or_else(|| damaged("end of the feed"))?;
-        let dot = Dot { node: self.node.clone(), epoch: self.epoch, counter: self.state.counter };
-        let root = before.as_ref().and_then(root_of).unwrap_or_else(|| (stamp, self.node.clone()));
-        let (base, overwrote) = match before {
-            // What was not acknowledged was seen by nobody: the new row stands for both.
-            Some(before) if self.is_unconfirmed(&before.origin.dot)? => (before.origin.base, before.origin.overwrote),
-            Some(before) => (Base::new(), Some(before.origin.dot)),
-            None => (Base::new(), None),
-        };
-        let stored = StoredOrigin { stamp, origin: Origin { dot, base, overwrote }, root, instance: None, version: 0 };
-        let insert = "INSERT OR REPLACE INTO rows (document, key, slot, seq, value, origin) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-        self.execute(insert, params![head.id, key, REGISTER, to_sql(self.state.feed), value, encode(&stored)])?;
-        Ok(true)
-    }
-
-    /// Whether a row is in the outbox: written here, and not acknowledged by the hub.
-    fn is_unconfirmed(&self, dot: &Dot) -> Result<bool, EdgeError> {
-        let select = "SELECT acknowledged FROM epochs WHERE epoch = ?1";
-        let mut statement = self.sql.prepare_cached(select).map_err(reading)?;
-        let acknowledged: Option<i64> = statement.query_row([to_sql(dot.epoch.0)], |row| row.get(0)).optional().map_err(reading)?;
-        Ok(acknowledged.is_some_and(|acknowledged| dot.counter > from_sql(acknowledged)))
+    /// Keeps what was changed of a head.
+    pub(crate) fn store_head(&mut self, head: &DocumentHead) {
+        self.changed.insert(Arc::clone(&head.name), head.clone());
     }
 
     pub(crate) fn execute(&self, statement: &str, values: impl rusqlite::Params) -> Result<usize, EdgeError> {
-        self.sql.prepare_cached(statement).and_then(|mut statement| statement.execute(values)).map_err(writing)
+        self.sql().prepare_cached(statement).and_then(|mut statement| statement.execute(values)).map_err(writing)
+    }
+
+    /// The policies as they are now.
+    pub(crate) fn policies(&mut self) -> Result<Arc<Policies>, EdgeError> {
+        if let Some(policies) = self.policies.as_ref().or(self.known.policies.as_ref()) {
+            return Ok(Arc::clone(policies));
+        }
+        let policies = match self.document(crate::policy::POLICIES)? {
+            Some(head) => Policies::of(&self.data(&head)?),
+            None => Policies::default(),
+        };
+        self.known.policies = Some(Arc::new(policies));
+        self.policies()
+    }
+
+    /// Reads the policies anew, as they were changed.
+    pub(crate) fn reload_policies(&mut self) -> Result<(), EdgeError> {
+        if let Some(head) = self.document(crate::policy::POLICIES)? {
+            self.policies = Some(Arc::new(Policies::of(&self.data(&head)?)));
+        }
+        Ok(())
+    }
+
+    /// Sets a key here and now, or deletes it, as its policy says. Returns whether that changed anything. The caller stores the
+    /// head.
+    pub(crate) fn set(&mut self, head: &mut DocumentHead, key: &str, value: Option<NewValue>, millis: u64) -> Result<bool, EdgeError> {
+        check(key, value.as_ref())?;
+        let policy = self.writable(head, key)?;
+        let mut rows = self.snapshot.rows(head, key)?;
+        let shown = rows.shown();
+        let same = match (&shown, &value) {
+            (None, None) => true,
+            (Some(shown), Some(value)) => shown.value == value.text && raw_of(&rows) == value.raw.as_deref() && rows.siblings().len() < 2,
+            _ => false,
+        };
+        if same {
+            return Ok(false);
+        }
+        if shown.is_none() && head.keys >= DOCUMENT_KEYS_MAX as u64 {
+            let message = format!("the document has {DOCUMENT_KEYS_MAX} keys, which is the most; delete one first");
+            return Err(EdgeError::new(ErrorKind::TooLarge, message));
+        }
+        let is_counter = policy == Policy::Counter || shown.as_ref().is_some_and(|shown| shown.kind == Kind::Counter);
+        let mut edit = KeyWrite { transaction: self, head, key, rows: &mut rows, policy: &policy, millis, term: None, wrote: false };
+        match value {
+            None => edit.delete()?,
+            Some(value) if is_counter => edit.count_to(&value)?,
+            Some(value) if policy == Policy::Set => edit.put_elements(&value)?,
+            Some(value) if policy == Policy::KeepBoth => edit.put_sibling(&value)?,
+            Some(value) => edit.put_value(value)?,
+        }
+        let wrote = edit.wrote;
+        count_keys(head, shown.is_some(), rows.shown().is_some())?;
+        Ok(wrote)
+    }
+
+    /// Adds to a key: to its count, or to its whole number. A key that is not there becomes a counter. Returns what it shows then.
+    pub(crate) fn increment(&mut self, head: &mut DocumentHead, key: &str, by: i64, millis: u64) -> Result<i64, EdgeError> {
+        check(key, None)?;
+        let policy = self.writable(head, key)?;
+        let mut rows = self.snapshot.rows(head, key)?;
+        let shown = rows.shown();
+        let number = match &shown {
+            None => 0,
+            Some(shown) => whole_number(key, &shown.value)?,
+        };
+        let sum = number.checked_add(by).ok_or_else(|| out_of_range(key))?;
+        let counts = match policy {
+            Policy::Counter => true,
+            // What counts where no policy says otherwise: a key that is not there, or a count.
+            Policy::LastWriterWins => shown.as_ref().is_none_or(|shown| shown.kind == Kind::Counter),
+            _ => false,
+        };
+        if !counts {
+            let value = NewValue { text: Arc::from(sum.to_string()), raw: None };
+            self.set(head, key, Some(value), millis)?;
+            return Ok(sum);
+        }
+        KeyWrite { transaction: self, head, key, rows: &mut rows, policy: &policy, millis, term: None, wrote: false }.count(by, number)?;
+        count_keys(head, shown.is_some(), true)?;
+        Ok(sum)
+    }
+
+    /// Makes a document one register of this value.
+    pub(crate) fn set_whole(&mut self, head: &mut DocumentHead, object: &edgeward_model::Object, millis: u64) -> Result<bool, EdgeError> {
+        let mut text = String::new();
+        python_json::write_object(&mut text, object)?;
+        let value = NewValue { text: Arc::from(text), raw: None };
+        check("", Some(&value))?;
+        self.writable(head, "")?;
+        let before = self.snapshot.whole(head)?;
+        if before.as_ref().and_then(|before| before.row.value()) == Some(&value.text) {
+            return Ok(false);
+        }
+        let mut rows = KeyRows(before.into_iter().map(|stored| (Slot::Whole, stored)).collect());
+        KeyWrite { transaction: self, head, key: "", rows: &mut rows, policy: &Policy::VersionWins, millis, term: None, wrote: false }
+            .put_register(Slot::Whole, Some(value))?;
+        head.keys = object.0.len() as u64;
+        Ok(true)
+    }
+
+    /// Writes a register whoever owns it, as the hub decided in this term.
+    pub(crate) fn decide(
+        &mut self,
+        head: &mut DocumentHead,
+        key: &str,
+        rows: &mut KeyRows,
+        value: Option<NewValue>,
+        term: u64,
+        millis: u64,
+    ) -> Result<(), EdgeError> {
+        let policy = Policy::LastWriterWins;
+        KeyWrite { transaction: self, head, key, rows, policy: &policy, millis, term: Some(term), wrote: false }
+            .put_register(Slot::Register, value)
+    }
+
+    /// The policy of a key that may be written here.
+    fn writable(&mut self, head: &DocumentHead, key: &str) -> Result<Policy, EdgeError> {
+        let policy = self.policies()?.policy(&head.name, key);
+        // A node that never had a hub is its own.
+        let is_hub = self.state.is_hub() || self.state.link.hub.is_none();
+        if policy.allows(key, self.node, is_hub) {
+            return Ok(policy);
+        }
+        let owner = match &policy {
+            Policy::EdgeOwned(Some(node)) => format!("node `{node}` alone"),
+            Policy::EdgeOwned(None) => format!("the node that its key names; node `{}` writes keys that begin with `{0}/`", self.node),
+            _ => "the hub alone".to_owned(),
+        };
+        let message = format!("key `{}` of document `{}` is written by {owner}", shown(key), head.name);
+        Err(EdgeError::new(ErrorKind::InvalidInput, message))
+    }
+
+    /// Puts a row in its place, as it is. `seq` is its place in the feed.
+    pub(crate) fn put_row(&mut self, head: &DocumentHead, key: &str, slot: &Slot, stored: &Stored) -> Result<(), EdgeError> {
+        let (value, state) = record::encode(&stored.row);
+        let insert = "INSERT OR REPLACE INTO rows (document, key, slot, seq, value, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        self.execute(insert, params![head.id, key, record::slot_bytes(slot), stored.seq.map(to_sql), value, state])?;
+        Ok(())
+    }
+
+    /// Notes up to which position tombstones of a document are forgotten.
+    pub(crate) fn put_floor(&mut self, head: &DocumentHead, floor: u64, millis: u64) -> Result<(), EdgeError> {
+        let (base, stamp, counter) = (self.state.base(), self.state.tick(millis)?, self.state.next_counter()?);
+        let dot = Dot { node: self.node.clone(), epoch: self.state.epoch, counter };
+        let origin = Origin { dot, base, overwrote: None };
+        let row = Row { origin, stamp, version: 0, term: 0, body: Body::Floor(floor), positions: Vec::new() };
+        let seq = Some(self.state.next_seq()?);
+        self.state.must_store = true;
+        self.put_row(head, "", &Slot::Floor, &Stored { row, seq })
+    }
+
+    pub(crate) fn delete_row(&mut self, head: &DocumentHead, key: &str, slot: &Slot) -> Result<(), EdgeError> {
+        let delete = "DELETE FROM rows WHERE document = ?1 AND key = ?2 AND slot = ?3";
+        self.execute(delete, params![head.id, key, record::slot_bytes(slot)]).map(drop)
     }
 }
 
-fn live_value(row: &Row) -> Option<Arc<str>> {
-    match &row.body {
-        Body::Register(register) => register.value.clone(),
-        Body::Counter(_) | Body::Member(_) => None,
+/// A write to one key while its rows are at hand.
+struct KeyWrite<'t, 'a, 'h> {
+    transaction: &'t mut Transaction<'a>,
+    head: &'h mut DocumentHead,
+    key: &'h str,
+    rows: &'h mut KeyRows,
+    policy: &'h Policy,
+    millis: u64,
+    /// The term in which the hub decides.
+    term: Option<u64>,
+    /// Whether a row was written.
+    wrote: bool,
+}
+
+impl KeyWrite<'_, '_, '_> {
+    /// Writes a row of this replica: gives it a stamp and a dot, and says what was seen.
+    fn put(&mut self, slot: Slot, body: impl FnOnce(Stamp, u64) -> Body) -> Result<(), EdgeError> {
+        let node = self.transaction.node.clone();
+        let state = &mut *self.transaction.state;
+        let before = self.rows.get(&slot);
+        let millis = self.millis;
+        let stamp = state.tick(millis)?;
+        let counter = state.next_counter()?;
+        let dot = Dot { node, epoch: state.epoch, counter };
+        let origin = match before {
+            // What was not acknowledged was seen by nobody: the new row stands for both.
+            Some(before) if before.seq.is_some() && !state.is_hub() => {
+                if planted::has(Bug::FalseConflictAfterCoalescedWrites) {
+                    Origin { dot, base: Base::new(), overwrote: Some(before.row.origin.dot.clone()) }
+                } else {
+                    Origin { dot, base: before.row.origin.base.clone(), overwrote: before.row.origin.overwrote.clone() }
+                }
+            }
+            before => Origin { dot, base: state.base(), overwrote: before.map(|before| before.row.origin.dot.clone()) },
+        };
+        let term = before.map_or(0, |before| before.row.term).max(self.term.unwrap_or(0));
+        let version = self.head.version.saturating_add(1);
+        let row = Row { origin, stamp, version, term, body: body(stamp, counter), positions: Vec::new() };
+        let row = match before {
+            // A value that its policy does not prefer to the one that is there changes nothing.
+            Some(before) if matches!(row.body, Body::Register(_)) => before.row.clone().join(row, self.policy),
+            _ => row,
+        };
+        if row.origin.dot.counter != counter || row.origin.dot.epoch != state.epoch {
+            return Ok(());
+        }
+        let seq = if self.head.name.starts_with(LOCAL_PREFIX) {
+            state.must_store = true;
+            None
+        } else {
+            Some(state.next_seq()?)
+        };
+        let stored = Stored { row, seq };
+        self.transaction.put_row(self.head, self.key, &slot, &stored)?;
+        self.rows.put(&slot, stored);
+        self.wrote = true;
+        Ok(())
+    }
+
+    fn put_register(&mut self, slot: Slot, value: Option<NewValue>) -> Result<(), EdgeError> {
+        let before = self.rows.get(&slot).map(|stored| &stored.row);
+        let root = match before {
+            Some(before) if *self.policy == Policy::FirstWriterWins => {
+                let (stamp, node) = before.root();
+                Some((stamp, node.clone()))
+            }
+            _ => None,
+        };
+        let instance = match before {
+            Some(before) if matches!(self.policy, Policy::Max | Policy::Min) => match &before.body {
+                Body::Register(Register { value: Some(_), instance, .. }) => *instance,
+                _ => Some(before.stamp),
+            },
+            _ => None,
+        };
+        let (value, raw) = value.map_or((None, None), |value| (Some(value.text), value.raw));
+        self.put(slot, |_, _| Body::Register(Register { value, raw, root, instance }))
+    }
+
+    fn put_value(&mut self, value: NewValue) -> Result<(), EdgeError> {
+        self.remove_members(|_| true)?;
+        self.put_register(Slot::Register, Some(value))
+    }
+
+    fn delete(&mut self) -> Result<(), EdgeError> {
+        self.remove_members(|_| true)?;
+        if self.rows.counts().next().is_some() || self.rows.register().is_some_and(|stored| !stored.row.is_dead()) {
+            self.put_register(Slot::Register, None)?;
+        }
+        Ok(())
+    }
+
+    /// A value that was there as a register goes, as rows of another kind take its place.
+    fn end_register(&mut self) -> Result<(), EdgeError> {
+        if self.rows.register().is_some_and(|stored| !stored.row.is_dead()) {
+            self.put_register(Slot::Register, None)?;
+        }
+        Ok(())
+    }
+
+    /// The increment that leads to a number.
+    fn count_to(&mut self, value: &NewValue) -> Result<(), EdgeError> {
+        let wanted = whole_number(self.key, &value.text)?;
+        let number = match self.rows.shown() {
+            None => 0,
+            // A value of another kind was written before the policy was known; it makes place for the count.
+            Some(shown) => whole_number(self.key, &shown.value).unwrap_or(0),
+        };
+        self.count(wanted.checked_sub(number).ok_or_else(|| out_of_range(self.key))?, number)
+    }
+
+    /// Counts on from what the key shows.
+    fn count(&mut self, by: i64, number: i64) -> Result<(), EdgeError> {
+        self.remove_members(|_| true)?;
+        let was_register = self.rows.counts().next().is_none() && self.rows.register().is_some_and(|stored| !stored.row.is_dead());
+        self.end_register()?;
+        let by = if was_register { by.checked_add(number).ok_or_else(|| out_of_range(self.key))? } else { by };
+        let instance = self.rows.counts().next().map_or_else(|| self.rows.tombstone(), |subtotal| subtotal.instance);
+        let slot = Slot::Counter(self.transaction.node.clone(), self.transaction.state.epoch);
+        let (sum, acknowledged) = match self.rows.get(&slot).map(|stored| &stored.row.body) {
+            Some(Body::Counter(before)) if before.instance == instance => (before.sum, before.acknowledged),
+            _ => (0, 0),
+        };
+        let sum = sum.checked_add(by).ok_or_else(|| out_of_range(self.key))?;
+        self.put(slot, |_, _| Body::Counter(Subtotal { instance, sum, acknowledged }))
+    }
+
+    /// Makes the elements of an array the elements of the set.
+    fn put_elements(&mut self, value: &NewValue) -> Result<(), EdgeError> {
+        let Ok(Value::Array(elements)) = python_json::read(&value.text) else {
+            let message = format!("key `{}` is a set, so its value is an array of its elements", shown(self.key));
+            return Err(EdgeError::invalid(message));
+        };
+        let wanted = elements.iter().map(python_json::write).collect::<Result<std::collections::BTreeSet<_>, _>>()?;
+        self.end_register()?;
+        self.remove_members(|element| !wanted.contains(element))?;
+        let present: std::collections::BTreeSet<_> = self.rows.members().map(|(_, _, added)| added.value.to_string()).collect();
+        wanted.difference(&present).try_for_each(|element| self.add(element, element))
+    }
+
+    /// Makes a value the only one of the key, as far as others were seen.
+    fn put_sibling(&mut self, value: &NewValue) -> Result<(), EdgeError> {
+        self.end_register()?;
+        let own = Slot::Member(Arc::from(""), self.transaction.node.clone(), self.transaction.state.epoch);
+        let others: Vec<_> = self.rows.members().map(|(slot, ..)| slot.clone()).filter(|slot| *slot != own).collect();
+        others.into_iter().try_for_each(|slot| self.remove(slot))?;
+        self.add("", &value.text)
+    }
+
+    fn add(&mut self, element: &str, value: &str) -> Result<(), EdgeError> {
+        let slot = Slot::Member(Arc::from(element), self.transaction.node.clone(), self.transaction.state.epoch);
+        let removed = match self.rows.get(&slot).map(|stored| &stored.row.body) {
+            Some(Body::Member(before)) => before.removed,
+            _ => 0,
+        };
+        let value = Arc::from(value);
+        self.put(slot, |stamp, counter| Body::Member(Membership { added: Some(Addition { counter, stamp, value }), removed }))
+    }
+
+    /// Removes the additions that are seen, where their element is told to go.
+    fn remove_members(&mut self, goes: impl Fn(&str) -> bool) -> Result<(), EdgeError> {
+        let slots: Vec<_> = self.rows.members().filter(|(_, _, added)| goes(&added.value)).map(|(slot, ..)| slot.clone()).collect();
+        slots.into_iter().try_for_each(|slot| self.remove(slot))
+    }
+
+    fn remove(&mut self, slot: Slot) -> Result<(), EdgeError> {
+        let Some(Body::Member(before)) = self.rows.get(&slot).map(|stored| stored.row.body.clone()) else { return Ok(()) };
+        let mut removed = before.added.as_ref().map_or(before.removed, |added| added.counter);
+        if planted::has(Bug::RemovalOfConcurrentAdditions) {
+            removed = removed.saturating_add(1_000_000);
+        }
+        self.put(slot, |_, _| Body::Member(Membership { added: before.added, removed }.without_removed_value()))
     }
 }
 
-fn root_of(row: &Row) -> Option<(Stamp, NodeId)> {
-    match &row.body {
-        Body::Register(register) => Some(register.root.clone()),
-        Body::Counter(_) | Body::Member(_) => None,
-    }
-}
-
-fn check(key: &str, value: Option<&str>) -> Result<(), EdgeError> {
-    let shown: String = key.chars().take(64).collect();
-    if key.len() > KEY_BYTES_MAX {
-        let message = format!("the key `{}…` is {} bytes long, the most is {KEY_BYTES_MAX}", shown.escape_debug(), key.len());
-        return Err(EdgeError::invalid(message));
-    }
-    let bytes = value.map_or(0, str::len);
-    if bytes > VALUE_BYTES_MAX {
-        let message = format!("the value of key `{}` is {bytes} bytes long as JSON, the most is {VALUE_BYTES_MAX}", shown.escape_debug());
-        return Err(EdgeError::new(ErrorKind::TooLarge, message));
+/// Counts a key that came or went.
+pub(crate) fn count_keys(head: &mut DocumentHead, was_there: bool, is_there: bool) -> Result<(), EdgeError> {
+    match (was_there, is_there) {
+        (false, true) => head.keys = head.keys.saturating_add(1),
+        (true, false) => head.keys = head.keys.checked_sub(1).ok_or_else(|| damaged("number of keys of the document"))?,
+        _ => {}
     }
     Ok(())
 }
 
-fn encode(stored: &StoredOrigin) -> Vec<u8> {
-    postcard::to_extend(stored, vec![ORIGIN_VERSION]).expect("an origin has only numbers, texts and lists")
+fn raw_of(rows: &KeyRows) -> Option<&[u8]> {
+    match rows.register().map(|stored| &stored.row.body) {
+        Some(Body::Register(register)) => register.raw.as_deref(),
+        _ => None,
+    }
 }
 
-fn decode(value: Option<Arc<str>>, origin: &[u8]) -> Option<Row> {
-    let (ORIGIN_VERSION, bytes) = origin.split_first().map(|(version, bytes)| (*version, bytes))? else { return None };
-    let (stored, rest) = postcard::take_from_bytes::<StoredOrigin>(bytes).ok()?;
-    let StoredOrigin { stamp, origin, root, instance, version } = stored;
-    rest.is_empty().then_some(Row { origin, stamp, body: Body::Register(Register { value, root, instance, version }) })
+fn whole_number(key: &str, text: &str) -> Result<i64, EdgeError> {
+    text.parse().map_err(|_| {
+        let message = format!("key `{}` counts, so its value is a whole number of 64 bits; `{}` is none", shown(key), shown(text));
+        EdgeError::invalid(message)
+    })
 }
 
-/// A time that is stored as its RFC 3339 text, which is exact.
-pub(crate) fn time(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error: jiff::Error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into()))
+fn out_of_range(key: &str) -> EdgeError {
+    EdgeError::invalid(format!("the count of key `{}` would leave the range of 64 bits", shown(key)))
 }
 
-/// SQLite's numbers have a sign; ours are stored by their bits.
-pub(crate) fn to_sql(number: u64) -> i64 {
-    number.cast_signed()
+/// The begin of a text, for a message.
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(64).collect();
+    short.escape_debug().to_string()
 }
 
-pub(crate) fn from_sql(number: i64) -> u64 {
-    number.cast_unsigned()
+fn check(key: &str, value: Option<&NewValue>) -> Result<(), EdgeError> {
+    if key.len() > KEY_BYTES_MAX {
+        let message = format!("the key `{}…` is {} bytes long, the most is {KEY_BYTES_MAX}", shown(key), key.len());
+        return Err(EdgeError::invalid(message));
+    }
+    let Some(value) = value else { return Ok(()) };
+    let is_bytes = value.text.starts_with("{\"$bytes\"");
+    let (bytes, most) = match &value.raw {
+        Some(raw) => (raw.len().max(value.text.len()), VALUE_BYTES_MAX),
+        None => (value.text.len(), if is_bytes { VALUE_TEXT_BYTES_MAX } else { VALUE_BYTES_MAX }),
+    };
+    if bytes > most {
+        let message = format!("the value of key `{}` is {bytes} bytes long as JSON, the most is {most}", shown(key));
+        return Err(EdgeError::new(ErrorKind::TooLarge, message));
+    }
+    Ok(())
 }

@@ -4,43 +4,67 @@ CREATE TABLE replica (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     node TEXT NOT NULL,
     clock INTEGER NOT NULL,
-    feed INTEGER NOT NULL
+    feed INTEGER NOT NULL,
+    link BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE epochs (
     epoch INTEGER PRIMARY KEY,
     opening INTEGER NOT NULL UNIQUE,
     counter INTEGER NOT NULL,
-    acknowledged INTEGER NOT NULL
+    acknowledged INTEGER NOT NULL,
+    chain INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    version INTEGER NOT NULL,
-    updated_at TEXT NOT NULL,
-    keys INTEGER NOT NULL,
-    pending INTEGER NOT NULL
+    confirmed INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE rows (
     document INTEGER NOT NULL REFERENCES documents,
     key TEXT NOT NULL,
     slot BLOB NOT NULL,
-    seq INTEGER NOT NULL,
+    seq INTEGER,
     value TEXT,
-    origin BLOB NOT NULL,
+    state BLOB NOT NULL,
     PRIMARY KEY (document, key, slot)
 ) STRICT, WITHOUT ROWID;
 
-CREATE UNIQUE INDEX feed ON rows (seq);
+CREATE UNIQUE INDEX feed ON rows (seq) WHERE seq IS NOT NULL;
 
-CREATE TABLE pending (
+CREATE TABLE changes (
     document INTEGER NOT NULL REFERENCES documents,
-    version INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     type TEXT NOT NULL,
-    data TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    keys INTEGER NOT NULL,
     timestamp TEXT NOT NULL,
     coalesced INTEGER NOT NULL,
-    PRIMARY KEY (document, version)
+    data TEXT NOT NULL,
+    PRIMARY KEY (document, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE shadows (
+    opening INTEGER NOT NULL,
+    counter INTEGER NOT NULL,
+    document INTEGER NOT NULL REFERENCES documents,
+    key TEXT NOT NULL,
+    slot BLOB NOT NULL,
+    value TEXT,
+    state BLOB NOT NULL,
+    PRIMARY KEY (opening, counter)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE writers (
+    node TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    acknowledged INTEGER NOT NULL,
+    chain INTEGER NOT NULL,
+    before INTEGER NOT NULL,
+    answer BLOB NOT NULL,
+    ancestors BLOB NOT NULL,
+    seen_at INTEGER NOT NULL,
+    PRIMARY KEY (node, epoch)
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,646 @@
+//! The hub: takes the writes of replicas, decides what is sequential and what is a conflict, and gives each row its position.
+//!
+//! Every answer that promises something is made from what is committed. It keeps nothing of a connection, so that any request may be
+//! lost, repeated or late.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use edgeward_model::{EdgeError, ErrorKind, NodeId};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use rusqlite::{OptionalExtension, params};
+
+use crate::{
+    causality::{Ancestors, Epoch, Lineage, Origin, Position},
+    conflict::{self, CONFLICTS, Listing, Why},
+    digest,
+    error::{damaged, reading},
+    merge::{Merge, Place},
+    planted::{self, Bug},
+    policy::{LOCAL_PREFIX, POLICIES, Policy},
+    record,
+    replica_state::Role,
+    row::{Body, Relation, Row, Slot},
+    snapshot::{DocumentHead, Snapshot, from_sql, stored, to_sql},
+    store::Store,
+    transaction::{NewValue, Transaction},
+    view::Stored,
+    wire::{self, Ack, Different, Fate, Hello, Keys, Push, Request, Response, Rows, RowsWriter, SentRow, Welcome},
+};
+
+/// How far a stamp may be ahead of the hub's clock.
+pub const CLOCK_AHEAD_MILLIS_MAX: u64 = 60_000;
+/// How far a stamp may be ahead of the greatest that the hub has taken.
+const STAMP_AHEAD_MILLIS_MAX: u64 = 1_000;
+/// After this time without a hello a replica holds back no tombstone, and a conflict ages out.
+const FORGET_AFTER_MILLIS: u64 = 30 * 24 * 3600 * 1000;
+/// Conflicts that are listed of one document.
+pub const CONFLICTS_MAX: usize = 1000;
+
+/// The hub of a fleet, on its store. Thread-safe.
+pub struct Hub {
+    store: Arc<Store>,
+    epoch: Epoch,
+    lineage: Lineage,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// Up to where each replica has said to have applied.
+    applied: HashMap<NodeId, Position>,
+    /// The term of the lease, while this hub holds it.
+    term: Option<u64>,
+    /// The highest floor of a document.
+    floor_max: Position,
+}
+
+/// What the hub keeps of a writer's epoch.
+struct Writer {
+    acknowledged: u64,
+    chain: u64,
+    /// The chain before the last frame, and its answer.
+    before: u64,
+    answer: Vec<u8>,
+}
+
+/// A frame while it is taken.
+struct Taking<'t, 'a> {
+    transaction: &'t mut Transaction<'a>,
+    lineage: &'t Lineage,
+    merge: Merge,
+    ancestors: HashMap<(NodeId, Epoch), Ancestors>,
+    listings: Vec<Listing>,
+    /// Values that the hub must write anew, as it decided for them.
+    decided: Vec<(Arc<str>, String, Option<NewValue>)>,
+    term: Option<u64>,
+    is_resync: bool,
+}
+
+impl Hub {
+    /// The hub on this store, which must have been opened as one. Its epoch is durable when this returns.
+    pub fn new(store: Arc<Store>) -> Result<Self, EdgeError> {
+        if store.role() != Role::Hub {
+            return Err(EdgeError::new(ErrorKind::Internal, "the store of a replica cannot be a hub"));
+        }
+        let (epoch, lineage) = store.write(|transaction| Ok((transaction.state.epoch, transaction.state.link.lineage.clone())))?;
+        let floor_max = store.read(floor_max)?;
+        Ok(Self { store, epoch, lineage, memory: Mutex::new(Memory { floor_max, ..Memory::default() }) })
+    }
+
+    /// Lets this hub decide between an edge's write and its own, in this term of the lease; none lets it no more.
+    pub fn set_term(&self, term: Option<u64>) {
+        if term.is_none() && planted::has(Bug::ArbitrationByTwoHubs) {
+            return;
+        }
+        self.memory.lock().term = term;
+    }
+
+    /// The end of its feed. A replica that has applied less has something to pull.
+    pub fn feed(&self) -> Result<Position, EdgeError> {
+        self.store.read(last_position)
+    }
+
+    /// Answers a frame of a replica.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when the frame is damaged; those of the disk. The replica then hears nothing, and asks again.
+    pub fn answer(&self, frame: &[u8], now_millis: u64) -> Result<Vec<u8>, EdgeError> {
+        let (number, message) = wire::open(frame)?;
+        let response = match wire::read(message)? {
+            Request::Hello(hello) => wire::message(&Response::Welcome(self.welcome(hello, now_millis)?)),
+            Request::Push(push) => self.push(push, message, now_millis)?,
+            Request::Pull { hub, node, epoch, since } if hub == self.epoch => wire::message(&self.pull(node, epoch, since)?),
+            Request::Documents { hub, digests } if hub == self.epoch => wire::message(&self.documents(digests)?),
+            Request::Buckets { hub, document, digests } if hub == self.epoch => wire::message(&self.buckets(&document, &digests)?),
+            Request::Keys(keys) if keys.hub == self.epoch => wire::message(&self.keys(keys)?),
+            Request::Give { hub, rows } if hub == self.epoch => wire::message(&self.give(rows, now_millis)?),
+            _ => wire::message(&Response::HelloAgain),
+        };
+        Ok(wire::frame(number, &response))
+    }
+
+    fn welcome(&self, hello: Hello, now_millis: u64) -> Result<Welcome, EdgeError> {
+        let lineage = self.lineage.clone();
+        let applied = hello.applied;
+        let (epoch, node, floor_max) = (self.epoch, hello.node.clone(), self.memory.lock().floor_max);
+        let welcome = self.store.write(move |transaction| {
+            let mut ancestors = Ancestors::default();
+            hello.ancestors.iter().for_each(|(epoch, counter)| ancestors.add(*epoch, *counter));
+            let ancestors = postcard::to_allocvec(&ancestors).expect("ancestors are numbers");
+            let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, ancestors, seen_at)
+                VALUES (?1, ?2, 0, 0, 0, X'', ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";
+            transaction.execute(insert, params![hello.node.as_str(), to_sql(hello.epoch.0), ancestors, to_sql(now_millis)])?;
+            let mut epochs = Vec::new();
+            for epoch in std::iter::once(hello.epoch).chain(hello.ancestors.iter().map(|(epoch, _)| *epoch)) {
+                let (acknowledged, chain) =
+                    writer(transaction, &hello.node, epoch)?.map_or((0, 0), |writer| (writer.acknowledged, writer.chain));
+                epochs.push((epoch, acknowledged, chain));
+            }
+            let feed = transaction.state.feed;
+            let (resync, set_back) = match applied {
+                None => (false, false),
+                Some((known, position)) => match lineage.reach(known, feed) {
+                    Some(end) if position <= end => (position < floor_max, false),
+                    _ => (true, true),
+                },
+            };
+            let stamp_millis_max = stamp_millis_max(transaction, now_millis);
+            let node = transaction.node().clone();
+            Ok(Welcome { node, epoch, feed, now_millis, stamp_millis_max, epochs, resync, set_back })
+        })?;
+        if let Some((known, position)) = applied
+            && known == self.epoch
+        {
+            self.note_applied(node, position);
+        } else {
+            self.memory.lock().applied.remove(&node);
+        }
+        Ok(welcome)
+    }
+
+    fn note_applied(&self, node: NodeId, position: Position) {
+        self.memory.lock().applied.insert(node, position);
+    }
+
+    fn push(&self, push: Push, message: &[u8], now_millis: u64) -> Result<Vec<u8>, EdgeError> {
+        let Push { node, epoch, chain, after, upto, rows } = push;
+        let rows = rows.read()?;
+        if rows.iter().any(|sent| sent.row.origin.dot.node != node || sent.row.origin.dot.epoch != epoch) {
+            return Err(EdgeError::invalid("a frame of the sync protocol holds rows of another writer"));
+        }
+        let next = wire::chain(chain, message);
+        let (lineage, term) = (self.lineage.clone(), self.memory.lock().term);
+        let too_early: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
+        let early = Arc::clone(&too_early);
+        let answer = self.store.write(move |transaction| {
+            let Some(known) = writer(transaction, &node, epoch)? else { return Ok(wire::message(&Response::HelloAgain)) };
+            if chain == known.before && next == known.chain && !known.answer.is_empty() {
+                return Ok(known.answer);
+            }
+            let fits = chain == known.chain && after == known.acknowledged;
+            if !fits && !planted::has(Bug::CloneNotFenced) {
+                return Ok(wire::message(&if after > known.acknowledged { Response::HelloAgain } else { Response::Forked }));
+            }
+            let latest = stamp_millis_max(transaction, now_millis);
+            if rows.iter().any(|sent| sent.row.stamp.millis() > latest) {
+                return Ok(wire::message(&Response::Clock));
+            }
+            let mut taking = Taking::new(transaction, &lineage, term, false);
+            let mut fates = Vec::new();
+            for sent in rows {
+                let is_old = sent.row.origin.dot.counter <= known.acknowledged;
+                fates.push(if is_old { Fate::Superseded } else { taking.take(sent)? });
+            }
+            taking.finish(now_millis)?;
+            let answer = wire::message(&Response::Ack(ack(upto, &fates)));
+            let update = "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6 WHERE node = ?1 AND epoch = ?2";
+            let (node, epoch) = (node.as_str(), to_sql(epoch.0));
+            transaction.execute(update, params![node, epoch, to_sql(upto), to_sql(next), to_sql(chain), answer])?;
+            *early.lock() = Some(answer.clone());
+            Ok(answer)
+        });
+        match (answer, too_early.lock().take()) {
+            (Err(_), Some(answer)) if planted::has(Bug::AcknowledgedBeforeCommit) => Ok(answer),
+            (answer, _) => answer,
+        }
+    }
+
+    fn pull(&self, node: NodeId, epoch: Epoch, since: Position) -> Result<Response, EdgeError> {
+        let floor_max = self.memory.lock().floor_max;
+        let response = self.store.read(|snapshot| {
+            if since > 0 && since < floor_max {
+                return Ok(Response::HelloAgain);
+            }
+            let select = "SELECT rows.slot, rows.value, rows.state, rows.seq, rows.key, documents.name FROM rows
+                JOIN documents ON documents.id = rows.document WHERE rows.seq > ?1 ORDER BY rows.seq";
+            let mut statement = snapshot.prepare(select)?;
+            let mut found = statement.query([to_sql(since)]).map_err(reading)?;
+            let (mut writer, mut upto, mut more) = (RowsWriter::default(), since, false);
+            while let Some(row) = found.next().map_err(reading)? {
+                let (key, document): (String, String) = (row.get(4).map_err(reading)?, row.get(5).map_err(reading)?);
+                let slot: Vec<u8> = row.get(0).map_err(reading)?;
+                let slot = record::slot_of(&slot).ok_or_else(|| damaged("feed"))?;
+                let mut stored = stored(row, &key)?;
+                let position = stored.seq.ok_or_else(|| damaged("feed"))?;
+                stored.row.place(self.lineage.epoch_at(position).unwrap_or(self.epoch), position);
+                let is_hidden = document.starts_with(LOCAL_PREFIX) || (document == POLICIES && planted::has(Bug::PolicyNotReplicated));
+                // Its own writes have their positions from the acknowledgement; of a set others may have removed some.
+                let dot = &stored.row.origin.dot;
+                let is_own = dot.node == node && (dot.epoch == epoch || planted::has(Bug::WrongEchoFilter));
+                let is_hidden = is_hidden || (is_own && !matches!(stored.row.body, Body::Member(_)));
+                if !is_hidden && !writer.add(&document, &key, &slot, &stored.row) {
+                    more = true;
+                    break;
+                }
+                upto = position;
+            }
+            Ok(Response::Rows { rows: writer.finish(), upto, more })
+        })?;
+        if matches!(response, Response::Rows { .. }) {
+            self.note_applied(node, since);
+        }
+        Ok(response)
+    }
+
+    fn documents(&self, digests: Vec<(String, wire::Digest)>) -> Result<Response, EdgeError> {
+        let own: BTreeMap<_, _> = self.store.read(|snapshot| digest::of_documents(snapshot, true))?.into_iter().collect();
+        let theirs: BTreeMap<_, _> = digests.into_iter().collect();
+        let names: std::collections::BTreeSet<_> = own.keys().chain(theirs.keys()).collect();
+        let documents = names.into_iter().filter(|name| own.get(*name) != theirs.get(*name)).cloned().collect();
+        Ok(Response::Differ { documents })
+    }
+
+    fn buckets(&self, document: &str, digests: &[wire::Digest]) -> Result<Response, EdgeError> {
+        let own = self.store.read(|snapshot| match snapshot.head(document)? {
+            Some(head) => digest::of_buckets(snapshot, &head, true),
+            None => Ok(digest::none()),
+        })?;
+        if digests.len() != own.len() {
+            return Err(EdgeError::invalid(format!("{} digests of buckets came, not {}", digests.len(), own.len())));
+        }
+        let different = own.iter().zip(digests).enumerate().filter(|(_, (own, theirs))| own != theirs);
+        Ok(Response::DifferentBuckets { mask: different.fold(0, |mask, (bucket, _)| mask | (1 << bucket)) })
+    }
+
+    /// Tells rows that a replica lacks or has otherwise, and asks for those that this hub lacks or has otherwise.
+    fn keys(&self, request: Keys) -> Result<Response, EdgeError> {
+        let Keys { document, bucket, from, until, rows: theirs, lost, .. } = request;
+        let (lineage, epoch) = (&self.lineage, self.epoch);
+        let known: HashMap<_, _> = theirs.iter().enumerate().map(|(index, known)| ((known.key.as_str(), &known.slot[..]), index)).collect();
+        let mut deleted = Vec::new();
+        let mut seen = vec![false; theirs.len()];
+        let mut different = Different { rows: Rows::default(), wanted: Vec::new(), gone: Vec::new(), until: until.clone() };
+        self.store.read(|snapshot| {
+            let feed = last_position(snapshot)?;
+            let reach =
+                |(known, position): &(Epoch, Position)| lineage.reach(*known, feed).filter(|end| position <= end).map(|_| *position);
+            let head = snapshot.head(&document)?;
+            let mut writer = RowsWriter::default();
+            let mut end = until.clone();
+            let mut wanted = Vec::new();
+            if let Some(head) = &head {
+                snapshot.each_row(head, &from, |key, slot, stored| {
+                    if until.as_deref().is_some_and(|until| key >= until) {
+                        return Ok(false);
+                    }
+                    if digest::bucket(key) != bucket || !digest::counts(&slot, &stored, true) {
+                        return Ok(true);
+                    }
+                    let bytes = record::slot_bytes(&slot);
+                    let theirs_at = known.get(&(key, &bytes[..])).copied();
+                    if let Some(index) = theirs_at {
+                        seen[index] = true;
+                        if theirs[index].digest == digest::of_row(key, &slot, &stored.row) {
+                            return Ok(true);
+                        }
+                        wanted.push(index);
+                    }
+                    let position = stored.seq.ok_or_else(|| damaged("feed"))?;
+                    let given_in = lineage.epoch_at(position).unwrap_or(epoch);
+                    // What the replica had applied and lacks was deleted, and the deletion forgotten, before this hub was set back.
+                    let was_applied = lost.is_some_and(|(known, applied)| lineage.reach(known, feed).unwrap_or(0).min(applied) >= position);
+                    if theirs_at.is_none() && was_applied && slot == Slot::Register && !stored.row.is_dead() {
+                        deleted.push(key.to_owned());
+                        return Ok(true);
+                    }
+                    let mut row = stored.row;
+                    row.place(given_in, position);
+                    if !writer.add(&document, key, &slot, &row) {
+                        // A key of more rows than a frame holds is told in part.
+                        end = Some(if key == from { format!("{key}\0") } else { key.to_owned() });
+                        return Ok(false);
+                    }
+                    Ok(true)
+                })?;
+            }
+            let floor = head.as_ref().map_or(Ok(0), |head| snapshot.floor(head))?;
+            let is_in = |index: &usize| end.as_deref().is_none_or(|end| theirs[*index].key.as_str() < end);
+            different.wanted = wanted.into_iter().filter(is_in).map(to_u32).collect();
+            for index in (0..theirs.len()).filter(|index| !seen[*index]).filter(is_in) {
+                let was_forgotten = theirs[index].positions.iter().filter_map(reach).any(|position| position <= floor);
+                if was_forgotten { &mut different.gone } else { &mut different.wanted }.push(to_u32(index));
+            }
+            (different.rows, different.until) = (writer.finish(), end);
+            Ok(())
+        })?;
+        if !deleted.is_empty() {
+            let (document, term) = (Arc::from(document.as_str()), self.memory.lock().term);
+            let lineage = self.lineage.clone();
+            self.store.write(move |transaction| {
+                let mut taking = Taking::new(transaction, &lineage, term, true);
+                taking.decided = deleted.into_iter().map(|key| (Arc::clone(&document), key, None)).collect();
+                taking.finish(0)
+            })?;
+        }
+        Ok(Response::Different(different))
+    }
+
+    /// Takes rows that were found different.
+    fn give(&self, rows: Rows, now_millis: u64) -> Result<Response, EdgeError> {
+        let rows = rows.read()?;
+        let (lineage, term) = (self.lineage.clone(), self.memory.lock().term);
+        self.store.write(move |transaction| {
+            let latest = stamp_millis_max(transaction, now_millis);
+            if rows.iter().any(|sent| sent.row.stamp.millis() > latest) {
+                return Ok(Response::Clock);
+            }
+            let mut taking = Taking::new(transaction, &lineage, term, true);
+            for sent in rows {
+                taking.take(sent)?;
+            }
+            taking.finish(now_millis)?;
+            Ok(Response::Taken)
+        })
+    }
+
+    /// Forgets tombstones that every replica has applied, or that are older than 30 days, and conflicts of that age. To be called now
+    /// and then.
+    pub fn collect(&self, now_millis: u64) -> Result<(), EdgeError> {
+        let applied = self.memory.lock().applied.clone();
+        let floor = self.store.write(move |transaction| {
+            let mut least = Position::MAX;
+            let mut statement = transaction.prepare("SELECT DISTINCT node FROM writers WHERE seen_at >= ?1")?;
+            let oldest = now_millis.saturating_sub(FORGET_AFTER_MILLIS);
+            let nodes = statement.query_map([to_sql(oldest)], |row| row.get::<_, String>(0)).map_err(reading)?;
+            for node in nodes {
+                let node = node.map_err(reading)?;
+                least = least.min(applied.get(node.as_str()).copied().unwrap_or(0));
+            }
+            if planted::has(Bug::EarlyTombstoneCollection) {
+                least = Position::MAX;
+            }
+            for head in transaction.heads()? {
+                collect_document(transaction, &head, least, oldest, now_millis)?;
+            }
+            forget_conflicts(transaction, oldest, now_millis)?;
+            floor_max(transaction)
+        })?;
+        self.memory.lock().floor_max = floor;
+        Ok(())
+    }
+}
+
+impl<'t, 'a> Taking<'t, 'a> {
+    fn new(transaction: &'t mut Transaction<'a>, lineage: &'t Lineage, term: Option<u64>, is_resync: bool) -> Self {
+        let (listings, decided) = (Vec::new(), Vec::new());
+        Self { transaction, lineage, merge: Merge::default(), ancestors: HashMap::new(), listings, decided, term, is_resync }
+    }
+
+    /// Takes one row: it shows, or what it lost to stays.
+    fn take(&mut self, sent: SentRow) -> Result<Fate, EdgeError> {
+        let SentRow { document, key, slot, row } = sent;
+        if document.starts_with(LOCAL_PREFIX) || slot == Slot::Floor {
+            return Ok(Fate::Superseded);
+        }
+        let policy = self.transaction.policies()?.policy(&document, &key);
+        let mut place = self.merge.place(self.transaction, &document, &key, &slot)?;
+        let current = place.rows.get(&slot).cloned();
+        let writer = &row.origin.dot.node;
+        // What is compared was taken before, by this hub or by one that it followed.
+        if !self.is_resync && !policy.allows(&key, writer, writer == self.transaction.node()) {
+            if let Some(current) = current.clone() {
+                // The writer drops its row: it must get this one, which it may have held for the lesser.
+                self.place_anew(&document, &key, &slot, current.row, &mut place)?;
+            }
+            self.list(&document, &key, row, current.map(|current| current.row), Why::NotOwner);
+            return Ok(Fate::Lost);
+        }
+        let Some(current) = current else { return self.take_first(&document, &key, &slot, row, &mut place) };
+        let is_register = matches!(row.body, Body::Register(_));
+        let is_same = current.row.origin.dot == row.origin.dot && current.row.stamp == row.stamp;
+        let relation = self.relation(&row, &current)?;
+        if (is_same || relation == Relation::Stale) && is_register {
+            if is_same && row.positions.iter().any(|position| !current.row.positions.contains(position)) {
+                let mut known = current.clone();
+                row.positions.iter().for_each(|(epoch, position)| known.row.place(*epoch, *position));
+                self.merge.put(self.transaction, &document, &key, &slot, known, &mut place)?;
+            }
+            return Ok(if is_same { Fate::Placed(current.seq.unwrap_or(0)) } else { Fate::Superseded });
+        }
+        let joined = current.row.clone().join(row.clone(), &policy);
+        let is_new = joined.origin.dot != current.row.origin.dot || joined.body != current.row.body;
+        let (mut loser, mut winner) = (current.row, row);
+        let fate = if is_new {
+            Fate::Placed(self.place_anew(&document, &key, &slot, joined, &mut place)?)
+        } else {
+            std::mem::swap(&mut loser, &mut winner);
+            Fate::Superseded
+        };
+        let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner);
+        if is_conflict && is_register {
+            self.decide(&document, &key, &policy, &loser, &winner);
+            self.list(&document, &key, loser, Some(winner), Why::Concurrent);
+        }
+        Ok(fate)
+    }
+
+    /// Takes a row whose slot is empty.
+    fn take_first(&mut self, document: &Arc<str>, key: &str, slot: &Slot, row: Row, place: &mut Place) -> Result<Fate, EdgeError> {
+        let head = self.merge.head(self.transaction, document)?;
+        let floor = self.transaction.floor(head)?;
+        let was_away = floor > 0 && row.origin.base.position_in(self.lineage) < floor && row.origin.dot.node != *self.transaction.node();
+        if was_away && !self.is_resync && !matches!(row.body, Body::Member(_)) && !planted::has(Bug::NoFloor) {
+            // What it wrote over may be what was deleted meanwhile.
+            self.list(document, key, row.clone(), None, Why::BelowFloor);
+            if row.origin.overwrote.is_some() {
+                return Ok(Fate::Lost);
+            }
+        }
+        Ok(Fate::Placed(self.place_anew(document, key, slot, row, place)?))
+    }
+
+    fn place_anew(&mut self, document: &Arc<str>, key: &str, slot: &Slot, mut row: Row, place: &mut Place) -> Result<Position, EdgeError> {
+        let seq = self.transaction.state.next_seq()?;
+        self.transaction.state.must_store = true;
+        self.transaction.state.clock.observe(row.stamp);
+        if let Body::Counter(subtotal) = &mut row.body {
+            subtotal.acknowledged = 0;
+        }
+        self.merge.put(self.transaction, document, key, slot, Stored { row, seq: Some(seq) }, place)?;
+        Ok(seq)
+    }
+
+    fn relation(&mut self, row: &Row, current: &Stored) -> Result<Relation, EdgeError> {
+        let mut positions = current.row.positions.clone();
+        if let Some(seq) = current.seq {
+            positions.extend(self.lineage.epoch_at(seq).map(|epoch| (epoch, seq)));
+        }
+        self.know_ancestors(row)?;
+        self.know_ancestors(&current.row)?;
+        let covers = |later: &Origin, earlier: &Row, positions: &[(Epoch, Position)]| {
+            let ancestors = &self.ancestors[&(later.dot.node.clone(), later.dot.epoch)];
+            later.covers(&earlier.origin.dot, positions, ancestors, self.lineage)
+        };
+        Ok(if row.origin.dot == current.row.origin.dot {
+            Relation::Same
+        } else if covers(&row.origin, &current.row, &positions) {
+            Relation::Sequential
+        } else if covers(&current.row.origin, row, &row.positions) {
+            Relation::Stale
+        } else {
+            Relation::Concurrent
+        })
+    }
+
+    fn know_ancestors(&mut self, row: &Row) -> Result<(), EdgeError> {
+        let dot = &row.origin.dot;
+        let name = (dot.node.clone(), dot.epoch);
+        if !self.ancestors.contains_key(&name) {
+            let select = "SELECT ancestors FROM writers WHERE node = ?1 AND epoch = ?2";
+            let found = self.transaction.prepare(select)?.query_row(params![dot.node.as_str(), to_sql(dot.epoch.0)], |row| row.get(0));
+            let found: Option<Vec<u8>> = found.optional().map_err(reading)?;
+            let known = found.map(|bytes| postcard::from_bytes(&bytes).map_err(|_| damaged("list of writers"))).transpose()?;
+            self.ancestors.insert(name, known.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Where the policy prefers the side that lost, its value is to be written anew.
+    fn decide(&mut self, document: &Arc<str>, key: &str, policy: &Policy, loser: &Row, winner: &Row) {
+        if !policy.is_arbitrated() || self.term.is_none() {
+            return;
+        }
+        let is_hubs = |row: &Row| row.origin.dot.node == *self.transaction.node();
+        let prefers_loser = match policy {
+            Policy::HubWins => is_hubs(loser) && !is_hubs(winner),
+            _ => !is_hubs(loser) && is_hubs(winner),
+        };
+        if prefers_loser && let Body::Register(register) = &loser.body {
+            let value = register.value.clone().map(|text| NewValue { text, raw: register.raw.clone() });
+            self.decided.push((Arc::clone(document), key.to_owned(), value));
+        }
+    }
+
+    fn list(&mut self, document: &Arc<str>, key: &str, loser: Row, winner: Option<Row>, why: Why) {
+        if !planted::has(Bug::LostConflict) {
+            self.listings.push(Listing { document: Arc::clone(document), key: key.to_owned(), loser, winner, why });
+        }
+    }
+
+    /// Writes what was decided and what is to be listed, and notes what changed.
+    fn finish(mut self, now_millis: u64) -> Result<(), EdgeError> {
+        let now = time(now_millis);
+        for (document, key, value) in std::mem::take(&mut self.decided) {
+            self.merge.decide(self.transaction, &document, &key, value, self.term.unwrap_or(0), now_millis)?;
+        }
+        let log: Arc<str> = Arc::from(CONFLICTS);
+        for listing in std::mem::take(&mut self.listings) {
+            let (key, value) = listing.entry(now)?;
+            self.make_room(&log, &listing.document, now_millis)?;
+            self.merge.set(self.transaction, &log, &key, Some(&value), now_millis)?;
+        }
+        self.merge.finish(self.transaction, now)
+    }
+
+    /// Forgets the oldest conflict of a document that has as many as may be.
+    fn make_room(&mut self, log: &Arc<str>, document: &str, now_millis: u64) -> Result<(), EdgeError> {
+        let head = self.merge.head(self.transaction, log)?.clone();
+        let prefix = format!("{document}/");
+        let keys = self.transaction.live_keys(&head, &prefix)?;
+        if keys.len() < CONFLICTS_MAX {
+            return Ok(());
+        }
+        let oldest = conflict::list(self.transaction, document)?.into_iter().min_by_key(|conflict| conflict.listed_at);
+        if let Some(oldest) = oldest {
+            self.merge.set(self.transaction, log, &format!("{prefix}{}", oldest.id), None, now_millis)?;
+        }
+        Ok(())
+    }
+}
+
+/// The answer to a push: where its rows are.
+fn ack(upto: u64, fates: &[Fate]) -> Ack {
+    let placed = fates.iter().enumerate().find_map(|(index, fate)| match fate {
+        Fate::Placed(position) => position.checked_sub(index as u64),
+        _ => None,
+    });
+    let first = placed.unwrap_or(0);
+    let others = fates.iter().enumerate().filter(|(index, fate)| **fate != Fate::Placed(first.saturating_add(*index as u64)));
+    Ack { upto, first, fates: others.map(|(index, fate)| (to_u32(index), *fate)).collect() }
+}
+
+fn collect_document(
+    transaction: &mut Transaction<'_>,
+    head: &DocumentHead,
+    least: Position,
+    oldest_millis: u64,
+    now_millis: u64,
+) -> Result<(), EdgeError> {
+    let mut dead = Vec::new();
+    let mut counted = Vec::new();
+    transaction.each_row(head, "", |key, slot, stored| {
+        let seq = stored.seq.unwrap_or(Position::MAX);
+        match &stored.row.body {
+            Body::Counter(subtotal) => counted.push((key.to_owned(), slot, subtotal.instance, seq)),
+            _ if stored.row.is_dead() && (seq <= least || stored.row.stamp.millis() < oldest_millis) => {
+                dead.push((key.to_owned(), slot, stored.row.stamp, seq));
+            }
+            _ => {}
+        }
+        Ok(true)
+    })?;
+    let Some(mut floor) = dead.iter().map(|(.., seq)| *seq).max() else { return Ok(()) };
+    for (key, slot, stamp, _) in &dead {
+        transaction.delete_row(head, key, slot)?;
+        // What was counted before the tombstone is as dead.
+        for (_, slot, _, seq) in counted.iter().filter(|(of, _, instance, _)| of == key && *instance < Some(*stamp)) {
+            transaction.delete_row(head, key, slot)?;
+            floor = floor.max(*seq);
+        }
+    }
+    transaction.put_floor(head, floor, now_millis)
+}
+
+fn forget_conflicts(transaction: &mut Transaction<'_>, oldest_millis: u64, now_millis: u64) -> Result<(), EdgeError> {
+    let Some(head) = transaction.document(CONFLICTS)? else { return Ok(()) };
+    let oldest = time(oldest_millis);
+    let mut merge = Merge::default();
+    let log: Arc<str> = Arc::from(CONFLICTS);
+    let names: std::collections::BTreeSet<_> =
+        transaction.live_keys(&head, "")?.iter().filter_map(|key| key.split_once('/').map(|(document, _)| document.to_owned())).collect();
+    for document in names {
+        for conflict in conflict::list(transaction, &document)? {
+            if conflict.why != Why::Siblings && conflict.listed_at < oldest {
+                merge.set(transaction, &log, &format!("{document}/{}", conflict.id), None, now_millis)?;
+            }
+        }
+    }
+    merge.finish(transaction, time(now_millis))
+}
+
+fn writer(transaction: &Transaction<'_>, node: &NodeId, epoch: Epoch) -> Result<Option<Writer>, EdgeError> {
+    let select = "SELECT acknowledged, chain, before, answer FROM writers WHERE node = ?1 AND epoch = ?2";
+    let mut statement = transaction.prepare(select)?;
+    let found = statement.query_row(params![node.as_str(), to_sql(epoch.0)], |row| {
+        let (acknowledged, chain, before) = (from_sql(row.get(0)?), from_sql(row.get(1)?), from_sql(row.get(2)?));
+        Ok(Writer { acknowledged, chain, before, answer: row.get(3)? })
+    });
+    found.optional().map_err(reading)
+}
+
+/// The last millisecond whose stamps are taken.
+fn stamp_millis_max(transaction: &Transaction<'_>, now_millis: u64) -> u64 {
+    let seen = transaction.state.clock.last().millis();
+    now_millis.saturating_add(CLOCK_AHEAD_MILLIS_MAX).max(seen.saturating_add(STAMP_AHEAD_MILLIS_MAX))
+}
+
+fn last_position(snapshot: &Snapshot<'_>) -> Result<Position, EdgeError> {
+    let last = snapshot.prepare("SELECT coalesce(max(seq), 0) FROM rows WHERE seq IS NOT NULL")?.query_row([], |row| row.get(0));
+    last.map(from_sql).map_err(reading)
+}
+
+fn floor_max(snapshot: &Snapshot<'_>) -> Result<Position, EdgeError> {
+    snapshot.heads()?.iter().try_fold(0, |most: Position, head| Ok(most.max(snapshot.floor(head)?)))
+}
+
+fn time(millis: u64) -> Timestamp {
+    i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default()
+}
+
+fn to_u32(index: usize) -> u32 {
+    u32::try_from(index).expect("a frame has few rows")
+}

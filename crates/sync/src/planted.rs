@@ -1,0 +1,50 @@
+//! Bugs that the simulation plants, one at a time, to prove that it finds them. Outside its tests there are none.
+
+/// A mistake in the protocol that the simulation must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only the simulation plants bugs"))]
+pub(crate) enum Bug {
+    SendBeforeDurable,
+    CursorAdvancedAtSend,
+    AcknowledgedBeforeCommit,
+    EarlyTombstoneCollection,
+    NoFloor,
+    WallClock,
+    WrongEchoFilter,
+    LostConflict,
+    FalseConflictAfterCoalescedWrites,
+    UnorderedTieBreak,
+    ConfirmByVersionAlone,
+    RestoreNotNoticed,
+    CloneNotFenced,
+    QuarantineNeverHeals,
+    CounterJoinedByMaximum,
+    RemovalOfConcurrentAdditions,
+    PolicyNotReplicated,
+    DigestSkipsBucket,
+    PartialFrameApplied,
+    ArbitrationByTwoHubs,
+}
+
+#[cfg(test)]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this bug is planted in this thread.
+#[cfg(test)]
+pub(crate) fn has(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Whether this bug is planted: never, outside the simulation.
+#[cfg(not(test))]
+pub(crate) const fn has(_bug: Bug) -> bool {
+    false
+}
+
+/// Plants a bug in this thread, or removes it.
+#[cfg(test)]
+pub(crate) fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
