@@ -15,9 +15,33 @@ pub struct Epoch(pub u64);
 impl Epoch {
     /// A fresh one, from the operating system's randomness.
     pub fn draw() -> Result<Self, EdgeError> {
+        #[cfg(test)]
+        if let Some(drawn) = told::next() {
+            return Ok(Self(drawn));
+        }
         getrandom::u64().map(Self).map_err(|error| {
             EdgeError::new(ErrorKind::Internal, "failed to draw an epoch from the operating system's randomness").with_source(error)
         })
+    }
+}
+
+/// Epochs that a simulation draws, so that its seed gives them too.
+#[cfg(test)]
+pub(crate) mod told {
+    use std::cell::Cell;
+
+    thread_local! {
+        static NEXT: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn begin(seed: u64) {
+        NEXT.set(Some(seed));
+    }
+
+    pub(super) fn next() -> Option<u64> {
+        let next = NEXT.get()?.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        NEXT.set(Some(next));
+        Some(next)
     }
 }
 

@@ -90,8 +90,13 @@ pub struct Edited<T> {
 
 impl Documents {
     /// The documents of this store.
-    pub fn new(store: Store) -> Self {
-        Self { store: Arc::new(store) }
+    pub fn new(store: impl Into<Arc<Store>>) -> Self {
+        Self { store: store.into() }
+    }
+
+    /// Where they lie: for a [`Hub`](crate::hub::Hub) or a [`ReplicaSession`](crate::replica::ReplicaSession).
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// The document of this name, whether it exists or not.
@@ -164,7 +169,17 @@ impl Document {
         precondition: Precondition,
         edit: impl FnOnce(&mut Draft<'_, '_>) -> Result<T, EdgeError> + Send + 'static,
     ) -> Result<Edited<T>, EdgeError> {
-        let (name, now) = (self.name.clone(), Timestamp::now());
+        self.edit_at(Timestamp::now(), precondition, edit)
+    }
+
+    /// [`Document::edit`] at a moment of the wall clock.
+    pub(crate) fn edit_at<T: Send + 'static>(
+        &self,
+        now: Timestamp,
+        precondition: Precondition,
+        edit: impl FnOnce(&mut Draft<'_, '_>) -> Result<T, EdgeError> + Send + 'static,
+    ) -> Result<Edited<T>, EdgeError> {
+        let name = self.name.clone();
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             let result = edit(&mut draft)?;
@@ -311,11 +326,15 @@ impl Document {
 
     /// Sets the policy of the keys that begin with `prefix`, or with none removes it. Only a hub may, or a node that has none.
     pub fn set_policy(&self, prefix: &str, policy: Option<&Policy>) -> Result<(), EdgeError> {
+        self.set_policy_at(Timestamp::now(), prefix, policy)
+    }
+
+    /// [`Document::set_policy`] at a moment of the wall clock.
+    pub(crate) fn set_policy_at(&self, now: Timestamp, prefix: &str, policy: Option<&Policy>) -> Result<(), EdgeError> {
         if policy == Some(&Policy::VersionWins) && !prefix.is_empty() {
             return Err(EdgeError::invalid("`version_wins` is the policy of a whole document, not of a key prefix"));
         }
         let (name, key, policy) = (self.name.clone(), policy::policy_key(&self.name, prefix), policy.map(Policy::to_string));
-        let now = Timestamp::now();
         self.store.write(move |transaction| {
             let was_whole = transaction.policies()?.is_whole(name.as_str());
             let mut draft = Draft::begin(transaction, &DocumentName::new(POLICIES)?, Precondition::None, now)?;

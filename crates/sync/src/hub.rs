@@ -128,16 +128,12 @@ impl Hub {
         let applied = hello.applied;
         let (epoch, node, floor_max) = (self.epoch, hello.node.clone(), self.memory.lock().floor_max);
         let welcome = self.store.write(move |transaction| {
-            let mut ancestors = Ancestors::default();
-            hello.ancestors.iter().for_each(|(epoch, counter)| ancestors.add(*epoch, *counter));
-            let ancestors = postcard::to_allocvec(&ancestors).expect("ancestors are numbers");
-            let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, ancestors, seen_at)
-                VALUES (?1, ?2, 0, 0, 0, X'', ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";
-            transaction.execute(insert, params![hello.node.as_str(), to_sql(hello.epoch.0), ancestors, to_sql(now_millis)])?;
             let mut epochs = Vec::new();
+            let mut before = &hello.ancestors[..];
             for epoch in std::iter::once(hello.epoch).chain(hello.ancestors.iter().map(|(epoch, _)| *epoch)) {
-                let (acknowledged, chain) =
-                    writer(transaction, &hello.node, epoch)?.map_or((0, 0), |writer| (writer.acknowledged, writer.chain));
+                note_writer(transaction, &hello.node, epoch, before, now_millis)?;
+                before = before.split_first().map(|(_, before)| before).unwrap_or_default();
+                let (acknowledged, chain) = writer(transaction, &hello.node, epoch)?.map_or((0, 0), |writer| (writer.acknowledged, writer.chain));
                 epochs.push((epoch, acknowledged, chain));
             }
             let feed = transaction.state.feed;
@@ -421,6 +417,8 @@ impl<'t, 'a> Taking<'t, 'a> {
             }
             return Ok(if is_same { Fate::Placed(current.seq.unwrap_or(0)) } else { Fate::Superseded });
         }
+        // What this hub has taken once is not listed again.
+        let is_known = self.is_resync && self.was_acknowledged(&row)?;
         let joined = current.row.clone().join(row.clone(), &policy);
         let is_new = joined.origin.dot != current.row.origin.dot || joined.body != current.row.body;
         let (mut loser, mut winner) = (current.row, row);
@@ -430,9 +428,11 @@ impl<'t, 'a> Taking<'t, 'a> {
             std::mem::swap(&mut loser, &mut winner);
             Fate::Superseded
         };
-        let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner);
+        let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner) && !is_known;
         if is_conflict && is_register {
-            self.decide(&document, &key, &policy, &loser, &winner);
+            if self.decide(&document, &key, &policy, &loser, &winner) {
+                std::mem::swap(&mut loser, &mut winner);
+            }
             self.list(&document, &key, loser, Some(winner), Why::Concurrent);
         }
         Ok(fate)
@@ -486,6 +486,11 @@ impl<'t, 'a> Taking<'t, 'a> {
         })
     }
 
+    fn was_acknowledged(&self, row: &Row) -> Result<bool, EdgeError> {
+        let dot = &row.origin.dot;
+        Ok(writer(self.transaction, &dot.node, dot.epoch)?.is_some_and(|writer| dot.counter <= writer.acknowledged))
+    }
+
     fn know_ancestors(&mut self, row: &Row) -> Result<(), EdgeError> {
         let dot = &row.origin.dot;
         let name = (dot.node.clone(), dot.epoch);
@@ -499,10 +504,10 @@ impl<'t, 'a> Taking<'t, 'a> {
         Ok(())
     }
 
-    /// Where the policy prefers the side that lost, its value is to be written anew.
-    fn decide(&mut self, document: &Arc<str>, key: &str, policy: &Policy, loser: &Row, winner: &Row) {
+    /// Where the policy prefers the side that lost, its value is to be written anew. Returns whether it is.
+    fn decide(&mut self, document: &Arc<str>, key: &str, policy: &Policy, loser: &Row, winner: &Row) -> bool {
         if !policy.is_arbitrated() || self.term.is_none() {
-            return;
+            return false;
         }
         let is_hubs = |row: &Row| row.origin.dot.node == *self.transaction.node();
         let prefers_loser = match policy {
@@ -512,7 +517,9 @@ impl<'t, 'a> Taking<'t, 'a> {
         if prefers_loser && let Body::Register(register) = &loser.body {
             let value = register.value.clone().map(|text| NewValue { text, raw: register.raw.clone() });
             self.decided.push((Arc::clone(document), key.to_owned(), value));
+            return true;
         }
+        false
     }
 
     fn list(&mut self, document: &Arc<str>, key: &str, loser: Row, winner: Option<Row>, why: Why) {
@@ -610,6 +617,22 @@ fn forget_conflicts(transaction: &mut Transaction<'_>, oldest_millis: u64, now_m
         }
     }
     merge.finish(transaction, time(now_millis))
+}
+
+/// Notes an epoch of a replica, with those before it.
+fn note_writer(
+    transaction: &Transaction<'_>,
+    node: &NodeId,
+    epoch: Epoch,
+    before: &[(Epoch, u64)],
+    now_millis: u64,
+) -> Result<(), EdgeError> {
+    let mut ancestors = Ancestors::default();
+    before.iter().for_each(|(epoch, counter)| ancestors.add(*epoch, *counter));
+    let ancestors = postcard::to_allocvec(&ancestors).expect("ancestors are numbers");
+    let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, ancestors, seen_at)
+        VALUES (?1, ?2, 0, 0, 0, X'', ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";
+    transaction.execute(insert, params![node.as_str(), to_sql(epoch.0), ancestors, to_sql(now_millis)]).map(drop)
 }
 
 fn writer(transaction: &Transaction<'_>, node: &NodeId, epoch: Epoch) -> Result<Option<Writer>, EdgeError> {

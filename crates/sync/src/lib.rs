@@ -19,6 +19,8 @@ mod record;
 pub mod replica;
 mod replica_state;
 pub mod row;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 pub mod store;
 pub mod synchronizer;

@@ -27,6 +27,32 @@ pub(crate) enum Bug {
 }
 
 #[cfg(test)]
+impl Bug {
+    pub(crate) const ALL: [Self; 20] = [
+        Self::SendBeforeDurable,
+        Self::CursorAdvancedAtSend,
+        Self::AcknowledgedBeforeCommit,
+        Self::EarlyTombstoneCollection,
+        Self::NoFloor,
+        Self::WallClock,
+        Self::WrongEchoFilter,
+        Self::LostConflict,
+        Self::FalseConflictAfterCoalescedWrites,
+        Self::UnorderedTieBreak,
+        Self::ConfirmByVersionAlone,
+        Self::RestoreNotNoticed,
+        Self::CloneNotFenced,
+        Self::QuarantineNeverHeals,
+        Self::CounterJoinedByMaximum,
+        Self::RemovalOfConcurrentAdditions,
+        Self::PolicyNotReplicated,
+        Self::DigestSkipsBucket,
+        Self::PartialFrameApplied,
+        Self::ArbitrationByTwoHubs,
+    ];
+}
+
+#[cfg(test)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }

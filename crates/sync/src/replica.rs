@@ -39,7 +39,18 @@ const COMPARED_ROWS_MAX: usize = 4000;
 #[derive(Debug, Default)]
 pub(crate) struct LinkMemory {
     /// The frame that was sent and is not acknowledged.
-    in_flight: Option<InFlight>,
+    in_flight: Option<Arc<InFlight>>,
+}
+
+#[cfg(test)]
+impl LinkMemory {
+    /// A planted bug: the outbox is read before its rows are durable.
+    pub(crate) fn send_what_is_not_durable(&mut self, connection: &rusqlite::Connection, node: &NodeId) -> Result<(), EdgeError> {
+        if self.in_flight.is_none() {
+            self.in_flight = compose(&Snapshot::new(connection), node)?.map(Arc::new);
+        }
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -136,6 +147,11 @@ impl ReplicaSession {
         self.is_waiting
     }
 
+    /// Whether it compares all it has with the hub.
+    pub fn is_comparing(&self) -> bool {
+        self.resync.is_some()
+    }
+
     /// Begins anew: the connection was lost, or an answer did not come in time.
     pub fn reconnect(&mut self) {
         (self.is_waiting, self.welcome, self.resync) = (false, None, None);
@@ -213,7 +229,7 @@ impl ReplicaSession {
     fn push(&self) -> Result<Option<Vec<u8>>, EdgeError> {
         let mut memory = self.store.link.lock();
         if memory.in_flight.is_none() {
-            memory.in_flight = self.store.read(|snapshot| compose(snapshot, self.store.node()))?;
+            memory.in_flight = self.store.read(|snapshot| compose(snapshot, self.store.node()))?.map(Arc::new);
         }
         if let Some(in_flight) = &memory.in_flight
             && planted::has(Bug::CursorAdvancedAtSend)
@@ -337,16 +353,18 @@ impl ReplicaSession {
 
     /// Another store wrote in this epoch: what the hub has not taken goes on in another.
     fn forked(&mut self) -> Result<(), EdgeError> {
-        self.store.link.lock().in_flight = None;
         self.store.write(begin_apart)?;
+        self.store.link.lock().in_flight = None;
         self.must_resync = true;
         self.reconnect();
         Ok(())
     }
 
     fn acknowledged(&mut self, ack: Ack, now_millis: u64) -> Result<(), EdgeError> {
-        let (Some(in_flight), Some(hub)) = (self.store.link.lock().in_flight.take(), self.welcome) else { return Ok(()) };
+        let (Some(in_flight), Some(hub)) = (self.store.link.lock().in_flight.clone(), self.welcome) else { return Ok(()) };
         let must_compare = self.store.write(move |transaction| note_ack(transaction, &in_flight, &ack, hub.epoch, time(now_millis)))?;
+        // Only now: what could not be noted must be sent again as it was.
+        self.store.link.lock().in_flight = None;
         self.wants_resync |= must_compare;
         Ok(())
     }
@@ -844,6 +862,12 @@ fn outbox(transaction: &Transaction<'_>) -> Result<Vec<(SentRow, bool)>, EdgeErr
     }
     found.sort_by_key(|(sent, _)| (openings[&sent.row.origin.dot.epoch], sent.row.origin.dot.counter));
     Ok(found)
+}
+
+/// The dots of the outbox, in the order in which they were written.
+#[cfg(test)]
+pub(crate) fn outbox_dots(transaction: &Transaction<'_>) -> Result<Vec<Dot>, EdgeError> {
+    Ok(outbox(transaction)?.into_iter().map(|(sent, _)| sent.row.origin.dot).collect())
 }
 
 /// Goes on in a new epoch after another store wrote in this one: what is not acknowledged gets new dots. Counts move to the new

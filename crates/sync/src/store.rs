@@ -50,6 +50,9 @@ pub struct Store {
     reader: Option<Mutex<Connection>>,
     /// What sessions with the hub remember of this opening.
     pub(crate) link: Mutex<LinkMemory>,
+    /// Whether the next commit fails, as on a disk that does.
+    #[cfg(test)]
+    pub(crate) fails: std::sync::atomic::AtomicBool,
     /// Locked while the store is open.
     _lock: Option<fs::File>,
 }
@@ -159,6 +162,8 @@ impl Store {
             commits: watch::Sender::new(0),
             reader: reader.map(Mutex::new),
             link: Mutex::default(),
+            #[cfg(test)]
+            fails: std::sync::atomic::AtomicBool::new(false),
             _lock: lock,
         }
     }
@@ -293,8 +298,37 @@ impl Store {
             }
         }
         state.store(connection)?;
+        #[cfg(test)]
+        self.fail_when_told(connection)?;
         writer.epoch = state.epoch;
         run(connection, "COMMIT").map_err(failed)
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    fn fail_when_told(&self, connection: &Connection) -> Result<(), EdgeError> {
+        if !self.fails.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
+        if crate::planted::has(crate::planted::Bug::SendBeforeDurable) {
+            self.link.lock().send_what_is_not_durable(connection, &self.node)?;
+        }
+        Err(EdgeError::new(ErrorKind::Internal, "the disk was told to fail"))
+    }
+
+    /// The database of a store in memory, as a restart finds it.
+    pub(crate) fn into_connection(self) -> Connection {
+        self.writer.into_inner().connection.expect("a store in memory keeps its connection")
+    }
+
+    /// A copy of a store in memory.
+    pub(crate) fn copy(&self) -> Connection {
+        let mut copy = Connection::open_in_memory().expect("opens");
+        let writer = self.writer.lock();
+        let source = writer.connection.as_ref().expect("a store in memory keeps its connection");
+        rusqlite::backup::Backup::new(source, &mut copy).expect("begins").step(-1).expect("copies");
+        copy
     }
 }
 

@@ -1,0 +1,211 @@
+//! What must hold while a world runs, and when it has come to rest.
+
+use std::collections::BTreeSet;
+
+use edgeward_model::{Value, python_json};
+
+use super::world::{Act, DOCUMENT, WHOLE, World, conflicts, document};
+use crate::{
+    conflict::{CONFLICTS, Conflict, Why},
+    digest,
+    policy::POLICIES,
+    replica::outbox_dots,
+};
+
+/// What must hold at every moment.
+pub(super) fn always(world: &World) -> Result<(), String> {
+    if let Some(why) = &world.violation {
+        return Err(why.clone());
+    }
+    if world.step % 8 != 0 {
+        return Ok(());
+    }
+    for (index, replica) in world.replicas.iter().enumerate() {
+        let (pending, unsent) = replica
+            .store
+            .write(|transaction| {
+                let Some(head) = transaction.document(DOCUMENT)? else { return Ok((0, false)) };
+                let mut unsent = false;
+                transaction.each_row(&head, "", |_, _, stored| {
+                    unsent = stored.seq.is_some();
+                    Ok(!unsent)
+                })?;
+                Ok((head.pending, unsent))
+            })
+            .map_err(|error| error.chain())?;
+        if unsent && pending == 0 {
+            return Err(format!("replica {index} has rows that the hub has not acknowledged, and no pending change"));
+        }
+    }
+    Ok(())
+}
+
+/// What must hold when everybody has heard of everything.
+pub(super) fn at_rest(world: &World) -> Result<(), String> {
+    let hub = &world.hubs.last().expect("there is one").store;
+    for name in [DOCUMENT, WHOLE, POLICIES, CONFLICTS] {
+        let data = |store: &_| document(store, name).view().expect("reads").map(|state| state.data).unwrap_or_default();
+        let expected = data(hub);
+        for (index, replica) in world.replicas.iter().enumerate() {
+            let found = data(&replica.store);
+            if found != expected {
+                let other = |left: &edgeward_model::Object, right: &edgeward_model::Object| {
+                    left.0.iter().filter(|(key, value)| right.0.get(*key) != Some(value)).map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>()
+                };
+                return Err(format!("replica {index} shows `{name}` otherwise: {:?}, the hub {:?}", other(&found, &expected), other(&expected, &found)));
+            }
+        }
+    }
+    let expected = hub.read(|snapshot| digest::of_documents(snapshot, true)).expect("reads");
+    for (index, replica) in world.replicas.iter().enumerate() {
+        let unsent = replica.store.write(|transaction| outbox_dots(transaction)).expect("reads");
+        if !unsent.is_empty() {
+            return Err(format!("replica {index} has still to send {unsent:?}"));
+        }
+        let found = replica.store.read(|snapshot| digest::of_documents(snapshot, false)).expect("reads");
+        if found != expected {
+            return Err(format!("replica {index} has another digest"));
+        }
+    }
+    let conflicts: Vec<Conflict> = conflicts(hub).into_iter().chain(world.listed.iter().cloned()).collect();
+    no_false_conflict(world, &conflicts)?;
+    let view = document(hub, DOCUMENT).view().expect("reads").map(|state| state.data).unwrap_or_default();
+    let whole = document(hub, WHOLE).view().expect("reads").map(|state| state.data).unwrap_or_default();
+    let keys: BTreeSet<_> = world.writes.iter().map(|write| write.key.as_str()).collect();
+    for key in keys {
+        let shown = if key == "whole" { whole.0.get(key) } else { view.0.get(key) };
+        match key {
+            "count" => counted(world, shown)?,
+            "set" => elements(world, shown)?,
+            "max" => greatest(world, shown)?,
+            // Under a policy that came later a value may have lost to one that it overwrote.
+            "k0" if world.policies_changed => {}
+            _ => values(world, key, shown, &conflicts)?,
+        }
+    }
+    Ok(())
+}
+
+fn ids(world: &World, side: &crate::conflict::Side) -> Vec<usize> {
+    let found = world.taken.iter().filter(|(dot, _)| {
+        dot.node.as_str() == side.node && format!("{:016x}", dot.epoch.0) == side.epoch && dot.counter == side.counter
+    });
+    found.flat_map(|(_, ids)| ids.iter().copied()).collect()
+}
+
+/// A conflict is listed of writes that did not know of each other.
+fn no_false_conflict(world: &World, conflicts: &[Conflict]) -> Result<(), String> {
+    for conflict in conflicts.iter().filter(|conflict| conflict.why == Why::Concurrent) {
+        let Some(winner) = &conflict.winner else { continue };
+        let (losers, winners) = (ids(world, &conflict.loser), ids(world, winner));
+        // A copy of a store may have given one dot to two writes.
+        let ([loser], [winner]) = (&losers[..], &winners[..]) else { continue };
+        if world.writes[*loser].is_shared || world.writes[*winner].is_shared {
+            continue;
+        }
+        let knew = |later: usize, earlier: usize| world.writes[later].past.has(earlier);
+        if knew(*loser, *winner) || knew(*winner, *loser) {
+            return Err(format!("a false conflict is listed: {loser} {:?} and {winner} {:?}", world.writes[*loser], world.writes[*winner]));
+        }
+    }
+    Ok(())
+}
+
+fn text(value: Option<&Value>) -> Option<String> {
+    value.map(|value| match value {
+        Value::String(text) => text.clone(),
+        other => python_json::write(other).expect("a value"),
+    })
+}
+
+/// Each value shows, was overwritten by someone who had seen it, or is in the conflict log.
+fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict]) -> Result<(), String> {
+    let shown = text(shown);
+    let here = |conflict: &&Conflict| if key == "whole" { conflict.document == WHOLE } else { conflict.document == DOCUMENT && conflict.key == key };
+    let mut listed: BTreeSet<usize> = BTreeSet::new();
+    for conflict in conflicts.iter().filter(here) {
+        listed.extend(ids(world, &conflict.loser));
+        // Of values side by side each is listed by what it says.
+        let value = text(match &conflict.loser.value {
+            Some(Value::Object(members)) => members.0.get(key),
+            value => value.as_ref(),
+        });
+        listed.extend((0..world.writes.len()).filter(|id| value.is_some() && world.writes[*id].act == Act::Value(value.clone())));
+    }
+    let of_key: Vec<_> = (0..world.writes.len()).filter(|id| world.writes[*id].key == key).collect();
+    let is_overwritten = |id: usize| of_key.iter().any(|later| world.writes[*later].past.has(id));
+    for id in &of_key {
+        let write = &world.writes[*id];
+        let Act::Value(value) = &write.act else { continue };
+        let is_same_delete = value.is_none() && of_key.iter().any(|other| other != id && world.writes[*other].act == Act::Value(None));
+        if write.is_exempt || *value == shown || is_overwritten(*id) || listed.contains(id) || is_same_delete {
+            continue;
+        }
+        return Err(format!("write {id} {write:?} is lost: `{key}` shows {shown:?}"));
+    }
+    let visible = of_key.iter().find(|id| shown.is_some() && world.writes[**id].act == Act::Value(shown.clone()));
+    if let Some(visible) = visible {
+        let later = of_key.iter().find(|later| {
+            let write = &world.writes[**later];
+            write.past.has(*visible) && !write.is_exempt && !listed.contains(later) && write.act != Act::Value(shown.clone())
+        });
+        if let Some(later) = later {
+            return Err(format!("write {visible} shows, and {later} {:?} had overwritten it", world.writes[*later]));
+        }
+        if key == "hub" && !world.hub_was_set_back && !world.writes[*visible].at_hub {
+            let beaten = of_key.iter().find(|id| {
+                let write = &world.writes[**id];
+                write.at_hub && !is_overwritten(**id) && !world.writes[*visible].past.has(**id) && write.act != Act::Value(shown.clone())
+            });
+            if let Some(beaten) = beaten {
+                return Err(format!("write {visible} shows, and the hub's {beaten} should have won"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was counted anywhere adds up.
+fn counted(world: &World, shown: Option<&Value>) -> Result<(), String> {
+    let counts = world.writes.iter().filter(|write| write.key == "count");
+    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_set_back {
+        return Ok(());
+    }
+    let sum: i64 = counts.map(|write| if let Act::Add(by) = write.act { by } else { 0 }).sum();
+    let shown = text(shown).unwrap_or_else(|| "0".to_owned());
+    if shown == sum.to_string() { Ok(()) } else { Err(format!("{sum} were counted, and {shown} show")) }
+}
+
+/// An element is there as long as an addition of it was not removed by someone who had seen it.
+fn elements(world: &World, shown: Option<&Value>) -> Result<(), String> {
+    let shown: BTreeSet<String> = match shown {
+        Some(Value::Array(elements)) => elements.iter().filter_map(|element| text(Some(element))).collect(),
+        _ => BTreeSet::new(),
+    };
+    for element in ["e0", "e1", "e2"] {
+        let of = |is_there: bool| {
+            world.writes.iter().enumerate().filter(move |(_, write)| write.act == Act::Element { element: element.to_owned(), is_there })
+        };
+        let removed = |id: usize, also_exempt: bool| of(false).any(|(_, removal)| removal.past.has(id) && (also_exempt || !removal.is_exempt));
+        if let Some((id, _)) = of(true).find(|(id, add)| !add.is_exempt && !removed(*id, true))
+            && !shown.contains(element)
+        {
+            return Err(format!("element {element} of write {id} is lost"));
+        }
+        if of(true).all(|(id, _)| removed(id, false)) && shown.contains(element) {
+            return Err(format!("element {element} was removed and is there"));
+        }
+    }
+    Ok(())
+}
+
+fn greatest(world: &World, shown: Option<&Value>) -> Result<(), String> {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    let values = world.writes.iter().filter(|write| write.key == "max" && !write.is_exempt).filter_map(|write| match &write.act {
+        Act::Value(Some(text)) => Some(number(text)),
+        _ => None,
+    });
+    let most = values.max();
+    let shown = text(shown).map(|text| number(&text));
+    if shown >= most { Ok(()) } else { Err(format!("{most:?} was the greatest, and {shown:?} shows")) }
+}
