@@ -105,7 +105,7 @@ impl Listing {
             ("loser", side(&self.loser, room)?),
             ("winner", self.winner.as_ref().map_or(Ok(Value::Null), |winner| side(winner, room))?),
         ];
-        let id = id(&self.document, &self.key, &self.loser.origin.dot, self.winner.as_ref().map(|winner| &winner.origin.dot));
+        let id = id(&self.document, &self.key, &self.loser.origin.dot);
         Ok((format!("{}/{id}", self.document), Value::Object(Object::from_iter(members))))
     }
 }
@@ -126,8 +126,9 @@ fn side(row: &Row, room: usize) -> Result<Value, EdgeError> {
     Ok(Value::Object(members))
 }
 
-fn id(document: &str, key: &str, loser: &Dot, winner: Option<&Dot>) -> String {
-    let text = format!("{document}\n{key}\n{loser:?}\n{winner:?}");
+/// A write loses once: whatever comes after what it lost to is no other conflict.
+fn id(document: &str, key: &str, loser: &Dot) -> String {
+    let text = format!("{document}\n{key}\n{loser:?}");
     blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn of_row(key: &str, slot: &Slot, row: &Row) -> u64 {
             let added = membership.added.as_ref();
             part(&added.map_or(0, |added| added.counter).to_le_bytes());
             part(&membership.removed.to_le_bytes());
+            part(&membership.live().map_or(0, |added| added.stamp.bits()).to_le_bytes());
             part(added.map_or("", |added| &added.value).as_bytes());
         }
         Body::Floor(position) => part(&position.to_le_bytes()),

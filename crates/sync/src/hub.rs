@@ -15,6 +15,7 @@ use rusqlite::{OptionalExtension, params};
 
 use crate::{
     causality::{Ancestors, Epoch, Lineage, Origin, Position},
+    clock::Stamp,
     conflict::{self, CONFLICTS, Listing, Why},
     digest,
     error::{damaged, reading},
@@ -65,6 +66,8 @@ struct Writer {
     /// The chain before the last frame, and its answer.
     before: u64,
     answer: Vec<u8>,
+    /// The greatest stamp of its rows.
+    taken: Stamp,
 }
 
 /// A frame while it is taken.
@@ -113,7 +116,9 @@ impl Hub {
         let response = match wire::read(message)? {
             Request::Hello(hello) => wire::message(&Response::Welcome(self.welcome(hello, now_millis)?)),
             Request::Push(push) => self.push(push, message, now_millis)?,
-            Request::Pull { hub, node, epoch, since } if hub == self.epoch => wire::message(&self.pull(node, epoch, since)?),
+            Request::Pull { hub, node, epoch, counter, since } if hub == self.epoch => {
+                wire::message(&self.pull(node, epoch, counter, since)?)
+            }
             Request::Documents { hub, digests } if hub == self.epoch => wire::message(&self.documents(digests)?),
             Request::Buckets { hub, document, digests } if hub == self.epoch => wire::message(&self.buckets(&document, &digests)?),
             Request::Keys(keys) if keys.hub == self.epoch => wire::message(&self.keys(keys)?),
@@ -128,13 +133,15 @@ impl Hub {
         let applied = hello.applied;
         let (epoch, node, floor_max) = (self.epoch, hello.node.clone(), self.memory.lock().floor_max);
         let welcome = self.store.write(move |transaction| {
-            let mut epochs = Vec::new();
+            let (mut epochs, mut taken) = (Vec::new(), Stamp::ZERO);
             let mut before = &hello.ancestors[..];
             for epoch in std::iter::once(hello.epoch).chain(hello.ancestors.iter().map(|(epoch, _)| *epoch)) {
                 note_writer(transaction, &hello.node, epoch, before, now_millis)?;
                 before = before.split_first().map(|(_, before)| before).unwrap_or_default();
-                let (acknowledged, chain) = writer(transaction, &hello.node, epoch)?.map_or((0, 0), |writer| (writer.acknowledged, writer.chain));
-                epochs.push((epoch, acknowledged, chain));
+                if let Some(writer) = writer(transaction, &hello.node, epoch)? {
+                    epochs.push((epoch, writer.acknowledged, writer.chain));
+                    taken = taken.max(writer.taken);
+                }
             }
             let feed = transaction.state.feed;
             let (resync, set_back) = match applied {
@@ -146,7 +153,7 @@ impl Hub {
             };
             let stamp_millis_max = stamp_millis_max(transaction, now_millis);
             let node = transaction.node().clone();
-            Ok(Welcome { node, epoch, feed, now_millis, stamp_millis_max, epochs, resync, set_back })
+            Ok(Welcome { node, epoch, feed, now_millis, stamp_millis_max, taken, epochs, resync, set_back })
         })?;
         if let Some((known, position)) = applied
             && known == self.epoch
@@ -185,17 +192,21 @@ impl Hub {
             if rows.iter().any(|sent| sent.row.stamp.millis() > latest) {
                 return Ok(wire::message(&Response::Clock));
             }
+            let taken = rows.iter().map(|sent| sent.row.stamp).max().unwrap_or_default().max(known.taken);
             let mut taking = Taking::new(transaction, &lineage, term, false);
             let mut fates = Vec::new();
             for sent in rows {
                 let is_old = sent.row.origin.dot.counter <= known.acknowledged;
-                fates.push(if is_old { Fate::Superseded } else { taking.take(sent)? });
+                fates.push(if is_old { Fate::Superseded(taking.end()) } else { taking.take(sent)? });
             }
             taking.finish(now_millis)?;
-            let answer = wire::message(&Response::Ack(ack(upto, &fates)));
-            let update = "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6 WHERE node = ?1 AND epoch = ?2";
+            // A hub that is set back to before this frame has not come so far.
+            let end = transaction.state.feed;
+            fates.iter_mut().filter(|fate| matches!(fate, Fate::Superseded(_))).for_each(|fate| *fate = Fate::Superseded(end));
+            let answer = wire::message(&Response::Ack(ack(transaction.state.epoch, upto, &fates)));
+            let update = "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6, taken = ?7 WHERE node = ?1 AND epoch = ?2";
             let (node, epoch) = (node.as_str(), to_sql(epoch.0));
-            transaction.execute(update, params![node, epoch, to_sql(upto), to_sql(next), to_sql(chain), answer])?;
+            transaction.execute(update, params![node, epoch, to_sql(upto), to_sql(next), to_sql(chain), answer, to_sql(taken.bits())])?;
             *early.lock() = Some(answer.clone());
             Ok(answer)
         });
@@ -205,7 +216,7 @@ impl Hub {
         }
     }
 
-    fn pull(&self, node: NodeId, epoch: Epoch, since: Position) -> Result<Response, EdgeError> {
+    fn pull(&self, node: NodeId, epoch: Epoch, counter: u64, since: Position) -> Result<Response, EdgeError> {
         let floor_max = self.memory.lock().floor_max;
         let response = self.store.read(|snapshot| {
             if since > 0 && since < floor_max {
@@ -226,7 +237,7 @@ impl Hub {
                 let is_hidden = document.starts_with(LOCAL_PREFIX) || (document == POLICIES && planted::has(Bug::PolicyNotReplicated));
                 // Its own writes have their positions from the acknowledgement; of a set others may have removed some.
                 let dot = &stored.row.origin.dot;
-                let is_own = dot.node == node && (dot.epoch == epoch || planted::has(Bug::WrongEchoFilter));
+                let is_own = dot.node == node && ((dot.epoch == epoch && dot.counter <= counter) || planted::has(Bug::WrongEchoFilter));
                 let is_hidden = is_hidden || (is_own && !matches!(stored.row.body, Body::Member(_)));
                 if !is_hidden && !writer.add(&document, &key, &slot, &stored.row) {
                     more = true;
@@ -293,7 +304,10 @@ impl Hub {
                         if theirs[index].digest == digest::of_row(key, &slot, &stored.row) {
                             return Ok(true);
                         }
-                        wanted.push(index);
+                        // What this hub has given a position it knows: its own row is what became of it.
+                        if !theirs[index].is_unsent && !theirs[index].positions.iter().any(|position| reach(position).is_some()) {
+                            wanted.push(index);
+                        }
                     }
                     let position = stored.seq.ok_or_else(|| damaged("feed"))?;
                     let given_in = lineage.epoch_at(position).unwrap_or(epoch);
@@ -313,11 +327,11 @@ impl Hub {
                     Ok(true)
                 })?;
             }
-            let floor = head.as_ref().map_or(Ok(0), |head| snapshot.floor(head))?;
             let is_in = |index: &usize| end.as_deref().is_none_or(|end| theirs[*index].key.as_str() < end);
             different.wanted = wanted.into_iter().filter(is_in).map(to_u32).collect();
-            for index in (0..theirs.len()).filter(|index| !seen[*index]).filter(is_in) {
-                let was_forgotten = theirs[index].positions.iter().filter_map(reach).any(|position| position <= floor);
+            for index in (0..theirs.len()).filter(|index| !seen[*index] && !theirs[*index].is_unsent).filter(is_in) {
+                // What this hub had and has no more was deleted, and the deletion forgotten.
+                let was_forgotten = theirs[index].positions.iter().any(|position| reach(position).is_some());
                 if was_forgotten { &mut different.gone } else { &mut different.wanted }.push(to_u32(index));
             }
             (different.rows, different.until) = (writer.finish(), end);
@@ -349,7 +363,7 @@ impl Hub {
                 taking.take(sent)?;
             }
             taking.finish(now_millis)?;
-            Ok(Response::Taken)
+            Ok(Response::Taken { end: transaction.state.feed })
         })
     }
 
@@ -390,7 +404,7 @@ impl<'t, 'a> Taking<'t, 'a> {
     fn take(&mut self, sent: SentRow) -> Result<Fate, EdgeError> {
         let SentRow { document, key, slot, row } = sent;
         if document.starts_with(LOCAL_PREFIX) || slot == Slot::Floor {
-            return Ok(Fate::Superseded);
+            return Ok(Fate::Superseded(self.end()));
         }
         let policy = self.transaction.policies()?.policy(&document, &key);
         let mut place = self.merge.place(self.transaction, &document, &key, &slot)?;
@@ -415,7 +429,7 @@ impl<'t, 'a> Taking<'t, 'a> {
                 row.positions.iter().for_each(|(epoch, position)| known.row.place(*epoch, *position));
                 self.merge.put(self.transaction, &document, &key, &slot, known, &mut place)?;
             }
-            return Ok(if is_same { Fate::Placed(current.seq.unwrap_or(0)) } else { Fate::Superseded });
+            return Ok(if is_same { Fate::Placed(current.seq.unwrap_or(0)) } else { Fate::Superseded(self.end()) });
         }
         // What this hub has taken once is not listed again.
         let is_known = self.is_resync && self.was_acknowledged(&row)?;
@@ -426,7 +440,7 @@ impl<'t, 'a> Taking<'t, 'a> {
             Fate::Placed(self.place_anew(&document, &key, &slot, joined, &mut place)?)
         } else {
             std::mem::swap(&mut loser, &mut winner);
-            Fate::Superseded
+            Fate::Superseded(self.end())
         };
         let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner) && !is_known;
         if is_conflict && is_register {
@@ -451,6 +465,11 @@ impl<'t, 'a> Taking<'t, 'a> {
             }
         }
         Ok(Fate::Placed(self.place_anew(document, key, slot, row, place)?))
+    }
+
+    /// The end of the feed.
+    fn end(&self) -> Position {
+        self.transaction.state.feed
     }
 
     fn place_anew(&mut self, document: &Arc<str>, key: &str, slot: &Slot, mut row: Row, place: &mut Place) -> Result<Position, EdgeError> {
@@ -537,6 +556,10 @@ impl<'t, 'a> Taking<'t, 'a> {
         let log: Arc<str> = Arc::from(CONFLICTS);
         for listing in std::mem::take(&mut self.listings) {
             let (key, value) = listing.entry(now)?;
+            let head = self.merge.head(self.transaction, &log)?;
+            if self.transaction.value(head, &key)?.is_some() {
+                continue;
+            }
             self.make_room(&log, &listing.document, now_millis)?;
             self.merge.set(self.transaction, &log, &key, Some(&value), now_millis)?;
         }
@@ -560,14 +583,14 @@ impl<'t, 'a> Taking<'t, 'a> {
 }
 
 /// The answer to a push: where its rows are.
-fn ack(upto: u64, fates: &[Fate]) -> Ack {
+fn ack(hub: Epoch, upto: u64, fates: &[Fate]) -> Ack {
     let placed = fates.iter().enumerate().find_map(|(index, fate)| match fate {
         Fate::Placed(position) => position.checked_sub(index as u64),
         _ => None,
     });
     let first = placed.unwrap_or(0);
     let others = fates.iter().enumerate().filter(|(index, fate)| **fate != Fate::Placed(first.saturating_add(*index as u64)));
-    Ack { upto, first, fates: others.map(|(index, fate)| (to_u32(index), *fate)).collect() }
+    Ack { hub, upto, first, fates: others.map(|(index, fate)| (to_u32(index), *fate)).collect() }
 }
 
 fn collect_document(
@@ -630,17 +653,17 @@ fn note_writer(
     let mut ancestors = Ancestors::default();
     before.iter().for_each(|(epoch, counter)| ancestors.add(*epoch, *counter));
     let ancestors = postcard::to_allocvec(&ancestors).expect("ancestors are numbers");
-    let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, ancestors, seen_at)
-        VALUES (?1, ?2, 0, 0, 0, X'', ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";
+    let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, taken, ancestors, seen_at)
+        VALUES (?1, ?2, 0, 0, 0, X'', 0, ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";
     transaction.execute(insert, params![node.as_str(), to_sql(epoch.0), ancestors, to_sql(now_millis)]).map(drop)
 }
 
 fn writer(transaction: &Transaction<'_>, node: &NodeId, epoch: Epoch) -> Result<Option<Writer>, EdgeError> {
-    let select = "SELECT acknowledged, chain, before, answer FROM writers WHERE node = ?1 AND epoch = ?2";
+    let select = "SELECT acknowledged, chain, before, answer, taken FROM writers WHERE node = ?1 AND epoch = ?2";
     let mut statement = transaction.prepare(select)?;
     let found = statement.query_row(params![node.as_str(), to_sql(epoch.0)], |row| {
         let (acknowledged, chain, before) = (from_sql(row.get(0)?), from_sql(row.get(1)?), from_sql(row.get(2)?));
-        Ok(Writer { acknowledged, chain, before, answer: row.get(3)? })
+        Ok(Writer { acknowledged, chain, before, answer: row.get(3)?, taken: Stamp::from_bits(from_sql(row.get(4)?)) })
     });
     found.optional().map_err(reading)
 }

@@ -88,8 +88,8 @@ pub struct ReplicaSession {
     resync: Option<Resync>,
     wants_pull: bool,
     wants_resync: bool,
-    /// Whether epochs were changed in a way that asks for a comparison, whatever the hub thinks.
-    must_resync: bool,
+    /// Whether the hub took the frame that was sent, and its answer was lost.
+    wants_answer: bool,
 }
 
 /// What the last welcome said.
@@ -110,8 +110,9 @@ struct Resync {
     documents: Vec<String>,
     buckets: Vec<u8>,
     from: String,
-    /// Rows that the hub wants.
+    /// Rows that the hub wants, and those that are on their way to it.
     give: VecDeque<SentRow>,
+    given: Vec<SentRow>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +134,7 @@ impl ReplicaSession {
             resync: None,
             wants_pull: true,
             wants_resync: false,
-            must_resync: false,
+            wants_answer: false,
         }
     }
 
@@ -187,6 +188,11 @@ impl ReplicaSession {
         let Some(hub) = self.welcome else {
             return if self.state == SessionState::ClockAhead { Ok(None) } else { self.hello().map(Some) };
         };
+        if self.wants_answer
+            && let Some(message) = self.push()?
+        {
+            return Ok(Some(message));
+        }
         if self.wants_resync && self.resync.is_none() {
             self.wants_resync = false;
             self.resync = Some(Resync::new(hub.feed, None));
@@ -203,9 +209,11 @@ impl ReplicaSession {
             return Ok(None);
         }
         self.state = SessionState::Syncing;
-        let (epoch, base) = self.store.write(|transaction| Ok((transaction.state.epoch, transaction.state.link.base.clone())))?;
-        let since = applied(&base, hub.epoch);
-        Ok(Some(wire::message(&Request::Pull { hub: hub.epoch, node: self.store.node().clone(), epoch, since })))
+        let (epoch, counter, since) = self.store.write(move |transaction| {
+            let epoch = transaction.state.epoch;
+            Ok((epoch, cursor(transaction, epoch)?.0, applied(&transaction.state.link.base, hub.epoch)))
+        })?;
+        Ok(Some(wire::message(&Request::Pull { hub: hub.epoch, node: self.store.node().clone(), epoch, counter, since })))
     }
 
     fn hello(&self) -> Result<Vec<u8>, EdgeError> {
@@ -235,7 +243,7 @@ impl ReplicaSession {
             && planted::has(Bug::CursorAdvancedAtSend)
         {
             let (upto, epoch) = (in_flight.upto(), in_flight.epoch);
-            self.store.write(move |transaction| acknowledge_up_to(transaction, epoch, upto))?;
+            self.store.write(move |transaction| acknowledge_up_to(transaction, epoch, upto, None))?;
         }
         Ok(memory.in_flight.as_ref().map(|in_flight| in_flight.message.clone()))
     }
@@ -271,7 +279,7 @@ impl ReplicaSession {
                 Ok(())
             }
             Response::Different(different) => self.compared(different, now_millis),
-            Response::Taken => Ok(()),
+            Response::Taken { end } => self.taken(end),
             Response::HelloAgain => {
                 self.reconnect();
                 Ok(())
@@ -289,26 +297,29 @@ impl ReplicaSession {
             self.state = SessionState::ClockAhead;
             return Ok(());
         }
-        let Welcome { node, epoch: hub, feed, now_millis: hub_millis, stamp_millis_max, epochs, resync, set_back } = welcome;
+        let Welcome { node, epoch: hub, feed, now_millis: hub_millis, stamp_millis_max, taken, epochs, resync, set_back } = welcome;
         let in_flight = self.store.link.lock().in_flight.clone();
         let verdict = self.store.write(move |transaction| {
-            let mut must_resync = false;
             let own = transaction.state.epoch;
             let known_hub = transaction.state.link.base.entries().first().map(|(epoch, _)| *epoch);
             let mut verdict = Verdict::Fits;
+            let mut is_answered = true;
+            let mut is_void = false;
             for (epoch, acknowledged, chain) in epochs {
                 let (known, known_chain) = cursor(transaction, epoch)?;
+                let sent = in_flight.as_ref().filter(|sent| sent.epoch == epoch);
+                let was_taken = sent.is_some_and(|sent| sent.before == known_chain && sent.after == chain);
                 if epoch == own {
-                    let was_taken =
-                        in_flight.as_ref().is_some_and(|sent| sent.epoch == own && sent.before == known_chain && sent.after == chain);
+                    is_answered = !was_taken;
                     if (acknowledged, chain) == (known, known_chain) || was_taken || planted::has(Bug::CloneNotFenced) {
                         continue;
                     }
                     verdict = if known_hub == Some(hub) || acknowledged >= known { Verdict::Forked } else { Verdict::SetBack };
-                } else if (acknowledged, chain) != (known, known_chain) && !planted::has(Bug::RestoreNotNoticed) {
-                    // What the hub took of an earlier opening needs no sending; it is compared instead.
-                    must_resync |= acknowledged > known;
-                    take_over_cursor(transaction, epoch, acknowledged, chain)?;
+                } else if (acknowledged, chain) != (known, known_chain) && !was_taken && !planted::has(Bug::RestoreNotNoticed) {
+                    // What the hub took of an earlier opening needs no sending, and what it lost of it is with nobody else: all is compared.
+                    transaction.state.link.must_compare |= acknowledged != known;
+                    take_over_cursor(transaction, epoch, acknowledged, chain, (hub, feed))?;
+                    is_void |= sent.is_some();
                 }
             }
             match verdict {
@@ -316,36 +327,39 @@ impl ReplicaSession {
                 Verdict::Forked => begin_apart(transaction)?,
                 Verdict::SetBack => transaction.state.change_epoch(transaction.sql(), Epoch::draw()?)?,
             }
+            // It is remembered on disk: the next opening may be the one that compares.
+            transaction.state.link.must_compare |= resync || verdict != Verdict::Fits;
+            transaction.state.must_store = true;
             if verdict == Verdict::Fits {
                 transaction.state.link.hub = Some(node);
-                transaction.state.must_store = true;
-                if !resync && !must_resync {
+                transaction.state.link.taken = transaction.state.link.taken.max(taken);
+                if !transaction.state.link.must_compare {
                     let applied = transaction.state.link.base.entries().first().map_or(0, |(_, position)| *position);
                     transaction.state.link.base.advance(hub, applied);
                 }
-                if !planted::has(Bug::QuarantineNeverHeals) {
-                    restamp(transaction, hub_millis, stamp_millis_max)?;
+                // What the hub has taken keeps its stamps: its answer comes first.
+                if is_answered && !planted::has(Bug::QuarantineNeverHeals) {
+                    is_void |= restamp(transaction, hub_millis, stamp_millis_max)?;
                 }
             }
             let applied = transaction.state.link.base.entries().first().copied();
-            Ok((verdict, must_resync, applied))
+            Ok((verdict, transaction.state.link.must_compare, applied, is_void, is_answered))
         })?;
-        let (verdict, must_resync, applied) = verdict;
-        self.must_resync |= must_resync;
+        let (verdict, must_compare, applied, is_void, is_answered) = verdict;
+        self.wants_answer = !is_answered;
         if verdict != Verdict::Fits {
             self.store.link.lock().in_flight = None;
-            self.must_resync = true;
             self.reconnect();
             return Ok(());
         }
-        if self.store.link.lock().in_flight.as_ref().is_some_and(|sent| sent.is_too_early(stamp_millis_max)) {
-            // It was never taken, and its rows have other stamps now.
+        if is_void {
+            // It was never taken, and its rows have another cursor or other stamps now.
             self.store.link.lock().in_flight = None;
         }
         self.welcome = Some(Hub { epoch: hub, feed });
         self.state = SessionState::Syncing;
         self.wants_pull = true;
-        if resync || self.must_resync {
+        if must_compare {
             self.resync = Some(Resync::new(feed, applied.filter(|_| set_back)));
         }
         Ok(())
@@ -353,18 +367,21 @@ impl ReplicaSession {
 
     /// Another store wrote in this epoch: what the hub has not taken goes on in another.
     fn forked(&mut self) -> Result<(), EdgeError> {
-        self.store.write(begin_apart)?;
+        self.store.write(|transaction| {
+            transaction.state.link.must_compare = true;
+            begin_apart(transaction)
+        })?;
         self.store.link.lock().in_flight = None;
-        self.must_resync = true;
         self.reconnect();
         Ok(())
     }
 
     fn acknowledged(&mut self, ack: Ack, now_millis: u64) -> Result<(), EdgeError> {
-        let (Some(in_flight), Some(hub)) = (self.store.link.lock().in_flight.clone(), self.welcome) else { return Ok(()) };
-        let must_compare = self.store.write(move |transaction| note_ack(transaction, &in_flight, &ack, hub.epoch, time(now_millis)))?;
+        let Some(in_flight) = self.store.link.lock().in_flight.clone() else { return Ok(()) };
+        let must_compare = self.store.write(move |transaction| note_ack(transaction, &in_flight, &ack, time(now_millis)))?;
         // Only now: what could not be noted must be sent again as it was.
         self.store.link.lock().in_flight = None;
+        self.wants_answer = false;
         self.wants_resync |= must_compare;
         Ok(())
     }
@@ -376,12 +393,19 @@ impl ReplicaSession {
             rows.pop();
         }
         let policies_changed = self.store.write(move |transaction| {
+            if tells_of_more(transaction, &rows)? {
+                return Ok(None);
+            }
             let before = transaction.policies()?;
             apply(transaction, rows, time(now_millis))?;
             transaction.state.link.base.advance(hub.epoch, upto);
             transaction.state.must_store = true;
-            Ok(*before != *transaction.policies()?)
+            Ok(Some(*before != *transaction.policies()?))
         })?;
+        let Some(policies_changed) = policies_changed else {
+            self.reconnect();
+            return Ok(());
+        };
         self.wants_pull = more;
         // What was joined under another policy may have to be joined anew.
         self.wants_resync |= policies_changed;
@@ -394,10 +418,8 @@ impl ReplicaSession {
         let hub = hub.epoch;
         if !resync.give.is_empty() {
             let mut writer = RowsWriter::default();
-            while let Some(sent) = resync.give.front()
-                && writer.add(&sent.document, &sent.key, &sent.slot, &sent.row)
-            {
-                resync.give.pop_front();
+            while let Some(sent) = resync.give.pop_front_if(|sent| writer.add(&sent.document, &sent.key, &sent.slot, &sent.row)) {
+                resync.given.push(sent);
             }
             return Ok(Some(Request::Give { hub, rows: writer.finish() }));
         }
@@ -430,11 +452,29 @@ impl ReplicaSession {
         let feed = resync.feed;
         self.store.write(move |transaction| {
             transaction.state.link.base.advance(hub, feed);
-            transaction.state.must_store = true;
+            (transaction.state.link.must_compare, transaction.state.must_store) = (false, true);
             Ok(())
         })?;
-        (self.resync, self.must_resync) = (None, false);
+        self.resync = None;
         Ok(None)
+    }
+
+    /// What the hub was given it has joined: by this position it knows it.
+    fn taken(&mut self, end: Position) -> Result<(), EdgeError> {
+        let (Some(resync), Some(hub)) = (&mut self.resync, self.welcome) else { return Ok(()) };
+        let given = std::mem::take(&mut resync.given);
+        self.store.write(move |transaction| {
+            for sent in given {
+                let Some(head) = transaction.document(&sent.document)? else { continue };
+                if let Some(mut stored) = transaction.row(&head, &sent.key, &sent.slot)?
+                    && stored.row.origin.dot == sent.row.origin.dot
+                {
+                    stored.row.place(hub.epoch, end);
+                    transaction.put_row(&head, &sent.key, &sent.slot, &stored)?;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn compared(&mut self, different: Different, now_millis: u64) -> Result<(), EdgeError> {
@@ -442,7 +482,10 @@ impl ReplicaSession {
         let (Some(document), Some(bucket)) = (resync.documents.last().cloned(), resync.buckets.last().copied()) else { return Ok(()) };
         let Different { rows, wanted, gone, until } = different;
         let (rows, from) = (rows.read()?, resync.from.clone());
-        let (give, end) = self.store.write(move |transaction| {
+        let compared = self.store.write(move |transaction| {
+            if tells_of_more(transaction, &rows)? {
+                return Ok(None);
+            }
             let (known, end) = known_rows(transaction, &document, bucket, &from)?;
             let name: Arc<str> = Arc::from(document);
             let find = |index: &u32| known.get(*index as usize).and_then(|known| Some((known, record::slot_of(&known.slot)?)));
@@ -454,7 +497,20 @@ impl ReplicaSession {
                     }
                 }
             }
+            // What the hub wants is joined there first: here it may be the only one.
+            let is_wanted = |sent: &SentRow| give.iter().any(|given: &SentRow| given.key == sent.key && given.slot == sent.slot);
+            let decided = rows.into_iter().filter(|sent| !is_wanted(sent));
             let mut merge = Merge::default();
+            let mut others = Vec::new();
+            for sent in decided {
+                let mut place = merge.place(transaction, &sent.document, &sent.key, &sent.slot)?;
+                if sent.document == name && place.rows.get(&sent.slot).is_some_and(|stored| stored.seq.is_none()) {
+                    transaction.state.clock.observe(sent.row.stamp);
+                    merge.put(transaction, &sent.document, &sent.key, &sent.slot, Stored { row: sent.row, seq: None }, &mut place)?;
+                } else {
+                    others.push(sent);
+                }
+            }
             for (known, slot) in gone.iter().filter_map(find) {
                 let mut place = merge.place(transaction, &name, &known.key, &slot)?;
                 if place.rows.get(&slot).is_some_and(|stored| stored.seq.is_none()) {
@@ -462,10 +518,18 @@ impl ReplicaSession {
                 }
             }
             merge.finish(transaction, time(now_millis))?;
-            apply(transaction, rows, time(now_millis))?;
-            Ok((give, end))
+            apply(transaction, others, time(now_millis))?;
+            Ok(Some((give, end)))
         })?;
+        let Some((give, end)) = compared else {
+            self.reconnect();
+            return Ok(());
+        };
         resync.give = give;
+        if !resync.give.is_empty() {
+            // Then it asks for these again.
+            return Ok(());
+        }
         if let Some(next) = until.filter(|until| end.as_ref().is_none_or(|end| until <= end)).or(end) {
             resync.from = next;
         } else {
@@ -478,8 +542,8 @@ impl ReplicaSession {
 
 impl Resync {
     fn new(feed: Position, lost: Option<(Epoch, Position)>) -> Self {
-        let (documents, buckets, from, give) = (Vec::new(), Vec::new(), String::new(), VecDeque::new());
-        Self { feed, lost, step: Step::Documents, documents, buckets, from, give }
+        let (documents, buckets, from) = (Vec::new(), Vec::new(), String::new());
+        Self { feed, lost, step: Step::Documents, documents, buckets, from, give: VecDeque::new(), given: Vec::new() }
     }
 }
 
@@ -497,9 +561,25 @@ impl InFlight {
     fn upto(&self) -> u64 {
         self.rows.last().map_or(0, |sent| sent.row.origin.dot.counter)
     }
+}
 
-    fn is_too_early(&self, stamp_millis_max: u64) -> bool {
-        self.rows.iter().any(|sent| sent.row.stamp.millis() > stamp_millis_max)
+/// Whether the hub has more of the current epoch than it has acknowledged: an answer was lost, or a copy of this store wrote it. A
+/// hello tells.
+fn tells_of_more(transaction: &Transaction<'_>, rows: &[SentRow]) -> Result<bool, EdgeError> {
+    let own = transaction.state.epoch;
+    let known = cursor(transaction, own)?.0;
+    Ok(rows.iter().any(|sent| counter_in(sent, own) > known))
+}
+
+/// The last write of an epoch that a row tells of.
+fn counter_in(sent: &SentRow, epoch: Epoch) -> u64 {
+    let dot = &sent.row.origin.dot;
+    let written = if dot.epoch == epoch { dot.counter } else { 0 };
+    match (&sent.slot, &sent.row.body) {
+        (Slot::Member(_, _, of), Body::Member(membership)) if *of == epoch => {
+            written.max(membership.added.as_ref().map_or(0, |added| added.counter))
+        }
+        _ => written,
     }
 }
 
@@ -626,13 +706,24 @@ fn set_cursor(transaction: &Transaction<'_>, epoch: Epoch, acknowledged: u64, ch
 }
 
 /// Takes over what the hub says of an epoch that is over, and takes what it has out of the outbox.
-fn take_over_cursor(transaction: &mut Transaction<'_>, epoch: Epoch, acknowledged: u64, chain: u64) -> Result<(), EdgeError> {
+fn take_over_cursor(
+    transaction: &mut Transaction<'_>,
+    epoch: Epoch,
+    acknowledged: u64,
+    chain: u64,
+    end: (Epoch, Position),
+) -> Result<(), EdgeError> {
     set_cursor(transaction, epoch, acknowledged, chain)?;
-    acknowledge_up_to(transaction, epoch, acknowledged)
+    acknowledge_up_to(transaction, epoch, acknowledged, Some(end))
 }
 
 /// Takes the rows of an epoch up to a counter out of the outbox.
-fn acknowledge_up_to(transaction: &mut Transaction<'_>, epoch: Epoch, acknowledged: u64) -> Result<(), EdgeError> {
+fn acknowledge_up_to(
+    transaction: &mut Transaction<'_>,
+    epoch: Epoch,
+    acknowledged: u64,
+    place: Option<(Epoch, Position)>,
+) -> Result<(), EdgeError> {
     let mut taken = Vec::new();
     Outbox::open(transaction)?.each(transaction, epoch, |sent| {
         let is_taken = sent.row.origin.dot.counter <= acknowledged;
@@ -642,7 +733,7 @@ fn acknowledge_up_to(transaction: &mut Transaction<'_>, epoch: Epoch, acknowledg
         Ok(is_taken)
     })?;
     for sent in taken {
-        confirm_row(transaction, &sent, None)?;
+        confirm_row(transaction, &sent, place)?;
     }
     transaction.state.must_store = true;
     Ok(())
@@ -673,7 +764,8 @@ fn confirm_row(transaction: &mut Transaction<'_>, sent: &SentRow, place: Option<
 }
 
 /// Notes what became of a frame. Returns whether this replica may have to compare what it has.
-fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, ack: &Ack, hub: Epoch, now: Timestamp) -> Result<bool, EdgeError> {
+fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, ack: &Ack, now: Timestamp) -> Result<bool, EdgeError> {
+    let hub = ack.hub;
     let mut must_compare = false;
     let mut fates = ack.fates.iter().peekable();
     let mut merge = Merge::default();
@@ -690,7 +782,8 @@ fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, ack: &Ack, 
                     won.push(sent);
                 }
             }
-            Fate::Superseded => drop(confirm_row(transaction, sent, None)?),
+            // What stands instead is no later than this: by it the hub will know that it had this row.
+            Fate::Superseded(position) => drop(confirm_row(transaction, sent, Some((hub, position)))?),
             Fate::Lost => {
                 let mut place = merge.place(transaction, &sent.document, &sent.key, &sent.slot)?;
                 let is_there = place.rows.get(&sent.slot).is_some_and(|stored| stored.row.origin.dot == sent.row.origin.dot);
@@ -707,6 +800,8 @@ fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, ack: &Ack, 
         must_compare = true;
     }
     set_cursor(transaction, in_flight.epoch, ack.upto, in_flight.after)?;
+    let taken = in_flight.rows.iter().map(|sent| sent.row.stamp).max().unwrap_or_default();
+    transaction.state.link.taken = transaction.state.link.taken.max(taken);
     transaction.state.must_store = true;
     // What was changed up to here is with the hub when nothing is left to send.
     if planted::has(Bug::ConfirmByVersionAlone) || compose(transaction, &transaction.node().clone())?.is_none() {
@@ -829,7 +924,7 @@ fn known_rows(snapshot: &Snapshot<'_>, document: &str, bucket: u8, from: &str) -
     let mut until = None;
     let mut bytes = 0;
     snapshot.each_row(&head, from, |key, slot, stored| {
-        if digest::bucket(key) != bucket || !digest::counts(&slot, &stored, false) {
+        if digest::bucket(key) != bucket || slot == Slot::Floor {
             return Ok(true);
         }
         let is_full = rows.len() >= COMPARED_ROWS_MAX || bytes > wire::FRAME_BYTES_MAX / 2;
@@ -840,7 +935,7 @@ fn known_rows(snapshot: &Snapshot<'_>, document: &str, bucket: u8, from: &str) -
         let digest = digest::of_row(key, &slot, &stored.row);
         let slot = record::slot_bytes(&slot);
         bytes += key.len() + slot.len() + 64;
-        rows.push(Known { key: key.to_owned(), slot, digest, positions: stored.row.positions });
+        rows.push(Known { key: key.to_owned(), slot, digest, positions: stored.row.positions, is_unsent: stored.seq.is_some() });
         Ok(true)
     })?;
     Ok((rows, until))
@@ -877,6 +972,8 @@ fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
     let found = outbox(transaction)?;
     let fresh = Epoch::draw()?;
     transaction.state.change_epoch(transaction.sql(), fresh)?;
+    // What it knows of the old epoch ends where the other store's writes may begin.
+    transaction.execute("UPDATE epochs SET counter = acknowledged WHERE epoch = ?1", [to_sql(old.0)])?;
     for (sent, is_shadow) in found.into_iter().filter(|(sent, _)| sent.row.origin.dot.epoch == old) {
         let SentRow { document, key, slot, mut row } = sent;
         let Some(head) = transaction.document(&document)? else { continue };
@@ -902,6 +999,7 @@ fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
             _ => {}
         }
         if new_slot != slot {
+            row.origin.overwrote = None;
             // What the other store made of the old slot comes with the comparison.
             transaction.delete_row(&head, &key, &slot)?;
         }
@@ -919,12 +1017,12 @@ fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
     Ok(())
 }
 
-/// Gives what the hub has not taken stamps that it takes, when the clock of this replica was ahead.
-fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_millis_max: u64) -> Result<(), EdgeError> {
+/// Gives what the hub has not taken stamps that it takes, when the clock of this replica was ahead. Returns whether it was.
+fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_millis_max: u64) -> Result<bool, EdgeError> {
     if transaction.state.clock.last().millis() <= stamp_millis_max {
-        return Ok(());
+        return Ok(false);
     }
-    let mut clock = Clock::new(Stamp::from_millis(hub_millis));
+    let mut clock = Clock::new(Stamp::from_millis(hub_millis).max(transaction.state.link.taken));
     for head in transaction.heads()? {
         transaction.each_row(&head, "", |_, _, stored| {
             if stored.seq.is_none() {
@@ -948,7 +1046,11 @@ fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_millis_max:
                 root.as_mut().map(|(stamp, _)| stamp).into_iter().chain(instance).for_each(renew);
             }
             Body::Counter(subtotal) => subtotal.instance.as_mut().into_iter().for_each(renew),
-            Body::Member(membership) => membership.added.as_mut().map(|added| &mut added.stamp).into_iter().for_each(renew),
+            Body::Member(membership) => {
+                // An addition that the hub has keeps its stamp, whoever removed it since.
+                let counter = row.origin.dot.counter;
+                membership.added.as_mut().filter(|added| added.counter == counter).map(|added| &mut added.stamp).into_iter().for_each(renew);
+            }
             Body::Floor(_) => {}
         }
         if is_shadow {
@@ -961,7 +1063,7 @@ fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_millis_max:
             transaction.put_row(&head, &key, &slot, &Stored { row, seq })?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn time(millis: u64) -> Timestamp {

@@ -35,6 +35,10 @@ pub(crate) struct Link {
     pub(crate) base: Base,
     /// The epochs of a hub.
     pub(crate) lineage: Lineage,
+    /// The greatest stamp of its own that a hub has taken.
+    pub(crate) taken: Stamp,
+    /// Whether this replica must compare all it has with its hub, until it has.
+    pub(crate) must_compare: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -29,12 +29,8 @@ const CHECKSUM_BYTES: usize = 4;
 pub(crate) enum Request {
     Hello(Hello),
     Push(Push),
-    Pull {
-        hub: Epoch,
-        node: NodeId,
-        epoch: Epoch,
-        since: Position,
-    },
+    /// The rows after a position, but those of this epoch up to this counter, which the replica has.
+    Pull { hub: Epoch, node: NodeId, epoch: Epoch, counter: u64, since: Position },
     /// Which of these documents differ, and which others are there?
     Documents {
         hub: Epoch,
@@ -72,7 +68,8 @@ pub(crate) enum Response {
         mask: u64,
     },
     Different(Different),
-    Taken,
+    /// Rows that were given are joined, by this position.
+    Taken { end: Position },
     /// Something is not known here any more: say hello.
     HelloAgain,
     /// Another store wrote in this epoch.
@@ -102,6 +99,8 @@ pub(crate) struct Welcome {
     pub(crate) now_millis: u64,
     /// Stamps up to this millisecond are taken.
     pub(crate) stamp_millis_max: u64,
+    /// The greatest stamp that was taken from it.
+    pub(crate) taken: Stamp,
     /// Of each epoch of the replica, the current one first: the acknowledged counter and the chain of its frames.
     pub(crate) epochs: Vec<(Epoch, u64, u64)>,
     /// Whether the replica must compare all it has, and whether that is because this hub was set back.
@@ -122,6 +121,8 @@ pub(crate) struct Push {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ack {
+    /// The hub epoch of the positions: of an answer that is given again, an earlier one.
+    pub(crate) hub: Epoch,
     pub(crate) upto: u64,
     /// The position of the first row; the others follow, except these.
     pub(crate) first: Position,
@@ -133,8 +134,8 @@ pub(crate) struct Ack {
 pub(crate) enum Fate {
     /// It has this position.
     Placed(Position),
-    /// Another row is there instead.
-    Superseded,
+    /// Another row is there instead, at this position or before it.
+    Superseded(Position),
     /// It is in the conflict log only.
     Lost,
 }
@@ -160,6 +161,8 @@ pub(crate) struct Known {
     pub(crate) digest: u64,
     /// Its positions, of which the hub looks up its own.
     pub(crate) positions: Vec<(Epoch, Position)>,
+    /// Whether it is in the outbox: then it is not compared, only known to be there.
+    pub(crate) is_unsent: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

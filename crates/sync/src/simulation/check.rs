@@ -6,7 +6,7 @@ use edgeward_model::{Value, python_json};
 
 use super::world::{Act, DOCUMENT, WHOLE, World, conflicts, document};
 use crate::{
-    conflict::{CONFLICTS, Conflict, Why},
+    conflict::{CONFLICTS, Conflict, Side, Why},
     digest,
     policy::POLICIES,
     replica::outbox_dots,
@@ -40,8 +40,8 @@ pub(super) fn always(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// What must hold when everybody has heard of everything.
-pub(super) fn at_rest(world: &World) -> Result<(), String> {
+/// Everybody shows the same.
+pub(super) fn same_views(world: &World) -> Result<(), String> {
     let hub = &world.hubs.last().expect("there is one").store;
     for name in [DOCUMENT, WHOLE, POLICIES, CONFLICTS] {
         let data = |store: &_| document(store, name).view().expect("reads").map(|state| state.data).unwrap_or_default();
@@ -56,6 +56,13 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
             }
         }
     }
+    Ok(())
+}
+
+/// What must hold when everybody has heard of everything.
+pub(super) fn at_rest(world: &World) -> Result<(), String> {
+    same_views(world)?;
+    let hub = &world.hubs.last().expect("there is one").store;
     let expected = hub.read(|snapshot| digest::of_documents(snapshot, true)).expect("reads");
     for (index, replica) in world.replicas.iter().enumerate() {
         let unsent = replica.store.write(|transaction| outbox_dots(transaction)).expect("reads");
@@ -64,7 +71,26 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         }
         let found = replica.store.read(|snapshot| digest::of_documents(snapshot, false)).expect("reads");
         if found != expected {
-            return Err(format!("replica {index} has another digest"));
+            let all = |store: &std::sync::Arc<crate::store::Store>| {
+                let mut rows = BTreeSet::new();
+                let read = store.read(|snapshot| {
+                    for head in snapshot.heads()? {
+                        snapshot.each_row(&head, "", |key, slot, stored| {
+                            if slot != crate::row::Slot::Floor {
+                                let row = crate::row::Row { positions: Vec::new(), ..stored.row };
+                                rows.insert(format!("{} {key} {slot:?} {row:?}", head.name));
+                            }
+                            Ok(true)
+                        })?;
+                    }
+                    Ok(())
+                });
+                read.expect("reads");
+                rows
+            };
+            let (here, there) = (all(&replica.store), all(hub));
+            let (more, less): (Vec<_>, Vec<_>) = (here.difference(&there).collect(), there.difference(&here).collect());
+            return Err(format!("replica {index} has another digest: {more:?}, the hub {less:?}"));
         }
     }
     let conflicts: Vec<Conflict> = conflicts(hub).into_iter().chain(world.listed.iter().cloned()).collect();
@@ -86,7 +112,7 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn ids(world: &World, side: &crate::conflict::Side) -> Vec<usize> {
+fn ids(world: &World, side: &Side) -> Vec<usize> {
     let found = world.taken.iter().filter(|(dot, _)| {
         dot.node.as_str() == side.node && format!("{:016x}", dot.epoch.0) == side.epoch && dot.counter == side.counter
     });
@@ -97,10 +123,15 @@ fn ids(world: &World, side: &crate::conflict::Side) -> Vec<usize> {
 fn no_false_conflict(world: &World, conflicts: &[Conflict]) -> Result<(), String> {
     for conflict in conflicts.iter().filter(|conflict| conflict.why == Why::Concurrent) {
         let Some(winner) = &conflict.winner else { continue };
+        // What a store and its copy knew of each other is known as far as their dots tell them apart.
+        let has_twin = |side: &Side| world.replicas.iter().any(|replica| replica.has_twin && replica.node.as_str() == side.node);
+        if has_twin(&conflict.loser) || has_twin(winner) {
+            continue;
+        }
         let (losers, winners) = (ids(world, &conflict.loser), ids(world, winner));
         // A copy of a store may have given one dot to two writes.
         let ([loser], [winner]) = (&losers[..], &winners[..]) else { continue };
-        if world.writes[*loser].is_shared || world.writes[*winner].is_shared {
+        if [loser, winner].into_iter().any(|id| world.writes[*id].is_shared || world.writes[*id].was_set_back) {
             continue;
         }
         let knew = |later: usize, earlier: usize| world.writes[later].past.has(earlier);
@@ -137,8 +168,11 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
     for id in &of_key {
         let write = &world.writes[*id];
         let Act::Value(value) = &write.act else { continue };
+        // A deletion that was forgotten is not told apart from what came after it.
+        let below_floor = || conflicts.iter().filter(here).any(|conflict| conflict.why == Why::BelowFloor);
+        let was_forgotten = value.is_none() && (world.hub_was_set_back || below_floor());
         let is_same_delete = value.is_none() && of_key.iter().any(|other| other != id && world.writes[*other].act == Act::Value(None));
-        if write.is_exempt || *value == shown || is_overwritten(*id) || listed.contains(id) || is_same_delete {
+        if write.is_exempt || *value == shown || is_overwritten(*id) || listed.contains(id) || is_same_delete || was_forgotten {
             continue;
         }
         return Err(format!("write {id} {write:?} is lost: `{key}` shows {shown:?}"));
@@ -147,7 +181,7 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
     if let Some(visible) = visible {
         let later = of_key.iter().find(|later| {
             let write = &world.writes[**later];
-            write.past.has(*visible) && !write.is_exempt && !listed.contains(later) && write.act != Act::Value(shown.clone())
+            write.past.has(*visible) && !write.is_exempt && !listed.contains(later) && !is_overwritten(**later) && write.act != Act::Value(shown.clone())
         });
         if let Some(later) = later {
             return Err(format!("write {visible} shows, and {later} {:?} had overwritten it", world.writes[*later]));
@@ -155,7 +189,8 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
         if key == "hub" && !world.hub_was_set_back && !world.writes[*visible].at_hub {
             let beaten = of_key.iter().find(|id| {
                 let write = &world.writes[**id];
-                write.at_hub && !is_overwritten(**id) && !world.writes[*visible].past.has(**id) && write.act != Act::Value(shown.clone())
+                // A deletion may be forgotten before the other comes.
+                write.at_hub && write.act != Act::Value(None) && !is_overwritten(**id) && !world.writes[*visible].past.has(**id) && write.act != Act::Value(shown.clone())
             });
             if let Some(beaten) = beaten {
                 return Err(format!("write {visible} shows, and the hub's {beaten} should have won"));
@@ -182,6 +217,9 @@ fn elements(world: &World, shown: Option<&Value>) -> Result<(), String> {
         Some(Value::Array(elements)) => elements.iter().filter_map(|element| text(Some(element))).collect(),
         _ => BTreeSet::new(),
     };
+    if world.writes.iter().any(|write| write.key == "set" && write.is_shared) {
+        return Ok(());
+    }
     for element in ["e0", "e1", "e2"] {
         let of = |is_there: bool| {
             world.writes.iter().enumerate().filter(move |(_, write)| write.act == Act::Element { element: element.to_owned(), is_there })

@@ -64,6 +64,7 @@ CREATE TABLE writers (
     chain INTEGER NOT NULL,
     before INTEGER NOT NULL,
     answer BLOB NOT NULL,
+    taken INTEGER NOT NULL,
     ancestors BLOB NOT NULL,
     seen_at INTEGER NOT NULL,
     PRIMARY KEY (node, epoch)
