@@ -365,6 +365,15 @@ impl ReplicaSession {
         Ok(())
     }
 
+    /// The hub has more of this epoch than it has acknowledged: the answer to a frame was lost, or another store wrote it.
+    fn told_of_more(&mut self) -> Result<(), EdgeError> {
+        if self.store.link.lock().in_flight.is_none() {
+            return self.forked();
+        }
+        self.reconnect();
+        Ok(())
+    }
+
     /// Another store wrote in this epoch: what the hub has not taken goes on in another.
     fn forked(&mut self) -> Result<(), EdgeError> {
         self.store.write(|transaction| {
@@ -402,10 +411,7 @@ impl ReplicaSession {
             transaction.state.must_store = true;
             Ok(Some(*before != *transaction.policies()?))
         })?;
-        let Some(policies_changed) = policies_changed else {
-            self.reconnect();
-            return Ok(());
-        };
+        let Some(policies_changed) = policies_changed else { return self.told_of_more() };
         self.wants_pull = more;
         // What was joined under another policy may have to be joined anew.
         self.wants_resync |= policies_changed;
@@ -521,10 +527,7 @@ impl ReplicaSession {
             apply(transaction, others, time(now_millis))?;
             Ok(Some((give, end)))
         })?;
-        let Some((give, end)) = compared else {
-            self.reconnect();
-            return Ok(());
-        };
+        let Some((give, end)) = compared else { return self.told_of_more() };
         resync.give = give;
         if !resync.give.is_empty() {
             // Then it asks for these again.
@@ -563,8 +566,7 @@ impl InFlight {
     }
 }
 
-/// Whether the hub has more of the current epoch than it has acknowledged: an answer was lost, or a copy of this store wrote it. A
-/// hello tells.
+/// Whether rows of the hub are of the current epoch and later than what it has acknowledged.
 fn tells_of_more(transaction: &Transaction<'_>, rows: &[SentRow]) -> Result<bool, EdgeError> {
     let own = transaction.state.epoch;
     let known = cursor(transaction, own)?.0;

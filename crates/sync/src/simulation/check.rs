@@ -131,7 +131,7 @@ fn no_false_conflict(world: &World, conflicts: &[Conflict]) -> Result<(), String
         let (losers, winners) = (ids(world, &conflict.loser), ids(world, winner));
         // A copy of a store may have given one dot to two writes.
         let ([loser], [winner]) = (&losers[..], &winners[..]) else { continue };
-        if [loser, winner].into_iter().any(|id| world.writes[*id].is_shared || world.writes[*id].was_set_back) {
+        if [loser, winner].into_iter().any(|id| world.writes[*id].is_shared || world.writes[*id].was_set_back || world.writes[*id].is_decision) {
             continue;
         }
         let knew = |later: usize, earlier: usize| world.writes[later].past.has(earlier);

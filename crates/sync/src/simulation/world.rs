@@ -122,6 +122,8 @@ pub(super) struct Write {
     pub(super) is_shared: bool,
     /// Whether a hub had it and was set back: what followed it may come to the hub before it.
     pub(super) was_set_back: bool,
+    /// Whether the hub made it to decide between two others.
+    pub(super) is_decision: bool,
 }
 
 /// A replica with all that a restart keeps.
@@ -421,7 +423,7 @@ impl World {
         }
         let who = if at_hub { "hub".to_owned() } else { format!("{}#{index}", self.replicas[index].node) };
         self.note(|| format!("{who} writes {id}: {key} {act:?} as {after:?}"));
-        self.writes.push(Write { key, act, past, is_exempt: false, is_taken: at_hub, at_hub, is_shared: false, was_set_back: false });
+        self.writes.push(Write { key, act, past, is_exempt: false, is_taken: at_hub, at_hub, is_shared: false, was_set_back: false, is_decision: false });
         if at_hub {
             self.current_hub_mut().past.add(id);
         } else {
@@ -631,7 +633,7 @@ impl World {
                 Ok(Value::String(text)) => Some(text),
                 _ => None,
             });
-            self.writes.push(Write { key: key.to_owned(), act: Act::Value(value), past, is_exempt: false, is_taken: true, at_hub: false, is_shared: false, was_set_back: false });
+            self.writes.push(Write { key: key.to_owned(), act: Act::Value(value), past, is_exempt: false, is_taken: true, at_hub: false, is_shared: false, was_set_back: false, is_decision: true });
             self.taken.insert(row.origin.dot, vec![id]);
             self.hubs[hub].past.add(id);
         }
