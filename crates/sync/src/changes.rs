@@ -25,14 +25,14 @@ pub(crate) const UPDATE: &str = "update";
 pub(crate) const PATCH: &str = "patch";
 /// A whole state that came from elsewhere.
 pub(crate) const REMOTE: &str = "remote";
-/// A merge patch of what other replicas changed.
+/// What other replicas changed: each member whole, `null` for one that went.
 pub(crate) const MERGE: &str = "merge";
 
 /// One change of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// `update` for a whole state and `patch` for a merge patch by RFC 7396, both made here; `remote` for a whole state and `merge`
-    /// for a merge patch that came from elsewhere.
+    /// for members, each whole and `null` for one that went, that came from elsewhere.
     pub r#type: String,
     /// The version that the change led to.
     pub version: u64,

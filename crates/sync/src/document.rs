@@ -14,8 +14,8 @@ use crate::{
     policy::{self, POLICIES, Policies, Policy},
     snapshot::{DocumentHead, Snapshot},
     store::Store,
-    transaction::{NewValue, Transaction},
-    view,
+    transaction::Transaction,
+    view::{self, NewValue},
 };
 
 /// The highest version that is taken from elsewhere: above it no room is left for own changes.
@@ -374,6 +374,8 @@ pub struct Draft<'a, 'b> {
     now: Timestamp,
     /// What was changed, as a merge patch of top-level members.
     patch: Object,
+    /// Whether a merge patch can say it.
+    is_patch: bool,
     /// The members, where the whole document is one register.
     whole: Option<Object>,
 }
@@ -400,7 +402,7 @@ impl<'a, 'b> Draft<'a, 'b> {
         let head = known.map_or_else(|| transaction.document_or_new(name.as_str()), Ok)?;
         let is_whole = transaction.policies()?.is_whole(name.as_str());
         let whole = if is_whole { Some(transaction.data(&head)?) } else { None };
-        Ok(Self { transaction, head, now, patch: Object::default(), whole })
+        Ok(Self { transaction, head, now, patch: Object::default(), is_patch: true, whole })
     }
 
     /// The value of a key.
@@ -424,8 +426,17 @@ impl<'a, 'b> Draft<'a, 'b> {
     /// Sets a key.
     pub fn set(&mut self, key: &str, value: &Value) -> Result<(), EdgeError> {
         let text = Arc::from(python_json::write(value)?);
-        if self.put(key, Some(NewValue { text, raw: None }))? {
-            self.patch.0.insert(key.to_owned(), value.clone());
+        self.change(key, NewValue { text, raw: None }, value)
+    }
+
+    /// Sets a key, and notes what a merge patch says of it, if one can.
+    fn change(&mut self, key: &str, new: NewValue, value: &Value) -> Result<(), EdgeError> {
+        // Of an object it says what is other than before; else what was is gone.
+        let before = if matches!(value, Value::Object(_)) { self.get(key)? } else { None };
+        if self.put(key, Some(new))? {
+            let patch = if self.patch.0.contains_key(key) { None } else { merge_patch::diff(before.as_ref(), value) };
+            self.is_patch &= patch.is_some();
+            self.patch.0.insert(key.to_owned(), patch.unwrap_or_default());
         }
         Ok(())
     }
@@ -436,12 +447,9 @@ impl<'a, 'b> Draft<'a, 'b> {
             let why = format!("the value is {} bytes long, the most is {VALUE_BYTES_MAX}", bytes.len());
             return Err(EdgeError::new(ErrorKind::TooLarge, why));
         }
-        let (text, raw) = view::of_bytes(bytes)?;
-        let value = python_json::read(&text)?;
-        if self.put(key, Some(NewValue { text: Arc::from(text), raw }))? {
-            self.patch.0.insert(key.to_owned(), value);
-        }
-        Ok(())
+        let new = view::of_bytes(bytes)?;
+        let value = python_json::read(&new.text)?;
+        self.change(key, new, &value)
     }
 
     /// Deletes a key, which need not be there.
@@ -519,7 +527,14 @@ impl<'a, 'b> Draft<'a, 'b> {
         if patch.0.is_empty() {
             return Ok((self.head.version, false));
         }
-        Ok((self.commit(changes::PATCH, patch)?, true))
+        if self.is_patch {
+            return Ok((self.commit(changes::PATCH, patch)?, true));
+        }
+        let data = match &self.whole {
+            Some(whole) => whole.clone(),
+            None => self.transaction.data(&self.head)?,
+        };
+        Ok((self.commit(changes::UPDATE, data)?, true))
     }
 
     /// Moves the version on, and notes the change as pending.

@@ -27,8 +27,8 @@ use crate::{
     row::{Body, Relation, Row, Slot},
     snapshot::{DocumentHead, Snapshot, from_sql, stored, to_sql},
     store::Store,
-    transaction::{NewValue, Transaction},
-    view::Stored,
+    transaction::Transaction,
+    view::{NewValue, Stored},
     wire::{self, Ack, Different, Fate, Hello, Keys, Push, Request, Response, Rows, RowsWriter, SentRow, Welcome},
 };
 
@@ -204,7 +204,8 @@ impl Hub {
             let end = transaction.state.feed;
             fates.iter_mut().filter(|fate| matches!(fate, Fate::Superseded(_))).for_each(|fate| *fate = Fate::Superseded(end));
             let answer = wire::message(&Response::Ack(ack(transaction.state.epoch, upto, &fates)));
-            let update = "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6, taken = ?7 WHERE node = ?1 AND epoch = ?2";
+            let update =
+                "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6, taken = ?7 WHERE node = ?1 AND epoch = ?2";
             let (node, epoch) = (node.as_str(), to_sql(epoch.0));
             transaction.execute(update, params![node, epoch, to_sql(upto), to_sql(next), to_sql(chain), answer, to_sql(taken.bits())])?;
             *early.lock() = Some(answer.clone());
@@ -651,7 +652,9 @@ fn note_writer(
     now_millis: u64,
 ) -> Result<(), EdgeError> {
     let mut ancestors = Ancestors::default();
-    before.iter().for_each(|(epoch, counter)| ancestors.add(*epoch, *counter));
+    for (epoch, counter) in before {
+        ancestors.add(*epoch, *counter);
+    }
     let ancestors = postcard::to_allocvec(&ancestors).expect("ancestors are numbers");
     let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, taken, ancestors, seen_at)
         VALUES (?1, ?2, 0, 0, 0, X'', 0, ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";

@@ -12,8 +12,8 @@ use crate::{
     policy::POLICIES,
     row::Slot,
     snapshot::{DocumentHead, members},
-    transaction::{NewValue, Transaction, count_keys},
-    view::{KeyRows, Shown, Stored},
+    transaction::{Transaction, count_keys},
+    view::{KeyRows, NewValue, Shown, Stored},
 };
 
 /// The documents that a frame changes.

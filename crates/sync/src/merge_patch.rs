@@ -25,6 +25,23 @@ pub(crate) fn apply_object(mut before: Object, patch: &Object) -> Object {
     before
 }
 
+/// The patch that leads from one value to another. None when no patch can: one cannot say a member that is `null`.
+pub(crate) fn diff(before: Option<&Value>, after: &Value) -> Option<Value> {
+    match (before, after) {
+        (_, Value::Null) => None,
+        (Some(Value::Object(before)), Value::Object(after)) => diff_objects(before, after).map(Value::Object),
+        (_, Value::Object(after)) => diff_objects(&Object::default(), after).map(Value::Object),
+        (_, after) => Some(after.clone()),
+    }
+}
+
+fn diff_objects(before: &Object, after: &Object) -> Option<Object> {
+    let gone = before.0.keys().filter(|name| !after.0.contains_key(*name)).map(|name| Some((name.clone(), Value::Null)));
+    let other = after.0.iter().filter(|(name, value)| before.0.get(*name) != Some(value));
+    let other = other.map(|(name, value)| Some((name.clone(), diff(before.0.get(name), value)?)));
+    gone.chain(other).collect::<Option<_>>().map(Object)
+}
+
 /// One patch that does what two do, one after the other. None when no patch can say it: where the first makes a member no
 /// object and the second patches it as one, what the member held before must go, and a patch cannot name it.
 pub(crate) fn compose(mut first: Object, second: &Object) -> Option<Object> {
@@ -82,6 +99,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_difference_leads_from_the_one_to_the_other((before, after) in (object(), object())) {
+            if let Some(Value::Object(patch)) = diff(Some(&Value::Object(before.clone())), &Value::Object(after.clone())) {
+                prop_assert_eq!(apply_object(before, &patch), after);
+            }
+        }
+
         #[test]
         fn a_composed_patch_does_what_its_two_do((before, first, second) in (object(), object(), object())) {
             let one_by_one = apply_object(apply_object(before.clone(), &first), &second);

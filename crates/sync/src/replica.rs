@@ -77,6 +77,7 @@ pub enum SessionState {
 }
 
 /// One replica's conversation with its hub.
+#[expect(clippy::struct_excessive_bools, reason = "each is another thing that it may have to do next")]
 #[derive(Debug)]
 pub struct ReplicaSession {
     store: Arc<Store>,
@@ -1051,7 +1052,13 @@ fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_millis_max:
             Body::Member(membership) => {
                 // An addition that the hub has keeps its stamp, whoever removed it since.
                 let counter = row.origin.dot.counter;
-                membership.added.as_mut().filter(|added| added.counter == counter).map(|added| &mut added.stamp).into_iter().for_each(renew);
+                membership
+                    .added
+                    .as_mut()
+                    .filter(|added| added.counter == counter)
+                    .map(|added| &mut added.stamp)
+                    .into_iter()
+                    .for_each(renew);
             }
             Body::Floor(_) => {}
         }

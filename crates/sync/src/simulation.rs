@@ -52,7 +52,7 @@ fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>, stop_at_first: bool) -
                     return (faults, failed);
                 }
                 match run(seed) {
-                    Ok(seen) => seen.into_keys().for_each(|fault| *faults.entry(fault).or_default() += 1),
+                    Ok(known) => known.into_keys().for_each(|fault| *faults.entry(fault).or_default() += 1),
                     Err(why) => {
                         failed.push((seed, why));
                         if stop_at_first {
@@ -67,7 +67,9 @@ fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>, stop_at_first: bool) -
     });
     let (mut faults, mut failed) = (BTreeMap::<Fault, u64>::new(), Vec::new());
     for (seen, why) in results {
-        seen.into_iter().for_each(|(fault, count)| *faults.entry(fault).or_default() += count);
+        for (fault, count) in seen {
+            *faults.entry(fault).or_default() += count;
+        }
         failed.extend(why);
     }
     failed.sort();

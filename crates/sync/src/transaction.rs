@@ -19,7 +19,7 @@ use crate::{
     replica_state::ReplicaState,
     row::{Addition, Body, Membership, Register, Row, Slot, Subtotal},
     snapshot::{DocumentHead, Snapshot, from_sql, to_sql},
-    view::{KeyRows, Kind, Stored},
+    view::{KeyRows, Kind, NewValue, Stored},
 };
 
 /// What a writer keeps of documents between transactions.
@@ -45,15 +45,6 @@ impl<'a> Deref for Transaction<'a> {
     fn deref(&self) -> &Snapshot<'a> {
         &self.snapshot
     }
-}
-
-/// A value on its way into a key.
-#[derive(Clone, Debug)]
-pub(crate) struct NewValue {
-    /// As canonical JSON.
-    pub(crate) text: Arc<str>,
-    /// The bytes that were written, where they are not that text.
-    pub(crate) raw: Option<Arc<[u8]>>,
 }
 
 /// The bytes that base64 makes of a value's.
@@ -208,7 +199,7 @@ impl<'a> Transaction<'a> {
         }
         let mut rows = KeyRows(before.into_iter().map(|stored| (Slot::Whole, stored)).collect());
         KeyWrite { transaction: self, head, key: "", rows: &mut rows, policy: &Policy::VersionWins, millis, term: None, wrote: false }
-            .put_register(Slot::Whole, Some(value))?;
+            .put_register(&Slot::Whole, Some(value))?;
         head.keys = object.0.len() as u64;
         Ok(true)
     }
@@ -225,7 +216,7 @@ impl<'a> Transaction<'a> {
     ) -> Result<(), EdgeError> {
         let policy = Policy::LastWriterWins;
         KeyWrite { transaction: self, head, key, rows, policy: &policy, millis, term: Some(term), wrote: false }
-            .put_register(Slot::Register, value)
+            .put_register(&Slot::Register, value)
     }
 
     /// The policy of a key that may be written here.
@@ -286,10 +277,10 @@ struct KeyWrite<'t, 'a, 'h> {
 
 impl KeyWrite<'_, '_, '_> {
     /// Writes a row of this replica: gives it a stamp and a dot, and says what was seen.
-    fn put(&mut self, slot: Slot, body: impl FnOnce(Stamp, u64) -> Body) -> Result<(), EdgeError> {
+    fn put(&mut self, slot: &Slot, body: impl FnOnce(Stamp, u64) -> Body) -> Result<(), EdgeError> {
         let node = self.transaction.node.clone();
         let state = &mut *self.transaction.state;
-        let before = self.rows.get(&slot);
+        let before = self.rows.get(slot);
         let millis = self.millis;
         let stamp = state.tick(millis)?;
         let counter = state.next_counter()?;
@@ -323,14 +314,14 @@ impl KeyWrite<'_, '_, '_> {
             Some(state.next_seq()?)
         };
         let stored = Stored { row, seq };
-        self.transaction.put_row(self.head, self.key, &slot, &stored)?;
-        self.rows.put(&slot, stored);
+        self.transaction.put_row(self.head, self.key, slot, &stored)?;
+        self.rows.put(slot, stored);
         self.wrote = true;
         Ok(())
     }
 
-    fn put_register(&mut self, slot: Slot, value: Option<NewValue>) -> Result<(), EdgeError> {
-        let before = self.rows.get(&slot).map(|stored| &stored.row);
+    fn put_register(&mut self, slot: &Slot, value: Option<NewValue>) -> Result<(), EdgeError> {
+        let before = self.rows.get(slot).map(|stored| &stored.row);
         let root = match before {
             Some(before) if *self.policy == Policy::FirstWriterWins => {
                 let (stamp, node) = before.root();
@@ -351,13 +342,13 @@ impl KeyWrite<'_, '_, '_> {
 
     fn put_value(&mut self, value: NewValue) -> Result<(), EdgeError> {
         self.remove_members(|_| true)?;
-        self.put_register(Slot::Register, Some(value))
+        self.put_register(&Slot::Register, Some(value))
     }
 
     fn delete(&mut self) -> Result<(), EdgeError> {
         self.remove_members(|_| true)?;
         if self.rows.counts().next().is_some() || self.rows.register().is_some_and(|stored| !stored.row.is_dead()) {
-            self.put_register(Slot::Register, None)?;
+            self.put_register(&Slot::Register, None)?;
         }
         Ok(())
     }
@@ -365,7 +356,7 @@ impl KeyWrite<'_, '_, '_> {
     /// A value that was there as a register goes, as rows of another kind take its place.
     fn end_register(&mut self) -> Result<(), EdgeError> {
         if self.rows.register().is_some_and(|stored| !stored.row.is_dead()) {
-            self.put_register(Slot::Register, None)?;
+            self.put_register(&Slot::Register, None)?;
         }
         Ok(())
     }
@@ -394,7 +385,7 @@ impl KeyWrite<'_, '_, '_> {
             _ => (0, 0),
         };
         let sum = sum.checked_add(by).ok_or_else(|| out_of_range(self.key))?;
-        self.put(slot, |_, _| Body::Counter(Subtotal { instance, sum, acknowledged }))
+        self.put(&slot, |_, _| Body::Counter(Subtotal { instance, sum, acknowledged }))
     }
 
     /// Makes the elements of an array the elements of the set.
@@ -415,7 +406,7 @@ impl KeyWrite<'_, '_, '_> {
         self.end_register()?;
         let own = Slot::Member(Arc::from(""), self.transaction.node.clone(), self.transaction.state.epoch);
         let others: Vec<_> = self.rows.members().map(|(slot, ..)| slot.clone()).filter(|slot| *slot != own).collect();
-        others.into_iter().try_for_each(|slot| self.remove(slot))?;
+        others.into_iter().try_for_each(|slot| self.remove(&slot))?;
         self.add("", &value.text)
     }
 
@@ -426,17 +417,17 @@ impl KeyWrite<'_, '_, '_> {
             _ => 0,
         };
         let value = Arc::from(value);
-        self.put(slot, |stamp, counter| Body::Member(Membership { added: Some(Addition { counter, stamp, value }), removed }))
+        self.put(&slot, |stamp, counter| Body::Member(Membership { added: Some(Addition { counter, stamp, value }), removed }))
     }
 
     /// Removes the additions that are seen, where their element is told to go.
     fn remove_members(&mut self, goes: impl Fn(&str) -> bool) -> Result<(), EdgeError> {
         let slots: Vec<_> = self.rows.members().filter(|(_, _, added)| goes(&added.value)).map(|(slot, ..)| slot.clone()).collect();
-        slots.into_iter().try_for_each(|slot| self.remove(slot))
+        slots.into_iter().try_for_each(|slot| self.remove(&slot))
     }
 
-    fn remove(&mut self, slot: Slot) -> Result<(), EdgeError> {
-        let Some(Body::Member(before)) = self.rows.get(&slot).map(|stored| stored.row.body.clone()) else { return Ok(()) };
+    fn remove(&mut self, slot: &Slot) -> Result<(), EdgeError> {
+        let Some(Body::Member(before)) = self.rows.get(slot).map(|stored| stored.row.body.clone()) else { return Ok(()) };
         let mut removed = before.added.as_ref().map_or(before.removed, |added| added.counter);
         if planted::has(Bug::RemovalOfConcurrentAdditions) {
             removed = removed.saturating_add(1_000_000);

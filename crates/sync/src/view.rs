@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgeward_model::Value;
+use edgeward_model::{EdgeError, Value};
 
 use crate::{
     clock::Stamp,
@@ -26,6 +26,15 @@ pub(crate) struct Shown {
     /// As canonical JSON.
     pub(crate) value: Arc<str>,
     pub(crate) kind: Kind,
+}
+
+/// A value on its way into a key.
+#[derive(Clone, Debug)]
+pub(crate) struct NewValue {
+    /// As canonical JSON.
+    pub(crate) text: Arc<str>,
+    /// The bytes that were written, where they are not that text.
+    pub(crate) raw: Option<Arc<[u8]>>,
 }
 
 /// A row with its place in the local feed: in the outbox at a replica, its position at a hub.
@@ -122,16 +131,17 @@ impl KeyRows {
 const BYTES: &str = "$bytes";
 
 /// What a document shows of bytes, and the bytes themselves where that does not say them exactly.
-pub(crate) fn of_bytes(bytes: &[u8]) -> Result<(String, Option<Arc<[u8]>>), edgeward_model::EdgeError> {
+pub(crate) fn of_bytes(bytes: &[u8]) -> Result<NewValue, EdgeError> {
     use base64::Engine as _;
     let json = str::from_utf8(bytes).ok().and_then(|text| edgeward_model::python_json::read(text).ok());
     // An object that says bytes would be taken for them when it is read.
     if let Some(value) = json.filter(|value| value.is_finite() && bytes_of(value).is_none()) {
         let text = edgeward_model::python_json::write(&value)?;
         let raw = (text.as_bytes() != bytes).then(|| Arc::from(bytes));
-        return Ok((text, raw));
+        return Ok(NewValue { text: Arc::from(text), raw });
     }
-    Ok((format!("{{\"{BYTES}\": \"{}\"}}", base64::engine::general_purpose::STANDARD.encode(bytes)), None))
+    let text = format!("{{\"{BYTES}\": \"{}\"}}", base64::engine::general_purpose::STANDARD.encode(bytes));
+    Ok(NewValue { text: Arc::from(text), raw: None })
 }
 
 /// The bytes that a value says, where it is an object of that one member.
@@ -160,10 +170,10 @@ mod tests {
             (b"NaN", "{\"$bytes\": \"TmFO\"}", true),
             (b"{\"$bytes\": 1}", "{\"$bytes\": 1}", true),
         ] {
-            let (text, raw) = of_bytes(bytes).expect("shown");
-            assert_eq!((text.as_str(), raw.is_none()), (shown, is_exact));
+            let NewValue { text, raw } = of_bytes(bytes).expect("shown");
+            assert_eq!((&*text, raw.is_none()), (shown, is_exact));
             let value = edgeward_model::python_json::read(&text).expect("canonical");
-            let back = raw.map(|raw| raw.to_vec()).or_else(|| bytes_of(&value)).unwrap_or_else(|| text.into_bytes());
+            let back = raw.map(|raw| raw.to_vec()).or_else(|| bytes_of(&value)).unwrap_or_else(|| text.as_bytes().to_vec());
             assert_eq!(back, bytes);
         }
     }

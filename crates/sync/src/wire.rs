@@ -30,7 +30,13 @@ pub(crate) enum Request {
     Hello(Hello),
     Push(Push),
     /// The rows after a position, but those of this epoch up to this counter, which the replica has.
-    Pull { hub: Epoch, node: NodeId, epoch: Epoch, counter: u64, since: Position },
+    Pull {
+        hub: Epoch,
+        node: NodeId,
+        epoch: Epoch,
+        counter: u64,
+        since: Position,
+    },
     /// Which of these documents differ, and which others are there?
     Documents {
         hub: Epoch,
@@ -69,7 +75,9 @@ pub(crate) enum Response {
     },
     Different(Different),
     /// Rows that were given are joined, by this position.
-    Taken { end: Position },
+    Taken {
+        end: Position,
+    },
     /// Something is not known here any more: say hello.
     HelloAgain,
     /// Another store wrote in this epoch.
@@ -183,7 +191,7 @@ pub(crate) struct Rows {
     documents: Vec<String>,
     writers: Vec<(NodeId, Epoch)>,
     hubs: Vec<Epoch>,
-    rows: Vec<WireRow>,
+    each: Vec<WireRow>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -272,9 +280,8 @@ impl RowsWriter {
             Body::Floor(position) => WireBody::Floor(*position),
         };
         let text = match &body {
-            WireBody::Value { value: WireValue::Json(text), .. } => text.len(),
+            WireBody::Value { value: WireValue::Json(text), .. } | WireBody::Member { added: Some((.., text)), .. } => text.len(),
             WireBody::Value { value: WireValue::Raw(bytes), .. } => bytes.len(),
-            WireBody::Member { added: Some((.., text)), .. } => text.len(),
             _ => 0,
         };
         let element = if let Slot::Member(element, ..) = slot { element.len() } else { 0 };
@@ -283,7 +290,7 @@ impl RowsWriter {
             return false;
         }
         self.bytes += bytes;
-        let Rows { documents, writers, hubs, rows } = &mut self.rows;
+        let Rows { documents, writers, hubs, each } = &mut self.rows;
         let mut writer = |node: &NodeId, epoch: Epoch| index(writers, &mut self.writers, (node.clone(), epoch));
         let mut dot = |dot: &Dot| (writer(&dot.node, dot.epoch), dot.counter);
         let (name, overwrote) = (dot(&row.origin.dot), row.origin.overwrote.as_ref().map(&mut dot));
@@ -297,7 +304,7 @@ impl RowsWriter {
         let mut places = |places: &[(Epoch, Position)]| -> Vec<_> {
             places.iter().map(|(epoch, position)| (index(hubs, &mut self.hubs, *epoch), *position)).collect()
         };
-        rows.push(WireRow {
+        each.push(WireRow {
             document: index(documents, &mut self.documents, document.to_owned()),
             key: key.to_owned(),
             slot,
@@ -314,7 +321,7 @@ impl RowsWriter {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.rows.rows.is_empty()
+        self.rows.each.is_empty()
     }
 
     pub(crate) fn finish(self) -> Rows {
@@ -325,7 +332,7 @@ impl RowsWriter {
 impl Rows {
     /// The rows, each checked: names are valid, values canonical JSON, places in the tables there.
     pub(crate) fn read(self) -> Result<Vec<SentRow>, EdgeError> {
-        let Self { documents, writers, hubs, rows } = self;
+        let Self { documents, writers, hubs, each } = self;
         let documents = documents
             .iter()
             .map(|name| DocumentName::new(name).map(|name| Arc::from(name.as_str())))
@@ -333,7 +340,7 @@ impl Rows {
         let writer = |index: u32| writers.get(index as usize).ok_or_else(damaged);
         let dot = |(index, counter): (u32, u64)| writer(index).map(|(node, epoch)| Dot { node: node.clone(), epoch: *epoch, counter });
         let place = |(index, position): &(u32, Position)| hubs.get(*index as usize).map(|epoch| (*epoch, *position)).ok_or_else(damaged);
-        let rows = rows.into_iter().map(|wire| {
+        let rows = each.into_iter().map(|wire| {
             let slot = match wire.slot {
                 WireSlot::Register => Slot::Register,
                 WireSlot::Counter(index) => writer(index).map(|(node, epoch)| Slot::Counter(node.clone(), *epoch))?,
@@ -346,13 +353,13 @@ impl Rows {
                 WireSlot::Whole => Slot::Whole,
                 WireSlot::Floor => Slot::Floor,
             };
-            let fits = match (&slot, &wire.body) {
+            let fits = matches!(
+                (&slot, &wire.body),
                 (Slot::Register | Slot::Whole, WireBody::Value { .. })
-                | (Slot::Counter(..), WireBody::Counter { .. })
-                | (Slot::Member(..), WireBody::Member { .. })
-                | (Slot::Floor, WireBody::Floor(_)) => true,
-                _ => false,
-            };
+                    | (Slot::Counter(..), WireBody::Counter { .. })
+                    | (Slot::Member(..), WireBody::Member { .. })
+                    | (Slot::Floor, WireBody::Floor(_))
+            );
             let at_empty_key = matches!(slot, Slot::Whole | Slot::Floor);
             if !fits || wire.key.len() > KEY_BYTES_MAX || (at_empty_key && !wire.key.is_empty()) {
                 return Err(damaged());

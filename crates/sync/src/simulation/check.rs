@@ -17,7 +17,7 @@ pub(super) fn always(world: &World) -> Result<(), String> {
     if let Some(why) = &world.violation {
         return Err(why.clone());
     }
-    if world.step % 8 != 0 {
+    if !world.step.is_multiple_of(8) {
         return Ok(());
     }
     for (index, replica) in world.replicas.iter().enumerate() {
@@ -50,9 +50,17 @@ pub(super) fn same_views(world: &World) -> Result<(), String> {
             let found = data(&replica.store);
             if found != expected {
                 let other = |left: &edgeward_model::Object, right: &edgeward_model::Object| {
-                    left.0.iter().filter(|(key, value)| right.0.get(*key) != Some(value)).map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>()
+                    left.0
+                        .iter()
+                        .filter(|(key, value)| right.0.get(*key) != Some(value))
+                        .map(|(key, value)| format!("{key}={value:?}"))
+                        .collect::<Vec<_>>()
                 };
-                return Err(format!("replica {index} shows `{name}` otherwise: {:?}, the hub {:?}", other(&found, &expected), other(&expected, &found)));
+                return Err(format!(
+                    "replica {index} shows `{name}` otherwise: {:?}, the hub {:?}",
+                    other(&found, &expected),
+                    other(&expected, &found)
+                ));
             }
         }
     }
@@ -113,9 +121,10 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
 }
 
 fn ids(world: &World, side: &Side) -> Vec<usize> {
-    let found = world.taken.iter().filter(|(dot, _)| {
-        dot.node.as_str() == side.node && format!("{:016x}", dot.epoch.0) == side.epoch && dot.counter == side.counter
-    });
+    let found = world
+        .taken
+        .iter()
+        .filter(|(dot, _)| dot.node.as_str() == side.node && format!("{:016x}", dot.epoch.0) == side.epoch && dot.counter == side.counter);
     found.flat_map(|(_, ids)| ids.iter().copied()).collect()
 }
 
@@ -131,7 +140,10 @@ fn no_false_conflict(world: &World, conflicts: &[Conflict]) -> Result<(), String
         let (losers, winners) = (ids(world, &conflict.loser), ids(world, winner));
         // A copy of a store may have given one dot to two writes.
         let ([loser], [winner]) = (&losers[..], &winners[..]) else { continue };
-        if [loser, winner].into_iter().any(|id| world.writes[*id].is_shared || world.writes[*id].was_set_back || world.writes[*id].is_decision) {
+        if [loser, winner]
+            .into_iter()
+            .any(|id| world.writes[*id].is_shared || world.writes[*id].was_set_back || world.writes[*id].is_decision)
+        {
             continue;
         }
         let knew = |later: usize, earlier: usize| world.writes[later].past.has(earlier);
@@ -152,7 +164,9 @@ fn text(value: Option<&Value>) -> Option<String> {
 /// Each value shows, was overwritten by someone who had seen it, or is in the conflict log.
 fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict]) -> Result<(), String> {
     let shown = text(shown);
-    let here = |conflict: &&Conflict| if key == "whole" { conflict.document == WHOLE } else { conflict.document == DOCUMENT && conflict.key == key };
+    let here = |conflict: &&Conflict| {
+        if key == "whole" { conflict.document == WHOLE } else { conflict.document == DOCUMENT && conflict.key == key }
+    };
     let mut listed: BTreeSet<usize> = BTreeSet::new();
     for conflict in conflicts.iter().filter(here) {
         listed.extend(ids(world, &conflict.loser));
@@ -181,7 +195,11 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
     if let Some(visible) = visible {
         let later = of_key.iter().find(|later| {
             let write = &world.writes[**later];
-            write.past.has(*visible) && !write.is_exempt && !listed.contains(later) && !is_overwritten(**later) && write.act != Act::Value(shown.clone())
+            write.past.has(*visible)
+                && !write.is_exempt
+                && !listed.contains(later)
+                && !is_overwritten(**later)
+                && write.act != Act::Value(shown.clone())
         });
         if let Some(later) = later {
             return Err(format!("write {visible} shows, and {later} {:?} had overwritten it", world.writes[*later]));
@@ -190,7 +208,11 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
             let beaten = of_key.iter().find(|id| {
                 let write = &world.writes[**id];
                 // A deletion may be forgotten before the other comes.
-                write.at_hub && write.act != Act::Value(None) && !is_overwritten(**id) && !world.writes[*visible].past.has(**id) && write.act != Act::Value(shown.clone())
+                write.at_hub
+                    && write.act != Act::Value(None)
+                    && !is_overwritten(**id)
+                    && !world.writes[*visible].past.has(**id)
+                    && write.act != Act::Value(shown.clone())
             });
             if let Some(beaten) = beaten {
                 return Err(format!("write {visible} shows, and the hub's {beaten} should have won"));
@@ -224,7 +246,8 @@ fn elements(world: &World, shown: Option<&Value>) -> Result<(), String> {
         let of = |is_there: bool| {
             world.writes.iter().enumerate().filter(move |(_, write)| write.act == Act::Element { element: element.to_owned(), is_there })
         };
-        let removed = |id: usize, also_exempt: bool| of(false).any(|(_, removal)| removal.past.has(id) && (also_exempt || !removal.is_exempt));
+        let removed =
+            |id: usize, also_exempt: bool| of(false).any(|(_, removal)| removal.past.has(id) && (also_exempt || !removal.is_exempt));
         if let Some((id, _)) = of(true).find(|(id, add)| !add.is_exempt && !removed(*id, true))
             && !shown.contains(element)
         {

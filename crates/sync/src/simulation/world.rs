@@ -102,10 +102,14 @@ pub(super) enum Act {
     /// A value, or none to delete.
     Value(Option<String>),
     Add(i64),
-    Element { element: String, is_there: bool },
+    Element {
+        element: String,
+        is_there: bool,
+    },
 }
 
 /// A write that was acknowledged to its caller.
+#[expect(clippy::struct_excessive_bools, reason = "each is another thing that became of it")]
 #[derive(Clone, Debug)]
 pub(super) struct Write {
     pub(super) key: String,
@@ -259,7 +263,9 @@ impl World {
         let policies = |document: &str, prefix: &str, policy: &Policy| {
             hub.document(document_name(document)).set_policy_at(time(now), prefix, Some(policy)).expect("set");
         };
-        POLICIES.iter().for_each(|(prefix, policy)| policies(DOCUMENT, prefix, policy));
+        for (prefix, policy) in &POLICIES {
+            policies(DOCUMENT, prefix, policy);
+        }
         policies(WHOLE, "", &Policy::VersionWins);
         for number in 0..replicas {
             let node = name(&format!("n{number}"));
@@ -300,7 +306,7 @@ impl World {
                 88..91 => self.poke(),
                 91..94 => self.back_up(),
                 94 => self.collect(),
-                _ => self.break_something()?,
+                _ => self.break_something(),
             }
             check::always(self).map_err(|why| format!("after step {step}: {why}"))?;
         }
@@ -313,10 +319,9 @@ impl World {
         self.random.below(self.replicas.len())
     }
 
-    /// A write at a replica or at the hub.
-    fn edit(&mut self) -> Result<(), String> {
-        let at_hub = self.random.percent(12);
-        let index = self.pick();
+    /// What a replica writes next, and where.
+    fn choose(&mut self, index: usize) -> (String, Act) {
+        let id = self.writes.len();
         let key = match self.random.below(20) {
             0..8 => format!("k{}", self.random.below(3)),
             8 => "first".to_owned(),
@@ -326,15 +331,9 @@ impl World {
             14 | 15 => "both".to_owned(),
             16 => "hub".to_owned(),
             17 => "edge".to_owned(),
-            18 => format!("own-{}", self.replicas[index].node),
+            18 => format!("own/{}", self.replicas[index].node),
             _ => "whole".to_owned(),
         };
-        let (store, millis) = if at_hub {
-            (Arc::clone(&self.current_hub().store), self.now)
-        } else {
-            (Arc::clone(&self.replicas[index].store), self.now.saturating_add_signed(self.replicas[index].skew))
-        };
-        let id = self.writes.len();
         let act = match key.as_str() {
             "count" => Act::Add(i64::try_from(self.random.below(9)).expect("small") - 3),
             "set" => Act::Element { element: format!("e{}", self.random.below(3)), is_there: self.random.percent(65) },
@@ -343,56 +342,45 @@ impl World {
             _ if self.random.percent(20) => Act::Value(None),
             _ => Act::Value(Some(format!("w{id}"))),
         };
-        let key = if key.starts_with("own-") { format!("own/{}", &key[4..]) } else { key };
+        (key, act)
+    }
+
+    /// A write at a replica or at the hub.
+    fn edit(&mut self) -> Result<(), String> {
+        let at_hub = self.random.percent(12);
+        let index = self.pick();
+        let (key, act) = self.choose(index);
+        let (store, millis) = if at_hub {
+            (Arc::clone(&self.current_hub().store), self.now)
+        } else {
+            (Arc::clone(&self.replicas[index].store), self.now.saturating_add_signed(self.replicas[index].skew))
+        };
+        let id = self.writes.len();
         let document_of = if key == "whole" { WHOLE } else { DOCUMENT };
         let place = if key == "whole" { "" } else { key.as_str() };
-        let rows_of = |store: &Arc<Store>| {
-            let found = store.read(|snapshot| {
-                let Some(head) = snapshot.head(document_of)? else { return Ok(Vec::new()) };
-                let rows = match document_of {
-                    WHOLE => snapshot.row(&head, "", &Slot::Whole)?.into_iter().map(|stored| (stored.row.origin.dot, true, stored.seq.is_some())).collect(),
-                    _ => {
-                        let rows = snapshot.rows(&head, place)?;
-                        let named = rows.0.iter().map(|(slot, stored)| (stored.row.origin.dot.clone(), *slot == Slot::Register, stored.seq.is_some()));
-                        // Of a member the addition is what is seen, whoever changed its row since.
-                        let live = rows.members().filter_map(|(slot, stored, added)| match slot {
-                            Slot::Member(_, node, epoch) => {
-                                Some((Dot { node: node.clone(), epoch: *epoch, counter: added.counter }, true, stored.seq.is_some()))
-                            }
-                            _ => None,
-                        });
-                        named.chain(live).collect()
-                    }
-                };
-                Ok(rows)
-            });
-            found.expect("reads")
-        };
-        let before = rows_of(&store);
+        let before = rows_seen(&store, document_of, place);
         let fails = !at_hub && self.has(Fault::FailedCommit) && self.random.percent(8);
         if fails {
             self.fault(Fault::FailedCommit);
             store.fails.store(true, Ordering::Relaxed);
         }
         let (edited_key, edited_act) = (key.clone(), act.clone());
-        let edited = document(&store, document_of).edit_at(time(millis), Precondition::None, move |draft| {
-            match edited_act {
-                Act::Value(Some(text)) if edited_key == "max" => draft.set(&edited_key, &Value::from(text.parse::<i64>().expect("a number"))),
-                Act::Value(Some(text)) => draft.set(&edited_key, &Value::from(text)),
-                Act::Value(None) => draft.remove(&edited_key),
-                Act::Add(by) => draft.increment(&edited_key, by).map(drop),
-                Act::Element { element, is_there } => {
-                    let mut elements = match draft.get(&edited_key)? {
-                        Some(Value::Array(elements)) => elements,
-                        _ => Vec::new(),
-                    };
-                    let element = Value::from(element);
-                    elements.retain(|known| *known != element);
-                    if is_there {
-                        elements.push(element);
-                    }
-                    draft.set(&edited_key, &Value::Array(elements))
+        let edited = document(&store, document_of).edit_at(time(millis), Precondition::None, move |draft| match edited_act {
+            Act::Value(Some(text)) if edited_key == "max" => draft.set(&edited_key, &Value::from(text.parse::<i64>().expect("a number"))),
+            Act::Value(Some(text)) => draft.set(&edited_key, &Value::from(text)),
+            Act::Value(None) => draft.remove(&edited_key),
+            Act::Add(by) => draft.increment(&edited_key, by).map(drop),
+            Act::Element { element, is_there } => {
+                let mut elements = match draft.get(&edited_key)? {
+                    Some(Value::Array(elements)) => elements,
+                    _ => Vec::new(),
+                };
+                let element = Value::from(element);
+                elements.retain(|known| *known != element);
+                if is_there {
+                    elements.push(element);
                 }
+                draft.set(&edited_key, &Value::Array(elements))
             }
         });
         store.fails.store(false, Ordering::Relaxed);
@@ -405,7 +393,11 @@ impl World {
         if !edited.changed || fails {
             return Ok(());
         }
-        let after: Vec<_> = rows_of(&store).into_iter().filter(|row| before.iter().all(|(dot, ..)| *dot != row.0)).map(|(dot, ..)| dot).collect();
+        let after: Vec<_> = rows_seen(&store, document_of, place)
+            .into_iter()
+            .filter(|row| before.iter().all(|(dot, ..)| *dot != row.0))
+            .map(|(dot, ..)| dot)
+            .collect();
         let is_members = matches!(key.as_str(), "set" | "both");
         // What replaces a row that is not sent yet stands for both: it has seen no more than that one.
         let replaces_unsent = !at_hub && before.iter().any(|(_, is_seen, is_unsent)| *is_seen && *is_unsent);
@@ -423,7 +415,17 @@ impl World {
         }
         let who = if at_hub { "hub".to_owned() } else { format!("{}#{index}", self.replicas[index].node) };
         self.note(|| format!("{who} writes {id}: {key} {act:?} as {after:?}"));
-        self.writes.push(Write { key, act, past, is_exempt: false, is_taken: at_hub, at_hub, is_shared: false, was_set_back: false, is_decision: false });
+        self.writes.push(Write {
+            key,
+            act,
+            past,
+            is_exempt: false,
+            is_taken: at_hub,
+            at_hub,
+            is_shared: false,
+            was_set_back: false,
+            is_decision: false,
+        });
         if at_hub {
             self.current_hub_mut().past.add(id);
         } else {
@@ -596,7 +598,9 @@ impl World {
             // A hub sees of a write what it wrote over, not what its writer did to other keys.
             let write = &self.writes[*id];
             let past: Vec<_> = (0..self.writes.len()).filter(|seen| write.past.has(*seen) && self.writes[*seen].key == write.key).collect();
-            past.into_iter().for_each(|seen| self.hubs[hub].past.add(seen));
+            for seen in past {
+                self.hubs[hub].past.add(seen);
+            }
             self.hubs[hub].past.add(*id);
         }
     }
@@ -633,7 +637,17 @@ impl World {
                 Ok(Value::String(text)) => Some(text),
                 _ => None,
             });
-            self.writes.push(Write { key: key.to_owned(), act: Act::Value(value), past, is_exempt: false, is_taken: true, at_hub: false, is_shared: false, was_set_back: false, is_decision: true });
+            self.writes.push(Write {
+                key: key.to_owned(),
+                act: Act::Value(value),
+                past,
+                is_exempt: false,
+                is_taken: true,
+                at_hub: false,
+                is_shared: false,
+                was_set_back: false,
+                is_decision: true,
+            });
             self.taken.insert(row.origin.dot, vec![id]);
             self.hubs[hub].past.add(id);
         }
@@ -731,7 +745,7 @@ impl World {
         self.note(|| "the hub collects".to_owned());
     }
 
-    fn break_something(&mut self) -> Result<(), String> {
+    fn break_something(&mut self) {
         let enabled: Vec<_> = self.enabled.iter().copied().collect();
         let fault = enabled[self.random.below(enabled.len())];
         let index = self.pick();
@@ -778,7 +792,6 @@ impl World {
                 document(&self.current_hub().store, DOCUMENT).set_policy_at(now, "k0", policy.as_ref()).expect("set");
             }
         }
-        Ok(())
     }
 
     fn restart(&mut self, index: usize) {
@@ -991,6 +1004,28 @@ impl HubNode {
         hub.set_term(term);
         Self { store, hub, past, term, backups: Vec::new() }
     }
+}
+
+/// The rows of a key by their dots: whether each is what a writer sees, and whether it is in the outbox.
+fn rows_seen(store: &Arc<Store>, document: &str, key: &str) -> Vec<(Dot, bool, bool)> {
+    let found = store.read(|snapshot| {
+        let Some(head) = snapshot.head(document)? else { return Ok(Vec::new()) };
+        if document == WHOLE {
+            let whole = snapshot.row(&head, "", &Slot::Whole)?;
+            return Ok(whole.into_iter().map(|stored| (stored.row.origin.dot, true, stored.seq.is_some())).collect());
+        }
+        let rows = snapshot.rows(&head, key)?;
+        let named = rows.0.iter().map(|(slot, stored)| (stored.row.origin.dot.clone(), *slot == Slot::Register, stored.seq.is_some()));
+        // Of a member the addition is what is seen, whoever changed its row since.
+        let live = rows.members().filter_map(|(slot, stored, added)| match slot {
+            Slot::Member(_, node, epoch) => {
+                Some((Dot { node: node.clone(), epoch: *epoch, counter: added.counter }, true, stored.seq.is_some()))
+            }
+            _ => None,
+        });
+        Ok(named.chain(live).collect())
+    });
+    found.expect("reads")
 }
 
 /// Ends a session and its store, of which the database stays.
