@@ -13,8 +13,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use edgeward_durable as durable;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, limits::FUNCTIONS_MAX};
-use edgeward_runtime::durable;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,8 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId};
-use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking, durable};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Store};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -24,6 +24,8 @@ use tokio::time::Instant;
 
 use crate::desired::{Desired, FunctionRecord, Precondition};
 
+/// The file by which a data folder is locked.
+const LOCK: &str = "lock";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the
@@ -90,7 +92,7 @@ pub struct Node {
     reconciling: tokio::sync::Mutex<()>,
     ready: AtomicBool,
     /// Locked while the node lives.
-    _lock: fs::File,
+    _lock: FolderLock,
 }
 
 #[derive(Clone, Debug)]
@@ -118,10 +120,10 @@ impl Node {
     pub fn open(options: NodeOptions) -> Result<Arc<Self>, EdgeError> {
         options.node.validate()?;
         let data_dir = options.data_dir;
-        durable::create_private_folder(&data_dir)
-            .and_then(|()| durable::remove_leftovers(&data_dir))
-            .map_err(|error| folder_error("open", &data_dir, error))?;
-        let lock = lock(&data_dir)?;
+        create_private_folder(&data_dir)
+            .and_then(|()| remove_leftovers(&data_dir))
+            .map_err(|error| disk_error("open the data folder", &data_dir, error))?;
+        let lock = FolderLock::take(&data_dir, LOCK)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
         let store = Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?;
         let desired = Desired::open(&data_dir)?;
@@ -284,26 +286,10 @@ impl Node {
     }
 }
 
-fn lock(data_dir: &Path) -> Result<fs::File, EdgeError> {
-    let path = data_dir.join("lock");
-    let file =
-        fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| folder_error("lock", data_dir, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(EdgeError::new(
-            ErrorKind::Conflict,
-            format!("the data folder `{}` is in use by another process; stop it, or choose another folder", data_dir.display()),
-        )),
-        Err(fs::TryLockError::Error(error)) => Err(folder_error("lock", data_dir, error)),
-    }
-}
-
-fn folder_error(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("failed to {what} the data folder `{}`", folder.display())).with_source(error)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use edgeward_model::{Handler, HandlerName};
     use edgeward_runtime::NativeHandler;
 

@@ -13,11 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use edgeward_durable::{self as durable, disk_error};
 use edgeward_model::{Digest, EdgeError, ErrorKind, limits::ARTIFACT_BYTES_MAX};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-
-use crate::durable;
 
 /// How long an artifact stays although nothing refers to it: the time between an upload and its deployment.
 pub const GRACE: Duration = Duration::from_mins(10);
@@ -55,7 +54,7 @@ impl ArtifactStore {
             let part = folder.join(part);
             durable::create_private_folder(&part)
                 .and_then(|()| durable::remove_leftovers(&part))
-                .map_err(|error| disk("open the artifact store", &part, error))?;
+                .map_err(|error| disk_error("open the artifact store", &part, error))?;
         }
         Ok(Self::new(Place::Folder(folder)))
     }
@@ -78,7 +77,7 @@ impl ArtifactStore {
             Place::Folder(folder) => {
                 let path = artifact_path(folder, &digest);
                 // An existing file is written again: that mends it if it was damaged.
-                durable::write(&path, &bytes).map_err(|error| disk("store the artifact", &path, error))?;
+                durable::write(&path, &bytes).map_err(|error| disk_error("store the artifact", &path, error))?;
             }
         }
         Ok(digest)
@@ -93,7 +92,7 @@ impl ArtifactStore {
                 let path = artifact_path(folder, digest);
                 let bytes = fs::read(&path).map_err(|error| match error.kind() {
                     io::ErrorKind::NotFound => unknown(),
-                    _ => disk("read the artifact", &path, error),
+                    _ => disk_error("read the artifact", &path, error),
                 })?;
                 if Digest::from_sha256(Sha256::digest(&bytes).into()) != *digest {
                     return Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` is damaged on disk; upload it again")));
@@ -141,7 +140,8 @@ impl ArtifactStore {
                 let mut removed = 0;
                 for part in ["artifacts", "compiled"] {
                     let part = folder.join(part);
-                    removed += remove_files(&part, |name| !refers_to_kept(name)).map_err(|error| disk("collect garbage", &part, error))?;
+                    removed +=
+                        remove_files(&part, |name| !refers_to_kept(name)).map_err(|error| disk_error("collect garbage", &part, error))?;
                 }
                 Ok(removed)
             }
@@ -213,10 +213,6 @@ fn remove_files(folder: &Path, is_garbage: impl Fn(&str) -> bool) -> io::Result<
         }
     }
     Ok(removed)
-}
-
-fn disk(what: &str, path: &Path, error: io::Error) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("failed to {what} at `{}`", path.display())).with_source(error)
 }
 
 #[cfg(test)]
