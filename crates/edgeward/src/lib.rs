@@ -9,7 +9,7 @@ pub mod listener;
 pub mod node;
 pub mod problem;
 
-pub use desired::{FunctionRecord, Precondition};
+pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_model::{
     Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler,
     HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,

@@ -15,17 +15,19 @@ use std::{
 
 use bytes::Bytes;
 use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
-use edgeward_sync::{Documents, Epoch, Store};
+use edgeward_sync::{Documents, Epoch, Store, backup};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::desired::{Desired, FunctionRecord, Precondition};
+use crate::desired::{Desired, Precondition, record::FunctionRecord};
 
 /// The file by which a data folder is locked.
 const LOCK: &str = "lock";
+/// The folder of the documents in a data folder.
+const DOCUMENTS: &str = "documents";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the
@@ -125,12 +127,13 @@ impl Node {
             .map_err(|error| disk_error("open the data folder", &data_dir, error))?;
         let lock = FolderLock::take(&data_dir, LOCK)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
-        let store = Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?;
-        let desired = Desired::open(&data_dir)?;
+        let store = open_store(&data_dir, &options.node.id)?;
+        let documents = Documents::new(store);
+        let desired = Desired::open(&documents, &data_dir)?;
         Ok(Arc::new(Self {
             runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts })),
             data_dir,
-            documents: Documents::new(store),
+            documents,
             desired,
             observed: Mutex::default(),
             referring: Mutex::default(),
@@ -286,6 +289,17 @@ impl Node {
     }
 }
 
+fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
+    let folder = data_dir.join(DOCUMENTS);
+    Store::open(&folder, id.clone(), Epoch::draw()?).map_err(|error| match backup::owner(&folder) {
+        Ok(owner) if owner != *id => {
+            let message = format!("the data folder `{}` belongs to node `{owner}`, not to `{id}`", data_dir.display());
+            EdgeError::new(ErrorKind::Conflict, message)
+        }
+        _ => error,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -309,6 +323,20 @@ mod tests {
 
     fn function(handler: Handler) -> EdgeFunction {
         EdgeFunction::new("f", "f", handler).expect("valid")
+    }
+
+    #[test]
+    fn a_data_folder_belongs_to_the_node_that_first_opened_it() {
+        let (folder, node) = open();
+        drop(node);
+        let open = |id: &str| {
+            let node = EdgeNode::new(id, "test").expect("valid");
+            Node::open(NodeOptions { node, data_dir: folder.path().to_owned() })
+        };
+        let error = open("edge-02").expect_err("another's");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().ends_with("belongs to node `edge-01`, not to `edge-02`"), "{error}");
+        open("edge-01").expect("its own");
     }
 
     #[tokio::test]

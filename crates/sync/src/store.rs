@@ -314,7 +314,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn database_path(folder: &Path) -> PathBuf {
+pub(crate) fn database_path(folder: &Path) -> PathBuf {
     folder.join("documents.sqlite3")
 }
 

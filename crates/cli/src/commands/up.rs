@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use edgeward::{
-    EdgeError, EdgeNode, Node, NodeOptions,
+    EdgeError, EdgeNode, ErrorKind, Node, NodeOptions,
     limits::DRAIN_TIMEOUT,
     listener::{accept, check_loopback, serve_functions},
 };
@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{api, signals::StopSignals, terminal};
+use crate::{api, exit::Hinted, signals::StopSignals, terminal};
 
 /// Run a node: functions at --functions-listen, the API at --listen.
 ///
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let id = args.id.unwrap_or_else(host_name);
     let mut node = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
     (node.location, node.capabilities) = (args.location, args.capabilities);
-    let node = Node::open(NodeOptions { node, data_dir })?;
+    let node = Node::open(NodeOptions { node, data_dir }).map_err(opening_failed)?;
     let api_listener = bind(args.listen, "--listen").await?;
     let functions_listener = bind(args.functions_listen, "--functions-listen").await?;
     let (api_address, functions_address) = (api_listener.local_addr()?, functions_listener.local_addr()?);
@@ -88,6 +88,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!(%id, %api_address, %functions_address, "the node is up");
 
     run_until_stopped(tasks, &stop, async || signals.next().await).await
+}
+
+fn opening_failed(error: EdgeError) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Conflict => {
+            let hint = "a data folder has one node and one process: give the node's own `--id`, or another folder with `--data-dir`";
+            Hinted::new(error, hint).into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// Waits for a stop signal, then lets the tasks drain. A task that ends before is a failure: the rest drains too, so
