@@ -17,6 +17,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::desired::record::FunctionRecord;
 
+pub(crate) use file::check_moved;
+
 /// The document of the records.
 const DOCUMENT: &str = "edgeward.functions";
 
@@ -144,6 +146,11 @@ impl Desired {
         }
         Ok(())
     }
+}
+
+/// The records in these documents.
+pub(crate) fn records_in(documents: &Documents) -> Result<Vec<FunctionRecord>, EdgeError> {
+    Ok(read(&documents.document(DocumentName::new(DOCUMENT)?))?.records.into_values().collect())
 }
 
 fn read(document: &Document) -> Result<Snapshot, EdgeError> {

@@ -4,6 +4,7 @@
 //! state that survives a power cut, and a reconciler that makes the runtime match it. [`EdgeSynchronizer`] keeps one
 //! state with its unconfirmed changes, in memory or in a folder.
 
+pub mod backup;
 pub mod desired;
 pub mod listener;
 pub mod node;

@@ -25,9 +25,9 @@ use tokio::time::Instant;
 use crate::desired::{Desired, Precondition, record::FunctionRecord};
 
 /// The file by which a data folder is locked.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// The folder of the documents in a data folder.
-const DOCUMENTS: &str = "documents";
+pub(crate) const DOCUMENTS: &str = "documents";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the

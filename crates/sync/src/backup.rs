@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use edgeward_durable::{create_private_file, disk_error, sync_folder};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use rusqlite::{
-    Connection, OpenFlags,
+    Connection, ErrorCode, OpenFlags,
     backup::{Backup, StepResult},
     config::DbConfig,
 };
@@ -79,11 +79,19 @@ fn look_at(folder: &Path) -> Result<Connection, EdgeError> {
         std::io::ErrorKind::NotFound => EdgeError::new(ErrorKind::NotFound, format!("there is no store in `{}`", folder.display())),
         _ => disk_error("open the store", &path, error),
     })?;
-    let failed = |error| database(&format!("open the store at `{}`", path.display()), error);
+    let failed = |error: rusqlite::Error| {
+        // SQLite does not say why; readers write too, into the index of the log.
+        let hint = match error.sqlite_error_code() {
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) => ", which needs the right to write there",
+            _ => "",
+        };
+        database(&format!("open the store at `{}`{hint}", path.display()), error)
+    };
     let connection = connect(&path).map_err(failed)?;
     // The log is left to whom the store belongs.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
     connection.pragma_update(None, "query_only", true).map_err(failed)?;
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())).map_err(failed)?;
     Ok(connection)
 }
 

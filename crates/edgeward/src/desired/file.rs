@@ -28,6 +28,16 @@ struct Format {
     format: u32,
 }
 
+/// Refuses a folder with records that are not in the documents yet.
+pub(crate) fn check_moved(folder: &Path) -> Result<(), EdgeError> {
+    let path = folder.join(NAME);
+    if path.exists() {
+        let why = "holds functions' records of an earlier release; start the node once, which moves them into the documents";
+        return Err(EdgeError::new(ErrorKind::Conflict, format!("`{}` {why}", path.display())));
+    }
+    Ok(())
+}
+
 /// Moves the records of the file in this folder, where there is one, into the document.
 pub(super) fn migrate(folder: &Path, document: &Document) -> Result<(), EdgeError> {
     let path = folder.join(NAME);
