@@ -20,7 +20,7 @@ Exit codes:
    2  wrong usage                9  a value is not valid
    3  not found                 10  the node cannot be reached
    4  the function timed out    11  larger than its bound
-   5  the function failed       12  the record changed meanwhile
+   5  the function failed       12  in use, or changed meanwhile
    6  memory limit              13  starting, stopping, or disk full
 
 Environment:

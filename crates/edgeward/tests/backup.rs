@@ -147,6 +147,32 @@ async fn what_was_acknowledged_before_a_backup_began_is_in_it_while_everything_i
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_goes_with_its_artifact_meanwhile_is_not_missed() {
+    let place = Place::new();
+    let node = open(&place.path("data")).expect("opens");
+    for id in ["gone", "stays"] {
+        deploy(&node, id).await;
+    }
+    let gone = node.function("gone").expect("there").record.function;
+    let artifact = gone.handler.artifact().expect("one").hex();
+    let (data, backup, restored) = (place.path("data"), place.path("backup"), place.path("restored"));
+    let (runtime, deleting) = (tokio::runtime::Handle::current(), Arc::clone(&node));
+    let mut is_first = true;
+    let manifest = tokio::task::spawn_blocking(move || {
+        create(&data, &backup, NOW, |_| {
+            // The copy is of the moment before.
+            if std::mem::take(&mut is_first) {
+                runtime.block_on(deleting.delete_function(&gone.id, Precondition::None)).expect("deleted");
+                fs::remove_file(data.join("artifacts").join(&artifact).with_extension("wasm")).expect("collected");
+            }
+        })
+    });
+    assert_eq!(manifest.await.expect("joins").expect("backs up").artifacts.len(), 1);
+    place.restore("restored", false).expect("restores");
+    assert_eq!(ids(&open(&restored).expect("opens")), ["stays"]);
+}
+
 /// Every file below a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("there").map(|entry| entry.expect("readable").path());

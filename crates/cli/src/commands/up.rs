@@ -1,6 +1,6 @@
 //! `edgeward up`: runs a node in this process until it is told to stop.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use edgeward::{
@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{api, exit::Hinted, signals::StopSignals, terminal};
+use crate::{api, data_dir::DataDir, exit::Hinted, signals::StopSignals, terminal};
 
 /// Run a node: functions at --functions-listen, the API at --listen.
 ///
@@ -38,9 +38,8 @@ pub(crate) struct Args {
     /// What it can do, such as `gpu`; may be given more than once
     #[arg(long = "capability", value_name = "CAPABILITY")]
     capabilities: Vec<String>,
-    /// Folder for everything that lasts [default: `$XDG_DATA_HOME/edgeward` or `~/.local/share/edgeward`]
-    #[arg(long, env = "EDGEWARD_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Address of the API; a loopback address
     #[arg(long, default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
@@ -52,7 +51,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     check_loopback(args.listen, "--listen")?;
     check_loopback(args.functions_listen, "--functions-listen")?;
-    let data_dir = args.data_dir.map_or_else(default_data_dir, Ok)?;
+    let data_dir = args.data_dir.path()?;
     let id = args.id.unwrap_or_else(host_name);
     let mut node = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
     (node.location, node.capabilities) = (args.location, args.capabilities);
@@ -136,15 +135,6 @@ async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> 
     TcpListener::bind(address).await.with_context(|| {
         format!("failed to listen on {address}: another program may use it, perhaps another node; choose another address with {option}")
     })
-}
-
-/// The XDG base directory for data.
-fn default_data_dir() -> Result<PathBuf, EdgeError> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|base| base.join("edgeward"))
-        .ok_or_else(|| EdgeError::invalid("there is no home folder to keep data in; give --data-dir"))
 }
 
 /// The host name, as far as it is a valid id.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fs,
     path::{Path, PathBuf},
 };
@@ -29,8 +30,7 @@ const ATTEMPTS_MAX: usize = 3;
 /// Copies what the data folder holds `now` into the folder `target`, which is made, and must be empty if it is there.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] when there is no node's data, or an artifact is gone; [`ErrorKind::Conflict`] when the target is not
-/// empty. After an error there is no backup.
+/// [`ErrorKind::NotFound`] when there is no node's data; [`ErrorKind::Conflict`] when the target is not empty. After an error there is no backup.
 pub fn create(data_dir: &Path, target: &Path, now: Timestamp, mut progress: impl FnMut(Progress)) -> Result<Manifest, EdgeError> {
     if !is_empty(target)? {
         return Err(not_empty(target));
@@ -41,7 +41,7 @@ pub fn create(data_dir: &Path, target: &Path, now: Timestamp, mut progress: impl
     let mut attempts = 1;
     let manifest = loop {
         match copy_all(data_dir, staging.path(), now, &mut progress) {
-            Err(error) if error.kind() == ErrorKind::NotFound && attempts < ATTEMPTS_MAX => {
+            Err(error) if is_of_missing_artifact(&error) && attempts < ATTEMPTS_MAX => {
                 attempts += 1;
                 staging.clear().map_err(|error| disk_error("begin the backup anew", staging.path(), error))?;
             }
@@ -51,6 +51,12 @@ pub fn create(data_dir: &Path, target: &Path, now: Timestamp, mut progress: impl
     manifest.write(staging.path())?;
     staging.place()?;
     Ok(manifest)
+}
+
+/// Whether the artifact of a function went after its record was read.
+fn is_of_missing_artifact(error: &EdgeError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<EdgeError>());
+    cause.is_some_and(|cause| cause.kind() == ErrorKind::NotFound)
 }
 
 fn copy_all(data_dir: &Path, target: &Path, now: Timestamp, progress: &mut impl FnMut(Progress)) -> Result<Manifest, EdgeError> {
@@ -78,7 +84,7 @@ fn copy_all(data_dir: &Path, target: &Path, now: Timestamp, progress: &mut impl 
         let bytes = artifacts::read(data_dir, &digest).map_err(|error| {
             let why =
                 format!("failed to back up function `{function}`, of which the artifact cannot be read; deploy it again or undeploy it");
-            EdgeError::new(error.kind(), why).with_source(error)
+            EdgeError::new(ErrorKind::Internal, why).with_source(error)
         })?;
         let path = artifacts::path(target, &digest);
         write(&path, &bytes).map_err(|error| disk_error("copy the artifact", &path, error))?;

@@ -33,7 +33,7 @@ pub(crate) fn check_moved(folder: &Path) -> Result<(), EdgeError> {
     let path = folder.join(NAME);
     if path.exists() {
         let why = "holds functions' records of an earlier release; start the node once, which moves them into the documents";
-        return Err(EdgeError::new(ErrorKind::Conflict, format!("`{}` {why}", path.display())));
+        return Err(EdgeError::new(ErrorKind::Unavailable, format!("`{}` {why}", path.display())));
     }
     Ok(())
 }
