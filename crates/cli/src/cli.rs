@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::ServerUrl,
-    commands::{completions, demo, deploy, doctor, functions, invoke, logs, metrics, status, undeploy, up},
+    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, status, undeploy, up},
     exit,
 };
 
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Logs(logs::Args),
     Metrics(metrics::Args),
     Status(status::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -57,6 +59,8 @@ impl Command {
             | Self::Logs(_)
             | Self::Metrics(_)
             | Self::Status(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Doctor(_)
             | Self::Completions(_) => "warn",
         }

@@ -20,8 +20,8 @@ Exit codes:
    2  wrong usage                9  a value is not valid
    3  not found                 10  the node cannot be reached
    4  the function timed out    11  larger than its bound
-   5  the function failed       12  the record changed meanwhile
-   6  memory limit              13  the node is starting or stopping
+   5  the function failed       12  in use, or changed meanwhile
+   6  memory limit              13  starting, stopping, or disk full
 
 Environment:
   EDGEWARD_SERVER  the node to talk to, like --server
@@ -90,6 +90,22 @@ fn hint(kind: ErrorKind) -> Option<&'static str> {
     }
 }
 
+/// An error of this machine, and what a person can do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Hinted {
+    #[source]
+    error: EdgeError,
+    hint: &'static str,
+}
+
+impl Hinted {
+    /// Adds the hint.
+    pub(crate) fn new(error: EdgeError, hint: &'static str) -> Self {
+        Self { error, hint }
+    }
+}
+
 /// An error as it is told: to people as lines, to programs as a problem in JSON.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -122,6 +138,9 @@ impl Report {
             report.exit = error.kind().into();
             report.kind = error.kind().as_str();
             report.failure = error.failure().clone();
+        }
+        if let Some(error) = error.downcast_ref::<Hinted>() {
+            report.hint = Some(error.hint);
         }
         let message = report.message.clone();
         report.causes.retain(|cause| !cause.is_empty() && !message.contains(cause.as_str()));
@@ -274,5 +293,13 @@ mod tests {
         assert_eq!((report.exit, report.kind), (Exit::TooLarge, "too_large"));
         assert_eq!(report.text(Palette::plain()), "error: failed to read `x`\n  caused by: too large\n");
         assert!(report.json().contains(r#""kind":"too_large""#));
+    }
+
+    #[test]
+    fn a_hint_comes_with_the_error_of_this_machine_that_it_is_about() {
+        let error = EdgeError::new(ErrorKind::Conflict, "in use").with_source(std::io::Error::other("why"));
+        let report = Report::of(&Hinted::new(error, "stop it").into());
+        assert_eq!((report.exit, report.kind), (Exit::Conflict, "conflict"));
+        assert_eq!(report.text(Palette::plain()), "error: in use\n  caused by: why\nhint: stop it\n");
     }
 }

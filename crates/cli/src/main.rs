@@ -4,6 +4,7 @@ mod api;
 mod cli;
 mod client;
 mod commands;
+mod data_dir;
 mod exit;
 mod signals;
 mod terminal;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use edgeward::backup::{Progress, Step};
 use indicatif::{ProgressBar, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
 
@@ -223,6 +224,33 @@ pub(crate) fn uptime(time: Duration) -> String {
 pub(crate) fn upload_bar(total_bytes: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("uploading {bar:30} {bytes} of {total_bytes} ({bytes_per_sec})");
     ProgressBar::new(total_bytes).with_style(style.expect("the template is valid"))
+}
+
+/// Shows how much of a backup is copied; nothing when standard error is no terminal. It goes when it is dropped.
+pub(crate) struct CopyBar(ProgressBar);
+
+impl CopyBar {
+    /// Nothing is copied yet.
+    pub(crate) fn new() -> Self {
+        let style = ProgressStyle::with_template("copying {msg} {bar:30} {bytes} of {total_bytes} ({bytes_per_sec})");
+        Self(ProgressBar::new(0).with_style(style.expect("the template is valid")))
+    }
+
+    /// This much is.
+    pub(crate) fn show(&self, progress: Progress) {
+        self.0.set_message(match progress.step {
+            Step::Documents => "documents",
+            Step::Artifacts => "artifacts",
+        });
+        self.0.set_length(progress.total_bytes);
+        self.0.set_position(progress.done_bytes);
+    }
+}
+
+impl Drop for CopyBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
 }
 
 /// Shows that something is under way; nothing when standard error is no terminal.

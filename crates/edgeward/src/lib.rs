@@ -4,12 +4,13 @@
 //! state that survives a power cut, and a reconciler that makes the runtime match it. [`EdgeSynchronizer`] keeps one
 //! state with its unconfirmed changes, in memory or in a folder.
 
+pub mod backup;
 pub mod desired;
 pub mod listener;
 pub mod node;
 pub mod problem;
 
-pub use desired::{FunctionRecord, Precondition};
+pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_model::{
     Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler,
     HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,

@@ -7,7 +7,6 @@ mod admission;
 pub mod artifacts;
 pub mod body;
 mod deployed;
-pub mod durable;
 mod histogram;
 pub mod logs;
 pub mod metrics;

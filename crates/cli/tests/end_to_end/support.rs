@@ -160,11 +160,11 @@ pub(crate) async fn refused_up(data_dir: &Path, options: &[&str]) -> (Option<i32
 
 fn spawn_up(data_dir: &Path, options: &[&str]) -> (Child, PathBuf) {
     let has = |name: &str| options.contains(&name);
-    let mut command = edgeward(&["up", "--id", "edge-test", "--data-dir"]);
+    let mut command = edgeward(&["up", "--data-dir"]);
     command.arg(data_dir).args(options).stdout(Stdio::piped());
-    for listener in ["--listen", "--functions-listen"] {
-        if !has(listener) {
-            command.args([listener, "127.0.0.1:0"]);
+    for (option, value) in [("--id", "edge-test"), ("--listen", "127.0.0.1:0"), ("--functions-listen", "127.0.0.1:0")] {
+        if !has(option) {
+            command.args([option, value]);
         }
     }
     // Beside the data folder, which belongs to the node.
