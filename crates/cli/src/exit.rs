@@ -15,13 +15,14 @@ use crate::{
 /// The exit codes, for the help of the binary.
 pub(crate) const HELP: &str = "\
 Exit codes:
-   0  done                       7  overloaded, try again later
-   1  any other failure          8  the artifact was refused
-   2  wrong usage                9  a value is not valid
-   3  not found                 10  the node cannot be reached
-   4  the function timed out    11  larger than its bound
-   5  the function failed       12  the record changed meanwhile
-   6  memory limit              13  the node is starting or stopping
+   0  done                           8  the artifact was refused
+   1  any other failure              9  a value is not valid
+   2  wrong usage                   10  the node cannot be reached
+   3  not found                     11  larger than its bound
+   4  the function timed out        12  the record changed meanwhile
+   5  the function failed           13  the node is starting or stopping
+   6  memory limit                  14  not allowed
+   7  overloaded, try again later
 
 Environment:
   EDGEWARD_SERVER  the node to talk to, like --server
@@ -48,6 +49,7 @@ pub(crate) enum Exit {
     TooLarge = 11,
     Conflict = 12,
     Unavailable = 13,
+    Forbidden = 14,
 }
 
 impl From<ErrorKind> for Exit {
@@ -64,6 +66,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::Conflict => Self::Conflict,
             ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Internal => Self::Failure,
+            ErrorKind::Forbidden => Self::Forbidden,
         }
     }
 }
@@ -86,7 +89,7 @@ fn hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
         ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows the node"),
         ErrorKind::Internal => Some("the log of the node has the details"),
-        ErrorKind::InvalidInput | ErrorKind::TooLarge => None,
+        ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Forbidden => None,
     }
 }
 
@@ -227,14 +230,14 @@ mod tests {
         assert_eq!(codes.len(), ErrorKind::ALL.len());
         assert!(!codes.contains(&(Exit::Success as u8)) && !codes.contains(&(Exit::Usage as u8)));
         assert!(!codes.contains(&(Exit::Unreachable as u8)));
-        for code in 0..=13 {
+        for code in 0..=14 {
             assert!(HELP.contains(&format!(" {code}  ")), "{code}");
         }
     }
 
     #[test]
     fn exit_codes_keep_their_documented_numbers() {
-        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1];
+        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1, 14];
         assert_eq!(ErrorKind::ALL.map(|kind| Exit::from(kind) as u8), numbers);
         assert_eq!(Exit::Unreachable as u8, 10);
     }
