@@ -4,4 +4,5 @@ mod api;
 mod commands;
 mod daemon;
 mod demo;
+mod documents;
 mod support;
