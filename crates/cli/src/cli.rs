@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::ServerUrl,
-    commands::{completions, demo, deploy, doctor, functions, invoke, logs, metrics, status, undeploy, up},
+    commands::{completions, demo, deploy, doctor, functions, invoke, logs, metrics, state, status, undeploy, up},
     exit,
 };
 
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Invoke(invoke::Args),
     Logs(logs::Args),
     Metrics(metrics::Args),
+    State(state::Args),
     Status(status::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
@@ -56,6 +57,7 @@ impl Command {
             | Self::Invoke(_)
             | Self::Logs(_)
             | Self::Metrics(_)
+            | Self::State(_)
             | Self::Status(_)
             | Self::Doctor(_)
             | Self::Completions(_) => "warn",
@@ -92,6 +94,9 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             assert!(command.get_after_help().is_some(), "{}", command.get_name());
+            for action in command.get_subcommands() {
+                assert!(action.get_about().is_some(), "{} {}", command.get_name(), action.get_name());
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod functions;
 pub(crate) mod invoke;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod undeploy;
 pub(crate) mod up;
@@ -33,6 +34,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Invoke(args) => invoke::run(args, &client).await?,
         Command::Logs(args) => logs::run(args, &client, json).await?,
         Command::Metrics(args) => metrics::run(&args, &client, json).await?,
+        Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
         Command::Doctor(doctor::Args {}) => return doctor::run(&client, json).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command())?,

@@ -5,4 +5,5 @@ mod commands;
 mod daemon;
 mod demo;
 mod documents;
+mod state;
 mod support;

@@ -251,6 +251,20 @@ pub(crate) fn problem(response: &Response<Bytes>, status: u16, kind: &str, words
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{body}");
 }
 
+/// What a command wrote to standard error.
+pub(crate) fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Checks that a command failed with this exit code, and told these words.
+#[track_caller]
+pub(crate) fn fails(output: &Output, code: i32, words: &str) {
+    let told = told(output);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.contains(words), "{told}");
+    assert!(output.stdout.is_empty(), "a failure writes nothing to standard output");
+}
+
 fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("there")
 }
