@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::ServerUrl,
-    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, status, undeploy, up},
+    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, state, status, undeploy, up},
     exit,
 };
 
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Invoke(invoke::Args),
     Logs(logs::Args),
     Metrics(metrics::Args),
+    State(state::Args),
     Status(status::Args),
     Backup(backup::Args),
     Restore(restore::Args),
@@ -58,6 +59,7 @@ impl Command {
             | Self::Invoke(_)
             | Self::Logs(_)
             | Self::Metrics(_)
+            | Self::State(_)
             | Self::Status(_)
             | Self::Backup(_)
             | Self::Restore(_)
@@ -96,6 +98,9 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             assert!(command.get_after_help().is_some(), "{}", command.get_name());
+            for action in command.get_subcommands() {
+                assert!(action.get_about().is_some(), "{} {}", command.get_name(), action.get_name());
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod invoke;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod restore;
+pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod undeploy;
 pub(crate) mod up;
@@ -35,6 +36,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Invoke(args) => invoke::run(args, &client).await?,
         Command::Logs(args) => logs::run(args, &client, json).await?,
         Command::Metrics(args) => metrics::run(&args, &client, json).await?,
+        Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
         Command::Backup(args) => backup::run(args, json).await?,
         Command::Restore(args) => restore::run(args, json).await?,

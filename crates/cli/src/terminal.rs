@@ -276,6 +276,15 @@ pub(crate) fn write(bytes: impl AsRef<[u8]>) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Tells people something beside the output, on a line of standard error; nothing when that is no terminal.
+pub(crate) fn note(text: &str) {
+    let palette = Palette::stderr();
+    if io::stderr().is_terminal() {
+        // Nobody is left to tell when it is closed.
+        let _ = writeln!(io::stderr(), "{}", palette.paint(Style::Faint, &printable(text)));
+    }
+}
+
 /// Writes JSON to standard output, on a line that is ended.
 pub(crate) fn write_json(json: &[u8]) -> io::Result<()> {
     write([json.trim_ascii_end(), b"\n"].concat())

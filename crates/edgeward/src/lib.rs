@@ -17,7 +17,7 @@ pub use edgeward_model::{
 };
 pub use edgeward_runtime::{
     ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
-    RuntimeOptions, Summary, body,
+    RuntimeOptions, Summary, blocking, body,
 };
-pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange};
+pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange, document};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

@@ -118,3 +118,11 @@ pub const PENDING_CHANGES_MAX: usize = 1000;
 pub const HISTORY_CHANGES_MAX: usize = 100;
 /// Changes of one document, in bytes of their data; past that history is forgotten and pending ones become fewer.
 pub const CHANGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest request body that writes a document, or a part of one, in bytes. Read, it may take a hundred times that.
+pub const DOCUMENT_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Documents that are watched at once over HTTP, each counted as often as it is watched.
+pub const WATCHES_MAX: usize = 128;
+/// Shortest time between two looks of one watch at its document; what changes meanwhile comes as one event.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
+/// Largest state that an event of a watch carries, in bytes of its JSON. Of a larger one it tells the version only.
+pub const WATCH_STATE_BYTES_MAX: usize = 512 * 1024;

@@ -1,27 +1,11 @@
 //! The commands as scripts use them: exact output, exit codes, and nothing secret anywhere.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    process::{Output, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use http::Method;
 use serde_json::Value;
 
-use crate::support::{Node, artifact, data_dir, edgeward};
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn fails(output: &Output, code: i32, words: &str) {
-    let told = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert!(told.contains(words), "{told}");
-    assert!(output.stdout.is_empty(), "a failure writes nothing to standard output");
-}
+use crate::support::{Node, artifact, data_dir, edgeward, fails, told};
 
 #[tokio::test]
 async fn a_function_is_deployed_listed_invoked_and_undeployed() {
@@ -108,7 +92,7 @@ fn a_secret_that_was_mistyped_is_not_repeated() {
     for mistyped in ["s3cret-value", "=s3cret-value"] {
         let output = edgeward(&["deploy", &artifact("hello"), "--id", "f", "--env", mistyped]).output().expect("starts");
         fails(&output, 9, "--env NAME=VALUE");
-        assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));
+        assert!(!told(&output).contains("s3cret"), "{}", told(&output));
     }
 }
 

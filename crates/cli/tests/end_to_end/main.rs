@@ -5,4 +5,6 @@ mod backup;
 mod commands;
 mod daemon;
 mod demo;
+mod documents;
+mod state;
 mod support;
