@@ -11,8 +11,8 @@ pub mod problem;
 
 pub use desired::{FunctionRecord, Precondition};
 pub use edgeward_model::{
-    Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler,
-    HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
+    Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
+    FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,

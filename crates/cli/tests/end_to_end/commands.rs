@@ -69,6 +69,10 @@ async fn each_failure_has_its_exit_code() {
 
     fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--memory-mb", "0"]), 9, "memory_mb");
     fails(&node.run(&["deploy", &artifact("hello"), "--id", "exits", "--if-generation", "0"]), 12, "exists already");
+    for (grant, words) in [("a/b", "`/` is not allowed"), ("a:rx", "`a:ro` for reading only"), ("edgeward.nodes", "the node's own")] {
+        fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--document", grant]), 2, words);
+    }
+    fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--document", "a", "--document", "a:ro"]), 9, "document `a` twice");
     fails(&node.run(&["invoke", "a/b"]), 2, "a/b");
 }
 
