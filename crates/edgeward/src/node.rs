@@ -126,7 +126,7 @@ impl Node {
         let store = Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?;
         let desired = Desired::open(&data_dir)?;
         Ok(Arc::new(Self {
-            runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts })),
+            runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts, documents: None })),
             data_dir,
             documents: Documents::new(store),
             desired,

@@ -102,7 +102,7 @@ pub const DOCUMENT_CALLS_MAX: usize = 64;
 /// Documents that one instance of a function holds open.
 pub const BUCKETS_MAX: usize = 16;
 /// Compare-and-swap handles that one instance of a function holds; each keeps a value.
-pub const SWAPS_MAX: usize = 16;
+pub const SWAPS_MAX: usize = 8;
 /// Keys in one answer to a function that lists them.
 pub const LISTED_KEYS_MAX: usize = 1000;
 /// Places in a list of keys from which a function can go on, for each open document; older ones are forgotten.
