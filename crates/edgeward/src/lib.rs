@@ -5,6 +5,7 @@
 //! state with its unconfirmed changes, in memory or in a folder.
 
 pub mod desired;
+mod function_documents;
 pub mod listener;
 pub mod node;
 pub mod problem;
@@ -15,8 +16,9 @@ pub use edgeward_model::{
     FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
-    ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
-    RuntimeOptions, Summary, body,
+    ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody,
+    ResponseBody, RuntimeOptions, Summary, Swapped, body,
 };
 pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange};
+pub use function_documents::FunctionDocuments;
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

@@ -22,7 +22,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::desired::{Desired, FunctionRecord, Precondition};
+use crate::{
+    desired::{Desired, FunctionRecord, Precondition},
+    function_documents::FunctionDocuments,
+};
 
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
@@ -123,12 +126,13 @@ impl Node {
             .map_err(|error| folder_error("open", &data_dir, error))?;
         let lock = lock(&data_dir)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
-        let store = Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?;
+        let documents = Documents::new(Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?);
         let desired = Desired::open(&data_dir)?;
+        let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
-            runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts, documents: None })),
+            runtime: Arc::new(EdgeRuntime::with_options(options.node, runtime_options)),
             data_dir,
-            documents: Documents::new(store),
+            documents,
             desired,
             observed: Mutex::default(),
             referring: Mutex::default(),
