@@ -22,7 +22,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::desired::{Desired, Precondition, record::FunctionRecord};
+use crate::{
+    desired::{Desired, Precondition, record::FunctionRecord},
+    function_documents::FunctionDocuments,
+};
 
 /// The file by which a data folder is locked.
 pub(crate) const LOCK: &str = "lock";
@@ -127,11 +130,11 @@ impl Node {
             .map_err(|error| disk_error("open the data folder", &data_dir, error))?;
         let lock = FolderLock::take(&data_dir, LOCK)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
-        let store = open_store(&data_dir, &options.node.id)?;
-        let documents = Documents::new(store);
+        let documents = Documents::new(open_store(&data_dir, &options.node.id)?);
         let desired = Desired::open(&documents, &data_dir)?;
+        let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
-            runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts })),
+            runtime: Arc::new(EdgeRuntime::with_options(options.node, runtime_options)),
             data_dir,
             documents,
             desired,

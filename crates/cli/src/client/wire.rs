@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use edgeward::{DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Object};
+use edgeward::{DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Object};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) environment: Environment,
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
+    #[serde(default)]
+    pub(crate) documents: Vec<DocumentGrant>,
     pub(crate) max_concurrency: u32,
     pub(crate) max_queue: u32,
     pub(crate) max_reuse: u32,

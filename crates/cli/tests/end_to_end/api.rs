@@ -83,6 +83,9 @@ async fn what_a_description_says_wrong_is_named() {
         (with("memory_mb", 0.into()), "memory_mb"),
         (with("timeout_seconds", (-1).into()), "timeout_seconds"),
         (with("allowed_hosts", json!(["no scheme"])), "no scheme"),
+        (with("documents", json!([{ "document": "a/b", "access": "read-only" }])), "a/b"),
+        (with("documents", json!([{ "document": "a", "access": "write" }])), "`read-write` or `read-only`"),
+        (with("documents", json!([{ "document": "edgeward.nodes", "access": "read-only" }])), "the node's own"),
         (with("handler", json!({ "artifact": "sha256:12" })), "sha256:12"),
         (json!({}), "no handler"),
     ] {

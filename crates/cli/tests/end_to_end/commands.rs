@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Node, artifact, data_dir, edgeward, fails, told};
 
@@ -53,6 +53,10 @@ async fn each_failure_has_its_exit_code() {
 
     fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--memory-mb", "0"]), 9, "memory_mb");
     fails(&node.run(&["deploy", &artifact("hello"), "--id", "exits", "--if-generation", "0"]), 12, "exists already");
+    for (grant, words) in [("a/b", "`/` is not allowed"), ("a:rx", "`a:ro` for reading only"), ("edgeward.nodes", "the node's own")] {
+        fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--document", grant]), 2, words);
+    }
+    fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--document", "a", "--document", "a:ro"]), 9, "document `a` twice");
     fails(&node.run(&["invoke", "a/b"]), 2, "a/b");
 }
 
@@ -129,4 +133,24 @@ async fn the_environment_reaches_the_guest_twice_and_nobody_else() {
     let shown = String::from_utf8_lossy(&shown);
     assert!(shown.contains("TOKEN") && shown.contains("stderr says hi"), "the listings and the log were read");
     assert!(!shown.contains("s3cret"), "a value of the environment was shown:\n{shown}");
+}
+
+#[tokio::test]
+async fn a_function_keeps_the_document_that_it_was_granted() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("visits", "visits", &["--document", "visits", "--document", "prices:ro"]);
+    let shown = String::from_utf8(node.done(&["functions", "show", "visits"])).expect("text");
+    assert!(shown.contains("visits, prices:ro"), "{shown}");
+    assert_eq!(node.get_function("/fn/visits/garden").await.body(), "visit 1 of /garden\n");
+    assert_eq!(node.get_function("/fn/visits/garden").await.body(), "visit 2 of /garden\n");
+    // A visit that was answered is on disk.
+    node.kill();
+    let node = Node::start(&data).await;
+    assert_eq!(node.get_function("/fn/visits/garden").await.body(), "visit 3 of /garden\n");
+    assert_eq!(node.json("/v1/functions/visits").await["documents"][1], json!({ "document": "prices", "access": "read-only" }));
+
+    node.deploy("visits", "visits", &["--document", "visits:ro"]);
+    let denied = node.get_function("/fn/visits/garden").await;
+    assert_eq!((denied.status().as_u16(), &denied.body()[..]), (500, &b"deploy this function with `--document visits`\n"[..]));
 }
