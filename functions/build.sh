@@ -10,7 +10,7 @@ set -eu
 
 functions=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/edgeward
-wit=$functions/wit/http-function.wit
+wit=$functions/wit
 staging=$(mktemp -d)
 trap 'rm -rf "$staging"' EXIT
 
@@ -67,11 +67,11 @@ build_rust() {
     CARGO_ENCODED_RUSTFLAGS="-Zlocation-detail=none"$'\x1f'"--remap-path-prefix=$home=cargo"$'\x1f'"--remap-path-prefix=$functions=functions" \
     "$cargo" build --locked --release --target wasm32-unknown-unknown -Z build-std=std,panic_abort)
 
-  for name in hello daily-stats celsius hostile; do
+  for name in hello daily-stats celsius visits hostile keyvalue; do
     "$wasm_tools" component new "$cache/guests/wasm32-unknown-unknown/release/${name//-/_}.wasm" -o "$staging/$name.wasm"
     deliver "$staging/$name.wasm" "$name.wasm"
   done
-  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs built/{hello,daily-stats,celsius,hostile}.wasm)
+  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs wit/*.wit built/{hello,daily-stats,celsius,visits,hostile,keyvalue}.wasm)
 }
 
 # Core modules of WASI preview 1: the platform makes components of them on upload.
@@ -89,20 +89,27 @@ build_c() {
   (cd "$functions" && record c anomaly/anomaly.c hostile-c/hostile.c built/{anomaly,hostile-c}.wasm)
 }
 
+build_python_function() {
+  local name=$1 world=$2
+  mkdir "$staging/$name"
+  cp "$functions/$name/app.py" "$staging/$name/"
+  (cd "$staging/$name" && "$componentize" --quiet -d "$wit" -w "$world" componentize app -o "../$name.wasm")
+  deliver "$staging/$name.wasm" "$name.wasm"
+}
+
 build_python() {
   local componentize
   componentize=$(find_tool "$(pip_install componentize-py==0.25.1)" \
     "${COMPONENTIZE_PY:-componentize-py}" "$cache/venv/bin/componentize-py")
-  cp "$functions/degree-days-py/app.py" "$staging/"
-  (cd "$staging" && "$componentize" --quiet -d "$wit" -w http-function componentize app -o degree-days-py.wasm)
-  deliver "$staging/degree-days-py.wasm" degree-days-py.wasm
+  build_python_function degree-days-py http-function
+  build_python_function latest-py document-function
 }
 
 build_js() {
   local componentize
   componentize=$(find_tool "npm install --prefix $cache/npm @bytecodealliance/componentize-js@0.23.0" \
     "${COMPONENTIZE_JS:-componentize-js}" "$cache/npm/node_modules/.bin/componentize-js")
-  "$componentize" --wit "$wit" -n http-function -o "$staging/celsius-js.wasm" "$functions/celsius-js/celsius.js"
+  "$componentize" --wit "$wit/http-function.wit" -n http-function -o "$staging/celsius-js.wasm" "$functions/celsius-js/celsius.js"
   deliver "$staging/celsius-js.wasm" celsius-js.wasm
 }
 

@@ -4,6 +4,7 @@
 //! sending: a `Host` that is not this machine, or an `Origin` that is not the API itself. Every error is a problem.
 
 mod artifacts;
+mod documents;
 mod functions;
 mod observe;
 mod wire;
@@ -58,7 +59,7 @@ impl std::ops::Deref for Api {
 
 /// The head of the API's description; each route adds itself.
 #[derive(OpenApi)]
-#[openapi(info(title = "Edgeward", description = "Deploys and invokes functions on one edge node."))]
+#[openapi(info(title = "Edgeward", description = "Deploys and invokes functions on one edge node, and keeps its documents."))]
 struct Description;
 
 /// The routes, each with its description.
@@ -69,6 +70,12 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(functions::show, functions::put, functions::delete))
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::logs))
+        .routes(routes!(documents::list))
+        .routes(routes!(documents::show, documents::put, documents::patch, documents::delete))
+        .routes(routes!(documents::keys::show, documents::keys::put, documents::keys::delete))
+        .routes(routes!(documents::pending::list))
+        .routes(routes!(documents::pending::confirm))
+        .routes(routes!(documents::watch::watch))
         .routes(routes!(observe::summary))
         .routes(routes!(observe::status))
         .routes(routes!(observe::prometheus))

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::ServerUrl,
-    commands::{completions, demo, deploy, doctor, functions, invoke, logs, metrics, status, undeploy, up},
+    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, state, status, undeploy, up},
     exit,
 };
 
@@ -39,7 +39,10 @@ pub(crate) enum Command {
     Invoke(invoke::Args),
     Logs(logs::Args),
     Metrics(metrics::Args),
+    State(state::Args),
     Status(status::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
     Doctor(doctor::Args),
     Completions(completions::Args),
 }
@@ -56,7 +59,10 @@ impl Command {
             | Self::Invoke(_)
             | Self::Logs(_)
             | Self::Metrics(_)
+            | Self::State(_)
             | Self::Status(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
             | Self::Doctor(_)
             | Self::Completions(_) => "warn",
         }
@@ -92,6 +98,9 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
             assert!(command.get_after_help().is_some(), "{}", command.get_name());
+            for action in command.get_subcommands() {
+                assert!(action.get_about().is_some(), "{} {}", command.get_name(), action.get_name());
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use events::Events;
-pub(crate) use wire::{Functions, LogLine, Problem, Record, Status, Summary, Uploaded};
+pub(crate) use wire::{DocumentState, Documents, Functions, LogLine, Pending, Problem, Record, Status, Summary, Uploaded};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -242,7 +242,7 @@ impl Client {
 
         let mut sent = http::Request::new(request.payload);
         *sent.method_mut() = request.method;
-        *sent.uri_mut() = request.path.parse().expect("paths are made of ids, digests and fixed text");
+        *sent.uri_mut() = request.path.parse().expect("paths are made of ids, digests, escaped keys and fixed text");
         *sent.headers_mut() = request.headers;
         sent.headers_mut().insert(HOST, self.server.authority.parse().expect("an authority is a valid header"));
         sent.headers_mut().insert(USER_AGENT, HeaderValue::from_static(concat!("edgeward/", env!("CARGO_PKG_VERSION"))));

@@ -1,5 +1,6 @@
 //! One module for each command. A command asks the node and shows the answer; the node decides.
 
+pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
@@ -8,6 +9,8 @@ pub(crate) mod functions;
 pub(crate) mod invoke;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod restore;
+pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod undeploy;
 pub(crate) mod up;
@@ -33,7 +36,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Invoke(args) => invoke::run(args, &client).await?,
         Command::Logs(args) => logs::run(args, &client, json).await?,
         Command::Metrics(args) => metrics::run(&args, &client, json).await?,
+        Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
+        Command::Backup(args) => backup::run(args, json).await?,
+        Command::Restore(args) => restore::run(args, json).await?,
         Command::Doctor(doctor::Args {}) => return doctor::run(&client, json).await,
         Command::Completions(args) => completions::run(&args, &mut Cli::command())?,
     }

@@ -15,13 +15,14 @@ use crate::{
 /// The exit codes, for the help of the binary.
 pub(crate) const HELP: &str = "\
 Exit codes:
-   0  done                       7  overloaded, try again later
-   1  any other failure          8  the artifact was refused
-   2  wrong usage                9  a value is not valid
-   3  not found                 10  the node cannot be reached
-   4  the function timed out    11  larger than its bound
-   5  the function failed       12  the record changed meanwhile
-   6  memory limit              13  the node is starting or stopping
+   0  done                           8  the artifact was refused
+   1  any other failure              9  a value is not valid
+   2  wrong usage                   10  the node cannot be reached
+   3  not found                     11  larger than its bound
+   4  the function timed out        12  in use, or changed meanwhile
+   5  the function failed           13  starting, stopping, or disk full
+   6  memory limit                  14  not allowed
+   7  overloaded, try again later
 
 Environment:
   EDGEWARD_SERVER  the node to talk to, like --server
@@ -48,6 +49,7 @@ pub(crate) enum Exit {
     TooLarge = 11,
     Conflict = 12,
     Unavailable = 13,
+    Forbidden = 14,
 }
 
 impl From<ErrorKind> for Exit {
@@ -64,6 +66,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::Conflict => Self::Conflict,
             ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Internal => Self::Failure,
+            ErrorKind::Forbidden => Self::Forbidden,
         }
     }
 }
@@ -74,19 +77,44 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What a person can do about an error of this kind.
-fn hint(kind: ErrorKind) -> Option<&'static str> {
+/// What a person can do about an error of this kind. What it is about is how its message begins.
+fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
+    let of_document = message.starts_with("document");
     match kind {
-        ErrorKind::NotFound => Some("`edgeward functions` lists what is deployed"),
+        ErrorKind::NotFound if of_document => {
+            Some("`edgeward state list` lists the documents, `edgeward state get NAME` shows the keys of one")
+        }
+        ErrorKind::NotFound if message.starts_with("function") => Some("`edgeward functions` lists what is deployed"),
         ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
         ErrorKind::ExecutionFailed => Some("`edgeward logs ID` shows what the function printed"),
         ErrorKind::MemoryLimit => Some("deploy it with a larger `--memory-mb` if it needs the memory"),
+        ErrorKind::Overloaded if message.starts_with("the node") => Some("try again later"),
         ErrorKind::Overloaded => Some("try again later, or deploy it with a larger `--max-concurrency` or `--max-queue`"),
         ErrorKind::RefusedArtifact => Some("`edgeward doctor` shows which guest toolchains are installed here"),
+        ErrorKind::Conflict if of_document => {
+            Some("`edgeward state get NAME --json` has the present version and checksum, which are the ETag")
+        }
         ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
         ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows the node"),
         ErrorKind::Internal => Some("the log of the node has the details"),
-        ErrorKind::InvalidInput | ErrorKind::TooLarge => None,
+        // Of what else is missing, an artifact or a handler, the message says what to do.
+        ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Forbidden => None,
+    }
+}
+
+/// An error of this machine, and what a person can do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Hinted {
+    #[source]
+    error: EdgeError,
+    hint: &'static str,
+}
+
+impl Hinted {
+    /// Adds the hint.
+    pub(crate) fn new(error: EdgeError, hint: &'static str) -> Self {
+        Self { error, hint }
     }
 }
 
@@ -123,6 +151,9 @@ impl Report {
             report.kind = error.kind().as_str();
             report.failure = error.failure().clone();
         }
+        if let Some(error) = error.downcast_ref::<Hinted>() {
+            report.hint = Some(error.hint);
+        }
         let message = report.message.clone();
         report.causes.retain(|cause| !cause.is_empty() && !message.contains(cause.as_str()));
         // Some errors of libraries repeat their cause.
@@ -137,9 +168,7 @@ impl Report {
                 self.kind = problem.kind.as_str();
                 self.causes.clone_from(&problem.causes);
                 self.failure = problem.failure.clone();
-                // Deploying finds that an artifact or handler is missing; its message says what to do.
-                let is_of_function = problem.kind != ErrorKind::NotFound || self.message.starts_with("function");
-                self.hint = hint(problem.kind).filter(|_| is_of_function);
+                self.hint = hint(problem.kind, &self.message);
                 self.problem = Some(problem.bytes.clone());
             }
             client::Error::Unreachable { .. } | client::Error::Silent { .. } => {
@@ -227,14 +256,14 @@ mod tests {
         assert_eq!(codes.len(), ErrorKind::ALL.len());
         assert!(!codes.contains(&(Exit::Success as u8)) && !codes.contains(&(Exit::Usage as u8)));
         assert!(!codes.contains(&(Exit::Unreachable as u8)));
-        for code in 0..=13 {
+        for code in 0..=14 {
             assert!(HELP.contains(&format!(" {code}  ")), "{code}");
         }
     }
 
     #[test]
     fn exit_codes_keep_their_documented_numbers() {
-        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1];
+        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1, 14];
         assert_eq!(ErrorKind::ALL.map(|kind| Exit::from(kind) as u8), numbers);
         assert_eq!(Exit::Unreachable as u8, 10);
     }
@@ -255,10 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_missing_function_is_looked_for_among_the_functions() {
+    fn what_is_missing_or_has_changed_is_looked_for_where_it_belongs() {
         let hint = |detail: &str| Report::of(&refused(&format!(r#"{{"title":"t","detail":"{detail}","kind":"not_found"}}"#))).hint;
         assert!(hint("function not found: `a`").is_some_and(|hint| hint.contains("edgeward functions")));
         assert_eq!(hint("artifact not found: `sha256:…`; upload it first"), None);
+        assert!(hint("document not found: `cellar`").is_some_and(|hint| hint.contains("edgeward state list")));
+        let changed = |message| super::hint(ErrorKind::Conflict, message);
+        assert!(changed("function `a` is at generation 2, not 1").is_some_and(|hint| hint.contains("functions show")));
+        assert!(changed("document `a` is at version 2, not 1").is_some_and(|hint| hint.contains("state get")));
     }
 
     #[test]
@@ -274,5 +307,13 @@ mod tests {
         assert_eq!((report.exit, report.kind), (Exit::TooLarge, "too_large"));
         assert_eq!(report.text(Palette::plain()), "error: failed to read `x`\n  caused by: too large\n");
         assert!(report.json().contains(r#""kind":"too_large""#));
+    }
+
+    #[test]
+    fn a_hint_comes_with_the_error_of_this_machine_that_it_is_about() {
+        let error = EdgeError::new(ErrorKind::Conflict, "in use").with_source(std::io::Error::other("why"));
+        let report = Report::of(&Hinted::new(error, "stop it").into());
+        assert_eq!((report.exit, report.kind), (Exit::Conflict, "conflict"));
+        assert_eq!(report.text(Palette::plain()), "error: in use\n  caused by: why\nhint: stop it\n");
     }
 }

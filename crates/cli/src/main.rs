@@ -4,7 +4,9 @@ mod api;
 mod cli;
 mod client;
 mod commands;
+mod data_dir;
 mod exit;
+mod input;
 mod signals;
 mod terminal;
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use edgeward::backup::{Progress, Step};
 use indicatif::{ProgressBar, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
 
@@ -225,6 +226,33 @@ pub(crate) fn upload_bar(total_bytes: u64) -> ProgressBar {
     ProgressBar::new(total_bytes).with_style(style.expect("the template is valid"))
 }
 
+/// Shows how much of a backup is copied; nothing when standard error is no terminal. It goes when it is dropped.
+pub(crate) struct CopyBar(ProgressBar);
+
+impl CopyBar {
+    /// Nothing is copied yet.
+    pub(crate) fn new() -> Self {
+        let style = ProgressStyle::with_template("copying {msg} {bar:30} {bytes} of {total_bytes} ({bytes_per_sec})");
+        Self(ProgressBar::new(0).with_style(style.expect("the template is valid")))
+    }
+
+    /// This much is.
+    pub(crate) fn show(&self, progress: Progress) {
+        self.0.set_message(match progress.step {
+            Step::Documents => "documents",
+            Step::Artifacts => "artifacts",
+        });
+        self.0.set_length(progress.total_bytes);
+        self.0.set_position(progress.done_bytes);
+    }
+}
+
+impl Drop for CopyBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Shows that something is under way; nothing when standard error is no terminal.
 pub(crate) fn spinner(what: &'static str) -> ProgressBar {
     let spinner = ProgressBar::new_spinner();
@@ -246,6 +274,15 @@ pub(crate) fn write(bytes: impl AsRef<[u8]>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes.as_ref())?;
     stdout.flush()
+}
+
+/// Tells people something beside the output, on a line of standard error; nothing when that is no terminal.
+pub(crate) fn note(text: &str) {
+    let palette = Palette::stderr();
+    if io::stderr().is_terminal() {
+        // Nobody is left to tell when it is closed.
+        let _ = writeln!(io::stderr(), "{}", palette.paint(Style::Faint, &printable(text)));
+    }
 }
 
 /// Writes JSON to standard output, on a line that is ended.

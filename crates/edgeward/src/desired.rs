@@ -1,35 +1,26 @@
 //! Desired state: which functions this node should run, with a generation for each.
 //!
-//! One file, replaced as a whole: after any crash it holds the state before or after a change, and a change that
-//! was acknowledged is on disk. Generations grow over all functions and are never used twice, so that a
-//! precondition cannot match a record that was deleted and made anew. Reading takes a snapshot and never waits for
-//! a change that is on its way to the disk.
+//! It is the document `edgeward.functions` of the node: a key for each function, its record as the value. A generation is the
+//! version that the document had with the change, so generations grow over all functions and are never used twice: a
+//! precondition cannot match a record that was deleted and made anew. Reading takes a snapshot and never waits for a change that
+//! is on its way to the disk.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod file;
+pub mod record;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, limits::FUNCTIONS_MAX};
-use edgeward_runtime::durable;
+use edgeward_model::{DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, limits::FUNCTIONS_MAX};
+use edgeward_sync::{Document, Documents, Draft, Precondition as DocumentPrecondition};
 use parking_lot::{Mutex, MutexGuard};
-use serde::{Deserialize, Serialize};
 
-/// Version of the file's format. A newer one is refused.
-const FORMAT: u32 = 1;
+use crate::desired::record::FunctionRecord;
 
-/// A function that should run, and the generation of that wish.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct FunctionRecord {
-    /// Grows with every change of desired state on this node.
-    pub generation: u64,
-    /// The function.
-    #[serde(flatten)]
-    pub function: EdgeFunction,
-}
+pub(crate) use file::check_moved;
+
+/// The document of the records.
+const DOCUMENT: &str = "edgeward.functions";
 
 /// What must hold for a change to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,86 +36,85 @@ pub enum Precondition {
     Absent,
 }
 
-/// The file and what it holds. Changing it blocks until the change is on disk.
+/// The document and what it holds. Changing it blocks until the change is on disk.
 #[derive(Debug)]
 pub struct Desired {
-    contents: ArcSwap<Contents>,
-    file: Mutex<File>,
+    document: Document,
+    snapshot: ArcSwap<Snapshot>,
+    /// Held while the document is changed. True after a failed change: what is on disk is then not known.
+    doubtful: Mutex<bool>,
 }
 
-/// The file, held while it is replaced.
-#[derive(Debug)]
-struct File {
-    path: PathBuf,
-    /// Set after a failed write: what is on disk is then not known.
-    doubtful: bool,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Contents {
-    format: u32,
-    last_generation: u64,
-    functions: BTreeMap<FunctionId, FunctionRecord>,
+/// The document at one version.
+#[derive(Clone, Debug, Default)]
+struct Snapshot {
+    version: u64,
+    records: BTreeMap<FunctionId, FunctionRecord>,
 }
 
 impl Desired {
-    /// Reads the file in this folder; a missing one means that nothing is desired yet.
-    pub fn open(folder: &Path) -> Result<Self, EdgeError> {
-        let path = folder.join("desired.json");
-        let contents = ArcSwap::from_pointee(read(&path)?);
-        Ok(Self { contents, file: Mutex::new(File { path, doubtful: false }) })
+    /// Reads the document; a missing one means that nothing is desired yet. What an earlier release left in a file in `folder`
+    /// is moved into it first.
+    pub fn open(documents: &Documents, folder: &Path) -> Result<Self, EdgeError> {
+        let document = documents.document(DocumentName::new(DOCUMENT)?);
+        file::migrate(folder, &document)?;
+        let snapshot = ArcSwap::from_pointee(read(&document)?);
+        Ok(Self { document, snapshot, doubtful: Mutex::new(false) })
     }
 
     /// Every record, by id.
     pub fn records(&self) -> Vec<FunctionRecord> {
-        self.contents.load().functions.values().cloned().collect()
+        self.snapshot.load().records.values().cloned().collect()
     }
 
     /// One record.
     pub fn get(&self, id: &str) -> Option<FunctionRecord> {
-        self.contents.load().functions.get(id).cloned()
+        self.snapshot.load().records.get(id).cloned()
     }
 
     /// Makes this the record of its id, durably. Returns it with its new generation, and whether its id is new.
     pub fn put(&self, function: EdgeFunction, precondition: Precondition) -> Result<(FunctionRecord, bool), EdgeError> {
-        let mut file = self.settled_file()?;
+        let mut doubtful = self.settled()?;
         self.check(function.id.as_str(), precondition)?;
-        let mut next = Contents::clone(&self.contents.load());
-        next.last_generation += 1;
-        let record = FunctionRecord { generation: next.last_generation, function };
-        let created = next.functions.insert(record.function.id.clone(), record.clone()).is_none();
-        if next.functions.len() > FUNCTIONS_MAX {
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        next.version += 1;
+        let record = FunctionRecord { generation: next.version, function };
+        let created = next.records.insert(record.function.id.clone(), record.clone()).is_none();
+        if next.records.len() > FUNCTIONS_MAX {
             let message = format!("this node has {FUNCTIONS_MAX} functions, which is the most; undeploy one first");
             return Err(EdgeError::new(ErrorKind::TooLarge, message));
         }
-        self.replace(&mut file, next)?;
+        let (id, value) = (record.function.id.to_string(), record.to_value()?);
+        self.change(&mut doubtful, next, move |draft| draft.set(&id, &value))?;
         Ok((record, created))
     }
 
     /// Removes the record of this id, durably. Returns whether there was one.
     pub fn delete(&self, id: &str, precondition: Precondition) -> Result<bool, EdgeError> {
-        let mut file = self.settled_file()?;
+        let mut doubtful = self.settled()?;
         self.check(id, precondition)?;
-        let mut next = Contents::clone(&self.contents.load());
-        if next.functions.remove(id).is_none() {
+        let mut next = Snapshot::clone(&self.snapshot.load());
+        next.version += 1;
+        if next.records.remove(id).is_none() {
             return Ok(false);
         }
-        self.replace(&mut file, next)?;
+        let id = id.to_owned();
+        self.change(&mut doubtful, next, move |draft| draft.remove(&id))?;
         Ok(true)
     }
 
-    /// Takes the file. After a failed write the disk decides what is desired.
-    fn settled_file(&self) -> Result<MutexGuard<'_, File>, EdgeError> {
-        let mut file = self.file.lock();
-        if file.doubtful {
-            self.contents.store(Arc::new(read(&file.path)?));
-            file.doubtful = false;
+    /// Takes the right to change. After a failed change the disk decides what is desired.
+    fn settled(&self) -> Result<MutexGuard<'_, bool>, EdgeError> {
+        let mut doubtful = self.doubtful.lock();
+        if *doubtful {
+            self.snapshot.store(Arc::new(read(&self.document)?));
+            *doubtful = false;
         }
-        Ok(file)
+        Ok(doubtful)
     }
 
     fn check(&self, id: &str, precondition: Precondition) -> Result<(), EdgeError> {
-        let found = self.contents.load().functions.get(id).map(|record| record.generation);
+        let found = self.snapshot.load().records.get(id).map(|record| record.generation);
         let conflict = |what: String| Err(EdgeError::new(ErrorKind::Conflict, format!("function `{id}` {what}; read it again and retry")));
         match (precondition, found) {
             (Precondition::None, _) | (Precondition::Absent, None) | (Precondition::Present, Some(_)) => Ok(()),
@@ -136,56 +126,46 @@ impl Desired {
         }
     }
 
-    fn replace(&self, file: &mut File, next: Contents) -> Result<(), EdgeError> {
-        let failed = |error: Box<dyn std::error::Error + Send + Sync>, path: &Path| {
-            EdgeError::new(ErrorKind::Internal, format!("failed to write desired state to `{}`", path.display())).with_source(error)
+    /// Makes one change, which leads from the snapshot to `next`. Had somebody else changed the document, it would be refused.
+    fn change(
+        &self,
+        doubtful: &mut bool,
+        next: Snapshot,
+        edit: impl FnOnce(&mut Draft<'_, '_>) -> Result<(), EdgeError> + Send + 'static,
+    ) -> Result<(), EdgeError> {
+        let precondition = match self.snapshot.load().version {
+            0 => DocumentPrecondition::Absent,
+            version => DocumentPrecondition::Version(version),
         };
-        let json = serde_json::to_vec_pretty(&next).map_err(|error| failed(error.into(), &file.path))?;
-        if let Err(error) = durable::write(&file.path, &json) {
-            file.doubtful = true;
-            return Err(failed(error.into(), &file.path));
+        self.document.edit(precondition, edit).inspect_err(|_| *doubtful = true)?;
+        let version = next.version;
+        self.snapshot.store(Arc::new(next));
+        // Nobody asks which changes are not confirmed, and the list of them must not grow. Each time confirms those before too.
+        if let Err(error) = self.document.confirm(version) {
+            tracing::warn!(error = error.chain(), "a change of the functions' records could not be confirmed");
         }
-        self.contents.store(Arc::new(next));
         Ok(())
     }
 }
 
-/// The part of the file that every release can read.
-#[derive(Deserialize)]
-struct Format {
-    format: u32,
+/// The records in these documents.
+pub(crate) fn records_in(documents: &Documents) -> Result<Vec<FunctionRecord>, EdgeError> {
+    Ok(read(&documents.document(DocumentName::new(DOCUMENT)?))?.records.into_values().collect())
 }
 
-fn read(path: &Path) -> Result<Contents, EdgeError> {
-    let failed =
-        |why: String| EdgeError::new(ErrorKind::Internal, format!("failed to read desired state from `{}`: {why}", path.display()));
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Contents { format: FORMAT, last_generation: 0, functions: BTreeMap::new() });
-        }
-        Err(error) => return Err(failed(error.to_string())),
-    };
-    let malformed =
-        // The parser's own words may quote a value of an environment.
-        |error: serde_json::Error| {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            failed(format!("it is damaged at {place}; restore it from a backup, or move it away to begin anew"))
-        };
-    let Format { format } = serde_json::from_slice(&bytes).map_err(malformed)?;
-    if format > FORMAT {
-        return Err(failed(format!("it has format {format}, and this release knows {FORMAT}; use a newer release")));
-    }
-    let contents: Contents = serde_json::from_slice(&bytes).map_err(malformed)?;
-    for record in contents.functions.values() {
-        record.function.validate()?;
-    }
-    Ok(contents)
+fn read(document: &Document) -> Result<Snapshot, EdgeError> {
+    let Some(state) = document.view()? else { return Ok(Snapshot::default()) };
+    let records = state.data.0.iter().map(|(key, value)| {
+        let record = FunctionRecord::of_value(key, value)?;
+        Ok((record.function.id.clone(), record))
+    });
+    Ok(Snapshot { version: state.version, records: records.collect::<Result<_, EdgeError>>()? })
 }
 
 #[cfg(test)]
 mod tests {
-    use edgeward_model::{Handler, HandlerName};
+    use edgeward_model::{Handler, HandlerName, NodeId};
+    use edgeward_sync::{Epoch, Store};
 
     use super::*;
 
@@ -198,24 +178,33 @@ mod tests {
         (record.generation, created)
     }
 
+    fn open(folder: &Path) -> Desired {
+        let store = Store::open(&folder.join("documents"), NodeId::new("edge-01").expect("valid"), Epoch::draw().expect("random"));
+        Desired::open(&Documents::new(store.expect("opens")), folder).expect("opens")
+    }
+
     #[test]
     fn what_was_put_is_there_after_opening_again_and_generations_go_on() {
         let folder = tempfile::tempdir().expect("temp folder");
-        let desired = Desired::open(folder.path()).expect("opens");
+        let desired = open(folder.path());
         assert_eq!(put(&desired, "a", Precondition::None), (1, true));
         assert_eq!(put(&desired, "a", Precondition::Generation(1)), (2, false));
         assert!(desired.delete("a", Precondition::None).expect("deleted"));
         assert!(!desired.delete("a", Precondition::None).expect("absent"));
-        let desired = Desired::open(folder.path()).expect("opens");
-        assert_eq!(put(&desired, "a", Precondition::Absent), (3, true), "a generation is never used twice");
-        assert_eq!(put(&desired, "a", Precondition::Present), (4, false));
-        assert_eq!(Desired::open(folder.path()).expect("opens").get("a"), desired.get("a"));
+        drop(desired);
+        let desired = open(folder.path());
+        let (generation, created) = put(&desired, "a", Precondition::Absent);
+        assert!(created && generation > 2, "a generation is never used twice");
+        assert_eq!(put(&desired, "a", Precondition::Present), (generation + 1, false));
+        let record = desired.get("a");
+        drop(desired);
+        assert_eq!(open(folder.path()).get("a"), record);
     }
 
     #[test]
     fn a_stale_precondition_is_a_conflict_and_changes_nothing() {
         let folder = tempfile::tempdir().expect("temp folder");
-        let desired = Desired::open(folder.path()).expect("opens");
+        let desired = open(folder.path());
         desired.put(function("a"), Precondition::None).expect("put");
         for precondition in [Precondition::Generation(7), Precondition::Absent] {
             let error = desired.put(function("a"), precondition).expect_err("stale");
@@ -228,37 +217,31 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_or_newer_file_is_refused_and_kept() {
+    fn a_document_that_somebody_else_changed_is_read_again_before_the_next_change() {
         let folder = tempfile::tempdir().expect("temp folder");
-        let path = folder.path().join("desired.json");
-        let wrong_type = r#"{"format":1,"last_generation":1,"functions":{"a":"s3cret"}}"#;
-        for (text, why) in [("{\"format\":1,", "damaged"), ("{\"format\":2}", "newer release"), (wrong_type, "damaged at line 1")] {
-            fs::write(&path, text).expect("written");
-            let error = Desired::open(folder.path()).expect_err("refused");
-            assert!(error.to_string().contains(why) && !error.chain().contains("s3cret"), "{error}");
-            assert_eq!(fs::read_to_string(&path).expect("kept"), text);
-        }
+        let desired = open(folder.path());
+        put(&desired, "a", Precondition::None);
+        desired.document.edit(DocumentPrecondition::None, |draft| draft.remove("a")).expect("edits");
+        assert_eq!(desired.put(function("b"), Precondition::None).expect_err("another version").kind(), ErrorKind::Conflict);
+        assert_eq!(put(&desired, "c", Precondition::None), (3, true));
+        assert!(desired.get("a").is_none() && desired.get("b").is_none());
     }
 
     #[test]
-    fn after_a_failed_write_the_disk_decides() {
+    fn the_list_of_unconfirmed_changes_does_not_grow() {
         let folder = tempfile::tempdir().expect("temp folder");
-        let desired = Desired::open(folder.path()).expect("opens");
-        desired.put(function("a"), Precondition::None).expect("put");
-        let path = std::mem::replace(&mut desired.file.lock().path, folder.path().join("absent").join("desired.json"));
-        assert_eq!(desired.put(function("b"), Precondition::None).expect_err("no folder").kind(), ErrorKind::Internal);
-        desired.file.lock().path = path;
-        assert!(desired.get("b").is_none());
-        assert_eq!(put(&desired, "c", Precondition::None), (2, true));
-        assert!(desired.get("a").is_some());
+        let desired = open(folder.path());
+        put(&desired, "a", Precondition::None);
+        desired.delete("a", Precondition::None).expect("deleted");
+        assert!(desired.document.pending().expect("reads").is_empty());
     }
 
     #[test]
     fn reading_does_not_wait_for_a_change_on_its_way_to_the_disk() {
         let folder = tempfile::tempdir().expect("temp folder");
-        let desired = Desired::open(folder.path()).expect("opens");
+        let desired = open(folder.path());
         put(&desired, "a", Precondition::None);
-        let changing = desired.file.lock();
+        let changing = desired.doubtful.lock();
         assert_eq!((desired.records().len(), desired.get("a").is_some()), (1, true));
         drop(changing);
     }
@@ -266,13 +249,14 @@ mod tests {
     #[test]
     fn one_function_more_than_the_most_is_refused() {
         let folder = tempfile::tempdir().expect("temp folder");
-        let desired = Desired::open(folder.path()).expect("opens");
-        let mut full = Contents::clone(&desired.contents.load());
-        for n in 0..FUNCTIONS_MAX {
+        let desired = open(folder.path());
+        put(&desired, "f0", Precondition::None);
+        let mut full = Snapshot::clone(&desired.snapshot.load());
+        for n in 1..FUNCTIONS_MAX {
             let function = function(&format!("f{n}"));
-            full.functions.insert(function.id.clone(), FunctionRecord { generation: 1, function });
+            full.records.insert(function.id.clone(), FunctionRecord { generation: 1, function });
         }
-        desired.contents.store(Arc::new(full));
+        desired.snapshot.store(Arc::new(full));
         assert_eq!(desired.put(function("a"), Precondition::None).expect_err("full").kind(), ErrorKind::TooLarge);
         put(&desired, "f0", Precondition::None);
     }

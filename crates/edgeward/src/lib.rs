@@ -4,19 +4,22 @@
 //! state that survives a power cut, and a reconciler that makes the runtime match it. [`EdgeSynchronizer`] keeps one
 //! state with its unconfirmed changes, in memory or in a folder.
 
+pub mod backup;
 pub mod desired;
+mod function_documents;
 pub mod listener;
 pub mod node;
 pub mod problem;
 
-pub use desired::{FunctionRecord, Precondition};
+pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_model::{
-    Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Handler,
-    HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
+    Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
+    FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
-    ArtifactStore, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody, ResponseBody,
-    RuntimeOptions, Summary, body,
+    ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody,
+    ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
-pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange};
+pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange, document};
+pub use function_documents::FunctionDocuments;
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

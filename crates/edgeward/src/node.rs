@@ -5,7 +5,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,15 +14,23 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId};
-use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking, durable};
-use edgeward_sync::{Documents, Epoch, Store};
+use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
+use edgeward_sync::{Documents, Epoch, Store, backup};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::desired::{Desired, FunctionRecord, Precondition};
+use crate::{
+    desired::{Desired, Precondition, record::FunctionRecord},
+    function_documents::FunctionDocuments,
+};
 
+/// The file by which a data folder is locked.
+pub(crate) const LOCK: &str = "lock";
+/// The folder of the documents in a data folder.
+pub(crate) const DOCUMENTS: &str = "documents";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the
@@ -90,7 +97,7 @@ pub struct Node {
     reconciling: tokio::sync::Mutex<()>,
     ready: AtomicBool,
     /// Locked while the node lives.
-    _lock: fs::File,
+    _lock: FolderLock,
 }
 
 #[derive(Clone, Debug)]
@@ -118,17 +125,18 @@ impl Node {
     pub fn open(options: NodeOptions) -> Result<Arc<Self>, EdgeError> {
         options.node.validate()?;
         let data_dir = options.data_dir;
-        durable::create_private_folder(&data_dir)
-            .and_then(|()| durable::remove_leftovers(&data_dir))
-            .map_err(|error| folder_error("open", &data_dir, error))?;
-        let lock = lock(&data_dir)?;
+        create_private_folder(&data_dir)
+            .and_then(|()| remove_leftovers(&data_dir))
+            .map_err(|error| disk_error("open the data folder", &data_dir, error))?;
+        let lock = FolderLock::take(&data_dir, LOCK)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
-        let store = Store::open(&data_dir.join("documents"), options.node.id.clone(), Epoch::draw()?)?;
-        let desired = Desired::open(&data_dir)?;
+        let documents = Documents::new(open_store(&data_dir, &options.node.id)?);
+        let desired = Desired::open(&documents, &data_dir)?;
+        let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
-            runtime: Arc::new(EdgeRuntime::with_options(options.node, RuntimeOptions { artifacts })),
+            runtime: Arc::new(EdgeRuntime::with_options(options.node, runtime_options)),
             data_dir,
-            documents: Documents::new(store),
+            documents,
             desired,
             observed: Mutex::default(),
             referring: Mutex::default(),
@@ -284,26 +292,21 @@ impl Node {
     }
 }
 
-fn lock(data_dir: &Path) -> Result<fs::File, EdgeError> {
-    let path = data_dir.join("lock");
-    let file =
-        fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| folder_error("lock", data_dir, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(EdgeError::new(
-            ErrorKind::Conflict,
-            format!("the data folder `{}` is in use by another process; stop it, or choose another folder", data_dir.display()),
-        )),
-        Err(fs::TryLockError::Error(error)) => Err(folder_error("lock", data_dir, error)),
-    }
-}
-
-fn folder_error(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("failed to {what} the data folder `{}`", folder.display())).with_source(error)
+fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
+    let folder = data_dir.join(DOCUMENTS);
+    Store::open(&folder, id.clone(), Epoch::draw()?).map_err(|error| match backup::owner(&folder) {
+        Ok(owner) if owner != *id => {
+            let message = format!("the data folder `{}` belongs to node `{owner}`, not to `{id}`", data_dir.display());
+            EdgeError::new(ErrorKind::Conflict, message)
+        }
+        _ => error,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use edgeward_model::{Handler, HandlerName};
     use edgeward_runtime::NativeHandler;
 
@@ -323,6 +326,20 @@ mod tests {
 
     fn function(handler: Handler) -> EdgeFunction {
         EdgeFunction::new("f", "f", handler).expect("valid")
+    }
+
+    #[test]
+    fn a_data_folder_belongs_to_the_node_that_first_opened_it() {
+        let (folder, node) = open();
+        drop(node);
+        let open = |id: &str| {
+            let node = EdgeNode::new(id, "test").expect("valid");
+            Node::open(NodeOptions { node, data_dir: folder.path().to_owned() })
+        };
+        let error = open("edge-02").expect_err("another's");
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().ends_with("belongs to node `edge-01`, not to `edge-02`"), "{error}");
+        open("edge-01").expect("its own");
     }
 
     #[tokio::test]

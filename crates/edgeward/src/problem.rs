@@ -41,6 +41,7 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::Conflict => StatusCode::PRECONDITION_FAILED,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
     }
 }
 
@@ -57,6 +58,7 @@ fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::Conflict => "The record has changed",
         ErrorKind::Unavailable => "Not available now",
         ErrorKind::Internal => "Internal error",
+        ErrorKind::Forbidden => "Not allowed",
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
-    /// No function, artifact or node has this id.
+    /// No function, artifact, document or node has this id.
     NotFound,
     /// The function ran past its `timeout_seconds` and was stopped.
     Timeout,
@@ -30,11 +30,13 @@ pub enum ErrorKind {
     Unavailable,
     /// The node itself failed: its disk, or a defect.
     Internal,
+    /// Nobody may do this from where it was asked, whatever the values.
+    Forbidden,
 }
 
 impl ErrorKind {
     /// All kinds, in the order of their numbers in metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NotFound,
         Self::Timeout,
         Self::ExecutionFailed,
@@ -46,6 +48,7 @@ impl ErrorKind {
         Self::Conflict,
         Self::Unavailable,
         Self::Internal,
+        Self::Forbidden,
     ];
 
     /// The kind as one word, as problems, metrics and `--json` write it.
@@ -62,6 +65,7 @@ impl ErrorKind {
             Self::Conflict => "conflict",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
+            Self::Forbidden => "forbidden",
         }
     }
 }

@@ -1,15 +1,21 @@
 //! A function that can be deployed to edge nodes, and how it is limited.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::EdgeError,
+    grant::DocumentGrant,
     id::{Digest, FunctionId, HandlerName},
     limits::{
-        ALLOWED_HOSTS_MAX, CONCURRENCY_DEFAULT, CONCURRENCY_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_VARS_MAX, MEMORY_MB_DEFAULT,
-        MEMORY_MB_MAX, QUEUE_DEFAULT, QUEUE_MAX, REUSE_MAX, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
+        ALLOWED_HOSTS_MAX, CONCURRENCY_DEFAULT, CONCURRENCY_MAX, DOCUMENT_GRANTS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_VARS_MAX,
+        MEMORY_MB_DEFAULT, MEMORY_MB_MAX, QUEUE_DEFAULT, QUEUE_MAX, REUSE_MAX, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX,
+        TIMEOUT_SECONDS_MIN,
     },
     node::check_text,
 };
@@ -90,6 +96,9 @@ pub struct EdgeFunction {
     /// Hosts that the function may call, as `scheme://host[:port]` patterns; none means none.
     #[serde(default)]
     pub allowed_hosts: Vec<String>,
+    /// Documents that the function may see, as buckets of `wasi:keyvalue`; none means none.
+    #[serde(default)]
+    pub documents: Vec<DocumentGrant>,
     /// Invocations that run at once; more wait.
     #[serde(default = "default_concurrency")]
     pub max_concurrency: u32,
@@ -128,6 +137,7 @@ impl EdgeFunction {
             timeout_seconds: TIMEOUT_SECONDS_DEFAULT,
             environment: Environment::default(),
             allowed_hosts: Vec::new(),
+            documents: Vec::new(),
             max_concurrency: CONCURRENCY_DEFAULT,
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
@@ -173,7 +183,24 @@ impl EdgeFunction {
                 self.allowed_hosts.len()
             )));
         }
+        self.validate_documents()?;
         self.validate_environment()
+    }
+
+    fn validate_documents(&self) -> Result<(), EdgeError> {
+        let id = &self.id;
+        if self.documents.len() > DOCUMENT_GRANTS_MAX {
+            let count = self.documents.len();
+            return Err(EdgeError::invalid(format!("function `{id}` is granted {count} documents, the most is {DOCUMENT_GRANTS_MAX}")));
+        }
+        let mut names = HashSet::new();
+        for grant in &self.documents {
+            grant.validate()?;
+            if !names.insert(&grant.document) {
+                return Err(EdgeError::invalid(format!("function `{id}` is granted document `{}` twice", grant.document)));
+            }
+        }
+        Ok(())
     }
 
     fn validate_environment(&self) -> Result<(), EdgeError> {
@@ -217,25 +244,33 @@ mod tests {
         let read: EdgeFunction =
             serde_json::from_str(r#"{"id":"fn-1","name":"process-image","handler":{"native":"h"}}"#).expect("defaults fill");
         assert_eq!(read, function);
+        assert!(function.documents.is_empty(), "a function of before there were grants sees no document");
     }
 
     #[test]
     fn a_value_out_of_range_is_refused_and_named() {
-        let refused = |change: fn(&mut EdgeFunction)| {
+        let refused = |change: &dyn Fn(&mut EdgeFunction)| {
             let mut function = function();
             change(&mut function);
             function.validate().expect_err("out of range").to_string()
         };
-        assert!(refused(|f| f.memory_mb = 0).contains("memory_mb of function `fn-1` is 0"));
-        assert!(refused(|f| f.memory_mb = 4097).contains("4096"));
+        assert!(refused(&|f| f.memory_mb = 0).contains("memory_mb of function `fn-1` is 0"));
+        assert!(refused(&|f| f.memory_mb = 4097).contains("4096"));
         for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY, 3601.0] {
             let mut function = function();
             function.timeout_seconds = seconds;
             assert!(function.validate().is_err(), "{seconds}");
         }
-        assert!(refused(|f| f.environment = [("A=B", "c")].into_iter().collect()).contains("A=B"));
-        assert!(refused(|f| f.environment = [("A", "c\0")].into_iter().collect()).contains("`A`"));
-        assert!(refused(|f| f.environment = [("A", "x".repeat(ENVIRONMENT_BYTES_MAX))].into_iter().collect()).contains("bytes"));
+        let grant = |text: &str| text.parse::<DocumentGrant>().expect("valid");
+        let grants = |texts: &[&str]| texts.iter().map(|text| grant(text)).collect::<Vec<_>>();
+        assert!(refused(&|f| f.documents = grants(&["a", "a:ro"])).contains("`a` twice"));
+        assert!(refused(&|f| f.documents = vec![grant("a"); DOCUMENT_GRANTS_MAX + 1]).contains("65 documents"));
+        let reserved = r#"{"id":"f","name":"f","handler":{"native":"h"},"documents":[{"document":"edgeward.x","access":"read-only"}]}"#;
+        let read: EdgeFunction = serde_json::from_str(reserved).expect("well formed");
+        assert!(read.validate().expect_err("reserved").to_string().contains("`edgeward.x`"));
+        assert!(refused(&|f| f.environment = [("A=B", "c")].into_iter().collect()).contains("A=B"));
+        assert!(refused(&|f| f.environment = [("A", "c\0")].into_iter().collect()).contains("`A`"));
+        assert!(refused(&|f| f.environment = [("A", "x".repeat(ENVIRONMENT_BYTES_MAX))].into_iter().collect()).contains("bytes"));
     }
 
     #[test]

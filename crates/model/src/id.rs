@@ -105,6 +105,16 @@ id!(
     "handler name"
 );
 
+/// How the names of a node's own documents begin.
+const RESERVED_PREFIX: &str = "edgeward.";
+
+impl DocumentName {
+    /// Whether it names a document of the node's own, which may hold secrets: no face reads, lists or writes it.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_PREFIX)
+    }
+}
+
 /// SHA-256 of an artifact's bytes, written `sha256:` and 64 hexadecimal digits. It names the artifact.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
@@ -192,6 +202,13 @@ mod tests {
             assert!(error.to_string().contains(why), "{text:?}: {error}");
         }
         assert_eq!(FunctionId::new("fn-1.v2_A").expect("valid").as_str(), "fn-1.v2_A");
+    }
+
+    #[test]
+    fn documents_of_the_node_itself_are_known_by_their_names() {
+        let is_reserved = |text: &str| DocumentName::new(text).expect(text).is_reserved();
+        assert!(is_reserved("edgeward.") && is_reserved("edgeward.functions"));
+        assert!(!is_reserved("edgeward") && !is_reserved("edgewards.x") && !is_reserved("my.edgeward.x") && !is_reserved("Edgeward.x"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod function;
+pub mod grant;
 pub mod id;
 pub mod integer;
 pub mod invocation;
@@ -16,6 +17,7 @@ pub mod value;
 
 pub use error::{EdgeError, ErrorKind, Failure};
 pub use function::{EdgeFunction, Environment, Handler};
+pub use grant::{Access, DocumentGrant};
 pub use id::{Digest, DocumentName, FunctionId, HandlerName, NodeId};
 pub use integer::Integer;
 pub use invocation::InvocationRecord;

@@ -34,6 +34,8 @@ pub const ENVIRONMENT_VARS_MAX: usize = 256;
 pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 /// Most outbound host patterns of one function.
 pub const ALLOWED_HOSTS_MAX: usize = 64;
+/// Most documents that one function is granted.
+pub const DOCUMENT_GRANTS_MAX: usize = 64;
 /// Invocations of one function that run at once, unless it says otherwise.
 pub const CONCURRENCY_DEFAULT: u32 = 128;
 /// Most invocations of one function that may run at once.
@@ -95,6 +97,21 @@ pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OUTGOING_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest pause inside an outgoing response.
 pub const OUTGOING_BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(15);
+/// Calls of functions to documents that are under way at once, over all functions; further ones wait their turn.
+pub const DOCUMENT_CALLS_MAX: usize = 64;
+/// Documents that one instance of a function holds open.
+pub const BUCKETS_MAX: usize = 16;
+/// Compare-and-swap handles that one instance of a function holds; each keeps a value.
+pub const SWAPS_MAX: usize = 8;
+/// Keys in one answer to a function that lists them.
+pub const LISTED_KEYS_MAX: usize = 1000;
+/// Places in a list of keys from which a function can go on, for each open document; older ones are forgotten.
+pub const CURSORS_MAX: usize = 16;
+/// Keys in one batch of a function.
+pub const BATCH_KEYS_MAX: usize = 1000;
+/// Largest batch of a function, and largest answer to one, in bytes of keys and values.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
 /// Longest time in which a client may take nothing of a response that waits for it.
 pub const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time in which a client must have sent its request head.
@@ -118,3 +135,11 @@ pub const PENDING_CHANGES_MAX: usize = 1000;
 pub const HISTORY_CHANGES_MAX: usize = 100;
 /// Changes of one document, in bytes of their data; past that history is forgotten and pending ones become fewer.
 pub const CHANGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest request body that writes a document, or a part of one, in bytes. Read, it may take a hundred times that.
+pub const DOCUMENT_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Documents that are watched at once over HTTP, each counted as often as it is watched.
+pub const WATCHES_MAX: usize = 128;
+/// Shortest time between two looks of one watch at its document; what changes meanwhile comes as one event.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
+/// Largest state that an event of a watch carries, in bytes of its JSON. Of a larger one it tells the version only.
+pub const WATCH_STATE_BYTES_MAX: usize = 512 * 1024;

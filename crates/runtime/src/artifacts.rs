@@ -13,14 +13,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use edgeward_durable::{self as durable, disk_error};
 use edgeward_model::{Digest, EdgeError, ErrorKind, limits::ARTIFACT_BYTES_MAX};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use crate::durable;
-
 /// How long an artifact stays although nothing refers to it: the time between an upload and its deployment.
 pub const GRACE: Duration = Duration::from_mins(10);
+
+/// The folder of the artifacts in a store's folder.
+pub const FOLDER: &str = "artifacts";
 
 /// Where artifacts lie: in a folder, or in memory for a runtime that keeps nothing.
 #[derive(Debug)]
@@ -51,11 +53,11 @@ impl ArtifactStore {
     /// A store in this folder, which is made when it is missing. Left-overs of an interrupted write are removed.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, EdgeError> {
         let folder = folder.into();
-        for part in ["artifacts", "compiled"] {
+        for part in [FOLDER, "compiled"] {
             let part = folder.join(part);
             durable::create_private_folder(&part)
                 .and_then(|()| durable::remove_leftovers(&part))
-                .map_err(|error| disk("open the artifact store", &part, error))?;
+                .map_err(|error| disk_error("open the artifact store", &part, error))?;
         }
         Ok(Self::new(Place::Folder(folder)))
     }
@@ -76,9 +78,9 @@ impl ArtifactStore {
                 artifacts.lock().insert(digest, bytes);
             }
             Place::Folder(folder) => {
-                let path = artifact_path(folder, &digest);
+                let path = path(folder, &digest);
                 // An existing file is written again: that mends it if it was damaged.
-                durable::write(&path, &bytes).map_err(|error| disk("store the artifact", &path, error))?;
+                durable::write(&path, &bytes).map_err(|error| disk_error("store the artifact", &path, error))?;
             }
         }
         Ok(digest)
@@ -86,20 +88,9 @@ impl ArtifactStore {
 
     /// The bytes of an artifact, checked against its name.
     pub fn get(&self, digest: &Digest) -> Result<Bytes, EdgeError> {
-        let unknown = || EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first"));
         match &self.place {
-            Place::Memory(artifacts) => artifacts.lock().get(digest).cloned().ok_or_else(unknown),
-            Place::Folder(folder) => {
-                let path = artifact_path(folder, digest);
-                let bytes = fs::read(&path).map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => unknown(),
-                    _ => disk("read the artifact", &path, error),
-                })?;
-                if Digest::from_sha256(Sha256::digest(&bytes).into()) != *digest {
-                    return Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` is damaged on disk; upload it again")));
-                }
-                Ok(bytes.into())
-            }
+            Place::Memory(artifacts) => artifacts.lock().get(digest).cloned().ok_or_else(|| not_found(digest)),
+            Place::Folder(folder) => read(folder, digest),
         }
     }
 
@@ -107,7 +98,7 @@ impl ArtifactStore {
     pub fn contains(&self, digest: &Digest) -> bool {
         match &self.place {
             Place::Memory(artifacts) => artifacts.lock().contains_key(digest),
-            Place::Folder(folder) => artifact_path(folder, digest).exists(),
+            Place::Folder(folder) => path(folder, digest).exists(),
         }
     }
 
@@ -139,9 +130,10 @@ impl ArtifactStore {
                 let kept: HashSet<String> = kept.iter().map(Digest::hex).collect();
                 let refers_to_kept = |name: &str| name.get(..64).is_some_and(|hex| kept.contains(hex));
                 let mut removed = 0;
-                for part in ["artifacts", "compiled"] {
+                for part in [FOLDER, "compiled"] {
                     let part = folder.join(part);
-                    removed += remove_files(&part, |name| !refers_to_kept(name)).map_err(|error| disk("collect garbage", &part, error))?;
+                    removed +=
+                        remove_files(&part, |name| !refers_to_kept(name)).map_err(|error| disk_error("collect garbage", &part, error))?;
                 }
                 Ok(removed)
             }
@@ -195,8 +187,26 @@ mod compiled {
     }
 }
 
-fn artifact_path(folder: &Path, digest: &Digest) -> PathBuf {
-    folder.join("artifacts").join(digest.hex()).with_extension("wasm")
+/// The bytes of an artifact in a store's folder, which may be open or a copy, checked against its name.
+pub fn read(folder: &Path, digest: &Digest) -> Result<Bytes, EdgeError> {
+    let path = path(folder, digest);
+    let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => not_found(digest),
+        _ => disk_error("read the artifact", &path, error),
+    })?;
+    if Digest::from_sha256(Sha256::digest(&bytes).into()) != *digest {
+        return Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` is damaged on disk; upload it again")));
+    }
+    Ok(bytes.into())
+}
+
+/// The file of an artifact in a store's folder.
+pub fn path(folder: &Path, digest: &Digest) -> PathBuf {
+    folder.join(FOLDER).join(digest.hex()).with_extension("wasm")
+}
+
+fn not_found(digest: &Digest) -> EdgeError {
+    EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first"))
 }
 
 /// Removes the files of these names. One that is gone meanwhile is no error. Returns how many went.
@@ -215,10 +225,6 @@ fn remove_files(folder: &Path, is_garbage: impl Fn(&str) -> bool) -> io::Result<
     Ok(removed)
 }
 
-fn disk(what: &str, path: &Path, error: io::Error) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("failed to {what} at `{}`", path.display())).with_source(error)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,7 +236,7 @@ mod tests {
         let digest = store.put(Bytes::from_static(b"abc")).expect("stored");
         assert_eq!(digest.to_string(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(store.get(&digest).expect("there"), "abc");
-        fs::write(artifact_path(folder.path(), &digest), "abd").expect("written");
+        fs::write(path(folder.path(), &digest), "abd").expect("written");
         assert!(store.get(&digest).expect_err("damaged").to_string().contains("damaged"));
         store.put(Bytes::from_static(b"abc")).expect("an upload mends it");
         assert_eq!(store.get(&digest).expect("there"), "abc");
@@ -269,7 +275,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temp folder");
         let mut store = ArtifactStore::open(folder.path()).expect("opens");
         let digest = store.put(Bytes::from_static(b"abc")).expect("stored");
-        let file = fs::File::options().write(true).open(artifact_path(folder.path(), &digest)).expect("there");
+        let file = fs::File::options().write(true).open(path(folder.path(), &digest)).expect("there");
         file.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("set");
         assert_eq!(store.collect(&HashSet::new(), GRACE).expect("collects"), 0, "just opened");
         let grace = Duration::from_millis(1);

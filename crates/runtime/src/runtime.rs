@@ -20,6 +20,7 @@ use crate::{
     artifacts::ArtifactStore,
     body::{RequestBody, ResponseBody},
     deployed::{Code, Deployed, Host, Output},
+    documents::DocumentAccess,
     logs::FunctionLog,
     metrics::EdgeMetrics,
     native::NativeHandler,
@@ -30,11 +31,13 @@ use crate::{
 pub struct RuntimeOptions {
     /// Where artifacts and their compiled code lie.
     pub artifacts: ArtifactStore,
+    /// The documents that functions may be granted; without it they find none.
+    pub documents: Option<Arc<dyn DocumentAccess>>,
 }
 
 impl Default for RuntimeOptions {
     fn default() -> Self {
-        Self { artifacts: ArtifactStore::in_memory() }
+        Self { artifacts: ArtifactStore::in_memory(), documents: None }
     }
 }
 
@@ -64,6 +67,8 @@ pub struct EdgeRuntime {
     /// Held while `functions` is replaced.
     changing: Mutex<()>,
     #[cfg(feature = "wasm")]
+    documents: Option<Arc<dyn DocumentAccess>>,
+    #[cfg(feature = "wasm")]
     compiled: Arc<Mutex<HashMap<Digest, crate::wasm::Compiled>>>,
 }
 
@@ -89,6 +94,8 @@ impl EdgeRuntime {
             handlers: RwLock::default(),
             functions: ArcSwap::default(),
             changing: Mutex::default(),
+            #[cfg(feature = "wasm")]
+            documents: options.documents,
             #[cfg(feature = "wasm")]
             compiled: Arc::default(),
         }
@@ -177,7 +184,8 @@ impl EdgeRuntime {
             Handler::Artifact(digest) => {
                 let compiled = self.load(*digest).await?;
                 let wasm = crate::wasm::Wasm::shared()?;
-                let program = crate::wasm::program::Program::new(wasm, compiled, Arc::clone(function), Arc::clone(log))?;
+                let (function, documents, log) = (Arc::clone(function), self.documents.clone(), Arc::clone(log));
+                let program = crate::wasm::program::Program::new(wasm, compiled, function, documents, log)?;
                 Ok(Code::Wasm(program))
             }
             #[cfg(not(feature = "wasm"))]

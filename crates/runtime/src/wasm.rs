@@ -7,6 +7,7 @@
 mod answer;
 pub(crate) mod guest;
 pub(crate) mod inspect;
+pub(crate) mod keyvalue;
 pub(crate) mod outbound;
 pub(crate) mod program;
 pub(crate) mod sandbox;
@@ -103,6 +104,7 @@ impl Wasm {
         wasmtime_wasi_config::add_to_linker(&mut linker, |sandbox: &mut Sandbox| {
             wasmtime_wasi_config::WasiConfig::from(sandbox.config_variables())
         })?;
+        keyvalue::add_to_linker(&mut linker)?;
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let ticker = Ticker::start(engine.clone())?;

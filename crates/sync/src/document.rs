@@ -128,6 +128,12 @@ impl Document {
         &self.name
     }
 
+    /// What is known of it without reading its keys, or none when it does not exist.
+    pub fn info(&self) -> Result<Option<DocumentInfo>, EdgeError> {
+        let found = self.store.read(|snapshot| existing(snapshot, &self.name))?;
+        Ok(found.map(|head| DocumentInfo { name: self.name.clone(), version: head.version, keys: head.keys, updated_at: head.updated_at }))
+    }
+
     /// The whole document with its version and checksum, or none when it does not exist. Reads every key.
     pub fn view(&self) -> Result<Option<SyncState>, EdgeError> {
         self.store.read(|snapshot| match existing(snapshot, &self.name)? {

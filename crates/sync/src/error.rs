@@ -1,5 +1,6 @@
 //! Errors of the database and of what is in it, in the words of their user.
 
+use edgeward_durable::failed;
 use edgeward_model::{EdgeError, ErrorKind};
 
 /// SQLite's codes for an index of the log (`-shm`) that cannot be made larger. It keeps no reason; the disk is full.
@@ -11,12 +12,7 @@ pub(crate) fn database(what: &str, error: rusqlite::Error) -> EdgeError {
         Some(error) => error.code == rusqlite::ErrorCode::DiskFull || INDEX_CANNOT_GROW.contains(&error.extended_code),
         None => false,
     };
-    let (kind, hint) = cause(full);
-    EdgeError::new(kind, format!("failed to {what}{hint}")).with_source(error)
-}
-
-pub(crate) fn cause(full: bool) -> (ErrorKind, &'static str) {
-    if full { (ErrorKind::Unavailable, ": the disk is full; free some space") } else { (ErrorKind::Internal, "") }
+    failed(what, full).with_source(error)
 }
 
 /// A row that cannot be read.

@@ -2,6 +2,7 @@
 //!
 //! What is decided here is pure: time, positions and what a writer saw are arguments.
 
+pub mod backup;
 pub mod causality;
 pub mod changes;
 pub mod clock;

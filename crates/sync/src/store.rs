@@ -4,14 +4,12 @@
 //! only take their results. After a commit that failed nothing is acknowledged until the database was opened anew.
 
 use std::{
-    fs,
-    io::ErrorKind as IoErrorKind,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
@@ -19,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     causality::Epoch,
-    error::{cause, database},
+    error::database,
     replica::LinkMemory,
     replica_state::{ReplicaState, Role},
     snapshot::Snapshot,
@@ -54,7 +52,7 @@ pub struct Store {
     #[cfg(test)]
     pub(crate) fails: std::sync::atomic::AtomicBool,
     /// Locked while the store is open.
-    _lock: Option<fs::File>,
+    _lock: Option<FolderLock>,
 }
 
 enum Place {
@@ -136,10 +134,14 @@ impl Store {
 
     /// The store of a hub or of a replica, see [`Store::open`].
     pub fn open_as(folder: &Path, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
-        let lock = create(folder).and_then(|()| lock(folder))?;
+        let failed = |error| disk_error("make the store", folder, error);
+        create_private_folder(folder).map_err(failed)?;
+        let lock = FolderLock::take(folder, "documents.lock")?;
+        // SQLite would make it readable by others.
+        create_private_file(&database_path(folder)).map_err(failed)?;
         let connection = connect(folder)?;
         prepare(&connection, &node)?;
-        sync_folder(folder)?;
+        sync_folder(folder).map_err(failed)?;
         let reader = connect(folder)?;
         Ok(Self::new(Place::Folder(folder.to_owned()), node, epoch, role, connection, Some(reader), Some(lock)))
     }
@@ -151,7 +153,7 @@ impl Store {
         role: Role,
         writer: Connection,
         reader: Option<Connection>,
-        lock: Option<fs::File>,
+        lock: Option<FolderLock>,
     ) -> Self {
         Self {
             place,
@@ -346,43 +348,8 @@ impl std::fmt::Debug for Store {
     }
 }
 
-fn database_path(folder: &Path) -> PathBuf {
+pub(crate) fn database_path(folder: &Path) -> PathBuf {
     folder.join("documents.sqlite3")
-}
-
-fn create(folder: &Path) -> Result<(), EdgeError> {
-    let made = if folder.exists() { Ok(()) } else { fs::DirBuilder::new().recursive(true).mode(0o700).create(folder) };
-    made.and_then(|()| {
-        // SQLite would make it readable by others.
-        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(database_path(folder)).map(drop)
-    })
-    .map_err(|error| disk("make the store", folder, error))
-}
-
-fn lock(folder: &Path) -> Result<fs::File, EdgeError> {
-    let path = folder.join("documents.lock");
-    let file =
-        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(|error| disk("lock the store", folder, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(EdgeError::new(
-            ErrorKind::Conflict,
-            format!("the store in `{}` is in use by another process; stop it, or choose another folder", folder.display()),
-        )),
-        Err(fs::TryLockError::Error(error)) => Err(disk("lock the store", folder, error)),
-    }
-}
-
-/// Makes the names of new files durable, up to the first folder that was there before for sure.
-fn sync_folder(folder: &Path) -> Result<(), EdgeError> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    for folder in [folder, parent] {
-        match fs::File::open(folder).and_then(|file| file.sync_all()) {
-            Err(error) if error.kind() != IoErrorKind::PermissionDenied => return Err(disk("sync the store", folder, error)),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn connect(folder: &Path) -> Result<Connection, EdgeError> {
@@ -434,9 +401,4 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
 
 fn lost() -> EdgeError {
     EdgeError::new(ErrorKind::Internal, "a store in memory lost its data")
-}
-
-fn disk(what: &str, folder: &Path, error: std::io::Error) -> EdgeError {
-    let (kind, hint) = cause(matches!(error.kind(), IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded));
-    EdgeError::new(kind, format!("failed to {what} at `{}`{hint}", folder.display())).with_source(error)
 }

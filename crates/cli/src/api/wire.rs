@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use edgeward::{
-    Digest, EdgeError, EdgeFunction, Environment, FunctionId, FunctionView, Handler, HandlerName,
+    Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, Environment, FunctionId, FunctionView, Handler, HandlerName,
     limits::{CONCURRENCY_DEFAULT, MEMORY_MB_DEFAULT, QUEUE_DEFAULT, TIMEOUT_SECONDS_DEFAULT},
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,28 @@ pub(crate) enum HandlerBody {
     Artifact(String),
     /// The name under which the code is registered.
     Native(String),
+}
+
+/// A document that a function may see.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DocumentGrantBody {
+    /// The document's name. It need not exist yet; names that begin with `edgeward.` are the node's own.
+    document: String,
+    /// `read-write` or `read-only`.
+    access: String,
+}
+
+impl DocumentGrantBody {
+    fn into_grant(self) -> Result<DocumentGrant, EdgeError> {
+        DocumentGrant::new(DocumentName::new(self.document)?, self.access.parse()?)
+    }
+}
+
+impl From<DocumentGrant> for DocumentGrantBody {
+    fn from(grant: DocumentGrant) -> Self {
+        Self { document: grant.document.to_string(), access: grant.access.to_string() }
+    }
 }
 
 /// What a client says of a function, and the node repeats.
@@ -36,6 +58,8 @@ pub(crate) struct FunctionBody {
     environment: BTreeMap<String, String>,
     /// Hosts that the function may call: `scheme://host[:port]`.
     allowed_hosts: Vec<String>,
+    /// Documents that the function may see, as buckets of `wasi:keyvalue`.
+    documents: Vec<DocumentGrantBody>,
     /// Invocations at once, 1 to 1000.
     max_concurrency: u32,
     /// Invocations that may wait, 0 to 10000.
@@ -57,6 +81,7 @@ impl Default for FunctionBody {
             timeout_seconds: TIMEOUT_SECONDS_DEFAULT,
             environment: BTreeMap::new(),
             allowed_hosts: Vec::new(),
+            documents: Vec::new(),
             max_concurrency: CONCURRENCY_DEFAULT,
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
@@ -83,6 +108,7 @@ impl FunctionBody {
             timeout_seconds: self.timeout_seconds,
             environment: Environment(self.environment),
             allowed_hosts: self.allowed_hosts,
+            documents: self.documents.into_iter().map(DocumentGrantBody::into_grant).collect::<Result<_, _>>()?,
             max_concurrency: self.max_concurrency,
             max_queue: self.max_queue,
             max_reuse: self.max_reuse,
@@ -102,6 +128,7 @@ impl From<EdgeFunction> for FunctionBody {
             timeout_seconds: function.timeout_seconds,
             environment: function.environment.0,
             allowed_hosts: function.allowed_hosts,
+            documents: function.documents.into_iter().map(DocumentGrantBody::from).collect(),
             max_concurrency: function.max_concurrency,
             max_queue: function.max_queue,
             max_reuse: function.max_reuse,
@@ -185,7 +212,7 @@ pub(crate) struct Problem {
     status: u16,
     detail: String,
     /// One word: `not_found`, `timeout`, `execution_failed`, `memory_limit`, `overloaded`, `refused_artifact`,
-    /// `invalid_input`, `too_large`, `conflict`, `unavailable` or `internal`.
+    /// `invalid_input`, `too_large`, `conflict`, `unavailable`, `internal` or `forbidden`.
     kind: String,
     /// Status, exit code and the end of standard error of a failed invocation.
     #[schema(value_type = Object)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use edgeward::{EdgeNode, Environment, ErrorKind, Failure, Handler};
+use edgeward::{DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Object};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -33,6 +33,8 @@ pub(crate) struct Record {
     pub(crate) environment: Environment,
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
+    #[serde(default)]
+    pub(crate) documents: Vec<DocumentGrant>,
     pub(crate) max_concurrency: u32,
     pub(crate) max_queue: u32,
     pub(crate) max_reuse: u32,
@@ -52,6 +54,47 @@ pub(crate) struct LogLine {
     pub(crate) timestamp: Timestamp,
     pub(crate) stream: String,
     pub(crate) text: String,
+}
+
+/// Answer of `GET /v1/documents`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Documents {
+    pub(crate) documents: Vec<DocumentSummary>,
+}
+
+/// A document without its keys.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DocumentSummary {
+    pub(crate) name: DocumentName,
+    pub(crate) version: u64,
+    pub(crate) keys: u64,
+    pub(crate) updated_at: Timestamp,
+}
+
+/// A state of a document, as reading and watching tell it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DocumentState {
+    pub(crate) version: u64,
+    /// Left out of an event when it is large.
+    pub(crate) data: Option<Object>,
+    pub(crate) updated_at: Timestamp,
+}
+
+/// Answer of `GET /v1/documents/{name}/pending`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Pending {
+    pub(crate) pending: Vec<PendingChange>,
+}
+
+/// A change that is not confirmed.
+#[derive(Debug, Deserialize)]
+pub(crate) struct PendingChange {
+    pub(crate) r#type: String,
+    pub(crate) version: u64,
+    pub(crate) data: Object,
+    pub(crate) timestamp: Timestamp,
+    #[serde(default)]
+    pub(crate) coalesced: u64,
 }
 
 /// Answer of `GET /v1/metrics/summary`.

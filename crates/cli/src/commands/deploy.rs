@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use edgeward::{Digest, EdgeError, ErrorKind, FunctionId, Handler, HandlerName, limits::ARTIFACT_BYTES_MAX};
+use edgeward::{Digest, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, HandlerName, limits::ARTIFACT_BYTES_MAX};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ Examples:
   edgeward deploy hello.wasm --id hello
   edgeward deploy resize.wasm --id resize --memory-mb 256 --timeout-seconds 2.5
   edgeward deploy report.wasm --id report --env UNIT=celsius --allow-host https://api.example.com
+  edgeward deploy visits.wasm --id visits --document visits --document prices:ro
   edgeward deploy hello.wasm --id hello --if-generation 3
 
 Deploying an id again replaces the function. What is not given takes its default, not its last value.";
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// A host that the function may call, as `scheme://host[:port]`; may be given again [default: none]
     #[arg(long, value_name = "H")]
     allow_host: Vec<String>,
+    /// A document that the function may read and change, or with `:ro` only read; may be given again [default: none]
+    #[arg(long, value_name = "NAME[:ro]")]
+    document: Vec<DocumentGrant>,
     /// Invocations that run at once [default: 128]
     #[arg(long, value_name = "N")]
     max_concurrency: Option<u32>,
@@ -109,6 +113,7 @@ struct Desired {
     handler: Handler,
     environment: BTreeMap<String, String>,
     allowed_hosts: Vec<String>,
+    documents: Vec<DocumentGrant>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_mb: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +138,7 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         handler,
         environment,
         allowed_hosts: args.allow_host,
+        documents: args.document,
         memory_mb: args.memory_mb,
         timeout_seconds: args.timeout_seconds,
         max_concurrency: args.max_concurrency,
@@ -251,6 +257,7 @@ mod tests {
             handler: Handler::Native(HandlerName::new("x").expect("valid")),
             environment: BTreeMap::new(),
             allowed_hosts: Vec::new(),
+            documents: vec!["a:ro".parse().expect("valid")],
             memory_mb: Some(64),
             timeout_seconds: None,
             max_concurrency: None,
@@ -258,7 +265,11 @@ mod tests {
             max_reuse: None,
         };
         let json = serde_json::to_string(&desired).expect("json");
-        assert_eq!(json, r#"{"name":"a","handler":{"native":"x"},"environment":{},"allowed_hosts":[],"memory_mb":64}"#);
+        let documents = r#"[{"document":"a","access":"read-only"}]"#;
+        let expected = format!(
+            r#"{{"name":"a","handler":{{"native":"x"}},"environment":{{}},"allowed_hosts":[],"documents":{documents},"memory_mb":64}}"#
+        );
+        assert_eq!(json, expected);
     }
 
     #[test]

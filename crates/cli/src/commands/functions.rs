@@ -102,6 +102,7 @@ fn fields(function: &Record, palette: Palette) -> String {
     table.field("sandbox reuse", format!("{} per sandbox", counted(function.max_reuse, "invocation")));
     table.field("environment", or_none(function.environment.0.keys()));
     table.field("allowed hosts", or_none(function.allowed_hosts.iter()));
+    table.field("documents", or_none(function.documents.iter()));
     table.render(palette)
 }
 
@@ -109,8 +110,8 @@ fn counted(count: u32, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-fn or_none<'a>(texts: impl Iterator<Item = &'a String>) -> String {
-    let texts: Vec<&str> = texts.map(String::as_str).collect();
+fn or_none(items: impl Iterator<Item = impl ToString>) -> String {
+    let texts: Vec<String> = items.map(|item| item.to_string()).collect();
     if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }
 
@@ -121,7 +122,8 @@ mod tests {
     fn record() -> Record {
         serde_json::from_str(
             r#"{"id":"hello","name":"greets","handler":{"artifact":"sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"},
-                "memory_mb":128,"timeout_seconds":2.5,"environment":{"TOKEN":"[redacted]"},"allowed_hosts":[],"max_concurrency":128,
+                "memory_mb":128,"timeout_seconds":2.5,"environment":{"TOKEN":"[redacted]"},"allowed_hosts":[],
+                "documents":[{"document":"visits","access":"read-write"},{"document":"prices","access":"read-only"}],"max_concurrency":128,
                 "max_queue":256,"max_reuse":1,"generation":3,"observed_generation":3,"state":"ready"}"#,
         )
         .expect("a record of the API")
@@ -140,7 +142,14 @@ mod tests {
     #[test]
     fn one_function_is_shown_with_the_names_of_its_environment_only() {
         let shown = fields(&record(), Palette::plain());
-        for line in ["generation     3 (observed 3)\n", "environment    TOKEN\n", "allowed hosts  none\n", "1 invocation per sandbox\n"] {
+        let lines = [
+            "generation     3 (observed 3)\n",
+            "environment    TOKEN\n",
+            "allowed hosts  none\n",
+            "documents      visits, prices:ro\n",
+            "1 invocation per sandbox\n",
+        ];
+        for line in lines {
             assert!(shown.contains(line), "{line} in {shown}");
         }
     }

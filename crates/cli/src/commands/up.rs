@@ -1,10 +1,10 @@
 //! `edgeward up`: runs a node in this process until it is told to stop.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use edgeward::{
-    EdgeError, EdgeNode, Node, NodeOptions,
+    EdgeError, EdgeNode, ErrorKind, Node, NodeOptions,
     limits::DRAIN_TIMEOUT,
     listener::{accept, check_loopback, serve_functions},
 };
@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{api, signals::StopSignals, terminal};
+use crate::{api, data_dir::DataDir, exit::Hinted, signals::StopSignals, terminal};
 
 /// Run a node: functions at --functions-listen, the API at --listen.
 ///
@@ -38,9 +38,8 @@ pub(crate) struct Args {
     /// What it can do, such as `gpu`; may be given more than once
     #[arg(long = "capability", value_name = "CAPABILITY")]
     capabilities: Vec<String>,
-    /// Folder for everything that lasts [default: `$XDG_DATA_HOME/edgeward` or `~/.local/share/edgeward`]
-    #[arg(long, env = "EDGEWARD_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: DataDir,
     /// Address of the API; a loopback address
     #[arg(long, default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
@@ -52,11 +51,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     check_loopback(args.listen, "--listen")?;
     check_loopback(args.functions_listen, "--functions-listen")?;
-    let data_dir = args.data_dir.map_or_else(default_data_dir, Ok)?;
+    let data_dir = args.data_dir.path()?;
     let id = args.id.unwrap_or_else(host_name);
     let mut node = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
     (node.location, node.capabilities) = (args.location, args.capabilities);
-    let node = Node::open(NodeOptions { node, data_dir })?;
+    let node = Node::open(NodeOptions { node, data_dir }).map_err(opening_failed)?;
     let api_listener = bind(args.listen, "--listen").await?;
     let functions_listener = bind(args.functions_listen, "--functions-listen").await?;
     let (api_address, functions_address) = (api_listener.local_addr()?, functions_listener.local_addr()?);
@@ -88,6 +87,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tracing::info!(%id, %api_address, %functions_address, "the node is up");
 
     run_until_stopped(tasks, &stop, async || signals.next().await).await
+}
+
+fn opening_failed(error: EdgeError) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Conflict => {
+            let hint = "a data folder has one node and one process: give the node's own `--id`, or another folder with `--data-dir`";
+            Hinted::new(error, hint).into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// Waits for a stop signal, then lets the tasks drain. A task that ends before is a failure: the rest drains too, so
@@ -126,15 +135,6 @@ async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> 
     TcpListener::bind(address).await.with_context(|| {
         format!("failed to listen on {address}: another program may use it, perhaps another node; choose another address with {option}")
     })
-}
-
-/// The XDG base directory for data.
-fn default_data_dir() -> Result<PathBuf, EdgeError> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("XDG_DATA_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|base| base.join("edgeward"))
-        .ok_or_else(|| EdgeError::invalid("there is no home folder to keep data in; give --data-dir"))
 }
 
 /// The host name, as far as it is a valid id.

@@ -1,27 +1,11 @@
 //! The commands as scripts use them: exact output, exit codes, and nothing secret anywhere.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    process::{Output, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio};
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Node, artifact, data_dir, edgeward};
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-#[track_caller]
-fn fails(output: &Output, code: i32, words: &str) {
-    let told = stderr(output);
-    assert_eq!(output.status.code(), Some(code), "{told}");
-    assert!(told.contains(words), "{told}");
-    assert!(output.stdout.is_empty(), "a failure writes nothing to standard output");
-}
+use crate::support::{Node, artifact, data_dir, edgeward, fails, told};
 
 #[tokio::test]
 async fn a_function_is_deployed_listed_invoked_and_undeployed() {
@@ -69,6 +53,10 @@ async fn each_failure_has_its_exit_code() {
 
     fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--memory-mb", "0"]), 9, "memory_mb");
     fails(&node.run(&["deploy", &artifact("hello"), "--id", "exits", "--if-generation", "0"]), 12, "exists already");
+    for (grant, words) in [("a/b", "`/` is not allowed"), ("a:rx", "`a:ro` for reading only"), ("edgeward.nodes", "the node's own")] {
+        fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--document", grant]), 2, words);
+    }
+    fails(&node.run(&["deploy", &artifact("hello"), "--id", "x", "--document", "a", "--document", "a:ro"]), 9, "document `a` twice");
     fails(&node.run(&["invoke", "a/b"]), 2, "a/b");
 }
 
@@ -108,7 +96,7 @@ fn a_secret_that_was_mistyped_is_not_repeated() {
     for mistyped in ["s3cret-value", "=s3cret-value"] {
         let output = edgeward(&["deploy", &artifact("hello"), "--id", "f", "--env", mistyped]).output().expect("starts");
         fails(&output, 9, "--env NAME=VALUE");
-        assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));
+        assert!(!told(&output).contains("s3cret"), "{}", told(&output));
     }
 }
 
@@ -145,4 +133,24 @@ async fn the_environment_reaches_the_guest_twice_and_nobody_else() {
     let shown = String::from_utf8_lossy(&shown);
     assert!(shown.contains("TOKEN") && shown.contains("stderr says hi"), "the listings and the log were read");
     assert!(!shown.contains("s3cret"), "a value of the environment was shown:\n{shown}");
+}
+
+#[tokio::test]
+async fn a_function_keeps_the_document_that_it_was_granted() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("visits", "visits", &["--document", "visits", "--document", "prices:ro"]);
+    let shown = String::from_utf8(node.done(&["functions", "show", "visits"])).expect("text");
+    assert!(shown.contains("visits, prices:ro"), "{shown}");
+    assert_eq!(node.get_function("/fn/visits/garden").await.body(), "visit 1 of /garden\n");
+    assert_eq!(node.get_function("/fn/visits/garden").await.body(), "visit 2 of /garden\n");
+    // A visit that was answered is on disk.
+    node.kill();
+    let node = Node::start(&data).await;
+    assert_eq!(node.get_function("/fn/visits/garden").await.body(), "visit 3 of /garden\n");
+    assert_eq!(node.json("/v1/functions/visits").await["documents"][1], json!({ "document": "prices", "access": "read-only" }));
+
+    node.deploy("visits", "visits", &["--document", "visits:ro"]);
+    let denied = node.get_function("/fn/visits/garden").await;
+    assert_eq!((denied.status().as_u16(), &denied.body()[..]), (500, &b"deploy this function with `--document visits`\n"[..]));
 }

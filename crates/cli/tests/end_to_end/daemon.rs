@@ -117,14 +117,45 @@ async fn a_damaged_artifact_is_told_and_an_upload_mends_it() {
 }
 
 #[tokio::test]
-async fn damaged_desired_state_stops_the_start_and_is_kept() {
+async fn a_data_folder_belongs_to_one_node() {
+    let (_folder, data) = data_dir();
+    Node::start(&data).await.kill();
+    let (code, told) = refused_up(&data, &["--id", "another"]).await;
+    assert_eq!(code, Some(12), "{told}");
+    assert!(told.contains("belongs to node `edge-test`, not to `another`") && told.contains("give the node's own `--id`"), "{told}");
+    Node::start(&data).await;
+}
+
+#[tokio::test]
+async fn a_damaged_store_stops_the_start_and_is_kept() {
     let (_folder, data) = data_dir();
     let node = Node::start(&data).await;
     node.deploy("hello", "hello", &[]);
     node.kill();
+    let path = data.join("documents/documents.sqlite3");
+    let garbage = "garbage".repeat(10_000);
+    fs::write(&path, &garbage).expect("written");
+    // It holds all that is not in the database yet.
+    fs::remove_file(data.join("documents/documents.sqlite3-wal")).expect("there");
+    let (code, told) = refused_up(&data, &[]).await;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("the store"), "{told}");
+    assert_eq!(fs::read(&path).expect("kept"), garbage.as_bytes());
+}
+
+#[tokio::test]
+async fn what_an_earlier_release_desired_serves_again_and_is_kept_when_it_is_damaged() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    let mut record = node.json("/v1/functions/hello").await;
+    node.kill();
+    // The data folder as the earlier release left it: a file instead of the documents.
+    record["generation"] = 4.into();
+    let whole = serde_json::json!({ "format": 1, "last_generation": 7, "functions": { "hello": record } }).to_string();
+    fs::remove_dir_all(data.join("documents")).expect("there");
     let path = data.join("desired.json");
-    let whole = fs::read(&path).expect("there");
-    for damaged in [&whole[..whole.len() - 10], b"", b"\0\0\0\0", br#"{"format":99}"#] {
+    for damaged in [&whole.as_bytes()[..whole.len() - 10], b"", b"\0\0\0\0", br#"{"format":99}"#] {
         fs::write(&path, damaged).expect("written");
         let (code, told) = refused_up(&data, &[]).await;
         assert_eq!(code, Some(1), "{told}");
@@ -132,7 +163,12 @@ async fn damaged_desired_state_stops_the_start_and_is_kept() {
         assert_eq!(fs::read(&path).expect("kept"), damaged);
     }
     fs::write(&path, &whole).expect("written");
-    assert_eq!(Node::start(&data).await.get_function("/fn/hello/").await.status(), 200);
+    let node = Node::start(&data).await;
+    assert_eq!(node.get_function("/fn/hello/").await.status(), 200);
+    assert_eq!(node.json("/v1/functions/hello").await["generation"], 4);
+    assert!(!path.exists(), "it moved into the documents");
+    node.deploy("hello", "hello", &["--name", "another"]);
+    assert_eq!(node.json("/v1/functions/hello").await["generation"], 8);
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! The real binary, end to end: a node in a process of its own, its HTTP API, and the commands that talk to it.
 
 mod api;
+mod backup;
 mod commands;
 mod daemon;
 mod demo;
+mod documents;
+mod state;
 mod support;

@@ -160,11 +160,11 @@ pub(crate) async fn refused_up(data_dir: &Path, options: &[&str]) -> (Option<i32
 
 fn spawn_up(data_dir: &Path, options: &[&str]) -> (Child, PathBuf) {
     let has = |name: &str| options.contains(&name);
-    let mut command = edgeward(&["up", "--id", "edge-test", "--data-dir"]);
+    let mut command = edgeward(&["up", "--data-dir"]);
     command.arg(data_dir).args(options).stdout(Stdio::piped());
-    for listener in ["--listen", "--functions-listen"] {
-        if !has(listener) {
-            command.args([listener, "127.0.0.1:0"]);
+    for (option, value) in [("--id", "edge-test"), ("--listen", "127.0.0.1:0"), ("--functions-listen", "127.0.0.1:0")] {
+        if !has(option) {
+            command.args([option, value]);
         }
     }
     // Beside the data folder, which belongs to the node.
@@ -237,6 +237,32 @@ pub(crate) async fn try_send(address: SocketAddr, request: Request<Full<Bytes>>)
 /// The body of an answer as JSON.
 pub(crate) fn json(response: &Response<Bytes>) -> Value {
     serde_json::from_slice(response.body()).unwrap_or_else(|error| panic!("{error}: {:?}", response.body()))
+}
+
+/// Checks that an answer is a problem of this kind, with these words in its detail.
+#[track_caller]
+pub(crate) fn problem(response: &Response<Bytes>, status: u16, kind: &str, words: &str) {
+    let body = String::from_utf8_lossy(response.body()).into_owned();
+    assert_eq!(response.status(), status, "{body}");
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let problem = json(response);
+    assert_eq!((&problem["kind"], &problem["status"]), (&kind.into(), &status.into()), "{body}");
+    assert_eq!(problem["type"], format!("urn:edgeward:error:{kind}"));
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(words)), "{body}");
+}
+
+/// What a command wrote to standard error.
+pub(crate) fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Checks that a command failed with this exit code, and told these words.
+#[track_caller]
+pub(crate) fn fails(output: &Output, code: i32, words: &str) {
+    let told = told(output);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.contains(words), "{told}");
+    assert!(output.stdout.is_empty(), "a failure writes nothing to standard output");
 }
 
 fn read(path: &Path) -> String {

@@ -34,12 +34,14 @@ use crate::{
     admission::Permit,
     body::{RequestBody, ResponseBody},
     deployed::{StderrTail, read_payload},
+    documents::DocumentAccess,
     logs::{FunctionLog, LogStream},
     ticket::{Face, Ticket, timed_out, within},
     wasm::{
         Compiled, Wasm,
         answer::{GuestBody, HttpGuest},
         guest::{Guest, failed},
+        keyvalue::Granted,
         outbound::AllowList,
         sandbox::{FOREGROUND_TICKS, Sandbox, Settings},
         stdio::Sink,
@@ -72,12 +74,14 @@ impl Program {
         wasm: &'static Wasm,
         compiled: Compiled,
         function: Arc<EdgeFunction>,
+        documents: Option<Arc<dyn DocumentAccess>>,
         log: Arc<FunctionLog>,
     ) -> Result<Arc<Self>, EdgeError> {
         let environment: Vec<_> = function.environment.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let config: WasiConfigVariables = environment.iter().cloned().collect();
         let allow = Arc::new(AllowList::parse(&function.allowed_hosts)?);
-        let settings = Arc::new(Settings { memory_bytes: function.memory_bytes(), environment, config, allow, log });
+        let documents = Granted::new(&function, documents);
+        let settings = Arc::new(Settings { memory_bytes: function.memory_bytes(), environment, config, allow, documents, log });
         let program = Arc::new(Self { wasm, compiled, function, settings, idle: Mutex::default() });
         if program.function.max_reuse > 1 {
             wasm.keeps_instances(&program);

@@ -16,6 +16,7 @@ use crate::{
     logs::{FunctionLog, LogStream},
     wasm::{
         Wasm,
+        keyvalue::{Granted, Held, KeyValue},
         outbound::{AllowList, Outbound},
         stdio::Sink,
     },
@@ -66,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) config: WasiConfigVariables,
     pub(crate) allow: Arc<AllowList>,
+    pub(crate) documents: Granted,
     pub(crate) log: Arc<FunctionLog>,
 }
 
@@ -77,6 +79,8 @@ pub(crate) struct Sandbox {
     http: WasiHttpCtx,
     table: ResourceTable,
     outbound: Outbound,
+    /// What the guest holds of its documents.
+    held: Held,
     settings: Arc<Settings>,
     limiter: Limiter,
     /// The log, unless it was given; made with `wasi`.
@@ -103,6 +107,7 @@ impl Sandbox {
             http,
             table,
             outbound: Outbound(Arc::clone(&settings.allow)),
+            held: Held::default(),
             settings: Arc::clone(settings),
             limiter: Limiter { bytes: 0, bytes_max: settings.memory_bytes, refused: false, large: false },
             stdout,
@@ -133,6 +138,10 @@ impl Sandbox {
 
     pub(crate) fn config_variables(&self) -> &WasiConfigVariables {
         &self.settings.config
+    }
+
+    pub(crate) fn keyvalue(&mut self) -> KeyValue<'_> {
+        KeyValue { granted: &self.settings.documents, held: &mut self.held, table: &mut self.table }
     }
 
     fn new_wasi(&mut self) -> WasiCtx {

@@ -1,13 +1,13 @@
 //! The example functions over a year of real readings. What they should find is computed here, in whole tenths of a
 //! degree or by the published method, and never with their code.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use edgeward_model::ErrorKind;
 use serde_json::Value;
 
-use crate::support::{deploy, file, guest, request, runtime};
+use crate::support::{deploy, file, from_source, guest, request, runtime};
 
 const FILES: [&str; 2] = ["data/seattle-temps.csv", "data/sf-temps.csv"];
 
@@ -197,13 +197,6 @@ async fn an_example_names_the_line_that_is_wrong() {
         assert_eq!((error.kind(), error.failure().exit_code), (ErrorKind::ExecutionFailed, Some(1)), "{command}");
         assert!(error.failure().stderr_tail.starts_with(&format!("{command}: line 3: ")), "{error:?}");
     }
-}
-
-/// A guest that `cargo xtask test` built from source.
-fn from_source(name: &str) -> Bytes {
-    let folder = std::env::var_os("EDGEWARD_GUESTS").expect("`cargo xtask test` builds guests and names their folder in EDGEWARD_GUESTS");
-    let path = PathBuf::from(folder).join(format!("{name}.wasm"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The runtime as its callers see it: real guests and native handlers, honest and hostile.
 
 mod deployments;
+mod documents;
 mod examples;
 mod guests;
 mod isolation;

@@ -1,5 +1,7 @@
 //! A runtime with functions in it, and requests to them.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use edgeward_model::{EdgeError, EdgeFunction, EdgeNode, Handler};
 use edgeward_runtime::{EdgeRuntime, RequestBody, ResponseBody, body};
@@ -13,6 +15,13 @@ pub(crate) fn file(name: &str) -> Bytes {
 
 pub(crate) fn guest(name: &str) -> Bytes {
     file(&format!("built/{name}.wasm"))
+}
+
+/// A guest that `cargo xtask test` built from source.
+pub(crate) fn from_source(name: &str) -> Bytes {
+    let folder = std::env::var_os("EDGEWARD_GUESTS").expect("`cargo xtask test` builds guests and names their folder in EDGEWARD_GUESTS");
+    let path = PathBuf::from(folder).join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }
 
 pub(crate) fn runtime() -> EdgeRuntime {

@@ -8,8 +8,8 @@ use std::{
 };
 
 const STORE: &str = "EDGEWARD_TEST_STORE";
-/// The system calls that a store makes durable, or writes, with.
-const CALLS: &str = "trace=fsync,fdatasync,pwrite64,ftruncate";
+/// The system calls that a store or a folder makes durable, or writes, with.
+const CALLS: &str = "trace=fsync,fdatasync,pwrite64,ftruncate,rename,renameat2";
 
 /// The folder that the parent gave; none when this is no child.
 pub(crate) fn store() -> Option<PathBuf> {
@@ -55,6 +55,11 @@ pub(crate) fn count(test: &str, call: &str) -> usize {
     let log = place.path().join("calls");
     let output = run(&mut traced(test, &place.path().join("store"), &log, None));
     assert!(output.status.success(), "{output:?}");
+    count_in(&log, call)
+}
+
+/// How often this system call is in a log.
+pub(crate) fn count_in(log: &Path, call: &str) -> usize {
     let calls = fs::read_to_string(log).expect("the calls");
     calls.lines().filter(|line| line.split_whitespace().nth(1).is_some_and(|word| word.starts_with(&format!("{call}(")))).count()
 }

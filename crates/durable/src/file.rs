@@ -3,10 +3,12 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+use crate::folder::sync_parent;
 
 /// Names a file that is still being written; nothing else has this extension.
 const UNFINISHED: &str = "unfinished";
@@ -37,22 +39,10 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// Makes a folder and those above it, for this user only, and returns when the new ones are on disk: what is then
-/// written inside cannot vanish with them.
-pub fn create_private_folder(path: &Path) -> io::Result<()> {
-    let missing: Vec<_> = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()).collect();
-    for folder in missing.into_iter().rev() {
-        match fs::DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !folder.is_dir() => return Err(error),
-            _ => sync_parent(folder)?,
-        }
-    }
-    Ok(())
+/// Makes an empty file for this user only, when it is missing. Its name is on disk with the next
+/// [`sync_folder`](crate::folder::sync_folder).
+pub fn create_private_file(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// Removes what an interrupted [`write()`] left in this folder.
@@ -82,21 +72,5 @@ mod tests {
         assert_eq!(fs::read(&path).expect("there"), b"2");
         remove(&path).expect("removed");
         remove(&path).expect("absent already");
-    }
-
-    #[test]
-    fn every_missing_folder_is_made_for_this_user_only() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().expect("temp folder");
-        let path = folder.path().join("a/b/c");
-        create_private_folder(&path).expect("made");
-        create_private_folder(&path).expect("there already");
-        for made in ["a", "a/b", "a/b/c"] {
-            let mode = fs::metadata(folder.path().join(made)).expect("there").permissions().mode();
-            assert_eq!(mode & 0o777, 0o700, "{made}");
-        }
-        fs::write(folder.path().join("file"), "").expect("written");
-        assert!(create_private_folder(&folder.path().join("file")).is_err());
-        sync_parent(Path::new("relative")).expect("its parent is the working folder");
     }
 }

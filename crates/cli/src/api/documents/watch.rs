@@ -1,0 +1,96 @@
+//! `GET /v1/documents/{name}/watch`: the states of a document as they come.
+//!
+//! Level-triggered: every commit of the store is a reason to look at the document, and what is sent is the state that is
+//! found then. Whoever watches sees every state that stays, and not all that pass.
+
+use std::convert::Infallible;
+
+use axum::{
+    extract::{Path, State},
+    response::sse::{Event, KeepAlive, Sse},
+};
+use edgeward::{
+    Document, EdgeError, ErrorKind, blocking,
+    limits::{WATCH_PAUSE, WATCHES_MAX},
+};
+use futures::{Stream, StreamExt, stream};
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::{Api, NamePath, Refusal, etag::ETag, open, wire};
+
+/// The state of a document now and after each change: server-sent events `change`, the ETag as the id, and as data what reading
+/// the document answers. The data of a large state is left out, and `data_omitted` is true. A document that does not exist yet is
+/// waited for. States that pass quickly are skipped.
+#[utoipa::path(
+    get, path = "/v1/documents/{name}/watch", operation_id = "watch_document", tag = "documents", params(NamePath),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 403, description = "The document is the node's own.", body = crate::api::wire::Problem),
+        (status = 503, description = "Too many documents are watched; see Retry-After.", body = crate::api::wire::Problem),
+    )
+)]
+pub(crate) async fn watch(
+    State(api): State<Api>,
+    Path(NamePath { name }): Path<NamePath>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    static ROOM: Semaphore = Semaphore::const_new(WATCHES_MAX);
+    let document = open(&api, &name)?;
+    let room = ROOM.try_acquire().map_err(|_| {
+        let why = format!("the node is overloaded: documents are watched {WATCHES_MAX} times, which is the most; try again later");
+        EdgeError::new(ErrorKind::Overloaded, why)
+    })?;
+    // Subscribed before the first look, so that no commit after it is missed.
+    let watch = Watch { commits: api.node.documents().commits(), document, has_looked: false, sent: None, _room: room };
+    let stop = api.stop.clone();
+    let changes = stream::unfold(watch, Watch::next).take_until(async move { stop.cancelled().await });
+    Ok(Sse::new(changes.map(Ok)).keep_alive(KeepAlive::default()))
+}
+
+/// Tells two states of a document apart: its version, and when it came to be.
+type Moment = (u64, Timestamp);
+
+struct Watch {
+    document: Document,
+    commits: watch::Receiver<u64>,
+    has_looked: bool,
+    /// Of the last state that was sent.
+    sent: Option<Moment>,
+    _room: SemaphorePermit<'static>,
+}
+
+impl Watch {
+    /// Waits for a state that was not sent.
+    async fn next(mut self) -> Option<(Event, Self)> {
+        loop {
+            if self.has_looked {
+                tokio::time::sleep(WATCH_PAUSE).await;
+                self.commits.changed().await.ok()?;
+            }
+            self.has_looked = true;
+            let (document, sent) = (self.document.clone(), self.sent);
+            match blocking(move || look(&document, sent)).await {
+                Ok(Some((found, event))) => {
+                    self.sent = Some(found);
+                    return Some((event, self));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(document = %self.document.name(), error = error.chain(), "a watch failed to read its document");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// The state of the document as an event, unless it is the one that was sent.
+fn look(document: &Document, sent: Option<Moment>) -> Result<Option<(Moment, Event)>, EdgeError> {
+    // Most commits are of other documents, and this reads no keys.
+    if document.info()?.map(|info| (info.version, info.updated_at)) == sent {
+        return Ok(None);
+    }
+    let Some(state) = document.view()? else { return Ok(None) };
+    let event = Event::default().event("change").id(ETag::of(&state).to_string()).data(wire::write_event(&state)?);
+    Ok(Some(((state.version, state.updated_at), event)))
+}

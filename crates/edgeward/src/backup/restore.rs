@@ -1,0 +1,134 @@
+//! Restoring a backup into a data folder: all of it is checked, and the old one is there until the new one is complete.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder, write};
+use edgeward_model::{EdgeError, ErrorKind};
+use edgeward_runtime::artifacts;
+use jiff::{Timestamp, fmt::strtime};
+
+use crate::{
+    backup::{
+        Progress, Step,
+        manifest::{FileDigest, Manifest, damaged, database_in},
+        records_in,
+        staging::{Staging, is_empty, not_empty},
+    },
+    node::{DOCUMENTS, LOCK},
+};
+
+/// What was restored.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// What the backup holds.
+    pub manifest: Manifest,
+    /// Where the data folder is that was replaced.
+    pub replaced: Option<PathBuf>,
+}
+
+/// Makes the data folder what the backup holds; `replace` says whether the data of a node may be there, which is then moved aside
+/// to a name with the time `now`. The documents begin a new epoch when the node opens them.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] when there is no backup; [`ErrorKind::Conflict`] when a node has the data folder open, or it is not empty
+/// and not to be replaced. After an error the data folder is as it was.
+pub fn restore(
+    backup: &Path,
+    data_dir: &Path,
+    replace: bool,
+    now: Timestamp,
+    mut progress: impl FnMut(Progress),
+) -> Result<Restored, EdgeError> {
+    let manifest = Manifest::read(backup)?;
+    let old = lock_old(data_dir, replace)?;
+    let staging = Staging::begin(data_dir)?;
+    copy_documents(backup, staging.path(), &manifest, &mut progress)?;
+    copy_artifacts(backup, staging.path(), &manifest, &mut progress)?;
+    check(staging.path(), &manifest)?;
+    if old.is_none() {
+        staging.place()?;
+        return Ok(Restored { manifest, replaced: None });
+    }
+    let mut name = data_dir.file_name().expect("the folder beside it was named after it").to_owned();
+    name.push(strtime::format(".replaced-%Y%m%dT%H%M%SZ", now).expect("the format is valid"));
+    let aside = data_dir.with_file_name(name);
+    if aside.exists() {
+        return Err(not_empty(&aside));
+    }
+    staging.exchange(&aside)?;
+    Ok(Restored { manifest, replaced: Some(aside) })
+}
+
+/// Locks the data folder when there is the data of a node in it.
+fn lock_old(data_dir: &Path, replace: bool) -> Result<Option<FolderLock>, EdgeError> {
+    if is_empty(data_dir)? {
+        return Ok(None);
+    }
+    if !data_dir.join(LOCK).exists() {
+        let why = "is not empty, and holds no node's data; choose another folder";
+        return Err(EdgeError::new(ErrorKind::Conflict, format!("the folder `{}` {why}", data_dir.display())));
+    }
+    let lock = FolderLock::take(data_dir, LOCK)?;
+    if replace { Ok(Some(lock)) } else { Err(not_empty(data_dir)) }
+}
+
+fn copy_documents(backup: &Path, target: &Path, manifest: &Manifest, progress: &mut impl FnMut(Progress)) -> Result<(), EdgeError> {
+    let (from, to) = (database_in(backup), database_in(target));
+    let folder = target.join(DOCUMENTS);
+    let failed = |error| disk_error("copy the documents", &to, error);
+    create_private_folder(&folder).map_err(failed)?;
+    let source = fs::File::open(&from).map_err(|error| disk_error("read the backup", &from, error))?;
+    let mut copy = create_private_file(&to).map_err(failed)?;
+    let mut done_bytes = 0;
+    let total_bytes = manifest.documents.bytes;
+    let digest = FileDigest::of_reader(source, |chunk| {
+        done_bytes += chunk.len() as u64;
+        progress(Progress { step: Step::Documents, done_bytes, total_bytes });
+        copy.write_all(chunk)
+    });
+    if digest.map_err(failed)? != manifest.documents {
+        return Err(damaged(&from));
+    }
+    copy.sync_all().map_err(failed)
+}
+
+fn copy_artifacts(backup: &Path, target: &Path, manifest: &Manifest, progress: &mut impl FnMut(Progress)) -> Result<(), EdgeError> {
+    let folder = target.join(artifacts::FOLDER);
+    create_private_folder(&folder).map_err(|error| disk_error("copy the artifacts", &folder, error))?;
+    let (mut done_bytes, total_bytes) = (0, manifest.artifacts_bytes());
+    for (digest, expected) in &manifest.artifacts {
+        let from = artifacts::path(backup, digest);
+        let bytes = artifacts::read(backup, digest).map_err(|error| damaged(&from).with_source(error))?;
+        if FileDigest::of(&bytes) != *expected {
+            return Err(damaged(&from));
+        }
+        let to = artifacts::path(target, digest);
+        write(&to, &bytes).map_err(|error| disk_error("copy the artifact", &to, error))?;
+        done_bytes += expected.bytes;
+        progress(Progress { step: Step::Artifacts, done_bytes, total_bytes });
+    }
+    Ok(())
+}
+
+/// Shows that a node of this release can open the folder and has all that its functions refer to.
+fn check(folder: &Path, manifest: &Manifest) -> Result<(), EdgeError> {
+    let documents = folder.join(DOCUMENTS);
+    for record in records_in(&documents, &manifest.node)? {
+        if let Some(digest) = record.function.handler.artifact()
+            && !manifest.artifacts.contains_key(&digest)
+        {
+            let why = format!("the backup is damaged: it has no artifact of function `{}`; use another backup", record.function.id);
+            return Err(EdgeError::new(ErrorKind::Internal, why));
+        }
+    }
+    // Opening it may have written to it.
+    let synced = fs::File::open(database_in(folder))
+        .and_then(|file| file.sync_all())
+        .and_then(|()| sync_folder(&documents))
+        .and_then(|()| create_private_file(&folder.join(LOCK)).map(drop));
+    synced.map_err(|error| disk_error("sync the restored documents", &documents, error))
+}
