@@ -10,6 +10,8 @@ pub mod conflict;
 mod digest;
 pub mod document;
 mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod hub;
 mod magnitude;
 mod merge;

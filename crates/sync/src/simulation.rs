@@ -4,7 +4,7 @@
 //! What must hold is checked against a record of who had seen what when they wrote, kept beside the protocol and not through it.
 
 mod check;
-mod random;
+pub(crate) mod random;
 mod world;
 
 use std::{

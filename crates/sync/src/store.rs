@@ -32,6 +32,8 @@ const APPLICATION_ID: i64 = 0x4544_4757;
 const BATCH_MAX: usize = 256;
 /// Pages of the log after which it goes into the database: 256 KiB.
 const LOG_PAGES: i64 = 64;
+/// Statements that each connection keeps compiled: all that there are.
+const STATEMENTS: usize = 128;
 /// Pages that each connection keeps in memory, in KiB.
 const CACHE_KIB: i64 = 2048;
 
@@ -122,6 +124,7 @@ impl Store {
 
     /// A store in memory on what this connection holds.
     pub(crate) fn on(connection: Connection, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         prepare(&connection, &node)?;
         Ok(Self::new(Place::Memory, node, epoch, role, connection, None, None))
     }
@@ -356,6 +359,7 @@ fn connect(folder: &Path) -> Result<Connection, EdgeError> {
     let path = database_path(folder);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&path, flags).map_err(|error| database("open the store", error))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     let set = |name: &str, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
     set("journal_mode", &"WAL")
         .and_then(|()| set("synchronous", &"FULL"))
