@@ -58,6 +58,8 @@ enum Name {
     Resident,
     /// A function that computes
     Compute,
+    /// Writing, sending and merging documents
+    Documents,
 }
 
 /// What every benchmark is given.
@@ -85,6 +87,7 @@ impl Bench<'_> {
             Name::Metrics => in_process::metrics(self),
             Name::Deploy => node::deploy(self),
             Name::Resident => node::resident(self),
+            Name::Documents => in_process::documents(self),
         }
     }
 }

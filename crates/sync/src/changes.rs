@@ -112,7 +112,7 @@ fn trim(transaction: &Transaction<'_>, head: &mut DocumentHead) -> Result<(), Ed
     };
     // Of large ones fewer are kept.
     if head.bytes > CHANGES_BYTES_MAX as u64 {
-        let sizes = format!("SELECT number, length(data) FROM changes WHERE {confirmed} ORDER BY number DESC");
+        let sizes = format!("SELECT number, octet_length(data) FROM changes WHERE {confirmed} ORDER BY number DESC");
         let mut statement = transaction.prepare(&sizes)?;
         let mut rows = statement.query(params![head.id, to_sql(head.confirmed)]).map_err(reading)?;
         let mut bytes = 0_u64;

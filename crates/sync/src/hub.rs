@@ -170,7 +170,8 @@ impl Hub {
     }
 
     fn push(&self, push: Push, message: &[u8], now_millis: u64) -> Result<Vec<u8>, EdgeError> {
-        let Push { node, epoch, chain, after, upto, rows } = push;
+        let Push { chain, after, upto, rows } = push;
+        let (node, epoch) = rows.writer()?;
         let rows = rows.read()?;
         if rows.iter().any(|sent| sent.row.origin.dot.node != node || sent.row.origin.dot.epoch != epoch) {
             return Err(EdgeError::invalid("a frame of the sync protocol holds rows of another writer"));

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use edgeward_model::{EdgeError, NodeId};
+use edgeward_model::EdgeError;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
 use serde::de::DeserializeOwned;
@@ -45,9 +45,9 @@ pub(crate) struct LinkMemory {
 #[cfg(test)]
 impl LinkMemory {
     /// A planted bug: the outbox is read before its rows are durable.
-    pub(crate) fn send_what_is_not_durable(&mut self, connection: &rusqlite::Connection, node: &NodeId) -> Result<(), EdgeError> {
+    pub(crate) fn send_what_is_not_durable(&mut self, connection: &rusqlite::Connection) -> Result<(), EdgeError> {
         if self.in_flight.is_none() {
-            self.in_flight = compose(&Snapshot::new(connection), node)?.map(Arc::new);
+            self.in_flight = compose(&Snapshot::new(connection))?.map(Arc::new);
         }
         Ok(())
     }
@@ -238,7 +238,7 @@ impl ReplicaSession {
     fn push(&self) -> Result<Option<Vec<u8>>, EdgeError> {
         let mut memory = self.store.link.lock();
         if memory.in_flight.is_none() {
-            memory.in_flight = self.store.read(|snapshot| compose(snapshot, self.store.node()))?.map(Arc::new);
+            memory.in_flight = self.store.read(compose)?.map(Arc::new);
         }
         if let Some(in_flight) = &memory.in_flight
             && planted::has(Bug::CursorAdvancedAtSend)
@@ -596,7 +596,7 @@ fn applied(base: &Base, hub: Epoch) -> Position {
 }
 
 /// The next frame of the outbox: rows of its oldest epoch, in the order in which they were written.
-pub(crate) fn compose(snapshot: &Snapshot<'_>, node: &NodeId) -> Result<Option<InFlight>, EdgeError> {
+pub(crate) fn compose(snapshot: &Snapshot<'_>) -> Result<Option<InFlight>, EdgeError> {
     let mut outbox = Outbox::open(snapshot)?;
     let Some(first) = outbox.first_epoch(snapshot)? else { return Ok(None) };
     let (acknowledged, before) = cursor(snapshot, first)?;
@@ -611,7 +611,7 @@ pub(crate) fn compose(snapshot: &Snapshot<'_>, node: &NodeId) -> Result<Option<I
     })?;
     let Some(last) = rows.last() else { return Ok(None) };
     let upto = last.row.origin.dot.counter;
-    let push = Push { node: node.clone(), epoch: first, chain: before, after: acknowledged, upto, rows: writer.finish() };
+    let push = Push { chain: before, after: acknowledged, upto, rows: writer.finish() };
     let message = wire::message(&Request::Push(push));
     let after = wire::chain(before, &message);
     Ok(Some(InFlight { epoch: first, before, after, message, rows }))
@@ -746,8 +746,8 @@ fn acknowledge_up_to(
 fn confirm_row(transaction: &mut Transaction<'_>, sent: &SentRow, place: Option<(Epoch, Position)>) -> Result<bool, EdgeError> {
     let dot = &sent.row.origin.dot;
     let Some(head) = transaction.document(&sent.document)? else { return Ok(false) };
-    let opening = opening_of(transaction, dot.epoch)?;
-    let shadows = transaction.execute("DELETE FROM shadows WHERE opening = ?1 AND counter = ?2", params![opening, to_sql(dot.counter)])?;
+    let delete = "DELETE FROM shadows WHERE opening = (SELECT opening FROM epochs WHERE epoch = ?1) AND counter = ?2";
+    let shadows = transaction.execute(delete, [to_sql(dot.epoch.0), to_sql(dot.counter)])?;
     let Some(mut stored) = transaction.row(&head, &sent.key, &sent.slot)? else { return Ok(shadows > 0) };
     if let (Body::Counter(current), Body::Counter(taken)) = (&mut stored.row.body, &sent.row.body)
         && current.instance == taken.instance
@@ -807,7 +807,7 @@ fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, ack: &Ack, 
     transaction.state.link.taken = transaction.state.link.taken.max(taken);
     transaction.state.must_store = true;
     // What was changed up to here is with the hub when nothing is left to send.
-    if planted::has(Bug::ConfirmByVersionAlone) || compose(transaction, &transaction.node().clone())?.is_none() {
+    if planted::has(Bug::ConfirmByVersionAlone) || Outbox::open(transaction)?.first_epoch(transaction)?.is_none() {
         for head in transaction.heads()? {
             if let Some(mut head) = transaction.document(&head.name)?
                 && head.pending > 0

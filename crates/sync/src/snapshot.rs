@@ -82,7 +82,7 @@ impl<'a> Snapshot<'a> {
         if let Some((number, version, keys, updated_at)) = last.map_err(reading)? {
             head = DocumentHead { number: from_sql(number), version: from_sql(version), keys: from_sql(keys), updated_at, ..head };
         }
-        let count = "SELECT count(*), coalesce(sum(type IN ('update', 'patch') AND version > ?2), 0), coalesce(sum(length(data)), 0)
+        let count = "SELECT count(*), coalesce(sum(type IN ('update', 'patch') AND version > ?2), 0), coalesce(sum(octet_length(data)), 0)
             FROM changes WHERE document = ?1";
         let counts = self.prepare(count)?.query_row(params![id, to_sql(confirmed)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
         let (kept, pending, bytes) = counts.map_err(reading)?;

@@ -118,8 +118,13 @@ impl<T: Send, F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send> Jo
 impl Store {
     /// A store that ends with the process.
     pub fn in_memory(node: NodeId, epoch: Epoch) -> Result<Self, EdgeError> {
+        Self::in_memory_as(node, epoch, Role::Replica)
+    }
+
+    /// A store of a hub or of a replica that ends with the process.
+    pub fn in_memory_as(node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
         let connection = Connection::open_in_memory().map_err(|error| database("open a store in memory", error))?;
-        Self::on(connection, node, epoch, Role::Replica)
+        Self::on(connection, node, epoch, role)
     }
 
     /// A store in memory on what this connection holds.
@@ -317,7 +322,7 @@ impl Store {
             return Ok(());
         }
         if crate::planted::has(crate::planted::Bug::SendBeforeDurable) {
-            self.link.lock().send_what_is_not_durable(connection, &self.node)?;
+            self.link.lock().send_what_is_not_durable(connection)?;
         }
         Err(EdgeError::new(ErrorKind::Internal, "the disk was told to fail"))
     }

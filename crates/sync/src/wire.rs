@@ -118,12 +118,11 @@ pub(crate) struct Welcome {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Push {
-    pub(crate) node: NodeId,
-    pub(crate) epoch: Epoch,
     /// What the frames of this epoch before it come to.
     pub(crate) chain: u64,
     pub(crate) after: u64,
     pub(crate) upto: u64,
+    /// Rows of one writer's epoch, the first in their table.
     pub(crate) rows: Rows,
 }
 
@@ -330,6 +329,11 @@ impl RowsWriter {
 }
 
 impl Rows {
+    /// The first writer in the table: who sent them.
+    pub(crate) fn writer(&self) -> Result<(NodeId, Epoch), EdgeError> {
+        self.writers.first().cloned().ok_or_else(damaged)
+    }
+
     /// The rows, each checked: names are valid, values canonical JSON, places in the tables there.
     pub(crate) fn read(self) -> Result<Vec<SentRow>, EdgeError> {
         let Self { documents, writers, hubs, each } = self;

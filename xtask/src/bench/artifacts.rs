@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::process::{find, output};
 use crate::project::Project;
 
-const BUILD: [&str; 16] = [
+const BUILD: [&str; 20] = [
     "build",
     "--release",
     "--package",
@@ -17,6 +17,8 @@ const BUILD: [&str; 16] = [
     "edgeward",
     "--package",
     "edgeward-runtime",
+    "--package",
+    "edgeward-sync",
     "--bin",
     "edgeward",
     "--example",
@@ -25,6 +27,8 @@ const BUILD: [&str; 16] = [
     "plain_hyper",
     "--bench",
     "in_process",
+    "--bench",
+    "documents",
 ];
 
 pub(crate) struct Artifacts {
@@ -32,6 +36,7 @@ pub(crate) struct Artifacts {
     pub(crate) native_handler: PathBuf,
     pub(crate) plain_hyper: PathBuf,
     pub(crate) in_process: PathBuf,
+    pub(crate) documents: PathBuf,
     pub(crate) wasmtime: PathBuf,
     pub(crate) wrk: PathBuf,
     /// The folder of built functions.
@@ -52,6 +57,7 @@ impl Artifacts {
             native_handler: built("native_handler")?,
             plain_hyper: built("plain_hyper")?,
             in_process: built("in_process")?,
+            documents: built("documents")?,
             wasmtime,
             wrk,
             functions: project.functions().join("built"),

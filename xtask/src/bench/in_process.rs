@@ -1,6 +1,8 @@
-//! Costs inside one process, as `crates/runtime/benches/in_process.rs` tells them: each round starts it anew.
+//! Costs inside one process, as `crates/runtime/benches/in_process.rs` and `crates/sync/benches/documents.rs` tell them: each round
+//! starts it anew.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -13,11 +15,11 @@ use crate::process::output;
 type Values = HashMap<String, Vec<f64>>;
 
 impl Bench<'_> {
-    fn in_process(&self, what: &str, part: &str) -> Result<Values> {
+    fn in_process(&self, what: &str, program: &Path, part: &str) -> Result<Values> {
         let mut values = Values::new();
         for round in 0..self.rounds {
             self.step(what, round);
-            let text = output(Command::new(&self.artifacts.in_process).arg(part))?;
+            let text = output(Command::new(program).arg(part))?;
             for (name, value) in read(&text) {
                 values.entry(name.to_owned()).or_default().push(value);
             }
@@ -41,14 +43,14 @@ fn take(values: &Values, name: &str, nanoseconds: f64) -> Result<Vec<f64>> {
 
 pub(crate) fn native(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let what = "`invoke` of an empty native handler, over the bare call";
-    let values = bench.in_process(what, "native")?;
+    let values = bench.in_process(what, &bench.artifacts.in_process, "native")?;
     let (invoke, bare) = (take(&values, "native_invoke", 1.0)?, take(&values, "bare_call", 1.0)?);
     Ok(vec![Row::difference(what, Target::AtMost(2000.0), Unit::Nanoseconds, &invoke, ("bare call", &bare))])
 }
 
 pub(crate) fn instantiate(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let what = "instantiate, Rust hello, WASI and limits on, p50";
-    let values = bench.in_process(what, "instantiate")?;
+    let values = bench.in_process(what, &bench.artifacts.in_process, "instantiate")?;
     let alone = |what: &str, target, name| anyhow::Ok(Row::alone(what, target, Unit::Microseconds, &take(&values, name, 1e3)?));
     Ok(vec![
         alone(what, Target::AtMost(15.0), "instantiate")?,
@@ -58,12 +60,45 @@ pub(crate) fn instantiate(bench: &Bench<'_>) -> Result<Vec<Row>> {
 }
 
 pub(crate) fn metrics(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    let values = bench.in_process("`EdgeMetrics::record`", "metrics")?;
+    let values = bench.in_process("`EdgeMetrics::record`", &bench.artifacts.in_process, "metrics")?;
     let alone = |what: &str, most, name| anyhow::Ok(Row::alone(what, Target::AtMost(most), Unit::Nanoseconds, &take(&values, name, 1.0)?));
     Ok(vec![
         alone("`EdgeMetrics::record`, one thread", 50.0, "record_one_thread")?,
         alone("`EdgeMetrics::record`, two threads", 100.0, "record_two_threads")?,
     ])
+}
+
+pub(crate) fn documents(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let part = |what: &str, part: &str| bench.in_process(what, &bench.artifacts.documents, part);
+    let mut rows = Vec::new();
+    let what = "durable writes of one key";
+    let values = part(what, "writes")?;
+    for (who, target, ours, peer, name) in [
+        ("one thread", 0.9, "write_one", "bare_one", "bare rusqlite, the same row"),
+        ("64 writers", 0.5, "write_many", "bare_many", "bare rusqlite, 64 rows a transaction"),
+    ] {
+        let rate = |name| anyhow::Ok(take(&values, name, 1.0)?.into_iter().map(|nanoseconds| 1e9 / nanoseconds).collect::<Vec<_>>());
+        let (ours, peer) = (rate(ours)?, rate(peer)?);
+        rows.push(Row::ratio(format!("{what}, {who}"), Target::AtLeast(target), Unit::WritesPerSecond, &ours, (name, &peer)));
+    }
+    let what = "one changed key of 10,000: frame and acknowledgement";
+    let values = part(what, "sizes")?;
+    rows.push(Row::alone(what, Target::AtMost(150.0), Unit::Bytes, &take(&values, "changed_key_bytes", 1.0)?));
+    let overwritten = "100 keys after 100,000 overwrites";
+    let sizes = [("logical", 16.0, "overwritten_logical_bytes"), ("on disk", 128.0, "overwritten_disk_bytes")];
+    for (size, most, name) in sizes {
+        let kilobytes = take(&values, name, 1024.0)?;
+        rows.push(Row::alone(format!("{overwritten}, {size}"), Target::AtMost(most), Unit::Kilobytes, &kilobytes));
+    }
+    let what = "two replicas in memory, 5,000 edits each while apart: exchange and merge";
+    let values = part(what, "merge")?;
+    let (ours, peer) = (take(&values, "merge", 1e6)?, take(&values, "merge_yrs", 1e6)?);
+    rows.push(Row::ratio(what, Target::AtMost(0.65), Unit::Milliseconds, &ours, ("yrs", &peer)));
+    let what = "opening a store of 600,000 entries, to its first answer";
+    rows.push(Row::alone(what, Target::AtMost(10.0), Unit::Milliseconds, &take(&part(what, "reopen")?, "reopen", 1e6)?));
+    let what = "reconnect after 100,000 offline writes, to converged and durable";
+    rows.push(Row::alone(what, Target::AtMost(3000.0), Unit::Milliseconds, &take(&part(what, "reconnect")?, "reconnect", 1e6)?));
+    Ok(rows)
 }
 
 #[cfg(test)]

@@ -26,6 +26,9 @@ impl Spread {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Unit {
     RequestsPerSecond,
+    WritesPerSecond,
+    Bytes,
+    Kilobytes,
     Nanoseconds,
     Microseconds,
     Milliseconds,
@@ -36,8 +39,8 @@ pub(crate) enum Unit {
 impl Unit {
     fn number(self, value: f64) -> String {
         match self {
-            Self::RequestsPerSecond => format!("{value:.0}"),
-            Self::Nanoseconds | Self::Microseconds | Self::Megabytes => format!("{value:.1}"),
+            Self::RequestsPerSecond | Self::WritesPerSecond | Self::Bytes => format!("{value:.0}"),
+            Self::Nanoseconds | Self::Microseconds | Self::Kilobytes | Self::Megabytes => format!("{value:.1}"),
             Self::Milliseconds | Self::Times => format!("{value:.2}"),
         }
     }
@@ -46,6 +49,9 @@ impl Unit {
         let number = self.number(value);
         match self {
             Self::RequestsPerSecond => format!("{number} req/s"),
+            Self::WritesPerSecond => format!("{number} writes/s"),
+            Self::Bytes => format!("{number} B"),
+            Self::Kilobytes => format!("{number} KB"),
             Self::Nanoseconds => format!("{number} ns"),
             Self::Microseconds => format!("{number} µs"),
             Self::Milliseconds => format!("{number} ms"),

@@ -547,6 +547,7 @@ impl World {
         match (&request, &response) {
             (Request::Push(push), Response::Ack(ack)) => {
                 let sent = push.rows.clone().read().expect("checked");
+                let epoch = push.rows.writer().expect("checked").1;
                 let mut placed = Vec::new();
                 for (index, sent) in sent.iter().enumerate() {
                     let fate = ack.fates.iter().find(|(at, _)| *at as usize == index).map(|(_, fate)| *fate);
@@ -562,7 +563,7 @@ impl World {
                 }
                 // Earlier writes of the epoch are in the later ones.
                 for (dot, id) in &self.replicas[replica].own {
-                    if dot.epoch == push.epoch && dot.counter <= ack.upto {
+                    if dot.epoch == epoch && dot.counter <= ack.upto {
                         self.writes[*id].is_taken = true;
                     }
                 }
