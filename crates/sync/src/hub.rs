@@ -385,7 +385,7 @@ impl Hub {
             if planted::has(Bug::EarlyTombstoneCollection) {
                 least = Position::MAX;
             }
-            for head in transaction.heads()? {
+            for head in transaction.heads()?.into_iter().filter(|head| !head.name.starts_with(LOCAL_PREFIX)) {
                 collect_document(transaction, &head, least, oldest, now_millis)?;
             }
             forget_conflicts(transaction, oldest, now_millis)?;

@@ -132,6 +132,9 @@ impl Policies {
         if document == POLICIES {
             return Policy::HubOwned;
         }
+        if document.starts_with(LOCAL_PREFIX) {
+            return Policy::LastWriterWins;
+        }
         let prefixes = self.by_document.get(document).map(Vec::as_slice).unwrap_or_default();
         prefixes.iter().find(|(prefix, _)| key.starts_with(prefix)).map_or(Policy::LastWriterWins, |(_, policy)| policy.clone())
     }
@@ -172,7 +175,7 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins() {
         let text = |text: &str| Value::from(text.to_owned());
-        let document = Object::from_iter([("a", text("max")), ("a/x", text("min")), ("a/xy", text("set")), ("b/x", text("what?"))]);
+        let document = Object::from_iter([("a", text("max")), ("a/x", text("min")), ("a/xy", text("set")), ("b/x", text("what?")), ("edgeward.local.x", text("hub_owned"))]);
         let policies = Policies::of(&document);
         for (document, key, policy) in [
             ("a", "y", Policy::Max),
@@ -180,6 +183,7 @@ mod tests {
             ("a", "xyz", Policy::Set),
             ("b", "x", Policy::LastWriterWins),
             (POLICIES, "a", Policy::HubOwned),
+            ("edgeward.local.x", "k", Policy::LastWriterWins),
         ] {
             assert_eq!(policies.policy(document, key), policy, "{document} {key}");
         }

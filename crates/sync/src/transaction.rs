@@ -309,6 +309,13 @@ impl KeyWrite<'_, '_, '_> {
         }
         let seq = if self.head.name.starts_with(LOCAL_PREFIX) {
             state.must_store = true;
+            if row.is_dead() {
+                // Nobody else has to hear of it.
+                self.transaction.delete_row(self.head, self.key, slot)?;
+                self.rows.remove(slot);
+                self.wrote = true;
+                return Ok(());
+            }
             None
         } else {
             Some(state.next_seq()?)
