@@ -1,9 +1,9 @@
 //! Desired state: which functions this node should run, with a generation for each.
 //!
-//! It is the document `edgeward.functions` of the node: a key for each function, its record as the value. A generation is the
-//! version that the document had with the change, so generations grow over all functions and are never used twice: a
-//! precondition cannot match a record that was deleted and made anew. Reading takes a snapshot and never waits for a change that
-//! is on its way to the disk.
+//! It is the document `edgeward.local.functions` of the node, which never leaves it: a key for each function, its record as the
+//! value. A generation is the version that the document had with the change, so generations grow over all functions and are
+//! never used twice: a precondition cannot match a record that was deleted and made anew. Reading takes a snapshot and never
+//! waits for a change that is on its way to the disk.
 
 mod file;
 pub mod record;
@@ -12,15 +12,12 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use edgeward_model::{DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, limits::FUNCTIONS_MAX};
-use edgeward_sync::{Document, Documents, Draft, Precondition as DocumentPrecondition};
+use edgeward_sync::{Document, Documents, Draft, Precondition as DocumentPrecondition, policy::LOCAL_PREFIX};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::desired::record::FunctionRecord;
 
 pub(crate) use file::check_moved;
-
-/// The document of the records.
-const DOCUMENT: &str = "edgeward.functions";
 
 /// What must hold for a change to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +53,7 @@ impl Desired {
     /// Reads the document; a missing one means that nothing is desired yet. What an earlier release left in a file in `folder`
     /// is moved into it first.
     pub fn open(documents: &Documents, folder: &Path) -> Result<Self, EdgeError> {
-        let document = documents.document(DocumentName::new(DOCUMENT)?);
+        let document = documents.document(document_name()?);
         file::migrate(folder, &document)?;
         let snapshot = ArcSwap::from_pointee(read(&document)?);
         Ok(Self { document, snapshot, doubtful: Mutex::new(false) })
@@ -150,7 +147,12 @@ impl Desired {
 
 /// The records in these documents.
 pub(crate) fn records_in(documents: &Documents) -> Result<Vec<FunctionRecord>, EdgeError> {
-    Ok(read(&documents.document(DocumentName::new(DOCUMENT)?))?.records.into_values().collect())
+    Ok(read(&documents.document(document_name()?))?.records.into_values().collect())
+}
+
+/// The document of the records, which are of this node alone: their environment may be secret.
+fn document_name() -> Result<DocumentName, EdgeError> {
+    DocumentName::new(format!("{LOCAL_PREFIX}functions"))
 }
 
 fn read(document: &Document) -> Result<Snapshot, EdgeError> {

@@ -6,9 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::EdgeError, id::DocumentName};
 
-/// Names that begin so are the node's own documents, which no function gets.
-const RESERVED_PREFIX: &str = "edgeward.";
-
 /// How far a grant goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,9 +60,8 @@ impl DocumentGrant {
     }
 
     pub(crate) fn validate(&self) -> Result<(), EdgeError> {
-        if self.document.as_str().starts_with(RESERVED_PREFIX) {
-            let message =
-                format!("document `{}` cannot be granted: names that begin with `{RESERVED_PREFIX}` are the node's own", self.document);
+        if self.document.is_reserved() {
+            let message = format!("document `{}` cannot be granted: it is the node's own; choose another name", self.document);
             return Err(EdgeError::invalid(message));
         }
         Ok(())
@@ -123,8 +119,8 @@ mod tests {
             ("a/b", "`/` is not allowed"),
             ("cellar:rx", "`rx`"),
             ("cellar:", "`cellar:ro`"),
-            ("edgeward.desired", "the node's own"),
-            ("edgeward.desired:ro", "the node's own"),
+            ("edgeward.local.functions", "the node's own"),
+            ("edgeward.local.functions:ro", "the node's own"),
         ] {
             let error = text.parse::<DocumentGrant>().expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");

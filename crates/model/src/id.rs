@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn documents_of_the_node_itself_are_known_by_their_names() {
         let is_reserved = |text: &str| DocumentName::new(text).expect(text).is_reserved();
-        assert!(is_reserved("edgeward.") && is_reserved("edgeward.functions"));
+        assert!(is_reserved("edgeward.") && is_reserved("edgeward.local.functions"));
         assert!(!is_reserved("edgeward") && !is_reserved("edgewards.x") && !is_reserved("my.edgeward.x") && !is_reserved("Edgeward.x"));
     }
 

@@ -275,7 +275,7 @@ async fn pending_changes_are_listed_until_they_are_confirmed() {
 async fn documents_of_the_node_itself_are_refused_on_every_route() {
     let (_folder, data) = data_dir();
     let node = Node::start(&data).await;
-    for name in ["edgeward.functions", "edgeward.", "%65dgeward.x"] {
+    for name in ["edgeward.local.functions", "edgeward.", "%65dgeward.x"] {
         let of = |rest: &str| format!("/v1/documents/{name}{rest}");
         for (method, rest) in [
             (Method::GET, ""),
