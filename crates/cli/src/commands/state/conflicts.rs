@@ -17,8 +17,8 @@ Examples:
   edgeward state conflicts cellar --json | jq -c '.conflicts[] | {id, key, lost: .loser.value}'
   edgeward state resolve cellar 0f3a94c2e1b7d586 --take
 
-The value that LOST shows nowhere else, and the one that WON is what the key showed when the conflict was listed. `edgeward state
-resolve` ends a conflict. A write that was made when the other had been seen is no conflict.";
+The value that LOST shows nowhere else, and the one that WON is what the key showed when the
+conflict was listed. A write by someone who had seen the other is no conflict.";
 
 /// List the conflicts of a document
 #[derive(Debug, clap::Args)]

@@ -13,8 +13,10 @@ Examples:
   edgeward state history cellar
   edgeward state history cellar --json | jq -c '.history[] | select(.data.door)'
 
-Oldest first. What was made here has the type `update` (the whole document) or `patch` (a JSON merge patch), what came from elsewhere
-`remote` (the whole document) or `merge` (members). Of changes that are confirmed or came from elsewhere the last 100 or so are kept.";
+Oldest first. What was made here has the type `update` (the whole document) or `patch` (a JSON
+merge patch), what came from elsewhere `remote` (the whole document) or `merge` (members). Of
+changes that are confirmed, or came from elsewhere, the last 100 to 200 are kept,
+of large ones fewer.";
 
 /// List the changes of a document
 #[derive(Debug, clap::Args)]

@@ -18,8 +18,9 @@ Examples:
   edgeward state policy cellar counter --prefix visits/ # of the keys that begin so
   edgeward state policy cellar --prefix visits/ --remove
 
-Policies: last_writer_wins, first_writer_wins, max, min, version_wins, counter, set, keep_both, hub_wins, edge_wins, hub_owned, edge_owned
-and edge_owned:NODE. The longest prefix holds; where there is none, the last writer wins. Only a hub sets one, or a node without a hub.";
+Policies: last_writer_wins, first_writer_wins, max, min, version_wins, counter, set, keep_both,
+hub_wins, edge_wins, hub_owned, edge_owned and edge_owned:NODE. The longest prefix holds; where
+there is none, the last writer wins. Only a hub sets a policy, or a node without a hub.";
 
 /// Show the policies of a document, or set one
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,7 @@ pub(super) struct Args {
     name: DocumentName,
     /// The policy that is set
     policy: Option<Policy>,
-    /// Of the keys that begin so [default: of the whole document]
+    /// Only of the keys that begin so
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
     /// Remove the policy
