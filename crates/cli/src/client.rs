@@ -29,7 +29,10 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use events::Events;
-pub(crate) use wire::{DocumentState, Documents, Functions, LogLine, Pending, Problem, Record, Status, Summary, Uploaded};
+pub(crate) use wire::{
+    Change, Conflicts, DocumentState, Documents, Functions, History, LogLine, Pending, Policies, Problem, Record, Side, Status, Summary,
+    Uploaded,
+};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -84,6 +84,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         ErrorKind::NotFound if of_document => {
             Some("`edgeward state list` lists the documents, `edgeward state get NAME` shows the keys of one")
         }
+        ErrorKind::NotFound if message.starts_with("conflict") => Some("`edgeward state conflicts NAME` lists those of a document"),
         ErrorKind::NotFound if message.starts_with("function") => Some("`edgeward functions` lists what is deployed"),
         ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
         ErrorKind::ExecutionFailed => Some("`edgeward logs ID` shows what the function printed"),

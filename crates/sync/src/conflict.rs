@@ -42,8 +42,10 @@ impl Why {
 /// One of the two writes of a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
-    /// What it wrote; none is a delete, or a value too large to be listed.
+    /// What it wrote; none is a delete, or a value too large to be listed, see `omitted_bytes`.
     pub value: Option<Value>,
+    /// The bytes of a value that is too large to be listed, as JSON.
+    pub omitted_bytes: Option<u64>,
     /// Who wrote.
     pub node: String,
     /// The opening of its store in which it wrote, in hexadecimal.
@@ -52,6 +54,19 @@ pub struct Side {
     pub counter: u64,
     /// When: the bits of its stamp.
     pub stamp: Stamp,
+}
+
+impl Side {
+    /// What it wrote, none for a delete.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] when the value was too large to be listed.
+    pub(crate) fn into_value(self, key: &str) -> Result<Option<Value>, EdgeError> {
+        let Some(bytes) = self.omitted_bytes else { return Ok(self.value) };
+        let (node, shown) = (&self.node, key.chars().take(64).collect::<String>());
+        let why = format!("the value of node `{node}` for key `{}` has {bytes} bytes, too many to be listed", shown.escape_debug());
+        Err(EdgeError::new(ErrorKind::TooLarge, format!("{why}; write it anew instead")))
+    }
 }
 
 /// A conflict that nobody has resolved.
@@ -158,7 +173,8 @@ fn siblings(snapshot: &Snapshot<'_>, head: &DocumentHead, conflicts: &mut Vec<Co
         let sides = siblings.iter().filter_map(|(slot, added)| {
             let Slot::Member(_, node, epoch) = slot else { return None };
             let value = python_json::read(&added.value).ok();
-            Some(Side { value, node: node.to_string(), epoch: format!("{:016x}", epoch.0), counter: added.counter, stamp: added.stamp })
+            let epoch = format!("{:016x}", epoch.0);
+            Some(Side { value, omitted_bytes: None, node: node.to_string(), epoch, counter: added.counter, stamp: added.stamp })
         });
         let mut sides = sides.collect::<Vec<_>>().into_iter();
         let winner = sides.next();
@@ -194,6 +210,7 @@ fn read(id: &str, value: &Value) -> Option<Conflict> {
         let Some(Value::Object(side)) = members.0.get(name) else { return None };
         Some(Side {
             value: side.0.get("value").cloned(),
+            omitted_bytes: number(side, "value_bytes"),
             node: text(side, "node")?,
             epoch: text(side, "epoch")?,
             counter: number(side, "counter")?,

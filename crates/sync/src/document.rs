@@ -295,7 +295,7 @@ impl Document {
                 // Of values side by side the one that shows must replace the others.
                 Resolution::Keep if found.why == Why::Siblings => Some(found.winner.and_then(|winner| winner.value)),
                 Resolution::Keep => None,
-                Resolution::Take => Some(found.loser.value),
+                Resolution::Take => Some(found.loser.into_value(&found.key)?),
                 Resolution::Set(value) => Some(value),
             };
             if let Some(value) = value {

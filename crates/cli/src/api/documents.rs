@@ -3,9 +3,12 @@
 //! Every route opens its document by [`open`], which refuses those of the node itself. Calls of a document wait for
 //! the disk, so they run on a blocking thread, and so does the work with their JSON, which may be large.
 
+pub(crate) mod conflicts;
 mod etag;
+pub(crate) mod history;
 pub(crate) mod keys;
 pub(crate) mod pending;
+pub(crate) mod policy;
 pub(crate) mod watch;
 pub(crate) mod wire;
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use edgeward::{DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Object};
+use edgeward::{DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Object, Value};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -83,18 +83,63 @@ pub(crate) struct DocumentState {
 /// Answer of `GET /v1/documents/{name}/pending`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Pending {
-    pub(crate) pending: Vec<PendingChange>,
+    pub(crate) pending: Vec<Change>,
 }
 
-/// A change that is not confirmed.
+/// Answer of `GET /v1/documents/{name}/history`.
 #[derive(Debug, Deserialize)]
-pub(crate) struct PendingChange {
+pub(crate) struct History {
+    pub(crate) history: Vec<Change>,
+}
+
+/// A change of a document.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Change {
     pub(crate) r#type: String,
     pub(crate) version: u64,
     pub(crate) data: Object,
     pub(crate) timestamp: Timestamp,
     #[serde(default)]
     pub(crate) coalesced: u64,
+}
+
+/// Answer of `GET /v1/documents/{name}/policy`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Policies {
+    /// By key prefix.
+    pub(crate) policies: BTreeMap<String, String>,
+}
+
+/// Answer of `GET /v1/documents/{name}/conflicts`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Conflicts {
+    pub(crate) conflicts: Vec<Conflict>,
+}
+
+/// Two writes that did not know of each other.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Conflict {
+    pub(crate) id: String,
+    pub(crate) key: String,
+    pub(crate) why: String,
+    pub(crate) loser: Side,
+    pub(crate) winner: Option<Side>,
+}
+
+/// One of the two.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Side {
+    /// Left out where the write deleted the key, or its value is too large to be listed. `null` is a value.
+    #[serde(default, deserialize_with = "present")]
+    pub(crate) value: Option<Value>,
+    #[serde(default)]
+    pub(crate) omitted_bytes: Option<u64>,
+    pub(crate) node: String,
+    pub(crate) time: Timestamp,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// Answer of `GET /v1/metrics/summary`.

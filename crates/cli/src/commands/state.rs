@@ -1,13 +1,18 @@
 //! `edgeward state`: the documents of the node.
 
+mod changes;
 mod confirm;
+mod conflicts;
 mod delete;
 mod get;
+mod history;
 mod list;
 mod patch;
 mod pending;
+mod policy;
 mod pretty;
 mod put;
+mod resolve;
 mod watch;
 
 use std::{fmt::Write as _, str::FromStr};
@@ -47,6 +52,10 @@ enum Action {
     Watch(watch::Args),
     Pending(pending::Args),
     Confirm(confirm::Args),
+    History(history::Args),
+    Policy(policy::Args),
+    Conflicts(conflicts::Args),
+    Resolve(resolve::Args),
 }
 
 /// Runs the command.
@@ -60,6 +69,10 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         Action::Watch(args) => watch::run(&args, client, json).await,
         Action::Pending(args) => pending::run(&args, client, json).await,
         Action::Confirm(args) => confirm::run(&args, client, json).await,
+        Action::History(args) => history::run(&args, client, json).await,
+        Action::Policy(args) => policy::run(&args, client, json).await,
+        Action::Conflicts(args) => conflicts::run(&args, client, json).await,
+        Action::Resolve(args) => resolve::run(args, client, json).await,
     }
 }
 
@@ -86,14 +99,21 @@ fn path(name: &DocumentName, key: Option<&Key>) -> String {
     let mut path = format!("/v1/documents/{name}");
     if let Some(Key(key)) = key {
         path.push_str("/keys/");
-        for byte in key.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => path.push(char::from(byte)),
-                _ => write!(path, "%{byte:02X}").expect("writing to a String cannot fail"),
-            }
-        }
+        path.push_str(&escaped(key));
     }
     path
+}
+
+/// Text as a piece of a path, or of a query.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
+            _ => write!(escaped, "%{byte:02X}").expect("writing to a String cannot fail"),
+        }
+    }
+    escaped
 }
 
 /// The condition that a document is in this state: `VERSION-CHECKSUM`, with or without quotes, or `*`.

@@ -287,6 +287,12 @@ async fn documents_of_the_node_itself_are_refused_on_every_route() {
             (Method::DELETE, "/keys/k"),
             (Method::GET, "/pending"),
             (Method::POST, "/confirm"),
+            (Method::GET, "/history"),
+            (Method::GET, "/policy"),
+            (Method::PUT, "/policy"),
+            (Method::DELETE, "/policy"),
+            (Method::GET, "/conflicts"),
+            (Method::POST, "/conflicts/0a/resolve"),
             (Method::GET, "/watch"),
         ] {
             let refused = node.ask(method, &of(rest), &[MERGE_PATCH], "{}").await;

@@ -6,5 +6,6 @@ mod commands;
 mod daemon;
 mod demo;
 mod documents;
+mod policies;
 mod state;
 mod support;

@@ -108,13 +108,60 @@ async fn pending_changes_are_shown_and_confirmed_by_commands() {
 }
 
 #[tokio::test]
+async fn policies_and_the_history_are_shown_and_changed_by_commands() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    assert!(text(node.done(&["state", "policy", "cellar"])).contains("the last writer wins"));
+    assert_eq!(text(node.done(&["state", "policy", "cellar", "keep_both"])), "the policy of cellar is keep_both\n");
+    let set = text(node.done(&["state", "policy", "cellar", "counter", "--prefix", "visits & more/"]));
+    assert_eq!(set, "the policy of keys of cellar with the prefix visits & more/ is counter\n");
+    let shown = "PREFIX          POLICY\n(document)      keep_both\nvisits & more/  counter\n";
+    assert_eq!(text(node.done(&["state", "policy", "cellar"])), shown);
+    let policies = |args: &[&str]| read(&node.done(&[&["state", "policy", "cellar", "--json"], args].concat()));
+    assert_eq!(policies(&[]), json!({ "policies": { "": "keep_both", "visits & more/": "counter" } }));
+    assert_eq!(policies(&["--prefix", ""]), json!({ "policies": { "": "keep_both" } }));
+    fails(&node.run(&["state", "put", "cellar", "visits & more/a", "--value", "\"many\""]), 9, "counts");
+
+    let removed = node.done(&["state", "policy", "cellar", "--prefix", "visits & more/", "--remove", "--json"]);
+    assert_eq!(read(&removed), json!({ "name": "cellar", "prefix": "visits & more/", "policy": null }));
+    assert_eq!(policies(&[]), json!({ "policies": { "": "keep_both" } }));
+    fails(&node.run(&["state", "policy", "cellar", "--prefix", "visits & more/", "--remove"]), 3, "has no policy");
+    assert_eq!(text(node.done(&["state", "policy", "cellar", "--remove"])), "removed the policy of cellar\n");
+
+    node.done(&["state", "put", "cellar", "--value", r#"{"door": "open"}"#]);
+    node.done(&["state", "put", "cellar", "door", "--value", "\"shut\""]);
+    node.done(&["state", "confirm", "cellar", "2"]);
+    let history = text(node.done(&["state", "history", "cellar"]));
+    let lines: Vec<_> = history.lines().collect();
+    assert!(lines[0].starts_with("VERSION  TYPE") && lines[1].ends_with(r#"{"door": "open"}"#), "{history}");
+    assert!(lines[2].contains("patch") && lines[2].ends_with(r#"{"door": "shut"}"#) && lines.len() == 3, "{history}");
+    assert_eq!(read(&node.done(&["state", "history", "cellar", "--json"]))["history"][1]["data"], json!({ "door": "shut" }));
+
+    assert_eq!(text(node.done(&["state", "conflicts", "cellar"])), "there are no conflicts\n");
+    assert_eq!(read(&node.done(&["state", "conflicts", "cellar", "--json"])), json!({ "conflicts": [] }));
+    for resolution in [&["--keep"][..], &["--take"], &["--value", "-1"], &["--delete"]] {
+        let output = node.run(&[&["state", "resolve", "cellar", "a/b"], resolution].concat());
+        fails(&output, 3, "conflict not found: `a/b` of document `cellar`");
+        assert!(told(&output).contains("hint: `edgeward state conflicts NAME`"), "{}", told(&output));
+    }
+    fails(&node.run(&["state", "resolve", "cellar", "0a", "--value", "1}"]), 9, "");
+}
+
+#[tokio::test]
 async fn each_failure_of_a_document_has_its_exit_code_and_a_hint() {
     let (_folder, data) = data_dir();
     let node = Node::start(&data).await;
     let absent = node.run(&["state", "get", "cellar"]);
     fails(&absent, 3, "document not found: `cellar`");
     assert!(told(&absent).contains("hint: `edgeward state list`"), "{}", told(&absent));
-    for command in [&["pending", "cellar"][..], &["confirm", "cellar", "1"], &["delete", "cellar"], &["get", "cellar", "door"]] {
+    for command in [
+        &["pending", "cellar"][..],
+        &["confirm", "cellar", "1"],
+        &["history", "cellar"],
+        &["conflicts", "cellar"],
+        &["delete", "cellar"],
+        &["get", "cellar", "door"],
+    ] {
         fails(&node.run(&[&["state"], command].concat()), 3, "document not found: `cellar`");
     }
     node.done(&["state", "put", "cellar", "--value", "{}"]);
@@ -132,6 +179,12 @@ async fn each_failure_of_a_document_has_its_exit_code_and_a_hint() {
         &["watch", "edgeward.x"],
         &["pending", "edgeward.x"],
         &["confirm", "edgeward.x", "1"],
+        &["history", "edgeward.x"],
+        &["policy", "edgeward.x"],
+        &["policy", "edgeward.x", "max"],
+        &["policy", "edgeward.x", "--remove"],
+        &["conflicts", "edgeward.x"],
+        &["resolve", "edgeward.x", "0a", "--keep"],
     ] {
         fails(&node.run(&[&["state"], command].concat()), 14, "document `edgeward.x` is the node's own");
     }
@@ -144,6 +197,11 @@ async fn each_failure_of_a_document_has_its_exit_code_and_a_hint() {
         &["get", "cellar", ""],
         &["delete", "cellar", "--if-match", "3"],
         &["confirm", "cellar", "-1"],
+        &["policy", "cellar", "greatest"],
+        &["policy", "cellar", "max", "--remove"],
+        &["resolve", "cellar", "0a"],
+        &["resolve", "cellar", "", "--keep"],
+        &["resolve", "cellar", "0a", "--keep", "--delete"],
     ] {
         let output = node.run(&[&["state"], usage].concat());
         assert_eq!(output.status.code(), Some(2), "{usage:?}: {}", told(&output));

@@ -28,7 +28,7 @@ pub(crate) async fn list(State(api): State<Api>, Path(NamePath { name }): Path<N
     let document = open(&api, &name)?;
     let text = blocking(move || {
         document.info()?.ok_or_else(|| not_found(&document))?;
-        wire::write_pending(&document.pending()?)
+        wire::write_changes("pending", &document.pending()?)
     });
     Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
 }

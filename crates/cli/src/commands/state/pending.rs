@@ -1,15 +1,12 @@
 //! `edgeward state pending`: the changes of a document that nobody has confirmed.
 
-use edgeward::{DocumentName, Value};
+use edgeward::DocumentName;
 
-use super::{path, pretty};
+use super::{changes, path};
 use crate::{
     client::{Client, Pending},
-    terminal::{self, Palette, Table},
+    terminal::{self, Palette},
 };
-
-/// What is shown of the data of one change.
-const DATA_CHARS_MAX: usize = 60;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,17 +38,7 @@ fn shown(Pending { pending }: Pending, palette: Palette) -> String {
     if pending.is_empty() {
         return "every change is confirmed\n".to_owned();
     }
-    let mut table = Table::new(&[">VERSION", "TYPE", "TIME", ">COALESCED", "DATA"]);
-    for change in pending {
-        table.row(vec![
-            change.version.to_string().into(),
-            change.r#type.into(),
-            format!("{:.0}", change.timestamp).into(),
-            change.coalesced.to_string().into(),
-            pretty::line(&Value::from(change.data), DATA_CHARS_MAX).into(),
-        ]);
-    }
-    table.render(palette)
+    changes::table(pending, palette)
 }
 
 #[cfg(test)]
@@ -59,12 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_listed_one_a_line() {
-        let json = r#"{"pending":[{"type":"patch","version":12,"data":{"a": null},"timestamp":"2026-01-02T03:04:05.678Z","coalesced":2}]}"#;
-        assert_eq!(
-            shown(serde_json::from_str(json).expect("of the API"), Palette::plain()),
-            "VERSION  TYPE   TIME                  COALESCED  DATA\n     12  patch  2026-01-02T03:04:05Z          2  {\"a\": null}\n"
-        );
-        assert!(shown(Pending { pending: Vec::new() }, Palette::plain()).contains("every change is confirmed"));
+    fn without_changes_that_is_told() {
+        assert_eq!(shown(Pending { pending: Vec::new() }, Palette::plain()), "every change is confirmed\n");
     }
 }

@@ -1,0 +1,65 @@
+//! `/v1/documents/{name}/conflicts`: writes that did not know of each other, and what becomes of them.
+
+use axum::{
+    extract::{Path, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use edgeward::{blocking, limits::DOCUMENT_BODY_BYTES_MAX};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Api, NamePath, Refusal, not_found, open, read_body,
+    wire::{self, ConflictsAnswer, ResolutionBody},
+};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct ConflictPath {
+    /// The document.
+    name: String,
+    /// The conflict.
+    id: String,
+}
+
+/// The conflicts of a document that nobody has resolved, by key.
+#[utoipa::path(
+    get, path = "/v1/documents/{name}/conflicts", operation_id = "list_conflicts", tag = "documents", params(NamePath),
+    responses(
+        (status = 200, body = ConflictsAnswer),
+        (status = 403, description = "The document is the node's own.", body = crate::api::wire::Problem),
+        (status = 404, body = crate::api::wire::Problem),
+    )
+)]
+pub(crate) async fn list(State(api): State<Api>, Path(NamePath { name }): Path<NamePath>) -> Result<Response, Refusal> {
+    let document = open(&api, &name)?;
+    let text = blocking(move || {
+        document.info()?.ok_or_else(|| not_found(&document))?;
+        wire::write_conflicts(&document.conflicts()?)
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
+}
+
+/// Resolves a conflict, here and at every replica: the key gets what the body says, which is one of four.
+#[utoipa::path(
+    post, path = "/v1/documents/{name}/conflicts/{id}/resolve", operation_id = "resolve_conflict", tag = "documents",
+    params(ConflictPath), request_body = ResolutionBody,
+    responses(
+        (status = 204),
+        (status = 400, body = crate::api::wire::Problem),
+        (status = 403, description = "The document is the node's own.", body = crate::api::wire::Problem),
+        (status = 404, description = "There is no such conflict, or somebody has resolved it.", body = crate::api::wire::Problem),
+        (status = 413, description = "The value is too large, or was too large to be listed.", body = crate::api::wire::Problem),
+    )
+)]
+pub(crate) async fn resolve(
+    State(api): State<Api>,
+    Path(ConflictPath { name, id }): Path<ConflictPath>,
+    request: Request,
+) -> Result<StatusCode, Refusal> {
+    let document = open(&api, &name)?;
+    let body = read_body(request, DOCUMENT_BODY_BYTES_MAX).await?;
+    blocking(move || document.resolve(&id, wire::read_resolution(&body.bytes)?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
