@@ -20,6 +20,9 @@ pub use edgeward_runtime::{
     ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody,
     ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
-pub use edgeward_sync::{Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange, document};
+pub use edgeward_sync::{
+    Conflict, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, ReplicaSession, Resolution,
+    Role, SessionState, Side, Store, document,
+};
 pub use function_documents::FunctionDocuments;
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};
