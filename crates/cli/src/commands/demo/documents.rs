@@ -108,14 +108,19 @@ fn open(folder: &Path, name: &str, role: Role) -> Result<(Arc<Store>, Document),
     Ok((store, document))
 }
 
+fn open_hub(folder: &Path) -> Result<(Hub, Document), EdgeError> {
+    let (store, document) = open(folder, "hub", Role::Hub)?;
+    Ok((Hub::new(store)?, document))
+}
+
 fn happen(folder: &Path) -> anyhow::Result<Outcome> {
-    let (store, hub_document) = open(folder, "hub", Role::Hub)?;
-    let hub = Hub::new(store)?;
+    let (hub, hub_document) = open_hub(folder)?;
     let (mut north, mut south) = (Replica::open(folder, "north")?, Replica::open(folder, "south")?);
 
     edit(&hub_document, |draft| draft.set(SETPOINT, &SETPOINTS[0].into()))?;
     north.exchange(&hub)?;
     south.exchange(&hub)?;
+    drop((hub, hub_document));
 
     // Each edit is on the disk of its replica when it returns.
     edit(&north.document, |draft| draft.set(SETPOINT, &SETPOINTS[1].into()))?;
@@ -126,6 +131,7 @@ fn happen(folder: &Path) -> anyhow::Result<Outcome> {
     edit(&south.document, |draft| draft.increment(BOXES, COUNTS[1]).map(drop))?;
     let apart = [shown("north", &north.document)?, shown("south", &south.document)?];
 
+    let (hub, hub_document) = open_hub(folder)?;
     let all = |north: &Replica, south: &Replica| -> anyhow::Result<[Shown<'static>; 3]> {
         let all = [shown("north", &north.document)?, shown("south", &south.document)?, shown("hub", &hub_document)?];
         anyhow::ensure!(all.iter().all(|one| one.data == all[0].data), "the replicas did not converge");
