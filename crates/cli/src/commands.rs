@@ -29,7 +29,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let client = Client::new(server);
     match command {
         Command::Up(args) => up::run(args).await?,
-        Command::Demo(args) => demo::run(args).await?,
+        Command::Demo(args) => demo::run(args, json).await?,
         Command::Deploy(args) => deploy::run(args, &client, json).await?,
         Command::Undeploy(args) => undeploy::run(&args, &client, json).await?,
         Command::Functions(args) => functions::run(&args, &client, json).await?,

@@ -160,6 +160,11 @@ impl Table {
     }
 }
 
+/// The first line of a part of what is shown, after an empty one.
+pub(crate) fn heading(title: &str, text: &str, palette: Palette) -> String {
+    format!("\n{}  {text}\n", palette.paint(Style::Strong, title))
+}
+
 /// A horizontal bar of `width` columns of which `share` (0 to 1) is filled, to an eighth of a column.
 pub(crate) fn bar(share: f64, width: u16) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];

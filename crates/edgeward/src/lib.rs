@@ -21,8 +21,8 @@ pub use edgeward_runtime::{
     ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
 pub use edgeward_sync::{
-    Change, Conflict, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, PendingChange, Policy, Resolution, Side, Stamp,
-    Why, document,
+    Change, Conflict, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
+    ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Why, document,
 };
 pub use function_documents::FunctionDocuments;
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

@@ -175,7 +175,13 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins() {
         let text = |text: &str| Value::from(text.to_owned());
-        let document = Object::from_iter([("a", text("max")), ("a/x", text("min")), ("a/xy", text("set")), ("b/x", text("what?")), ("edgeward.local.x", text("hub_owned"))]);
+        let document = Object::from_iter([
+            ("a", text("max")),
+            ("a/x", text("min")),
+            ("a/xy", text("set")),
+            ("b/x", text("what?")),
+            ("edgeward.local.x", text("hub_owned")),
+        ]);
         let policies = Policies::of(&document);
         for (document, key, policy) in [
             ("a", "y", Policy::Max),

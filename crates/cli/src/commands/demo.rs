@@ -1,11 +1,10 @@
 //! `edgeward demo`: real functions on real readings, in this process, in a few seconds.
 
 mod chart;
+mod documents;
+mod temp_folder;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -13,9 +12,10 @@ use edgeward::{EdgeFunction, EdgeNode, EdgeRuntime, ErrorKind, Filter, Handler, 
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 
+use self::temp_folder::TempFolder;
 use crate::{
     signals::StopSignals,
-    terminal::{self, Cell, Palette, Style, Table, latency, size},
+    terminal::{self, Cell, Palette, Style, Table, heading, latency, size},
 };
 
 /// Shows what Edgeward does, on a year of hourly temperatures in San Francisco and Seattle
@@ -26,18 +26,19 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   edgeward demo
-  edgeward demo functions")]
+  edgeward demo documents
+  edgeward demo documents --json | jq .conflict")]
 pub(crate) struct Args {
-    /// What to show [default: everything]
-    #[arg(value_enum)]
+    #[command(subcommand)]
     part: Option<Part>,
 }
 
-/// A part of the demonstration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// What is shown; functions when nothing is named.
+#[derive(Debug, clap::Subcommand)]
 enum Part {
-    /// Functions, their limits and their metrics
+    /// Functions, their limits and their metrics [default]
     Functions,
+    Documents(documents::Args),
 }
 
 struct Example {
@@ -92,8 +93,14 @@ struct Anomaly {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let (Some(Part::Functions) | None) = args.part;
+pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
+    match args.part {
+        Some(Part::Functions) | None => run_functions().await,
+        Some(Part::Documents(documents::Args {})) => documents::run(json).await,
+    }
+}
+
+async fn run_functions() -> anyhow::Result<()> {
     let mut signals = StopSignals::catch()?;
     let folder = TempFolder::create()?;
     let mut node = EdgeNode::new("demo", "demo node")?;
@@ -108,11 +115,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn show_functions(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()> {
     let runtime = node.runtime();
-    heading(palette, "Deploy", "three functions, compiled for this machine")?;
+    terminal::write(heading("Deploy", "three functions, compiled for this machine", palette))?;
     deploy_examples(node, palette).await?;
 
     let readings: usize = CITIES.iter().map(|city| city.csv.lines().count() - 1).sum();
-    heading(palette, "Process", &format!("{readings} hourly readings of 2010, day by day, a fresh sandbox for each"))?;
+    terminal::write(heading("Process", &format!("{readings} hourly readings of 2010, day by day, a fresh sandbox for each"), palette))?;
     let started = Instant::now();
     let mut years = Vec::new();
     for city in &CITIES {
@@ -129,22 +136,20 @@ async fn show_functions(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()
     let rate = runs as f64 / took.as_secs_f64();
     terminal::write(format!("\n  {runs} sandboxes in {:.2} s: {rate:.0} invocations/s\n", took.as_secs_f64()))?;
 
-    heading(palette, "Watch", "what does not fit the days before (C, over the whole year)")?;
+    terminal::write(heading("Watch", "what does not fit the days before (C, over the whole year)", palette))?;
     for city in &CITIES {
         show_anomalies(runtime, city, palette).await?;
     }
 
-    heading(palette, "Limit", "functions that misbehave are stopped; their neighbours go on")?;
+    terminal::write(heading("Limit", "functions that misbehave are stopped; their neighbours go on", palette))?;
     show_limits(node, palette).await?;
 
-    heading(palette, "Measure", "every invocation counted once, in constant memory")?;
+    terminal::write(heading("Measure", "every invocation counted once, in constant memory", palette))?;
     terminal::write(metrics_table(runtime).render(palette))?;
-    terminal::write("\nNow your own: `edgeward up`, then `edgeward deploy FILE.wasm --id NAME` and `edgeward invoke NAME`.\n")?;
+    terminal::write(
+        "\nNow your own: `edgeward up`, then `edgeward deploy FILE.wasm --id NAME` and `edgeward invoke NAME`.\nMore: `edgeward demo documents`.\n",
+    )?;
     Ok(())
-}
-
-fn heading(palette: Palette, title: &str, text: &str) -> std::io::Result<()> {
-    terminal::write(format!("\n{}  {text}\n", palette.paint(Style::Strong, title)))
 }
 
 async fn deploy_examples(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()> {
@@ -287,27 +292,6 @@ fn metrics_table(runtime: &EdgeRuntime) -> Table {
         ]);
     }
     table
-}
-
-/// A folder that goes away with its owner.
-struct TempFolder(std::path::PathBuf);
-
-impl TempFolder {
-    fn create() -> anyhow::Result<Self> {
-        let nanos = jiff::Timestamp::now().duration_since(jiff::Timestamp::UNIX_EPOCH).unsigned_abs();
-        let name = format!("edgeward-demo-{}-{}", std::process::id(), Duration::as_nanos(&nanos));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).with_context(|| format!("failed to make the folder `{}`", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for TempFolder {
-    fn drop(&mut self) {
-        // A thread may still be writing a file there. What cannot be removed is only a little rubbish in the folder
-        // for it.
-        let _ = (0..3).find(|_| std::fs::remove_dir_all(&self.0).is_ok());
-    }
 }
 
 #[cfg(test)]

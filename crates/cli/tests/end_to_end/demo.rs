@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{KillOnDrop, Node, data_dir, edgeward, until};
 
@@ -57,9 +57,10 @@ fn anomalies(readings: &[(String, f64)]) -> usize {
     found
 }
 
-fn demo(temp: &Path) -> std::process::Command {
+fn demo(temp: &Path, arguments: &[&str]) -> std::process::Command {
     fs::create_dir(temp).expect("made");
     let mut command = edgeward(&["demo"]);
+    command.args(arguments);
     command.env("TMPDIR", temp);
     command
 }
@@ -71,7 +72,7 @@ fn is_empty(folder: &Path) -> bool {
 #[test]
 fn the_demo_shows_what_is_in_the_readings_and_removes_what_it_wrote() {
     let (_folder, temp) = data_dir();
-    let output = demo(&temp).output().expect("starts");
+    let output = demo(&temp, &[]).output().expect("starts");
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     for (city, name) in [("sf", "San Francisco"), ("seattle", "Seattle")] {
@@ -107,7 +108,7 @@ fn the_demo_shows_what_is_in_the_readings_and_removes_what_it_wrote() {
 #[tokio::test]
 async fn a_demo_that_is_interrupted_removes_what_it_wrote() {
     let (_folder, temp) = data_dir();
-    let child = demo(&temp).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let child = demo(&temp, &[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
     let pid = rustix::process::Pid::from_child(&child);
     let mut child = KillOnDrop(Some(child));
     until("it writes", async || !is_empty(&temp)).await;
@@ -115,6 +116,64 @@ async fn a_demo_that_is_interrupted_removes_what_it_wrote() {
     let status = crate::support::ended(child.0.as_mut().expect("there")).await;
     assert_eq!(status.code(), Some(1));
     assert!(is_empty(&temp), "it left something");
+}
+
+#[test]
+fn replicas_that_were_apart_are_shown_side_by_side_until_they_are_the_same() {
+    let (_folder, temp) = data_dir();
+    let output = demo(&temp, &["documents"]).output().expect("starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let shown = [
+        "key         north   south\nboxes       3       4\ndoor-north  \"open\"  -\ndoor-south  -       \"shut\"\nsetpoint    4       6\n",
+        "key         north   south   hub\nboxes       7       7       7\ndoor-north  \"open\"  \"open\"  \"open\"\n\
+         door-south  \"shut\"  \"shut\"  \"shut\"\nsetpoint    6       6       6\n",
+        "3 + 4 = 7\n",
+        "key       why         shows  by     kept  by\nsetpoint  concurrent  6      south  4     north\n",
+        "door-south  \"shut\"  \"shut\"  \"shut\"\nsetpoint    4       4       4\n  conflicts that are left: 0\n",
+    ];
+    let mut rest = text.as_str();
+    for part in shown {
+        let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part} in its place in {text}"));
+        rest = after;
+    }
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[test]
+fn programs_read_the_outcome_of_the_documents_as_one_object() {
+    let (_folder, temp) = data_dir();
+    let output = demo(&temp, &["documents", "--json"]).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let outcome: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let view = |setpoint: i64| json!({ "boxes": 7, "door-north": "open", "door-south": "shut", "setpoint": setpoint });
+    let expected = json!({
+        "document": "cellar",
+        "apart": {
+            "north": { "boxes": 3, "door-north": "open", "setpoint": 4 },
+            "south": { "boxes": 4, "door-south": "shut", "setpoint": 6 },
+        },
+        "together": { "north": view(6), "south": view(6), "hub": view(6) },
+        "counter": { "key": "boxes", "north": 3, "south": 4, "sum": 7 },
+        "conflict": {
+            "key": "setpoint",
+            "why": "concurrent",
+            "winner": { "node": "south", "value": 6 },
+            "loser": { "node": "north", "value": 4 },
+        },
+        "resolved": { "north": view(4), "south": view(4), "hub": view(4) },
+        "conflicts_left": 0,
+    });
+    assert_eq!(outcome, expected);
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[test]
+fn a_part_of_the_demo_tells_what_it_is_and_one_that_is_none_is_refused() {
+    let help = edgeward(&["demo", "documents", "--help"]).output().expect("starts");
+    let text = String::from_utf8(help.stdout).expect("text");
+    assert!(help.status.success() && text.contains("edgeward demo documents --json"), "{text}");
+    assert_eq!(edgeward(&["demo", "weather"]).output().expect("starts").status.code(), Some(2));
 }
 
 #[tokio::test]
