@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use edgeward_model::{Value, python_json};
 
-use super::world::{Act, DOCUMENT, WHOLE, World, conflicts, document};
+use super::world::{Act, DOCUMENT, Fault, WHOLE, World, conflicts, document};
 use crate::{
     conflict::{CONFLICTS, Conflict, Side, Why},
     digest,
@@ -103,6 +103,12 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
     }
     let conflicts: Vec<Conflict> = conflicts(hub).into_iter().chain(world.listed.iter().cloned()).collect();
     no_false_conflict(world, &conflicts)?;
+    let may_be_below = [Fault::LongAway, Fault::ReplicaRestored, Fault::HubRestored, Fault::TwoHubs, Fault::LiveClone];
+    if let Some(early) = conflicts.iter().find(|conflict| conflict.why == Why::BelowFloor)
+        && !may_be_below.iter().any(|fault| world.faults.contains_key(fault))
+    {
+        return Err(format!("a tombstone was forgotten before every replica had it: {early:?}"));
+    }
     let view = document(hub, DOCUMENT).view().expect("reads").map(|state| state.data).unwrap_or_default();
     let whole = document(hub, WHOLE).view().expect("reads").map(|state| state.data).unwrap_or_default();
     let keys: BTreeSet<_> = world.writes.iter().map(|write| write.key.as_str()).collect();
