@@ -813,8 +813,8 @@ impl World {
         drop(take_connection(&mut replica.session, &mut replica.store));
         replica.begin(copy);
         for id in lost {
-            // The hub has it, or nobody.
-            if !self.writes[id].is_taken || self.writes[id].was_set_back {
+            // The hub has it, or nobody; a hub that was set back may have lost what it had listed.
+            if !self.writes[id].is_taken || self.hub_was_set_back {
                 self.writes[id].is_exempt = true;
             }
         }
