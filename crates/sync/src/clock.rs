@@ -3,7 +3,13 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+/// The moment of these milliseconds since 1970; one that no calendar has is 1970.
+pub(crate) fn time(millis: u64) -> Timestamp {
+    i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default()
+}
 
 /// Bits of a stamp that count writes within one millisecond.
 const COUNTER_BITS: u32 = 16;

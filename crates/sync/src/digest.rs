@@ -61,8 +61,15 @@ pub(crate) fn counts(slot: &Slot, stored: &Stored, is_hub: bool) -> bool {
     (is_hub || stored.seq.is_none()) && *slot != Slot::Floor
 }
 
-/// The digests of the buckets of a document.
-pub(crate) fn of_buckets(snapshot: &Snapshot<'_>, head: &DocumentHead, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
+/// The digests of the buckets of the document of this name, which need not be there.
+pub(crate) fn of_named(snapshot: &Snapshot<'_>, name: &str, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
+    match snapshot.head(name)? {
+        Some(head) => of_buckets(snapshot, &head, is_hub),
+        None => Ok(vec![first(&blake3::Hasher::new().finalize()); usize::from(BUCKETS)]),
+    }
+}
+
+fn of_buckets(snapshot: &Snapshot<'_>, head: &DocumentHead, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
     let mut hashers = vec![blake3::Hasher::new(); usize::from(BUCKETS)];
     snapshot.each_row(head, "", |key, slot, stored| {
         if counts(&slot, &stored, is_hub) {
@@ -99,9 +106,4 @@ pub(crate) fn of_documents(snapshot: &Snapshot<'_>, is_hub: bool) -> Result<Vec<
 
 fn first(hash: &blake3::Hash) -> Digest {
     hash.as_bytes()[..16].try_into().expect("sixteen bytes")
-}
-
-/// The digests of the buckets of a document that is not there.
-pub(crate) fn none() -> Vec<Digest> {
-    vec![first(&blake3::Hasher::new().finalize()); usize::from(BUCKETS)]
 }

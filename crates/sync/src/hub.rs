@@ -9,13 +9,12 @@ use std::{
 };
 
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use rusqlite::{OptionalExtension, params};
 
 use crate::{
     causality::{Ancestors, Epoch, Lineage, Origin, Position},
-    clock::Stamp,
+    clock::{Stamp, time},
     conflict::{self, CONFLICTS, Listing, Why},
     digest,
     error::{damaged, reading},
@@ -264,10 +263,7 @@ impl Hub {
     }
 
     fn buckets(&self, document: &str, digests: &[wire::Digest]) -> Result<Response, EdgeError> {
-        let own = self.store.read(|snapshot| match snapshot.head(document)? {
-            Some(head) => digest::of_buckets(snapshot, &head, true),
-            None => Ok(digest::none()),
-        })?;
+        let own = self.store.read(|snapshot| digest::of_named(snapshot, document, true))?;
         if digests.len() != own.len() {
             return Err(EdgeError::invalid(format!("{} digests of buckets came, not {}", digests.len(), own.len())));
         }
@@ -685,10 +681,6 @@ fn last_position(snapshot: &Snapshot<'_>) -> Result<Position, EdgeError> {
 
 fn floor_max(snapshot: &Snapshot<'_>) -> Result<Position, EdgeError> {
     snapshot.heads()?.iter().try_fold(0, |most: Position, head| Ok(most.max(snapshot.floor(head)?)))
-}
-
-fn time(millis: u64) -> Timestamp {
-    i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default()
 }
 
 fn to_u32(index: usize) -> u32 {

@@ -9,12 +9,11 @@ use std::{collections::VecDeque, sync::Arc};
 use edgeward_model::EdgeError;
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, params};
-use serde::de::DeserializeOwned;
 
 use crate::{
     causality::{Base, Dot, Epoch, Position},
     changes,
-    clock::{Clock, Stamp},
+    clock::{Clock, Stamp, time},
     digest,
     error::{damaged, reading},
     hub::CLOCK_AHEAD_MILLIS_MAX,
@@ -259,7 +258,7 @@ impl ReplicaSession {
         if !self.is_waiting || number != self.number {
             return Ok(());
         }
-        let response = read_response(message)?;
+        let response = wire::read(message)?;
         self.is_waiting = false;
         match response {
             Response::Welcome(welcome) => self.welcomed(welcome, now_millis),
@@ -438,10 +437,7 @@ impl ReplicaSession {
                 }
                 Step::Buckets => {
                     let Some(document) = resync.documents.last() else { break };
-                    let digests = self.store.read(|snapshot| match snapshot.head(document)? {
-                        Some(head) => digest::of_buckets(snapshot, &head, false),
-                        None => Ok(digest::none()),
-                    })?;
+                    let digests = self.store.read(|snapshot| digest::of_named(snapshot, document, false))?;
                     return Ok(Some(Request::Buckets { hub, document: document.clone(), digests }));
                 }
                 Step::Keys => {
@@ -584,10 +580,6 @@ fn counter_in(sent: &SentRow, epoch: Epoch) -> u64 {
         }
         _ => written,
     }
-}
-
-fn read_response<T: DeserializeOwned>(message: &[u8]) -> Result<T, EdgeError> {
-    wire::read(message)
 }
 
 /// Up to where the rows of this hub epoch are applied.
@@ -746,8 +738,7 @@ fn acknowledge_up_to(
 fn confirm_row(transaction: &mut Transaction<'_>, sent: &SentRow, place: Option<(Epoch, Position)>) -> Result<bool, EdgeError> {
     let dot = &sent.row.origin.dot;
     let Some(head) = transaction.document(&sent.document)? else { return Ok(false) };
-    let delete = "DELETE FROM shadows WHERE opening = (SELECT opening FROM epochs WHERE epoch = ?1) AND counter = ?2";
-    let shadows = transaction.execute(delete, [to_sql(dot.epoch.0), to_sql(dot.counter)])?;
+    let shadows = delete_shadow(transaction, dot)?;
     let Some(mut stored) = transaction.row(&head, &sent.key, &sent.slot)? else { return Ok(shadows > 0) };
     if let (Body::Counter(current), Body::Counter(taken)) = (&mut stored.row.body, &sent.row.body)
         && current.instance == taken.instance
@@ -850,7 +841,8 @@ fn apply(transaction: &mut Transaction<'_>, rows: Vec<SentRow>, now: Timestamp) 
                     _ if joined.origin.dot == current.row.origin.dot => continue,
                     _ => {
                         // The hub must still hear of what lost.
-                        put_shadow(transaction, &mut merge, &document, &key, &slot, &current.row)?;
+                        let document = merge.head(transaction, &document)?.id;
+                        put_shadow(transaction, document, &key, &slot, &current.row)?;
                         Stored { row, seq: None }
                     }
                 }
@@ -903,21 +895,20 @@ fn apply_floor(transaction: &mut Transaction<'_>, merge: &mut Merge, sent: &Sent
     Ok(())
 }
 
-fn put_shadow(
-    transaction: &mut Transaction<'_>,
-    merge: &mut Merge,
-    document: &Arc<str>,
-    key: &str,
-    slot: &Slot,
-    row: &Row,
-) -> Result<(), EdgeError> {
-    let document = merge.head(transaction, document)?.id;
+/// Keeps a row of the outbox beside the one that shows, under its dot.
+fn put_shadow(transaction: &Transaction<'_>, document: i64, key: &str, slot: &Slot, row: &Row) -> Result<(), EdgeError> {
     let dot = &row.origin.dot;
     let opening = opening_of(transaction, dot.epoch)?;
     let (value, state) = record::encode(row);
     let insert = "INSERT OR REPLACE INTO shadows (opening, counter, document, key, slot, value, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     transaction.execute(insert, params![opening, to_sql(dot.counter), document, key, record::slot_bytes(slot), value, state])?;
     Ok(())
+}
+
+/// Forgets a shadow; returns how many there were.
+fn delete_shadow(transaction: &Transaction<'_>, dot: &Dot) -> Result<usize, EdgeError> {
+    let delete = "DELETE FROM shadows WHERE opening = (SELECT opening FROM epochs WHERE epoch = ?1) AND counter = ?2";
+    transaction.execute(delete, [to_sql(dot.epoch.0), to_sql(dot.counter)])
 }
 
 /// The rows of a bucket from a key on that are compared, and the key before which they end.
@@ -982,8 +973,7 @@ fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
         let Some(head) = transaction.document(&document)? else { continue };
         let before = row.origin.dot.clone();
         if is_shadow {
-            let opening = opening_of(transaction, old)?;
-            transaction.execute("DELETE FROM shadows WHERE opening = ?1 AND counter = ?2", params![opening, to_sql(before.counter)])?;
+            delete_shadow(transaction, &before)?;
         }
         let counter = transaction.state.next_counter()?;
         row.origin.dot = Dot { epoch: fresh, counter, ..before.clone() };
@@ -1007,10 +997,7 @@ fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
             transaction.delete_row(&head, &key, &slot)?;
         }
         if is_shadow {
-            let (value, state) = record::encode(&row);
-            let insert = "INSERT INTO shadows (opening, counter, document, key, slot, value, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let opening = opening_of(transaction, fresh)?;
-            transaction.execute(insert, params![opening, to_sql(counter), head.id, key, record::slot_bytes(&new_slot), value, state])?;
+            put_shadow(transaction, head.id, &key, &new_slot, &row)?;
         } else {
             let seq = Some(transaction.state.next_seq()?);
             transaction.put_row(&head, &key, &new_slot, &Stored { row, seq })?;
@@ -1063,18 +1050,11 @@ fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_millis_max:
             Body::Floor(_) => {}
         }
         if is_shadow {
-            let (value, state) = record::encode(&row);
-            let update = "UPDATE shadows SET value = ?3, state = ?4 WHERE opening = ?1 AND counter = ?2";
-            let opening = opening_of(transaction, row.origin.dot.epoch)?;
-            transaction.execute(update, params![opening, to_sql(row.origin.dot.counter), value, state])?;
+            put_shadow(transaction, head.id, &key, &slot, &row)?;
         } else {
             let seq = transaction.row(&head, &key, &slot)?.and_then(|stored| stored.seq);
             transaction.put_row(&head, &key, &slot, &Stored { row, seq })?;
         }
     }
     Ok(true)
-}
-
-fn time(millis: u64) -> Timestamp {
-    i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).unwrap_or_default()
 }

@@ -284,7 +284,7 @@ impl Store {
             if !alone {
                 run(connection, "SAVEPOINT job").map_err(failed)?;
             }
-            let before = state.clone();
+            let before = (!alone).then(|| state.clone());
             let mut transaction = Transaction::new(connection, &self.node, state, &mut writer.known);
             match job.run(&mut transaction) {
                 Ok(()) => {
@@ -295,13 +295,13 @@ impl Store {
                 }
                 // On a full or failing disk SQLite took the whole transaction back, with what others wrote in it.
                 Err(error) if connection.is_autocommit() => return Err(error),
-                Err(_) if alone => {
-                    run(connection, "ROLLBACK").map_err(failed)?;
-                    // What was written of the epoch went with it.
-                    writer.state = None;
-                    return Ok(());
-                }
                 Err(_) => {
+                    let Some(before) = before else {
+                        run(connection, "ROLLBACK").map_err(failed)?;
+                        // What was written of the epoch went with it.
+                        writer.state = None;
+                        return Ok(());
+                    };
                     *state = before;
                     run(connection, "ROLLBACK TO job").and_then(|()| run(connection, "RELEASE job")).map_err(failed)?;
                 }
