@@ -54,6 +54,20 @@ fn not_found(document: &Document) -> EdgeError {
     EdgeError::new(ErrorKind::NotFound, format!("document not found: `{}`", document.name()))
 }
 
+/// Answers with what `write` says, as JSON, of a document that exists.
+async fn told(
+    api: &Api,
+    name: &str,
+    write: impl FnOnce(&Document) -> Result<String, EdgeError> + Send + 'static,
+) -> Result<Response, Refusal> {
+    let document = open(api, name)?;
+    let text = blocking(move || {
+        document.info()?.ok_or_else(|| not_found(&document))?;
+        write(&document)
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
+}
+
 /// Every document but the node's own, by name.
 #[utoipa::path(
     get, path = "/v1/documents", operation_id = "list_documents", tag = "documents",

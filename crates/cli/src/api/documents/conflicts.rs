@@ -2,15 +2,15 @@
 
 use axum::{
     extract::{Path, Request, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 use edgeward::{blocking, limits::DOCUMENT_BODY_BYTES_MAX};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Api, NamePath, Refusal, not_found, open, read_body,
+    Api, NamePath, Refusal, open, read_body, told,
     wire::{self, ConflictsAnswer, ResolutionBody},
 };
 
@@ -33,12 +33,7 @@ pub(crate) struct ConflictPath {
     )
 )]
 pub(crate) async fn list(State(api): State<Api>, Path(NamePath { name }): Path<NamePath>) -> Result<Response, Refusal> {
-    let document = open(&api, &name)?;
-    let text = blocking(move || {
-        document.info()?.ok_or_else(|| not_found(&document))?;
-        wire::write_conflicts(&document.conflicts()?)
-    });
-    Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
+    told(&api, &name, |document| wire::write_conflicts(&document.conflicts()?)).await
 }
 
 /// Resolves a conflict, here and at every replica: the key gets what the body says, which is one of four.

@@ -2,13 +2,11 @@
 
 use axum::{
     extract::{Path, State},
-    http::header,
-    response::{IntoResponse, Response},
+    response::Response,
 };
-use edgeward::blocking;
 
 use super::{
-    Api, NamePath, Refusal, not_found, open,
+    Api, NamePath, Refusal, told,
     wire::{self, HistoryAnswer},
 };
 
@@ -22,10 +20,5 @@ use super::{
     )
 )]
 pub(crate) async fn list(State(api): State<Api>, Path(NamePath { name }): Path<NamePath>) -> Result<Response, Refusal> {
-    let document = open(&api, &name)?;
-    let text = blocking(move || {
-        document.info()?.ok_or_else(|| not_found(&document))?;
-        wire::write_changes("history", &document.history()?)
-    });
-    Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
+    told(&api, &name, |document| wire::write_changes("history", &document.history()?)).await
 }

@@ -2,13 +2,13 @@
 
 use axum::{
     extract::{Path, Request, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 use edgeward::{EdgeError, blocking};
 
 use super::{
-    Api, NamePath, Refusal, not_found, open, read_body,
+    Api, NamePath, Refusal, not_found, open, read_body, told,
     wire::{self, Confirmation, PendingAnswer},
 };
 
@@ -25,12 +25,7 @@ const CONFIRMATION_BYTES_MAX: usize = 1024;
     )
 )]
 pub(crate) async fn list(State(api): State<Api>, Path(NamePath { name }): Path<NamePath>) -> Result<Response, Refusal> {
-    let document = open(&api, &name)?;
-    let text = blocking(move || {
-        document.info()?.ok_or_else(|| not_found(&document))?;
-        wire::write_changes("pending", &document.pending()?)
-    });
-    Ok(([(header::CONTENT_TYPE, "application/json")], text.await?).into_response())
+    told(&api, &name, |document| wire::write_changes("pending", &document.pending()?)).await
 }
 
 /// Confirms the pending changes up to a version: they are not listed any more.
