@@ -24,7 +24,7 @@ use crate::{
     record,
     replica_state::Role,
     row::{Body, Relation, Row, Slot},
-    snapshot::{DocumentHead, Snapshot, from_sql, stored, to_sql},
+    snapshot::{DocumentHead, Snapshot, from_sql, to_sql},
     store::Store,
     transaction::Transaction,
     view::{NewValue, Stored},
@@ -177,9 +177,7 @@ impl Hub {
         }
         let next = wire::chain(chain, message);
         let (lineage, term) = (self.lineage.clone(), self.memory.lock().term);
-        let too_early: Arc<Mutex<Option<Vec<u8>>>> = Arc::default();
-        let early = Arc::clone(&too_early);
-        let answer = self.store.write(move |transaction| {
+        self.store.write(move |transaction| {
             let Some(known) = writer(transaction, &node, epoch)? else { return Ok(wire::message(&Response::HelloAgain)) };
             if chain == known.before && next == known.chain && !known.answer.is_empty() {
                 return Ok(known.answer);
@@ -208,13 +206,8 @@ impl Hub {
                 "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6, taken = ?7 WHERE node = ?1 AND epoch = ?2";
             let (node, epoch) = (node.as_str(), to_sql(epoch.0));
             transaction.execute(update, params![node, epoch, to_sql(upto), to_sql(next), to_sql(chain), answer, to_sql(taken.bits())])?;
-            *early.lock() = Some(answer.clone());
             Ok(answer)
-        });
-        match (answer, too_early.lock().take()) {
-            (Err(_), Some(answer)) if planted::has(Bug::AcknowledgedBeforeCommit) => Ok(answer),
-            (answer, _) => answer,
-        }
+        })
     }
 
     fn pull(&self, node: NodeId, epoch: Epoch, counter: u64, since: Position) -> Result<Response, EdgeError> {
@@ -223,29 +216,20 @@ impl Hub {
             if since > 0 && since < floor_max {
                 return Ok(Response::HelloAgain);
             }
-            let select = "SELECT rows.slot, rows.value, rows.state, rows.seq, rows.key, documents.name FROM rows
-                JOIN documents ON documents.id = rows.document WHERE rows.seq > ?1 ORDER BY rows.seq";
-            let mut statement = snapshot.prepare(select)?;
-            let mut found = statement.query([to_sql(since)]).map_err(reading)?;
             let (mut writer, mut upto, mut more) = (RowsWriter::default(), since, false);
-            while let Some(row) = found.next().map_err(reading)? {
-                let (key, document): (String, String) = (row.get(4).map_err(reading)?, row.get(5).map_err(reading)?);
-                let slot: Vec<u8> = row.get(0).map_err(reading)?;
-                let slot = record::slot_of(&slot).ok_or_else(|| damaged("feed"))?;
-                let mut stored = stored(row, &key)?;
-                let position = stored.seq.ok_or_else(|| damaged("feed"))?;
-                stored.row.place(self.lineage.epoch_at(position).unwrap_or(self.epoch), position);
-                let is_hidden = document.starts_with(LOCAL_PREFIX) || (document == POLICIES && planted::has(Bug::PolicyNotReplicated));
+            snapshot.feed(since, |SentRow { document, key, slot, mut row }, position| {
+                row.place(self.lineage.epoch_at(position).unwrap_or(self.epoch), position);
+                let is_hidden = document.starts_with(LOCAL_PREFIX) || (*document == *POLICIES && planted::has(Bug::PolicyNotReplicated));
                 // Its own writes have their positions from the acknowledgement; of a set others may have removed some.
-                let dot = &stored.row.origin.dot;
+                let dot = &row.origin.dot;
                 let is_own = dot.node == node && ((dot.epoch == epoch && dot.counter <= counter) || planted::has(Bug::WrongEchoFilter));
-                let is_hidden = is_hidden || (is_own && !matches!(stored.row.body, Body::Member(_)));
-                if !is_hidden && !writer.add(&document, &key, &slot, &stored.row) {
-                    more = true;
-                    break;
+                let is_hidden = is_hidden || (is_own && !matches!(row.body, Body::Member(_)));
+                more = !is_hidden && !writer.add(&document, &key, &slot, &row);
+                if !more {
+                    upto = position;
                 }
-                upto = position;
-            }
+                Ok(!more)
+            })?;
             Ok(Response::Rows { rows: writer.finish(), upto, more })
         })?;
         if matches!(response, Response::Rows { .. }) {

@@ -11,6 +11,7 @@ use crate::{
     record,
     row::{Body, Register, Slot},
     view::{self, KeyRows, Shown, Stored},
+    wire::SentRow,
 };
 
 /// A document's numbers.
@@ -274,6 +275,21 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
+    /// Calls with each row of the feed after a place in it, in order, until it has enough.
+    pub(crate) fn feed(&self, since: u64, mut each: impl FnMut(SentRow, u64) -> Result<bool, EdgeError>) -> Result<(), EdgeError> {
+        let select = "SELECT rows.slot, rows.value, rows.state, rows.seq, rows.key, documents.name FROM rows
+            JOIN documents ON documents.id = rows.document WHERE rows.seq > ?1 ORDER BY rows.seq";
+        let mut statement = self.prepare(select)?;
+        let mut rows = statement.query([to_sql(since)]).map_err(reading)?;
+        while let Some(row) = rows.next().map_err(reading)? {
+            let (sent, seq) = sent(row)?;
+            if !each(sent, seq.ok_or_else(|| damaged("feed"))?)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Up to which position of its hub the tombstones of a document are forgotten.
     pub(crate) fn floor(&self, head: &DocumentHead) -> Result<u64, EdgeError> {
         Ok(self.row(head, "", &Slot::Floor)?.map_or(0, |stored| match stored.row.body {
@@ -319,6 +335,15 @@ impl KeyInSight {
 
 fn decoded(key: &str, value: Option<Arc<str>>, state: &[u8]) -> Result<Stored, EdgeError> {
     Ok(Stored { row: record::decode(value, state).ok_or_else(|| damaged_row(key))?, seq: None })
+}
+
+/// A row of `slot, value, state, seq, key, name`, and its place in the feed.
+pub(crate) fn sent(row: &rusqlite::Row<'_>) -> Result<(SentRow, Option<u64>), EdgeError> {
+    let (key, document): (String, String) = (row.get(4).map_err(reading)?, row.get(5).map_err(reading)?);
+    let slot = row.get_ref(0).and_then(|bytes| Ok(bytes.as_blob()?)).map_err(reading)?;
+    let slot = record::slot_of(slot).ok_or_else(|| damaged_row(&key))?;
+    let Stored { row, seq } = stored(row, &key)?;
+    Ok((SentRow { document: Arc::from(document), key, slot, row }, seq))
 }
 
 /// The row of `slot, value, state, seq`.

@@ -9,7 +9,7 @@ use crate::{
     conflict::{CONFLICTS, Conflict, Side, Why},
     digest,
     policy::POLICIES,
-    replica::outbox_dots,
+    replica::outbox::outbox_dots,
 };
 
 /// What must hold at every moment.

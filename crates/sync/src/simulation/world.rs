@@ -1060,7 +1060,7 @@ pub(super) fn conflicts(store: &Arc<Store>) -> Vec<Conflict> {
 
 /// The dots of the outbox, in the order in which they were written.
 fn outbox_dots(store: &Arc<Store>) -> Vec<Dot> {
-    store.write(|transaction| crate::replica::outbox_dots(transaction)).expect("reads")
+    store.write(|transaction| crate::replica::outbox::outbox_dots(transaction)).expect("reads")
 }
 
 /// The dots of all rows of a store, also of those that lost.
