@@ -8,12 +8,11 @@ use tempfile::TempDir;
 
 use crate::{
     child,
-    support::{copied, count, deploy, functions, killed_at},
+    support::{NOW, copied, count, deploy, functions, killed_at},
 };
 
 const RESTORING: &str = "backup::child_that_restores";
 const CREATING: &str = "backup::child_that_backs_up";
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 const NEW: [&str; 2] = ["new", "newer"];
 const REPLACED: &str = "data.replaced-19700101T000000Z";
 

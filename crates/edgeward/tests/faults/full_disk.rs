@@ -11,7 +11,6 @@ use edgeward::{
     EdgeError, ErrorKind,
     backup::{create, restore},
 };
-use jiff::Timestamp;
 use rustix::{
     fs::Uid,
     mount::{MountFlags, mount_remount},
@@ -20,11 +19,10 @@ use rustix::{
 
 use crate::{
     mount::{self, Mount},
-    support::{deploy, functions},
+    support::{NOW, backed_up, deploy, functions},
 };
 
 const DISK_KIB: u32 = 1024;
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -44,9 +42,7 @@ fn a_backup_or_restore_on_a_full_disk_fails_clearly_and_leaves_nothing() {
         return;
     }
     let place = tempfile::tempdir().expect("temp folder");
-    let (data, whole) = (place.path().join("data"), place.path().join("backup"));
-    deploy(&data, "a");
-    create(&data, &whole, NOW, |_| {}).expect("there is space");
+    let (data, whole) = backed_up(place.path());
     let (mut failed, mut done) = (0, 0);
     for free_kib in (0..400).step_by(8) {
         let disk = Mount::small(DISK_KIB);
@@ -87,9 +83,7 @@ fn who_may_not_read_or_write_is_told_and_leaves_nothing() {
         return;
     }
     let place = tempfile::tempdir().expect("temp folder");
-    let (data, whole) = (place.path().join("data"), place.path().join("backup"));
-    deploy(&data, "a");
-    create(&data, &whole, NOW, |_| {}).expect("backs up");
+    let (data, whole) = backed_up(place.path());
     let free = place.path().join("free");
     fs::create_dir(&free).expect("made");
     for open in [place.path(), &free] {
@@ -120,9 +114,7 @@ fn a_place_that_may_not_be_written_is_named_and_the_data_stays() {
         return;
     }
     let place = tempfile::tempdir().expect("temp folder");
-    let (data, whole) = (place.path().join("data"), place.path().join("backup"));
-    deploy(&data, "a");
-    create(&data, &whole, NOW, |_| {}).expect("backs up");
+    let (data, whole) = backed_up(place.path());
     let disk = Mount::small(DISK_KIB);
     deploy(&disk.folder().join("data"), "old");
     // A mount point is none of the folders that can be put in place.

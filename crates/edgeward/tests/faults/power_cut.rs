@@ -3,15 +3,13 @@
 use std::fs;
 
 use edgeward::backup::{create, restore};
-use jiff::Timestamp;
 
 use crate::{
     mount::{self, Mount},
-    support::{deploy, functions},
+    support::{NOW, backed_up, deploy, functions},
 };
 
 const DISK_MIB: u64 = 16;
-const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 #[test]
 fn what_was_backed_up_or_restored_is_there_after_a_power_cut() {
@@ -19,9 +17,7 @@ fn what_was_backed_up_or_restored_is_there_after_a_power_cut() {
         return;
     }
     let place = tempfile::tempdir().expect("temp folder");
-    let (data, whole) = (place.path().join("data"), place.path().join("backup"));
-    deploy(&data, "a");
-    create(&data, &whole, NOW, |_| {}).expect("backs up");
+    let (data, whole) = backed_up(place.path());
     for replace in [false, true] {
         let mut disk = Mount::image(DISK_MIB);
         let (restored, backup) = (disk.folder().join("deep/er/data"), disk.folder().join("down/backup"));

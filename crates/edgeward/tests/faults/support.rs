@@ -7,11 +7,15 @@ use std::{
     sync::Arc,
 };
 
-use edgeward::{EdgeError, EdgeFunction, EdgeNode, Handler, Node, NodeOptions, Precondition};
+use edgeward::{EdgeError, EdgeFunction, EdgeNode, Handler, Node, NodeOptions, Precondition, backup::create};
+use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::child;
+
+/// The time of the backups.
+pub(crate) const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 pub(crate) fn open(data_dir: &Path) -> Result<Arc<Node>, EdgeError> {
     let node = EdgeNode::new("edge-01", "test").expect("valid");
@@ -27,6 +31,14 @@ pub(crate) fn deploy(data_dir: &Path, id: &str) {
         let function = EdgeFunction::new(id, id, Handler::Artifact(digest)).expect("valid");
         node.put_function(function, Precondition::None).await.expect("put");
     });
+}
+
+/// A data folder with the function `a`, and a backup of it.
+pub(crate) fn backed_up(place: &Path) -> (PathBuf, PathBuf) {
+    let (data, whole) = (place.join("data"), place.join("backup"));
+    deploy(&data, "a");
+    create(&data, &whole, NOW, |_| {}).expect("backs up");
+    (data, whole)
 }
 
 /// The functions of a data folder, each with its artifact; none when there is no folder.
