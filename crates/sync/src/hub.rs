@@ -3,6 +3,12 @@
 //! Every answer that promises something is made from what is committed. It keeps nothing of a connection, so that any request may be
 //! lost, repeated or late.
 
+mod collection;
+mod taking;
+mod writers;
+
+pub use self::taking::CONFLICTS_MAX;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -10,24 +16,26 @@ use std::{
 
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use parking_lot::Mutex;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use crate::{
-    causality::{Ancestors, Epoch, Lineage, Origin, Position},
-    clock::{Stamp, time},
-    conflict::{self, CONFLICTS, Listing, Why},
+    causality::{Epoch, Lineage, Position},
+    clock::Stamp,
     digest,
     error::{damaged, reading},
-    merge::{Merge, Place},
+    hub::{
+        collection::{collect_document, forget_conflicts},
+        taking::Taking,
+        writers::{note_writer, writer},
+    },
     planted::{self, Bug},
-    policy::{LOCAL_PREFIX, POLICIES, Policy},
+    policy::{LOCAL_PREFIX, POLICIES},
     record,
     replica_state::Role,
-    row::{Body, Relation, Row, Slot},
-    snapshot::{DocumentHead, Snapshot, from_sql, to_sql},
+    row::{Body, Slot},
+    snapshot::{Snapshot, from_sql, to_sql},
     store::Store,
     transaction::Transaction,
-    view::{NewValue, Stored},
     wire::{self, Ack, Different, Fate, Hello, Keys, Push, Request, Response, Rows, RowsWriter, SentRow, Welcome},
 };
 
@@ -37,8 +45,6 @@ pub const CLOCK_AHEAD_MILLIS_MAX: u64 = 60_000;
 const STAMP_AHEAD_MILLIS_MAX: u64 = 1_000;
 /// After this time without a hello a replica holds back no tombstone, and a conflict ages out.
 const FORGET_AFTER_MILLIS: u64 = 30 * 24 * 3600 * 1000;
-/// Conflicts that are listed of one document.
-pub const CONFLICTS_MAX: usize = 1000;
 
 /// The hub of a fleet, on its store. Thread-safe.
 pub struct Hub {
@@ -56,30 +62,6 @@ struct Memory {
     term: Option<u64>,
     /// The highest floor of a document.
     floor_max: Position,
-}
-
-/// What the hub keeps of a writer's epoch.
-struct Writer {
-    acknowledged: u64,
-    chain: u64,
-    /// The chain before the last frame, and its answer.
-    before: u64,
-    answer: Vec<u8>,
-    /// The greatest stamp of its rows.
-    taken: Stamp,
-}
-
-/// A frame while it is taken.
-struct Taking<'t, 'a> {
-    transaction: &'t mut Transaction<'a>,
-    lineage: &'t Lineage,
-    merge: Merge,
-    ancestors: HashMap<(NodeId, Epoch), Ancestors>,
-    listings: Vec<Listing>,
-    /// Values that the hub must write anew, as it decided for them.
-    decided: Vec<(Arc<str>, String, Option<NewValue>)>,
-    term: Option<u64>,
-    is_resync: bool,
 }
 
 impl Hub {
@@ -376,194 +358,6 @@ impl Hub {
     }
 }
 
-impl<'t, 'a> Taking<'t, 'a> {
-    fn new(transaction: &'t mut Transaction<'a>, lineage: &'t Lineage, term: Option<u64>, is_resync: bool) -> Self {
-        let (listings, decided) = (Vec::new(), Vec::new());
-        Self { transaction, lineage, merge: Merge::default(), ancestors: HashMap::new(), listings, decided, term, is_resync }
-    }
-
-    /// Takes one row: it shows, or what it lost to stays.
-    fn take(&mut self, sent: SentRow) -> Result<Fate, EdgeError> {
-        let SentRow { document, key, slot, row } = sent;
-        if document.starts_with(LOCAL_PREFIX) || slot == Slot::Floor {
-            return Ok(Fate::Superseded(self.end()));
-        }
-        let policy = self.transaction.policies()?.policy(&document, &key);
-        let mut place = self.merge.place(self.transaction, &document, &key, &slot)?;
-        let current = place.rows.get(&slot).cloned();
-        let writer = &row.origin.dot.node;
-        // What is compared was taken before, by this hub or by one that it followed.
-        if !self.is_resync && !policy.allows(&key, writer, writer == self.transaction.node()) {
-            if let Some(current) = current.clone() {
-                // The writer drops its row: it must get this one, which it may have held for the lesser.
-                self.place_anew(&document, &key, &slot, current.row, &mut place)?;
-            }
-            self.list(&document, &key, row, current.map(|current| current.row), Why::NotOwner);
-            return Ok(Fate::Lost);
-        }
-        let Some(current) = current else { return self.take_first(&document, &key, &slot, row, &mut place) };
-        let is_register = matches!(row.body, Body::Register(_));
-        let is_same = current.row.origin.dot == row.origin.dot && current.row.stamp == row.stamp;
-        let relation = self.relation(&row, &current)?;
-        if (is_same || relation == Relation::Stale) && is_register {
-            if is_same && row.positions.iter().any(|position| !current.row.positions.contains(position)) {
-                let mut known = current.clone();
-                row.positions.iter().for_each(|(epoch, position)| known.row.place(*epoch, *position));
-                self.merge.put(self.transaction, &document, &key, &slot, known, &mut place)?;
-            }
-            return Ok(if is_same { Fate::Placed(current.seq.unwrap_or(0)) } else { Fate::Superseded(self.end()) });
-        }
-        // What this hub has taken once is not listed again.
-        let is_known = self.is_resync && self.was_acknowledged(&row)?;
-        let joined = current.row.clone().join(row.clone(), &policy);
-        let is_new = joined.origin.dot != current.row.origin.dot || joined.body != current.row.body;
-        let (mut loser, mut winner) = (current.row, row);
-        let fate = if is_new {
-            Fate::Placed(self.place_anew(&document, &key, &slot, joined, &mut place)?)
-        } else {
-            std::mem::swap(&mut loser, &mut winner);
-            Fate::Superseded(self.end())
-        };
-        let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner) && !is_known;
-        if is_conflict && is_register {
-            if self.decide(&document, &key, &policy, &loser, &winner) {
-                std::mem::swap(&mut loser, &mut winner);
-            }
-            self.list(&document, &key, loser, Some(winner), Why::Concurrent);
-        }
-        Ok(fate)
-    }
-
-    /// Takes a row whose slot is empty.
-    fn take_first(&mut self, document: &Arc<str>, key: &str, slot: &Slot, row: Row, place: &mut Place) -> Result<Fate, EdgeError> {
-        let head = self.merge.head(self.transaction, document)?;
-        let floor = self.transaction.floor(head)?;
-        let was_away = floor > 0 && row.origin.base.position_in(self.lineage) < floor && row.origin.dot.node != *self.transaction.node();
-        if was_away && !self.is_resync && !matches!(row.body, Body::Member(_)) && !planted::has(Bug::NoFloor) {
-            // What it wrote over may be what was deleted meanwhile.
-            self.list(document, key, row.clone(), None, Why::BelowFloor);
-            if row.origin.overwrote.is_some() {
-                return Ok(Fate::Lost);
-            }
-        }
-        Ok(Fate::Placed(self.place_anew(document, key, slot, row, place)?))
-    }
-
-    /// The end of the feed.
-    fn end(&self) -> Position {
-        self.transaction.state.feed
-    }
-
-    fn place_anew(&mut self, document: &Arc<str>, key: &str, slot: &Slot, mut row: Row, place: &mut Place) -> Result<Position, EdgeError> {
-        let seq = self.transaction.state.next_seq()?;
-        self.transaction.state.must_store = true;
-        self.transaction.state.clock.observe(row.stamp);
-        if let Body::Counter(subtotal) = &mut row.body {
-            subtotal.acknowledged = 0;
-        }
-        self.merge.put(self.transaction, document, key, slot, Stored { row, seq: Some(seq) }, place)?;
-        Ok(seq)
-    }
-
-    fn relation(&mut self, row: &Row, current: &Stored) -> Result<Relation, EdgeError> {
-        let mut positions = current.row.positions.clone();
-        if let Some(seq) = current.seq {
-            positions.extend(self.lineage.epoch_at(seq).map(|epoch| (epoch, seq)));
-        }
-        self.know_ancestors(row)?;
-        self.know_ancestors(&current.row)?;
-        let covers = |later: &Origin, earlier: &Row, positions: &[(Epoch, Position)]| {
-            let ancestors = &self.ancestors[&(later.dot.node.clone(), later.dot.epoch)];
-            later.covers(&earlier.origin.dot, positions, ancestors, self.lineage)
-        };
-        Ok(if row.origin.dot == current.row.origin.dot {
-            Relation::Same
-        } else if covers(&row.origin, &current.row, &positions) {
-            Relation::Sequential
-        } else if covers(&current.row.origin, row, &row.positions) {
-            Relation::Stale
-        } else {
-            Relation::Concurrent
-        })
-    }
-
-    fn was_acknowledged(&self, row: &Row) -> Result<bool, EdgeError> {
-        let dot = &row.origin.dot;
-        Ok(writer(self.transaction, &dot.node, dot.epoch)?.is_some_and(|writer| dot.counter <= writer.acknowledged))
-    }
-
-    fn know_ancestors(&mut self, row: &Row) -> Result<(), EdgeError> {
-        let dot = &row.origin.dot;
-        let name = (dot.node.clone(), dot.epoch);
-        if !self.ancestors.contains_key(&name) {
-            let select = "SELECT ancestors FROM writers WHERE node = ?1 AND epoch = ?2";
-            let found = self.transaction.prepare(select)?.query_row(params![dot.node.as_str(), to_sql(dot.epoch.0)], |row| row.get(0));
-            let found: Option<Vec<u8>> = found.optional().map_err(reading)?;
-            let known = found.map(|bytes| postcard::from_bytes(&bytes).map_err(|_| damaged("list of writers"))).transpose()?;
-            self.ancestors.insert(name, known.unwrap_or_default());
-        }
-        Ok(())
-    }
-
-    /// Where the policy prefers the side that lost, its value is to be written anew. Returns whether it is.
-    fn decide(&mut self, document: &Arc<str>, key: &str, policy: &Policy, loser: &Row, winner: &Row) -> bool {
-        if !policy.is_arbitrated() || self.term.is_none() {
-            return false;
-        }
-        let is_hubs = |row: &Row| row.origin.dot.node == *self.transaction.node();
-        let prefers_loser = match policy {
-            Policy::HubWins => is_hubs(loser) && !is_hubs(winner),
-            _ => !is_hubs(loser) && is_hubs(winner),
-        };
-        if prefers_loser && let Body::Register(register) = &loser.body {
-            let value = register.value.clone().map(|text| NewValue { text, raw: register.raw.clone() });
-            self.decided.push((Arc::clone(document), key.to_owned(), value));
-            return true;
-        }
-        false
-    }
-
-    fn list(&mut self, document: &Arc<str>, key: &str, loser: Row, winner: Option<Row>, why: Why) {
-        if !planted::has(Bug::LostConflict) {
-            self.listings.push(Listing { document: Arc::clone(document), key: key.to_owned(), loser, winner, why });
-        }
-    }
-
-    /// Writes what was decided and what is to be listed, and notes what changed.
-    fn finish(mut self, now_millis: u64) -> Result<(), EdgeError> {
-        let now = time(now_millis);
-        for (document, key, value) in std::mem::take(&mut self.decided) {
-            self.merge.decide(self.transaction, &document, &key, value, self.term.unwrap_or(0), now_millis)?;
-        }
-        let log: Arc<str> = Arc::from(CONFLICTS);
-        for listing in std::mem::take(&mut self.listings) {
-            let (key, value) = listing.entry(now)?;
-            let head = self.merge.head(self.transaction, &log)?;
-            if self.transaction.value(head, &key)?.is_some() {
-                continue;
-            }
-            self.make_room(&log, &listing.document, now_millis)?;
-            self.merge.set(self.transaction, &log, &key, Some(&value), now_millis)?;
-        }
-        self.merge.finish(self.transaction, now)
-    }
-
-    /// Forgets the oldest conflict of a document that has as many as may be.
-    fn make_room(&mut self, log: &Arc<str>, document: &str, now_millis: u64) -> Result<(), EdgeError> {
-        let head = self.merge.head(self.transaction, log)?.clone();
-        let prefix = format!("{document}/");
-        let keys = self.transaction.live_keys(&head, &prefix)?;
-        if keys.len() < CONFLICTS_MAX {
-            return Ok(());
-        }
-        let oldest = conflict::list(self.transaction, document)?.into_iter().min_by_key(|conflict| conflict.listed_at);
-        if let Some(oldest) = oldest {
-            self.merge.set(self.transaction, log, &format!("{prefix}{}", oldest.id), None, now_millis)?;
-        }
-        Ok(())
-    }
-}
-
 /// The answer to a push: where its rows are.
 fn ack(hub: Epoch, upto: u64, fates: &[Fate]) -> Ack {
     let placed = fates.iter().enumerate().find_map(|(index, fate)| match fate {
@@ -573,83 +367,6 @@ fn ack(hub: Epoch, upto: u64, fates: &[Fate]) -> Ack {
     let first = placed.unwrap_or(0);
     let others = fates.iter().enumerate().filter(|(index, fate)| **fate != Fate::Placed(first.saturating_add(*index as u64)));
     Ack { hub, upto, first, fates: others.map(|(index, fate)| (to_u32(index), *fate)).collect() }
-}
-
-fn collect_document(
-    transaction: &mut Transaction<'_>,
-    head: &DocumentHead,
-    least: Position,
-    oldest_millis: u64,
-    now_millis: u64,
-) -> Result<(), EdgeError> {
-    let mut dead = Vec::new();
-    let mut counted = Vec::new();
-    transaction.each_row(head, "", |key, slot, stored| {
-        let seq = stored.seq.unwrap_or(Position::MAX);
-        match &stored.row.body {
-            Body::Counter(subtotal) => counted.push((key.to_owned(), slot, subtotal.instance, seq)),
-            _ if stored.row.is_dead() && (seq <= least || stored.row.stamp.millis() < oldest_millis) => {
-                dead.push((key.to_owned(), slot, stored.row.stamp, seq));
-            }
-            _ => {}
-        }
-        Ok(true)
-    })?;
-    let Some(mut floor) = dead.iter().map(|(.., seq)| *seq).max() else { return Ok(()) };
-    for (key, slot, stamp, _) in &dead {
-        transaction.delete_row(head, key, slot)?;
-        // What was counted before the tombstone is as dead.
-        for (_, slot, _, seq) in counted.iter().filter(|(of, _, instance, _)| of == key && *instance < Some(*stamp)) {
-            transaction.delete_row(head, key, slot)?;
-            floor = floor.max(*seq);
-        }
-    }
-    transaction.put_floor(head, floor, now_millis)
-}
-
-fn forget_conflicts(transaction: &mut Transaction<'_>, oldest_millis: u64, now_millis: u64) -> Result<(), EdgeError> {
-    let Some(head) = transaction.document(CONFLICTS)? else { return Ok(()) };
-    let oldest = time(oldest_millis);
-    let mut merge = Merge::default();
-    let log: Arc<str> = Arc::from(CONFLICTS);
-    let names: std::collections::BTreeSet<_> =
-        transaction.live_keys(&head, "")?.iter().filter_map(|key| key.split_once('/').map(|(document, _)| document.to_owned())).collect();
-    for document in names {
-        for conflict in conflict::list(transaction, &document)? {
-            if conflict.why != Why::Siblings && conflict.listed_at < oldest {
-                merge.set(transaction, &log, &format!("{document}/{}", conflict.id), None, now_millis)?;
-            }
-        }
-    }
-    merge.finish(transaction, time(now_millis))
-}
-
-/// Notes an epoch of a replica, with those before it.
-fn note_writer(
-    transaction: &Transaction<'_>,
-    node: &NodeId,
-    epoch: Epoch,
-    before: &[(Epoch, u64)],
-    now_millis: u64,
-) -> Result<(), EdgeError> {
-    let mut ancestors = Ancestors::default();
-    for (epoch, counter) in before {
-        ancestors.add(*epoch, *counter);
-    }
-    let ancestors = postcard::to_allocvec(&ancestors).expect("ancestors are numbers");
-    let insert = "INSERT INTO writers (node, epoch, acknowledged, chain, before, answer, taken, ancestors, seen_at)
-        VALUES (?1, ?2, 0, 0, 0, X'', 0, ?3, ?4) ON CONFLICT DO UPDATE SET seen_at = ?4";
-    transaction.execute(insert, params![node.as_str(), to_sql(epoch.0), ancestors, to_sql(now_millis)]).map(drop)
-}
-
-fn writer(transaction: &Transaction<'_>, node: &NodeId, epoch: Epoch) -> Result<Option<Writer>, EdgeError> {
-    let select = "SELECT acknowledged, chain, before, answer, taken FROM writers WHERE node = ?1 AND epoch = ?2";
-    let mut statement = transaction.prepare(select)?;
-    let found = statement.query_row(params![node.as_str(), to_sql(epoch.0)], |row| {
-        let (acknowledged, chain, before) = (from_sql(row.get(0)?), from_sql(row.get(1)?), from_sql(row.get(2)?));
-        Ok(Writer { acknowledged, chain, before, answer: row.get(3)?, taken: Stamp::from_bits(from_sql(row.get(4)?)) })
-    });
-    found.optional().map_err(reading)
 }
 
 /// The last millisecond whose stamps are taken.

@@ -4,6 +4,8 @@
 //! What must hold is checked against a record of who had seen what when they wrote, kept beside the protocol and not through it.
 
 mod check;
+mod fault;
+mod history;
 pub(crate) mod random;
 mod world;
 
@@ -14,7 +16,7 @@ use std::{
     thread,
 };
 
-use self::world::{Fault, World};
+use self::{fault::Fault, world::World};
 use crate::planted::{self, Bug};
 
 /// Seeds of the default run.

@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use edgeward_model::{Value, python_json};
 
-use super::world::{Act, DOCUMENT, Fault, WHOLE, World, conflicts, document};
+use super::{
+    fault::Fault,
+    history::Act,
+    world::{DOCUMENT, WHOLE, World, conflicts, document},
+};
 use crate::{
     conflict::{CONFLICTS, Conflict, Side, Why},
     digest,
