@@ -11,7 +11,7 @@ use std::{
 
 use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
@@ -43,7 +43,9 @@ pub struct Store {
     place: Place,
     node: NodeId,
     role: Role,
-    waiting: Mutex<Vec<Arc<dyn Job>>>,
+    queue: Mutex<Queue>,
+    /// Tells those who wait that a commit is over.
+    committed: Condvar,
     writer: Mutex<Writer>,
     /// How often was committed.
     commits: watch::Sender<u64>,
@@ -61,6 +63,14 @@ pub struct Store {
 enum Place {
     Memory,
     Folder(PathBuf),
+}
+
+/// The writes that wait for a commit.
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Arc<dyn Job>>,
+    /// Whether somebody commits.
+    is_busy: bool,
 }
 
 struct Writer {
@@ -168,7 +178,8 @@ impl Store {
             place,
             node,
             role,
-            waiting: Mutex::default(),
+            queue: Mutex::default(),
+            committed: Condvar::new(),
             writer: Mutex::new(Writer { connection: Some(writer), epoch, state: None, known: Known::default() }),
             commits: watch::Sender::new(0),
             reader: reader.map(Mutex::new),
@@ -204,18 +215,24 @@ impl Store {
         let outcome = Outcome { result: None, settled: false };
         let write = Arc::new(Write { work: Mutex::new(Some(work)), outcome: Mutex::new(outcome) });
         let job: Arc<dyn Job> = Arc::<Write<T, F>>::clone(&write);
-        self.waiting.lock().push(job);
+        let mut queue = self.queue.lock();
+        queue.waiting.push(job);
         while !write.is_done() {
-            let mut writer = self.writer.lock();
-            if !write.is_done() {
-                let batch = {
-                    let mut waiting = self.waiting.lock();
-                    let size = waiting.len().min(BATCH_MAX);
-                    waiting.drain(..size).collect::<Vec<_>>()
-                };
-                self.commit(&mut writer, &batch);
+            if queue.is_busy {
+                self.committed.wait(&mut queue);
+                continue;
             }
+            queue.is_busy = true;
+            let size = queue.waiting.len().min(BATCH_MAX);
+            let batch: Vec<_> = queue.waiting.drain(..size).collect();
+            // Others join the next batch meanwhile.
+            drop(queue);
+            self.commit(&mut self.writer.lock(), &batch);
+            queue = self.queue.lock();
+            queue.is_busy = false;
+            self.committed.notify_all();
         }
+        drop(queue);
         write.outcome.lock().result.take().expect("a settled write has its result")
     }
 
