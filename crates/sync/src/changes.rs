@@ -47,7 +47,7 @@ pub struct Change {
 /// A local change that no `confirm_sync` has covered.
 pub type PendingChange = Change;
 
-/// A change with its number.
+/// A change with its number: its document's above, and below that how many changes there were of it.
 struct Numbered {
     number: u64,
     change: Change,
@@ -76,10 +76,10 @@ fn insert(transaction: &Transaction<'_>, head: &mut DocumentHead, numbered: &Num
     python_json::write_object(&mut text, data)?;
     let bytes = text.len() as u64;
     let insert =
-        "INSERT INTO changes (document, number, type, version, keys, timestamp, coalesced, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        "INSERT INTO changes (number, type, version, keys, timestamp, coalesced, bytes, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let (number, keys) = (to_sql(numbered.number), to_sql(head.keys));
     transaction
-        .execute(insert, params![head.id, number, r#type, to_sql(*version), keys, timestamp.to_string(), to_sql(*coalesced), text])?;
+        .execute(insert, params![number, r#type, to_sql(*version), keys, timestamp.to_string(), to_sql(*coalesced), to_sql(bytes), text])?;
     head.kept = head.kept.saturating_add(1);
     head.bytes = head.bytes.saturating_add(bytes);
     Ok(())
@@ -93,7 +93,8 @@ pub(crate) fn confirm(transaction: &mut Transaction<'_>, head: &mut DocumentHead
     }
     head.confirmed = confirmed;
     transaction.execute("UPDATE documents SET confirmed = ?2 WHERE id = ?1", params![head.id, to_sql(confirmed)])?;
-    let count = "SELECT count(*) FROM changes WHERE document = ?1 AND version > ?2 AND type IN ('update', 'patch')";
+    let count = "SELECT count(*) FROM changes WHERE number BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775
+        AND version > ?2 AND type IN ('update', 'patch')";
     let pending = transaction.prepare(count)?.query_row(params![head.id, to_sql(confirmed)], |row| row.get(0));
     head.pending = from_sql(pending.map_err(reading)?);
     trim(transaction, head)
@@ -101,7 +102,7 @@ pub(crate) fn confirm(transaction: &mut Transaction<'_>, head: &mut DocumentHead
 
 /// Forgets the oldest of what is confirmed.
 fn trim(transaction: &Transaction<'_>, head: &mut DocumentHead) -> Result<(), EdgeError> {
-    let confirmed = "document = ?1 AND NOT (type IN ('update', 'patch') AND version > ?2)";
+    let confirmed = "number BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775 AND NOT (type IN ('update', 'patch') AND version > ?2)";
     let oldest = format!("SELECT number FROM changes WHERE {confirmed} ORDER BY number DESC LIMIT 1 OFFSET ?3");
     let parameters = params![head.id, to_sql(head.confirmed), to_sql(HISTORY_CHANGES_MAX as u64)];
     let oldest = transaction.prepare(&oldest)?.query_row(parameters, |row| row.get::<_, i64>(0));
@@ -112,7 +113,7 @@ fn trim(transaction: &Transaction<'_>, head: &mut DocumentHead) -> Result<(), Ed
     };
     // Of large ones fewer are kept.
     if head.bytes > CHANGES_BYTES_MAX as u64 {
-        let sizes = format!("SELECT number, octet_length(data) FROM changes WHERE {confirmed} ORDER BY number DESC");
+        let sizes = format!("SELECT number, bytes FROM changes WHERE {confirmed} ORDER BY number DESC");
         let mut statement = transaction.prepare(&sizes)?;
         let mut rows = statement.query(params![head.id, to_sql(head.confirmed)]).map_err(reading)?;
         let mut bytes = 0_u64;
@@ -134,66 +135,76 @@ fn trim(transaction: &Transaction<'_>, head: &mut DocumentHead) -> Result<(), Ed
     Ok(())
 }
 
-/// Past the bound, each two neighbours become one, so that the next time is far away. Nothing is dropped: a change counts those
-/// that it stands for.
+/// Past the bound, the older half becomes one change, as far as one can say it: the next time is far away then. Nothing is dropped:
+/// a change counts those that it stands for.
 fn coalesce(transaction: &mut Transaction<'_>, head: &mut DocumentHead) -> Result<(), EdgeError> {
-    let pending = numbered(transaction, head, true)?;
-    let (before, was_last) = (pending.len() as u64, pending.last().is_some_and(|last| last.number == head.number));
+    let newer = head.pending.min(PENDING_CHANGES_MAX as u64) / 2;
+    let older = numbered(transaction, head, true, head.pending - newer)?;
+    let mut last = older.last().map_or(0, |last| last.number);
+    let mut gone = older.len() as u64;
     let mut kept: Vec<Numbered> = Vec::new();
-    let mut changes = pending.into_iter().peekable();
-    while let Some(change) = changes.next() {
-        let both = changes.peek().and_then(|later| join(&change, later));
-        if both.is_some() {
-            changes.next();
+    for change in older {
+        match kept.last_mut() {
+            Some(earlier) if can_join(&earlier.change, &change.change) => join(earlier, change),
+            _ => kept.push(change),
         }
-        kept.push(both.unwrap_or(change));
     }
-    if kept.len() > PENDING_CHANGES_MAX {
-        // No two could be said in one: the newest led to the state of now, which says all there is.
-        let coalesced = kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.change.coalesced).saturating_add(1)).saturating_sub(1);
-        let Numbered { number, change } = kept.pop().expect("there are more than the most");
+    if kept.len() as u64 > newer.max(1) {
+        // Too little could be said in one: the newest led to the state of now, which says all there is.
+        let all = numbered(transaction, head, true, u64::MAX)?;
+        (last, gone) = (head.number, all.len() as u64);
+        let coalesced = all.iter().fold(0_u64, |sum, each| sum.saturating_add(each.change.coalesced).saturating_add(1)).saturating_sub(1);
         let data = transaction.data(head)?;
-        kept = vec![Numbered { number, change: Change { r#type: UPDATE.to_owned(), data, coalesced, ..change } }];
+        let whole =
+            |Numbered { number, change }| Numbered { number, change: Change { r#type: UPDATE.to_owned(), data, coalesced, ..change } };
+        kept = all.into_iter().next_back().map(whole).into_iter().collect();
     }
-    debug_assert!(!was_last || kept.last().is_some_and(|last| last.number == head.number), "the last change stays the last");
-    let delete = "DELETE FROM changes WHERE document = ?1 AND type IN ('update', 'patch') AND version > ?2";
-    transaction.execute(delete, params![head.id, to_sql(head.confirmed)])?;
-    head.kept = head.kept.saturating_sub(before);
-    head.pending = kept.len() as u64;
+    let delete = "DELETE FROM changes WHERE number BETWEEN ?1 << 40 AND ?3 AND type IN ('update', 'patch') AND version > ?2";
+    transaction.execute(delete, params![head.id, to_sql(head.confirmed), to_sql(last)])?;
+    head.kept = head.kept.saturating_sub(gone);
+    head.pending = head.pending.saturating_sub(gone).saturating_add(kept.len() as u64);
     kept.iter().try_for_each(|change| insert(transaction, head, change))?;
     head.bytes = 0;
     Ok(())
 }
 
-/// One change that does what two do, one after the other, when one can say it.
-fn join(earlier: &Numbered, later: &Numbered) -> Option<Numbered> {
-    let (number, earlier, later) = (later.number, &earlier.change, &later.change);
-    let (kind, data) = match (earlier.r#type.as_str(), later.r#type.as_str()) {
+/// Whether one change can say what two do.
+fn can_join(earlier: &Change, later: &Change) -> bool {
+    later.r#type == UPDATE || earlier.r#type == UPDATE || merge_patch::can_compose(&earlier.data, &later.data)
+}
+
+/// Makes one change that does what two do, one after the other.
+fn join(earlier: &mut Numbered, later: Numbered) {
+    let Numbered { number, change: Change { r#type, version, data, timestamp, coalesced } } = later;
+    let both = &mut earlier.change;
+    if r#type == UPDATE {
         // A whole state says all there is.
-        (_, UPDATE) => (UPDATE, later.data.clone()),
-        (UPDATE, _) => (UPDATE, merge_patch::apply_object(earlier.data.clone(), &later.data)),
-        _ => (PATCH, merge_patch::compose(earlier.data.clone(), &later.data)?),
-    };
-    let coalesced = earlier.coalesced.saturating_add(later.coalesced).saturating_add(1);
-    let change = Change { r#type: kind.to_owned(), version: later.version, data, timestamp: later.timestamp, coalesced };
-    Some(Numbered { number, change })
+        (both.r#type, both.data) = (r#type, data);
+    } else if both.r#type == UPDATE {
+        both.data = merge_patch::apply_object(std::mem::take(&mut both.data), &data);
+    } else {
+        merge_patch::compose(&mut both.data, data);
+    }
+    (earlier.number, both.version, both.timestamp) = (number, version, timestamp);
+    both.coalesced = both.coalesced.saturating_add(coalesced).saturating_add(1);
 }
 
 /// The changes of a document that are not confirmed, oldest first.
 pub(crate) fn pending(snapshot: &Snapshot<'_>, head: &DocumentHead) -> Result<Vec<Change>, EdgeError> {
-    Ok(numbered(snapshot, head, true)?.into_iter().map(|numbered| numbered.change).collect())
+    Ok(numbered(snapshot, head, true, u64::MAX)?.into_iter().map(|numbered| numbered.change).collect())
 }
 
 /// The changes of a document that are kept, oldest first.
 pub(crate) fn history(snapshot: &Snapshot<'_>, head: &DocumentHead) -> Result<Vec<Change>, EdgeError> {
-    Ok(numbered(snapshot, head, false)?.into_iter().map(|numbered| numbered.change).collect())
+    Ok(numbered(snapshot, head, false, u64::MAX)?.into_iter().map(|numbered| numbered.change).collect())
 }
 
-fn numbered(snapshot: &Snapshot<'_>, head: &DocumentHead, only_pending: bool) -> Result<Vec<Numbered>, EdgeError> {
+fn numbered(snapshot: &Snapshot<'_>, head: &DocumentHead, only_pending: bool, most: u64) -> Result<Vec<Numbered>, EdgeError> {
     let select = "SELECT number, type, version, data, timestamp, coalesced FROM changes
-        WHERE document = ?1 AND (NOT ?3 OR (type IN ('update', 'patch') AND version > ?2)) ORDER BY number";
+        WHERE number BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775 AND (NOT ?3 OR (type IN ('update', 'patch') AND version > ?2)) ORDER BY number LIMIT ?4";
     let mut statement = snapshot.prepare(select)?;
-    let mut rows = statement.query(params![head.id, to_sql(head.confirmed), only_pending]).map_err(reading)?;
+    let mut rows =
+        statement.query(params![head.id, to_sql(head.confirmed), only_pending, to_sql(most.min(i64::MAX as u64))]).map_err(reading)?;
     let mut changes = Vec::new();
     while let Some(row) = rows.next().map_err(reading)? {
         let get = |index| row.get::<_, i64>(index).map(from_sql).map_err(reading);

@@ -7,6 +7,7 @@ use edgeward_model::{EdgeError, Object, Value, python_json};
 use jiff::Timestamp;
 
 use crate::{
+    causality::Position,
     changes,
     error::damaged_row,
     policy::POLICIES,
@@ -28,6 +29,8 @@ struct Touched {
     patch: Object,
     /// The greatest version of a row.
     version: u64,
+    /// Its floor, once it was looked up.
+    floor: Option<Position>,
 }
 
 /// The rows of one key, before and while they change.
@@ -41,9 +44,19 @@ impl Merge {
     pub(crate) fn head(&mut self, transaction: &mut Transaction<'_>, document: &Arc<str>) -> Result<&mut DocumentHead, EdgeError> {
         if !self.documents.contains_key(document) {
             let head = transaction.document_or_new(document)?;
-            self.documents.insert(Arc::clone(document), Touched { head, patch: Object::default(), version: 0 });
+            self.documents.insert(Arc::clone(document), Touched { head, patch: Object::default(), version: 0, floor: None });
         }
         Ok(&mut self.documents.get_mut(document).expect("it was inserted").head)
+    }
+
+    /// Up to which position the tombstones of a document are forgotten.
+    pub(crate) fn floor(&mut self, transaction: &mut Transaction<'_>, document: &Arc<str>) -> Result<Position, EdgeError> {
+        self.head(transaction, document)?;
+        let touched = self.documents.get_mut(document).expect("its head was looked up");
+        if touched.floor.is_none() {
+            touched.floor = Some(transaction.floor(&touched.head)?);
+        }
+        Ok(touched.floor.unwrap_or(0))
     }
 
     /// The rows of the key of a slot.
@@ -88,7 +101,7 @@ impl Merge {
                     .collect::<Result<BTreeMap<_, _>, EdgeError>>()
                     .map(Object)?;
             }
-            Slot::Floor => {}
+            Slot::Floor => touched.floor = None,
             _ => {
                 place.rows.put(slot, stored);
                 touched.show(key, place)?;
@@ -149,7 +162,7 @@ impl Merge {
 
     /// Notes what changed of each document.
     pub(crate) fn finish(self, transaction: &mut Transaction<'_>, now: Timestamp) -> Result<(), EdgeError> {
-        for (name, Touched { mut head, patch, version }) in self.documents {
+        for (name, Touched { mut head, patch, version, .. }) in self.documents {
             if patch.0.is_empty() {
                 head.version = head.version.max(version);
                 transaction.store_head(&head);

@@ -1,6 +1,6 @@
 //! How a row lies in the store: its slot and its state as bytes, its value as text.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use edgeward_model::NodeId;
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,12 @@ const FLOOR: u8 = 4;
 
 /// What is encoded of a row beside its value.
 #[derive(Serialize, Deserialize)]
-struct State {
+struct State<'a> {
     stamp: Stamp,
-    origin: Origin,
+    origin: Cow<'a, Origin>,
     version: u64,
     term: u64,
-    positions: Vec<(Epoch, Position)>,
+    positions: Cow<'a, [(Epoch, Position)]>,
     body: StateBody,
 }
 
@@ -95,10 +95,10 @@ pub(crate) fn encode(row: &Row) -> (Option<Arc<str>>, Vec<u8>) {
     };
     let state = State {
         stamp: row.stamp,
-        origin: row.origin.clone(),
+        origin: Cow::Borrowed(&row.origin),
         version: row.version,
         term: row.term,
-        positions: row.positions.clone(),
+        positions: Cow::Borrowed(&row.positions),
         body,
     };
     (value, postcard::to_extend(&state, vec![STATE_VERSION]).expect("a state has only numbers, texts and lists"))
@@ -120,7 +120,7 @@ pub(crate) fn decode(value: Option<Arc<str>>, state: &[u8]) -> Option<Row> {
         }
         StateBody::Floor(position) => Body::Floor(position),
     };
-    Some(Row { origin, stamp, version, term, body, positions })
+    Some(Row { origin: origin.into_owned(), stamp, version, term, body, positions: positions.into_owned() })
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(crate) const NEVER: Timestamp = Timestamp::UNIX_EPOCH;
 impl DocumentHead {
     pub(crate) fn new(id: i64, name: &str) -> Self {
         let name = Arc::from(name);
-        Self { id, name, version: 0, updated_at: NEVER, keys: 0, confirmed: 0, pending: 0, kept: 0, number: 0, bytes: 0 }
+        Self { id, name, version: 0, updated_at: NEVER, keys: 0, confirmed: 0, pending: 0, kept: 0, number: from_sql(id << 40), bytes: 0 }
     }
 }
 
@@ -78,13 +78,14 @@ impl<'a> Snapshot<'a> {
     fn load_head(&self, id: i64, name: &str, confirmed: u64) -> Result<DocumentHead, EdgeError> {
         let mut head = DocumentHead { confirmed, ..DocumentHead::new(id, name) };
         // The last change says how the document stands.
-        let last = "SELECT number, version, keys, timestamp FROM changes WHERE document = ?1 ORDER BY number DESC LIMIT 1";
+        let last = "SELECT number, version, keys, timestamp FROM changes WHERE number BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775
+            ORDER BY number DESC LIMIT 1";
         let last = self.prepare(last)?.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, time(row, 3)?))).optional();
         if let Some((number, version, keys, updated_at)) = last.map_err(reading)? {
             head = DocumentHead { number: from_sql(number), version: from_sql(version), keys: from_sql(keys), updated_at, ..head };
         }
-        let count = "SELECT count(*), coalesce(sum(type IN ('update', 'patch') AND version > ?2), 0), coalesce(sum(octet_length(data)), 0)
-            FROM changes WHERE document = ?1";
+        let count = "SELECT count(*), coalesce(sum(type IN ('update', 'patch') AND version > ?2), 0), coalesce(sum(bytes), 0)
+            FROM changes WHERE number BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775";
         let counts = self.prepare(count)?.query_row(params![id, to_sql(confirmed)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
         let (kept, pending, bytes) = counts.map_err(reading)?;
         Ok(DocumentHead { kept: from_sql(kept), pending: from_sql(pending), bytes: from_sql(bytes), ..head })

@@ -4,14 +4,19 @@
 //! only take their results. After a commit that failed nothing is acknowledged until the database was opened anew.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread::{self, Thread},
 };
 
 use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
@@ -31,8 +36,8 @@ const FORMAT: i64 = 1;
 const APPLICATION_ID: i64 = 0x4544_4757;
 /// Writes that are committed together.
 const BATCH_MAX: usize = 256;
-/// Pages of the log after which it goes into the database: 256 KiB.
-const LOG_PAGES: i64 = 64;
+/// Pages of the log after which it goes into the database: 512 KiB.
+const LOG_PAGES: i64 = 128;
 /// Statements that each connection keeps compiled: all that there are.
 const STATEMENTS: usize = 128;
 /// Pages that each connection keeps in memory, in KiB.
@@ -44,8 +49,6 @@ pub struct Store {
     node: NodeId,
     role: Role,
     queue: Mutex<Queue>,
-    /// Tells those who wait that a commit is over.
-    committed: Condvar,
     writer: Mutex<Writer>,
     /// How often was committed.
     commits: watch::Sender<u64>,
@@ -68,7 +71,7 @@ enum Place {
 /// The writes that wait for a commit.
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Arc<dyn Job>>,
+    waiting: VecDeque<Arc<dyn Job>>,
     /// Whether somebody commits.
     is_busy: bool,
 }
@@ -89,18 +92,45 @@ trait Job: Send + Sync {
     fn run(&self, transaction: &mut Transaction<'_>) -> Result<(), EdgeError>;
     /// Says that what it did was not committed.
     fn fail(&self, error: EdgeError);
-    fn is_done(&self) -> bool;
-    fn settle(&self);
+    fn turn(&self) -> &Turn;
 }
 
 struct Write<T, F> {
     work: Mutex<Option<F>>,
-    outcome: Mutex<Outcome<T>>,
+    result: Mutex<Option<Result<T, EdgeError>>>,
+    turn: Turn,
 }
 
-struct Outcome<T> {
-    result: Option<Result<T, EdgeError>>,
-    settled: bool,
+/// What a thread waits for whose write is in the queue. Only who has a turn is woken: with many writers, waking all costs more than their
+/// writes.
+struct Turn {
+    thread: Thread,
+    at: AtomicU8,
+}
+
+impl Turn {
+    const WAITS: u8 = 0;
+    const COMMITS: u8 = 1;
+    const SETTLED: u8 = 2;
+
+    fn new() -> Self {
+        Self { thread: thread::current(), at: AtomicU8::new(Self::WAITS) }
+    }
+
+    /// Waits for its turn; returns whether that is to commit.
+    fn wait(&self) -> bool {
+        loop {
+            match self.at.load(Ordering::Acquire) {
+                Self::WAITS => thread::park(),
+                at => return at == Self::COMMITS,
+            }
+        }
+    }
+
+    fn give(&self, at: u8) {
+        self.at.store(at, Ordering::Release);
+        self.thread.unpark();
+    }
 }
 
 impl<T: Send, F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send> Job for Write<T, F> {
@@ -109,20 +139,16 @@ impl<T: Send, F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send> Jo
         let result = catch_unwind(AssertUnwindSafe(|| work(transaction)))
             .unwrap_or_else(|_| Err(EdgeError::new(ErrorKind::Internal, "a write panicked and was taken back")));
         let copy = result.as_ref().map(drop).map_err(|error| EdgeError::new(error.kind(), error.chain()));
-        self.outcome.lock().result = Some(result);
+        *self.result.lock() = Some(result);
         copy
     }
 
     fn fail(&self, error: EdgeError) {
-        *self.outcome.lock() = Outcome { result: Some(Err(error)), settled: true };
+        *self.result.lock() = Some(Err(error));
     }
 
-    fn is_done(&self) -> bool {
-        self.outcome.lock().settled
-    }
-
-    fn settle(&self) {
-        self.outcome.lock().settled = true;
+    fn turn(&self) -> &Turn {
+        &self.turn
     }
 }
 
@@ -179,7 +205,6 @@ impl Store {
             node,
             role,
             queue: Mutex::default(),
-            committed: Condvar::new(),
             writer: Mutex::new(Writer { connection: Some(writer), epoch, state: None, known: Known::default() }),
             commits: watch::Sender::new(0),
             reader: reader.map(Mutex::new),
@@ -212,28 +237,31 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send + 'static,
     {
-        let outcome = Outcome { result: None, settled: false };
-        let write = Arc::new(Write { work: Mutex::new(Some(work)), outcome: Mutex::new(outcome) });
+        let write = Arc::new(Write { work: Mutex::new(Some(work)), result: Mutex::new(None), turn: Turn::new() });
         let job: Arc<dyn Job> = Arc::<Write<T, F>>::clone(&write);
         let mut queue = self.queue.lock();
-        queue.waiting.push(job);
-        while !write.is_done() {
-            if queue.is_busy {
-                self.committed.wait(&mut queue);
-                continue;
-            }
-            queue.is_busy = true;
-            let size = queue.waiting.len().min(BATCH_MAX);
-            let batch: Vec<_> = queue.waiting.drain(..size).collect();
-            // Others join the next batch meanwhile.
-            drop(queue);
-            self.commit(&mut self.writer.lock(), &batch);
-            queue = self.queue.lock();
-            queue.is_busy = false;
-            self.committed.notify_all();
-        }
+        queue.waiting.push_back(job);
+        let is_free = !std::mem::replace(&mut queue.is_busy, true);
         drop(queue);
-        write.outcome.lock().result.take().expect("a settled write has its result")
+        if is_free || write.turn.wait() {
+            // Its own write is the first that waits. Others join the next batch meanwhile.
+            let batch: Vec<_> = {
+                let waiting = &mut self.queue.lock().waiting;
+                let size = waiting.len().min(BATCH_MAX);
+                waiting.drain(..size).collect()
+            };
+            self.commit(&mut self.writer.lock(), &batch);
+            let mut queue = self.queue.lock();
+            match queue.waiting.front() {
+                Some(next) => next.turn().give(Turn::COMMITS),
+                None => queue.is_busy = false,
+            }
+            drop(queue);
+            for job in &batch {
+                job.turn().give(Turn::SETTLED);
+            }
+        }
+        write.result.lock().take().expect("a settled write has its result")
     }
 
     /// Reads what is committed.
@@ -256,14 +284,8 @@ impl Store {
 
     fn commit(&self, writer: &mut Writer, batch: &[Arc<dyn Job>]) {
         match self.try_commit(writer, batch) {
-            Ok(has_changed) => {
-                for job in batch {
-                    job.settle();
-                }
-                if has_changed {
-                    self.commits.send_modify(|commits| *commits += 1);
-                }
-            }
+            Ok(true) => self.commits.send_modify(|commits| *commits += 1),
+            Ok(false) => {}
             Err(error) => {
                 writer.state = None;
                 writer.known = Known::default();
@@ -278,12 +300,10 @@ impl Store {
                 }
                 let kind = error.kind();
                 let why = error.chain();
-                for job in batch {
-                    if planted::has(Bug::AcknowledgedBeforeCommit) {
-                        job.settle();
-                        continue;
+                if !planted::has(Bug::AcknowledgedBeforeCommit) {
+                    for job in batch {
+                        job.fail(EdgeError::new(kind, why.clone()));
                     }
-                    job.fail(EdgeError::new(kind, why.clone()));
                 }
             }
         }

@@ -94,8 +94,7 @@ impl<'t, 'a> Taking<'t, 'a> {
 
     /// Takes a row whose slot is empty.
     fn take_first(&mut self, document: &Arc<str>, key: &str, slot: &Slot, row: Row, place: &mut Place) -> Result<Fate, EdgeError> {
-        let head = self.merge.head(self.transaction, document)?;
-        let floor = self.transaction.floor(head)?;
+        let floor = self.merge.floor(self.transaction, document)?;
         let was_away = floor > 0 && row.origin.base.position_in(self.lineage) < floor && row.origin.dot.node != *self.transaction.node();
         if was_away && !self.is_resync && !matches!(row.body, Body::Member(_)) && !planted::has(Bug::NoFloor) {
             // What it wrote over may be what was deleted meanwhile.

@@ -22,11 +22,11 @@ pub(super) fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, 
     let mut fates = ack.fates.iter().peekable();
     let mut merge = Merge::default();
     let mut won = Vec::new();
-    for (index, sent) in in_flight.rows.iter().enumerate() {
+    for (index, (sent, seq)) in in_flight.rows.iter().enumerate() {
         let exception = fates.next_if(|(at, _)| *at as usize == index).map(|(_, fate)| *fate);
         match exception.unwrap_or(Fate::Placed(ack.first.saturating_add(index as u64))) {
             Fate::Placed(position) => {
-                let was_shadow = confirm_row(transaction, sent, Some((hub, position)))?;
+                let was_shadow = confirm_row(transaction, sent, *seq, Some((hub, position)))?;
                 if was_shadow {
                     // It lost here and won there: it is joined again, as a row of the hub.
                     let mut sent = sent.clone();
@@ -35,11 +35,11 @@ pub(super) fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, 
                 }
             }
             // What stands instead is no later than this: by it the hub will know that it had this row.
-            Fate::Superseded(position) => drop(confirm_row(transaction, sent, Some((hub, position)))?),
+            Fate::Superseded(position) => drop(confirm_row(transaction, sent, *seq, Some((hub, position)))?),
             Fate::Lost => {
                 let mut place = merge.place(transaction, &sent.document, &sent.key, &sent.slot)?;
                 let is_there = place.rows.get(&sent.slot).is_some_and(|stored| stored.row.origin.dot == sent.row.origin.dot);
-                confirm_row(transaction, sent, None)?;
+                confirm_row(transaction, sent, *seq, None)?;
                 if is_there {
                     merge.remove(transaction, &sent.document, &sent.key, &sent.slot, &mut place)?;
                 }
@@ -52,7 +52,7 @@ pub(super) fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, 
         must_compare = true;
     }
     set_cursor(transaction, in_flight.epoch, ack.upto, in_flight.after)?;
-    let taken = in_flight.rows.iter().map(|sent| sent.row.stamp).max().unwrap_or_default();
+    let taken = in_flight.rows.iter().map(|(sent, _)| sent.row.stamp).max().unwrap_or_default();
     transaction.state.link.taken = transaction.state.link.taken.max(taken);
     transaction.state.must_store = true;
     // What was changed up to here is with the hub when nothing is left to send.

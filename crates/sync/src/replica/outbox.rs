@@ -23,12 +23,13 @@ pub(crate) struct InFlight {
     pub(super) before: u64,
     pub(super) after: u64,
     pub(super) message: Vec<u8>,
-    pub(super) rows: Vec<SentRow>,
+    /// Each with its place in the feed; a shadow has none.
+    pub(super) rows: Vec<(SentRow, Option<Position>)>,
 }
 
 impl InFlight {
     pub(super) fn upto(&self) -> u64 {
-        self.rows.last().map_or(0, |sent| sent.row.origin.dot.counter)
+        self.rows.last().map_or(0, |(sent, _)| sent.row.origin.dot.counter)
     }
 }
 
@@ -39,14 +40,14 @@ pub(crate) fn compose(snapshot: &Snapshot<'_>) -> Result<Option<InFlight>, EdgeE
     let (acknowledged, before) = cursor(snapshot, first)?;
     let mut writer = RowsWriter::default();
     let mut rows = Vec::new();
-    outbox.each(snapshot, first, |sent| {
+    outbox.each(snapshot, first, |sent, seq| {
         let fits = writer.add(&sent.document, &sent.key, &sent.slot, &sent.row);
         if fits {
-            rows.push(sent);
+            rows.push((sent, seq));
         }
         Ok(fits)
     })?;
-    let Some(last) = rows.last() else { return Ok(None) };
+    let Some((last, _)) = rows.last() else { return Ok(None) };
     let upto = last.row.origin.dot.counter;
     let push = Push { chain: before, after: acknowledged, upto, rows: writer.finish() };
     let message = wire::message(&Request::Push(push));
@@ -86,32 +87,32 @@ impl Outbox {
         })
     }
 
-    /// Calls with each row of an epoch, by counter, until it has enough.
+    /// Calls with each row of an epoch and its place in the feed, by counter, until it has enough.
     fn each(
         &mut self,
         snapshot: &Snapshot<'_>,
         epoch: Epoch,
-        mut each: impl FnMut(SentRow) -> Result<bool, EdgeError>,
+        mut each: impl FnMut(SentRow, Option<Position>) -> Result<bool, EdgeError>,
     ) -> Result<(), EdgeError> {
         let is_own = |sent: &SentRow| sent.row.origin.dot.epoch == epoch;
         let mut shadows = std::mem::take(&mut self.shadows).into_iter().map(|(.., sent)| sent).peekable();
         let mut has_enough = false;
-        snapshot.feed(0, |sent, _| {
+        snapshot.feed(0, |sent, seq| {
             if !is_own(&sent) {
                 return Ok(false);
             }
             let counter = sent.row.origin.dot.counter;
             while let Some(shadow) = shadows.next_if(|shadow| is_own(shadow) && shadow.row.origin.dot.counter <= counter) {
-                if !each(shadow)? {
+                if !each(shadow, None)? {
                     has_enough = true;
                     return Ok(false);
                 }
             }
-            has_enough = !each(sent)?;
+            has_enough = !each(sent, Some(seq))?;
             Ok(!has_enough)
         })?;
         while !has_enough && let Some(shadow) = shadows.next_if(is_own) {
-            has_enough = !each(shadow)?;
+            has_enough = !each(shadow, None)?;
         }
         Ok(())
     }
@@ -154,22 +155,37 @@ pub(super) fn acknowledge_up_to(
     place: Option<(Epoch, Position)>,
 ) -> Result<(), EdgeError> {
     let mut taken = Vec::new();
-    Outbox::open(transaction)?.each(transaction, epoch, |sent| {
+    Outbox::open(transaction)?.each(transaction, epoch, |sent, seq| {
         let is_taken = sent.row.origin.dot.counter <= acknowledged;
         if is_taken {
-            taken.push(sent);
+            taken.push((sent, seq));
         }
         Ok(is_taken)
     })?;
-    for sent in taken {
-        confirm_row(transaction, &sent, place)?;
+    for (sent, seq) in taken {
+        confirm_row(transaction, &sent, seq, place)?;
     }
     transaction.state.must_store = true;
     Ok(())
 }
 
-/// Takes a row that the hub has out of the outbox, unless it was overwritten since.
-pub(super) fn confirm_row(transaction: &mut Transaction<'_>, sent: &SentRow, place: Option<(Epoch, Position)>) -> Result<bool, EdgeError> {
+/// Takes a row that the hub has out of the outbox, unless it was overwritten since. `seq` is the place in the feed that it had when it was
+/// sent. Returns whether it was a shadow.
+pub(super) fn confirm_row(
+    transaction: &mut Transaction<'_>,
+    sent: &SentRow,
+    seq: Option<Position>,
+    place: Option<(Epoch, Position)>,
+) -> Result<bool, EdgeError> {
+    if let (Some(seq), Some((epoch, position)), Body::Register(_)) = (seq, place, &sent.row.body) {
+        // A register that still has its place in the feed is as it was sent.
+        let mut row = sent.row.clone();
+        row.place(epoch, position);
+        let update = "UPDATE rows SET seq = NULL, state = ?2 WHERE seq = ?1";
+        if transaction.execute(update, params![to_sql(seq), record::encode(&row).1])? > 0 {
+            return Ok(false);
+        }
+    }
     let dot = &sent.row.origin.dot;
     let Some(head) = transaction.document(&sent.document)? else { return Ok(false) };
     let shadows = delete_shadow(transaction, dot)?;

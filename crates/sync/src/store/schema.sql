@@ -35,16 +35,15 @@ CREATE TABLE rows (
 CREATE UNIQUE INDEX feed ON rows (seq) WHERE seq IS NOT NULL;
 
 CREATE TABLE changes (
-    document INTEGER NOT NULL REFERENCES documents,
-    number INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY,
     type TEXT NOT NULL,
     version INTEGER NOT NULL,
     keys INTEGER NOT NULL,
     timestamp TEXT NOT NULL,
     coalesced INTEGER NOT NULL,
-    data TEXT NOT NULL,
-    PRIMARY KEY (document, number)
-) STRICT, WITHOUT ROWID;
+    bytes INTEGER NOT NULL,
+    data TEXT NOT NULL
+) STRICT;
 
 CREATE TABLE shadows (
     opening INTEGER NOT NULL,

@@ -44,7 +44,7 @@ pub(crate) fn object(text: &str) -> Object {
 
 /// Changes of every kind. Their values are so large that the log goes into the database while they are made.
 pub(crate) fn changes() -> Vec<Change> {
-    let large = |n: usize| Value::from(format!("{n}").repeat(6000));
+    let large = |n: usize| Value::from(format!("{n}").repeat(50_000));
     let mut changes = vec![
         Change::Update(object(r#"{"a": 1, "gone": {"x": 1}, "deep": {"x": 1, "y": 2}}"#)),
         Change::Patch(object(r#"{"gone": null, "deep": {"x": null, "z": 3}}"#)),
