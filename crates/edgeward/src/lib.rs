@@ -21,7 +21,7 @@ pub use edgeward_runtime::{
     ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
 pub use edgeward_sync::{
-    Change, Conflict, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
+    Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
     ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Why, document,
 };
 pub use function_documents::FunctionDocuments;

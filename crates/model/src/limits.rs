@@ -129,12 +129,18 @@ pub const DOCUMENT_KEYS_MAX: usize = 100_000;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Largest value of a key, in bytes of its JSON.
 pub const VALUE_BYTES_MAX: usize = 256 * 1024;
-/// Changes that wait for `confirm_sync`; past that the newest two become one.
+/// Changes that wait for `confirm_sync`; past that the older half becomes one.
 pub const PENDING_CHANGES_MAX: usize = 1000;
 /// Confirmed changes of one document that are kept as its history.
 pub const HISTORY_CHANGES_MAX: usize = 100;
 /// Changes of one document, in bytes of their data; past that history is forgotten and pending ones become fewer.
 pub const CHANGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Conflicts that are listed of one document.
+pub const CONFLICTS_MAX: usize = 1000;
+/// Conflicts in one answer, when its request does not say how many.
+pub const CONFLICTS_PAGE_DEFAULT: usize = 100;
+/// Conflicts in one answer, at most; each has two values of up to 124 KiB.
+pub const CONFLICTS_PAGE_MAX: usize = 1000;
 /// Largest request body that writes a document, or a part of one, in bytes. Read, it may take a hundred times that.
 pub const DOCUMENT_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Documents that are watched at once over HTTP, each counted as often as it is watched.

@@ -3,14 +3,17 @@
 //! The hub lists them in the document [`CONFLICTS`], which reaches every replica as any document does. Values of `keep_both` that
 //! stand side by side are conflicts too: they are seen in the key itself.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use edgeward_model::{EdgeError, ErrorKind, Object, Value, limits::VALUE_BYTES_MAX, python_json};
 use jiff::Timestamp;
 
 use crate::{
-    causality::Dot,
     clock::Stamp,
+    merge::Merge,
     row::{Body, Row, Slot},
     snapshot::{DocumentHead, Snapshot},
+    transaction::Transaction,
 };
 
 /// The document that holds the conflict log.
@@ -72,7 +75,7 @@ impl Side {
 /// A conflict that nobody has resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Names it within its document.
+    /// Names it within its document; the ids of one order by the moments at which what lost was written.
     pub id: String,
     /// The document.
     pub document: String,
@@ -88,6 +91,17 @@ pub struct Conflict {
     pub listed_at: Timestamp,
 }
 
+/// A part of the conflicts of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConflictsPage {
+    /// In the order of their ids.
+    pub conflicts: Vec<Conflict>,
+    /// After which id the next part begins; none when this is the last.
+    pub next: Option<String>,
+    /// How many of the document were forgotten before anybody resolved them: after 30 days, or when there were too many.
+    pub forgotten: u64,
+}
+
 /// What becomes of a conflict.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Resolution {
@@ -101,7 +115,7 @@ pub enum Resolution {
 
 /// A pair of rows on its way into the log.
 pub(crate) struct Listing {
-    pub(crate) document: std::sync::Arc<str>,
+    pub(crate) document: Arc<str>,
     pub(crate) key: String,
     pub(crate) loser: Row,
     pub(crate) winner: Option<Row>,
@@ -120,7 +134,8 @@ impl Listing {
             ("loser", side(&self.loser, room)?),
             ("winner", self.winner.as_ref().map_or(Ok(Value::Null), |winner| side(winner, room))?),
         ];
-        let id = id(&self.document, &self.key, &self.loser.origin.dot);
+        let dot = &self.loser.origin.dot;
+        let id = id(&self.document, &self.key, dot.node.as_str(), dot.epoch.0, dot.counter, self.loser.stamp);
         Ok((format!("{}/{id}", self.document), Value::Object(Object::from_iter(members))))
     }
 }
@@ -141,48 +156,95 @@ fn side(row: &Row, room: usize) -> Result<Value, EdgeError> {
     Ok(Value::Object(members))
 }
 
-/// A write loses once: whatever comes after what it lost to is no other conflict.
-fn id(document: &str, key: &str, loser: &Dot) -> String {
-    let text = format!("{document}\n{key}\n{loser:?}");
-    blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
+/// A write loses once: whatever comes after what it lost to is no other conflict. Ids order by the moment at which it was made.
+fn id(document: &str, key: &str, node: &str, epoch: u64, counter: u64, stamp: Stamp) -> String {
+    let text = format!("{document}\n{key}\n{node}\n{epoch:016x}\n{counter}");
+    format!("{:012x}{}", stamp.millis(), &blake3::hash(text.as_bytes()).to_hex()[..8])
 }
 
-/// The conflicts of a document, by key.
-pub(crate) fn list(snapshot: &Snapshot<'_>, document: &str) -> Result<Vec<Conflict>, EdgeError> {
-    let mut conflicts = Vec::new();
-    if let Some(log) = snapshot.head(CONFLICTS)? {
-        let prefix = format!("{document}/");
-        for key in snapshot.live_keys(&log, &prefix)? {
-            if let (Some(id), Some(value)) = (key.strip_prefix(&prefix), snapshot.value(&log, &key)?) {
-                conflicts.extend(read(id, &value));
-            }
+/// The conflicts of a document after an id, in the order of their ids, at most `limit`, and whether there are more.
+pub(crate) fn list(snapshot: &Snapshot<'_>, document: &str, after: &str, limit: usize) -> Result<(Vec<Conflict>, bool), EdgeError> {
+    let log = snapshot.head(CONFLICTS)?;
+    let prefix = format!("{document}/");
+    let mut found = BTreeMap::new();
+    if let Some(log) = &log {
+        for key in snapshot.live_keys(log, &prefix)? {
+            found.extend(key.strip_prefix(&prefix).filter(|id| *id > after).map(|id| (id.to_owned(), None)));
         }
     }
     if let Some(head) = snapshot.head(document)? {
-        siblings(snapshot, &head, &mut conflicts)?;
+        let siblings = siblings(snapshot, &head)?.into_iter().filter(|conflict| conflict.id.as_str() > after);
+        found.extend(siblings.map(|conflict| (conflict.id.clone(), Some(conflict))));
     }
-    conflicts.sort_by(|left, right| (&left.key, left.listed_at, &left.id).cmp(&(&right.key, right.listed_at, &right.id)));
-    Ok(conflicts)
+    let has_more = found.len() > limit;
+    let mut conflicts = Vec::new();
+    for (id, known) in found.into_iter().take(limit) {
+        conflicts.extend(match (known, &log) {
+            (None, Some(log)) => snapshot.value(log, &format!("{prefix}{id}"))?.and_then(|value| read(&id, &value)),
+            (known, _) => known,
+        });
+    }
+    Ok((conflicts, has_more))
+}
+
+/// The conflict of this id.
+pub(crate) fn find(snapshot: &Snapshot<'_>, document: &str, id: &str) -> Result<Conflict, EdgeError> {
+    if let Some(log) = snapshot.head(CONFLICTS)?
+        && let Some(found) = snapshot.value(&log, &format!("{document}/{id}"))?.and_then(|value| read(id, &value))
+    {
+        return Ok(found);
+    }
+    let siblings = snapshot.head(document)?.map(|head| siblings(snapshot, &head)).transpose()?.unwrap_or_default();
+    siblings.into_iter().find(|conflict| conflict.id == id).ok_or_else(|| not_found(document, id))
+}
+
+/// How many conflicts of a document were forgotten without being resolved.
+pub(crate) fn forgotten(snapshot: &Snapshot<'_>, document: &str) -> Result<u64, EdgeError> {
+    let Some(log) = snapshot.head(CONFLICTS)? else { return Ok(0) };
+    Ok(match snapshot.value(&log, document)? {
+        Some(Value::Integer(number)) => number.as_u64().unwrap_or(0),
+        _ => 0,
+    })
+}
+
+/// Takes conflicts of a document out of the log, and counts them under its name.
+pub(crate) fn forget(
+    transaction: &mut Transaction<'_>,
+    merge: &mut Merge,
+    document: &str,
+    ids: &[String],
+    millis: u64,
+) -> Result<(), EdgeError> {
+    let log: Arc<str> = Arc::from(CONFLICTS);
+    for id in ids {
+        merge.set(transaction, &log, &format!("{document}/{id}"), None, millis)?;
+    }
+    if !ids.is_empty() {
+        let forgotten = forgotten(transaction, document)?.saturating_add(ids.len() as u64);
+        merge.set(transaction, &log, document, Some(&Value::from(forgotten)), millis)?;
+    }
+    Ok(())
 }
 
 /// The conflicts that are values of one key side by side.
-fn siblings(snapshot: &Snapshot<'_>, head: &DocumentHead, conflicts: &mut Vec<Conflict>) -> Result<(), EdgeError> {
+fn siblings(snapshot: &Snapshot<'_>, head: &DocumentHead) -> Result<Vec<Conflict>, EdgeError> {
+    let mut conflicts = Vec::new();
     for key in snapshot.keys_with_siblings(head)? {
         let rows = snapshot.rows(head, &key)?;
         let siblings = rows.siblings();
         let sides = siblings.iter().filter_map(|(slot, added)| {
             let Slot::Member(_, node, epoch) = slot else { return None };
             let value = python_json::read(&added.value).ok();
+            let id = id(&head.name, &key, node.as_str(), epoch.0, added.counter, added.stamp);
             let epoch = format!("{:016x}", epoch.0);
-            Some(Side { value, omitted_bytes: None, node: node.to_string(), epoch, counter: added.counter, stamp: added.stamp })
+            Some((id, Side { value, omitted_bytes: None, node: node.to_string(), epoch, counter: added.counter, stamp: added.stamp }))
         });
         let mut sides = sides.collect::<Vec<_>>().into_iter();
-        let winner = sides.next();
-        conflicts.extend(sides.map(|loser| {
-            let text = format!("{}\n{key}\n{}\n{}\n{}", head.name, loser.node, loser.epoch, loser.counter);
+        let winner = sides.next().map(|(_, winner)| winner);
+        conflicts.extend(sides.map(|(id, loser)| {
             let millis = i64::try_from(loser.stamp.millis()).unwrap_or(0);
             Conflict {
-                id: blake3::hash(text.as_bytes()).to_hex()[..16].to_owned(),
+                id,
                 document: head.name.to_string(),
                 key: key.clone(),
                 why: Why::Siblings,
@@ -192,11 +254,11 @@ fn siblings(snapshot: &Snapshot<'_>, head: &DocumentHead, conflicts: &mut Vec<Co
             }
         }));
     }
-    Ok(())
+    Ok(conflicts)
 }
 
 /// A conflict as the log holds it; none when it is of a form that this release does not know.
-fn read(id: &str, value: &Value) -> Option<Conflict> {
+pub(crate) fn read(id: &str, value: &Value) -> Option<Conflict> {
     let Value::Object(members) = value else { return None };
     let text = |members: &Object, name: &str| match members.0.get(name) {
         Some(Value::String(text)) => Some(text.clone()),
@@ -237,8 +299,7 @@ pub(crate) fn differ(left: &Row, right: &Row) -> bool {
     }
 }
 
-/// There is no such conflict.
-pub(crate) fn not_found(document: &str, id: &str) -> EdgeError {
+fn not_found(document: &str, id: &str) -> EdgeError {
     let shown: String = id.chars().take(64).collect();
     let why = format!("conflict not found: `{}` of document `{document}`; it may have been resolved elsewhere", shown.escape_debug());
     EdgeError::new(ErrorKind::NotFound, why)

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     changes::{self, Change, PendingChange},
-    conflict::{self, CONFLICTS, Conflict, Resolution, Why},
+    conflict::{self, CONFLICTS, Conflict, ConflictsPage, Resolution, Why},
     error::damaged,
     merge_patch,
     policy::{self, POLICIES, Policies, Policy},
@@ -282,15 +282,26 @@ impl Document {
 
     /// The conflicts of this document that nobody has resolved, by key.
     pub fn conflicts(&self) -> Result<Vec<Conflict>, EdgeError> {
-        self.store.read(|snapshot| conflict::list(snapshot, self.name.as_str()))
+        let mut conflicts = self.conflicts_after("", usize::MAX)?.conflicts;
+        conflicts.sort_by(|left, right| (&left.key, &left.id).cmp(&(&right.key, &right.id)));
+        Ok(conflicts)
+    }
+
+    /// The conflicts of this document that nobody has resolved and whose ids come after `id`, at most `limit`. A value in them may have
+    /// 124 KiB.
+    pub fn conflicts_after(&self, id: &str, limit: usize) -> Result<ConflictsPage, EdgeError> {
+        self.store.read(|snapshot| {
+            let (conflicts, has_more) = conflict::list(snapshot, self.name.as_str(), id, limit)?;
+            let next = conflicts.last().filter(|_| has_more).map(|last| last.id.clone());
+            Ok(ConflictsPage { conflicts, next, forgotten: conflict::forgotten(snapshot, self.name.as_str())? })
+        })
     }
 
     /// Resolves a conflict: the key gets what the resolution says, and the conflict is no longer listed. Both are one change.
     pub fn resolve(&self, id: &str, resolution: Resolution) -> Result<(), EdgeError> {
         let (name, now, id) = (self.name.clone(), Timestamp::now(), id.to_owned());
         self.store.write(move |transaction| {
-            let conflicts = conflict::list(transaction, name.as_str())?;
-            let found = conflicts.into_iter().find(|conflict| conflict.id == id).ok_or_else(|| conflict::not_found(name.as_str(), &id))?;
+            let found = conflict::find(transaction, name.as_str(), &id)?;
             let value = match resolution {
                 // Of values side by side the one that shows must replace the others.
                 Resolution::Keep if found.why == Why::Siblings => Some(found.winner.and_then(|winner| winner.value)),

@@ -7,8 +7,6 @@ mod collection;
 mod taking;
 mod writers;
 
-pub use self::taking::CONFLICTS_MAX;
-
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -351,6 +349,9 @@ impl Hub {
                 collect_document(transaction, &head, least, oldest, now_millis)?;
             }
             forget_conflicts(transaction, oldest, now_millis)?;
+            // Openings that a living replica has not named for so long are before the last that it names.
+            let forget = "DELETE FROM writers WHERE seen_at < ?1 AND node IN (SELECT node FROM writers WHERE seen_at >= ?1)";
+            transaction.execute(forget, [to_sql(oldest)])?;
             floor_max(transaction)
         })?;
         self.memory.lock().floor_max = floor;

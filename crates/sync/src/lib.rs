@@ -34,7 +34,7 @@ pub mod wire;
 pub use causality::{Base, Dot, Epoch, Lineage, Position};
 pub use changes::{Change, PendingChange};
 pub use clock::{Clock, Stamp};
-pub use conflict::{Conflict, Resolution, Side, Why};
+pub use conflict::{Conflict, ConflictsPage, Resolution, Side, Why};
 pub use document::{Document, DocumentInfo, Documents, Draft, Edited, Precondition};
 pub use hub::Hub;
 pub use policy::{Policies, Policy};

@@ -233,7 +233,7 @@ impl<'a> Transaction<'a> {
             _ => "the hub alone".to_owned(),
         };
         let message = format!("key `{}` of document `{}` is written by {owner}", shown(key), head.name);
-        Err(EdgeError::new(ErrorKind::InvalidInput, message))
+        Err(EdgeError::new(ErrorKind::Forbidden, message))
     }
 
     /// Puts a row in its place, as it is. `seq` is its place in the feed.

@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
-use edgeward_model::{DocumentName, ErrorKind, NodeId, Object, Value, limits::VALUE_BYTES_MAX, python_json};
-use edgeward_sync::{Conflict, Document, Documents, Epoch, Hub, Policy, Precondition, ReplicaSession, Resolution, Role, Store, Why};
+use edgeward_model::{
+    DocumentName, ErrorKind, NodeId, Object, Value,
+    limits::{CONFLICTS_MAX, VALUE_BYTES_MAX},
+    python_json,
+};
+use edgeward_sync::{
+    Conflict, ConflictsPage, Document, Documents, Epoch, Hub, Policy, Precondition, ReplicaSession, Resolution, Role, Store, Why,
+};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -230,8 +236,49 @@ fn the_policies_of_the_hub_hold_at_its_replicas_which_cannot_change_them() {
     assert_eq!(edge.policies().expect("reads"), fleet.at_hub.policies().expect("reads"));
     set(edge, "edges/a", "1");
     let refused = edge.edit(Precondition::None, |draft| draft.set("a", &1_i64.into())).expect_err("is the hub's");
-    assert!(refused.to_string().contains("by the hub alone"), "{refused}");
+    assert!(refused.kind() == ErrorKind::Forbidden && refused.to_string().contains("by the hub alone"), "{refused}");
     let refused = edge.set_policy("", None).expect_err("is the hub's");
-    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(refused.kind(), ErrorKind::Forbidden);
     assert_eq!(edge.view().expect("reads").expect("there").data, Object::from_iter([("edges/a", 1_i64)]));
+}
+
+#[test]
+fn conflicts_come_in_parts_and_those_that_nobody_resolves_are_counted_when_they_go() {
+    let mut fleet = Fleet::new(&[]);
+    for key in ["c", "a", "b"] {
+        fleet.apart(key, "1", "2");
+    }
+    let part = |document: &Document, id: &str, limit| document.conflicts_after(id, limit).expect("reads");
+    let keys = |page: &ConflictsPage| page.conflicts.iter().map(|conflict| conflict.key.clone()).collect::<Vec<_>>();
+    let first = part(&fleet.at[0], "", 2);
+    assert_eq!((keys(&first), first.forgotten), (vec!["c".to_owned(), "a".to_owned()], 0), "in the order in which they were written");
+    let next = first.next.expect("there is one more");
+    let last = part(&fleet.at[0], &next, 2);
+    assert_eq!((keys(&last), &last.next), (vec!["b".to_owned()], &None));
+
+    let now = u64::try_from(Timestamp::now().as_millisecond()).expect("after 1970");
+    let day = 24 * 3600 * 1000;
+    fleet.hub.collect(now + 29 * day).expect("collects");
+    fleet.sync();
+    assert_eq!(fleet.conflicts().len(), 3);
+    fleet.hub.collect(now + 31 * day).expect("collects");
+    fleet.sync();
+    assert_eq!(fleet.conflicts(), []);
+    assert_eq!(fleet.at.each_ref().map(|document| part(document, "", 2).forgotten), [3, 3]);
+}
+
+#[test]
+fn past_the_bound_the_conflicts_whose_losers_are_oldest_go_and_are_counted() {
+    let mut fleet = Fleet::new(&[]);
+    fleet.apart("oldest", "1", "2");
+    for (document, json) in fleet.at.iter().zip(["1", "2"]) {
+        let value = value(json);
+        document
+            .edit(Precondition::None, move |draft| (0..=CONFLICTS_MAX).try_for_each(|n| draft.set(&n.to_string(), &value)))
+            .expect("edits");
+    }
+    fleet.sync();
+    let page = fleet.at[1].conflicts_after("", usize::MAX).expect("reads");
+    assert_eq!((page.conflicts.len(), page.forgotten), (CONFLICTS_MAX, 2));
+    assert!(page.conflicts.iter().all(|conflict| conflict.key != "oldest"));
 }

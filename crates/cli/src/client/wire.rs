@@ -112,8 +112,12 @@ pub(crate) struct Policies {
 
 /// Answer of `GET /v1/documents/{name}/conflicts`.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the API's")]
 pub(crate) struct Conflicts {
     pub(crate) conflicts: Vec<Conflict>,
+    /// After which id the next ones come.
+    pub(crate) next: Option<String>,
+    pub(crate) forgotten: u64,
 }
 
 /// Two writes that did not know of each other.

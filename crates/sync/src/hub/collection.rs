@@ -1,13 +1,13 @@
 //! What a hub forgets: tombstones that every replica has, and conflicts that have aged out.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeMap;
 
 use edgeward_model::EdgeError;
 
 use crate::{
     causality::Position,
     clock::time,
-    conflict::{self, CONFLICTS, Why},
+    conflict::{self, CONFLICTS},
     merge::Merge,
     row::Body,
     snapshot::DocumentHead,
@@ -50,15 +50,17 @@ pub(super) fn forget_conflicts(transaction: &mut Transaction<'_>, oldest_millis:
     let Some(head) = transaction.document(CONFLICTS)? else { return Ok(()) };
     let oldest = time(oldest_millis);
     let mut merge = Merge::default();
-    let log: Arc<str> = Arc::from(CONFLICTS);
-    let names: BTreeSet<_> =
-        transaction.live_keys(&head, "")?.iter().filter_map(|key| key.split_once('/').map(|(document, _)| document.to_owned())).collect();
-    for document in names {
-        for conflict in conflict::list(transaction, &document)? {
-            if conflict.why != Why::Siblings && conflict.listed_at < oldest {
-                merge.set(transaction, &log, &format!("{document}/{}", conflict.id), None, now_millis)?;
-            }
+    let mut old: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for key in transaction.live_keys(&head, "")? {
+        let Some((document, id)) = key.split_once('/') else { continue };
+        if let Some(value) = transaction.value(&head, &key)?
+            && conflict::read(id, &value).is_some_and(|conflict| conflict.listed_at < oldest)
+        {
+            old.entry(document.to_owned()).or_default().push(id.to_owned());
         }
+    }
+    for (document, ids) in old {
+        conflict::forget(transaction, &mut merge, &document, &ids, now_millis)?;
     }
     merge.finish(transaction, time(now_millis))
 }

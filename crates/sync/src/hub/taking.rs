@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use edgeward_model::{EdgeError, NodeId};
+use edgeward_model::{EdgeError, NodeId, limits::CONFLICTS_MAX};
 
 use crate::{
     causality::{Ancestors, Epoch, Lineage, Origin, Position},
@@ -17,9 +17,6 @@ use crate::{
     view::{NewValue, Stored},
     wire::{Fate, SentRow},
 };
-
-/// Conflicts that are listed of one document.
-pub const CONFLICTS_MAX: usize = 1000;
 
 /// A frame while it is taken.
 pub(super) struct Taking<'t, 'a> {
@@ -202,7 +199,7 @@ impl<'t, 'a> Taking<'t, 'a> {
         self.merge.finish(self.transaction, now)
     }
 
-    /// Forgets the oldest conflict of a document that has as many as may be.
+    /// Forgets the conflict of a document whose loser was written first, when there are as many as may be.
     fn make_room(&mut self, log: &Arc<str>, document: &str, now_millis: u64) -> Result<(), EdgeError> {
         let head = self.merge.head(self.transaction, log)?.clone();
         let prefix = format!("{document}/");
@@ -210,10 +207,7 @@ impl<'t, 'a> Taking<'t, 'a> {
         if keys.len() < CONFLICTS_MAX {
             return Ok(());
         }
-        let oldest = conflict::list(self.transaction, document)?.into_iter().min_by_key(|conflict| conflict.listed_at);
-        if let Some(oldest) = oldest {
-            self.merge.set(self.transaction, log, &format!("{prefix}{}", oldest.id), None, now_millis)?;
-        }
-        Ok(())
+        let oldest: Vec<_> = keys.first().and_then(|key| key.strip_prefix(&prefix)).map(str::to_owned).into_iter().collect();
+        conflict::forget(self.transaction, &mut self.merge, document, &oldest, now_millis)
     }
 }

@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use edgeward::{
-    Change, Conflict, DocumentInfo, EdgeError, Object, Policy, Resolution, Side, SyncState, Value, limits::WATCH_STATE_BYTES_MAX,
-    python_json,
+    Change, Conflict, ConflictsPage, DocumentInfo, EdgeError, Object, Policy, Resolution, Side, SyncState, Value,
+    limits::WATCH_STATE_BYTES_MAX, python_json,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,10 @@ pub(crate) struct ChangeBody {
 #[expect(dead_code, reason = "describes what `write_conflicts` writes")]
 pub(crate) struct ConflictsAnswer {
     conflicts: Vec<ConflictBody>,
+    /// What to ask for as `after` to get those that follow; `null` when there are none.
+    next: Option<String>,
+    /// Conflicts of this document that were forgotten before anybody resolved them: after 30 days, or because there were more than 1000.
+    forgotten: u64,
 }
 
 /// Two writes of one key that did not know of each other.
@@ -255,7 +259,7 @@ pub(super) fn write_changes(list: &str, changes: &[Change]) -> Result<String, Ed
 }
 
 /// Writes conflicts as a [`ConflictsAnswer`].
-pub(super) fn write_conflicts(conflicts: &[Conflict]) -> Result<String, EdgeError> {
+pub(super) fn write_conflicts(ConflictsPage { conflicts, next, forgotten }: &ConflictsPage) -> Result<String, EdgeError> {
     let mut text = "{\"conflicts\":[".to_owned();
     for (index, Conflict { id, key, why, loser, winner, listed_at, .. }) in conflicts.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
@@ -269,7 +273,8 @@ pub(super) fn write_conflicts(conflicts: &[Conflict]) -> Result<String, EdgeErro
         }
         text.push_str(&format!(",\"listed_at\":\"{listed_at}\"}}"));
     }
-    text.push_str("]}");
+    let next = serde_json::Value::from(next.as_deref());
+    text.push_str(&format!("],\"next\":{next},\"forgotten\":{forgotten}}}"));
     Ok(text)
 }
 
@@ -376,13 +381,17 @@ mod tests {
             winner,
             listed_at: AT.parse().expect("a time"),
         };
-        let written = write_conflicts(&[conflict(side(Some("18446744073709551617")), Some(side(None)))]).expect("shallow");
+        let page = |conflicts, next: Option<&str>| ConflictsPage { conflicts, next: next.map(str::to_owned), forgotten: 2 };
+        let one = vec![conflict(side(Some("18446744073709551617")), Some(side(None)))];
+        let written = write_conflicts(&page(one, Some("0a"))).expect("shallow");
         let rest = format!(r#""node":"edge-1","epoch":"00000000000000ff","counter":3,"stamp":"1767323045678.2","time":"{AT}""#);
         let sides = format!(r#""loser":{{"value":18446744073709551617,{rest}}},"winner":{{{rest}}}"#);
-        let expected = format!(r#"{{"conflicts":[{{"id":"0a","key":"a\"\u001b","why":"concurrent",{sides},"listed_at":"{AT}"}}]}}"#);
+        let expected = format!(
+            r#"{{"conflicts":[{{"id":"0a","key":"a\"\u001b","why":"concurrent",{sides},"listed_at":"{AT}"}}],"next":"0a","forgotten":2}}"#
+        );
         assert_eq!(written, expected);
         let large = Side { omitted_bytes: Some(200_000), stamp: Stamp::MAX, ..side(None) };
-        let written = write_conflicts(&[conflict(large.clone(), None), conflict(large, None)]).expect("shallow");
+        let written = write_conflicts(&page(vec![conflict(large.clone(), None), conflict(large, None)], None)).expect("shallow");
         let read: serde_json::Value = serde_json::from_str(&written).expect("JSON");
         let second = &read["conflicts"][1];
         assert_eq!((&second["loser"]["omitted_bytes"], &second["winner"]), (&200_000.into(), &serde_json::Value::Null));

@@ -14,8 +14,8 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   edgeward state conflicts cellar                                   # which there are
-  edgeward state resolve cellar 0f3a94c2e1b7d586 --take
-  edgeward state resolve cellar 0f3a94c2e1b7d586 --value '\"ajar\"'
+  edgeward state resolve cellar 019b7d0a3f5e0f3a94c2 --take
+  edgeward state resolve cellar 019b7d0a3f5e0f3a94c2 --value '\"ajar\"'
 
 The conflict is no longer listed, here and at every replica.";
 
