@@ -112,7 +112,7 @@ pub(crate) async fn show(State(api): State<Api>, Path(NamePath { name }): Path<N
         (status = 200, description = "Replaced.", body = DocumentAnswer),
         (status = 201, description = "New.", body = DocumentAnswer),
         (status = 400, body = super::wire::Problem),
-        (status = 403, description = "It is the node's own.", body = super::wire::Problem),
+        (status = 403, description = "It is the node's own, or a key of it is another's.", body = super::wire::Problem),
         (status = 412, description = "It is in another state.", body = super::wire::Problem),
         (status = 413, description = "It is too large.", body = super::wire::Problem),
     )
@@ -141,7 +141,7 @@ pub(crate) async fn put(State(api): State<Api>, Path(NamePath { name }): Path<Na
         (status = 200, description = "Changed.", body = DocumentAnswer),
         (status = 201, description = "New.", body = DocumentAnswer),
         (status = 400, body = super::wire::Problem),
-        (status = 403, description = "It is the node's own.", body = super::wire::Problem),
+        (status = 403, description = "It is the node's own, or a key of it is another's.", body = super::wire::Problem),
         (status = 412, description = "It is in another state.", body = super::wire::Problem),
         (status = 413, description = "It is too large.", body = super::wire::Problem),
         (status = 415, description = "The body is no JSON merge patch.", body = super::wire::Problem),
@@ -168,7 +168,7 @@ pub(crate) async fn patch(State(api): State<Api>, Path(NamePath { name }): Path<
     params(NamePath, ("If-Match" = Option<String>, Header, description = "The ETag of the state that is to go; `*`: any.")),
     responses(
         (status = 204),
-        (status = 403, description = "It is the node's own.", body = super::wire::Problem),
+        (status = 403, description = "It is the node's own, or a key of it is another's.", body = super::wire::Problem),
         (status = 404, description = "There is none, or nothing in it.", body = super::wire::Problem),
         (status = 412, description = "It is in another state.", body = super::wire::Problem),
     )

@@ -43,7 +43,7 @@ async fn a_policy_says_what_writing_a_key_does() {
     problem(&put(&node, "n-visits", "\"many\"").await, 400, "invalid_input", "key `n-visits` counts");
     problem(&put(&node, "n-visits", "1.5").await, 400, "invalid_input", "`1.5` is none");
     problem(&put(&node, "tags", "{}").await, 400, "invalid_input", "key `tags` is a set, so its value is an array");
-    problem(&put(&node, "rules-2", "1").await, 400, "invalid_input", "node `edge-9` alone");
+    problem(&put(&node, "rules-2", "1").await, 403, "forbidden", "node `edge-9` alone");
     assert_eq!(node.json(CELLAR).await, state, "nothing of it was written");
 
     assert_eq!(node.ask(Method::DELETE, &format!("{POLICY}?prefix=tags"), &[], "").await.status(), 204);
@@ -135,7 +135,10 @@ async fn alone_a_node_has_no_conflicts_and_what_is_no_resolution_is_refused() {
     for (key, value) in [("both", "1"), ("both", "2"), ("door", "1"), ("door", "2")] {
         put(&node, key, value).await;
     }
-    assert_eq!(node.json(&conflicts).await, json!({ "conflicts": [] }), "each write had seen the one before");
+    assert_eq!(node.json(&conflicts).await, json!({ "conflicts": [], "next": null, "forgotten": 0 }), "each write had seen the one before");
+    for limit in ["0", "1001", "-1", "x"] {
+        problem(&node.ask(Method::GET, &format!("{conflicts}?limit={limit}"), &[], "").await, 400, "invalid_input", "limit");
+    }
     for good in [r#"{"keep": true}"#, r#"{"take": true}"#, r#"{"value": null}"#, r#"{"delete": true}"#] {
         problem(&resolve(good).await, 404, "not_found", "of document `cellar`");
     }

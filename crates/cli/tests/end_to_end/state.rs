@@ -138,7 +138,7 @@ async fn policies_and_the_history_are_shown_and_changed_by_commands() {
     assert_eq!(read(&node.done(&["state", "history", "cellar", "--json"]))["history"][1]["data"], json!({ "door": "shut" }));
 
     assert_eq!(text(node.done(&["state", "conflicts", "cellar"])), "there are no conflicts\n");
-    assert_eq!(read(&node.done(&["state", "conflicts", "cellar", "--json"])), json!({ "conflicts": [] }));
+    assert_eq!(read(&node.done(&["state", "conflicts", "cellar", "--json"])), json!({ "conflicts": [], "next": null, "forgotten": 0 }));
     for resolution in [&["--keep"][..], &["--take"], &["--value", "-1"], &["--delete"]] {
         let output = node.run(&[&["state", "resolve", "cellar", "a/b"], resolution].concat());
         fails(&output, 3, "conflict not found: `a/b` of document `cellar`");

@@ -65,7 +65,7 @@ pub(crate) async fn show(
     responses(
         (status = 204, description = "Set; the ETag is left out when the document has changed again since."),
         (status = 400, body = crate::api::wire::Problem),
-        (status = 403, description = "The document is the node's own.", body = crate::api::wire::Problem),
+        (status = 403, description = "The document is the node's own, or the key is another's.", body = crate::api::wire::Problem),
         (status = 412, description = "The document is in another state.", body = crate::api::wire::Problem),
         (status = 413, description = "The value is too large.", body = crate::api::wire::Problem),
     )
@@ -88,7 +88,7 @@ pub(crate) async fn put(State(api): State<Api>, Path(KeyPath { name, key }): Pat
     params(KeyPath, ("If-Match" = Option<String>, Header, description = "The ETag of the document that is to be changed; `*`: any.")),
     responses(
         (status = 204, description = "Deleted; the ETag is left out when the document has changed again since."),
-        (status = 403, description = "The document is the node's own.", body = crate::api::wire::Problem),
+        (status = 403, description = "The document is the node's own, or the key is another's.", body = crate::api::wire::Problem),
         (status = 404, body = crate::api::wire::Problem),
         (status = 412, description = "The document is in another state.", body = crate::api::wire::Problem),
     )
