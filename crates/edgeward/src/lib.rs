@@ -22,7 +22,7 @@ pub use edgeward_runtime::{
 };
 pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
-    ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Why, document,
+    ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
 pub use function_documents::FunctionDocuments;
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

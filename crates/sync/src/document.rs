@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, Object, SyncState, Value, limits::VALUE_BYTES_MAX, python_json};
 use jiff::Timestamp;
-use tokio::sync::watch;
 
 use crate::{
     changes::{self, Change, PendingChange},
@@ -16,6 +15,7 @@ use crate::{
     store::Store,
     transaction::Transaction,
     view::{self, NewValue},
+    watch::Watch,
 };
 
 /// The highest version that is taken from elsewhere: above it no room is left for own changes.
@@ -104,11 +104,6 @@ impl Documents {
         Document { store: Arc::clone(&self.store), name }
     }
 
-    /// Changes with each commit, see [`Store::commits`].
-    pub fn commits(&self) -> watch::Receiver<u64> {
-        self.store.commits()
-    }
-
     /// The documents that exist, by name.
     pub fn list(&self) -> Result<Vec<DocumentInfo>, EdgeError> {
         self.store.read(|snapshot| {
@@ -132,6 +127,25 @@ impl Document {
     pub fn info(&self) -> Result<Option<DocumentInfo>, EdgeError> {
         let found = self.store.read(|snapshot| existing(snapshot, &self.name))?;
         Ok(found.map(|head| DocumentInfo { name: self.name.clone(), version: head.version, keys: head.keys, updated_at: head.updated_at }))
+    }
+
+    /// Tells of the states of this document, the one of now first.
+    ///
+    /// ```
+    /// # use edgeward_model::{DocumentName, NodeId};
+    /// # use edgeward_sync::{Documents, Epoch, Precondition, Store};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), edgeward_model::EdgeError> {
+    /// # let store = Store::in_memory(NodeId::new("edge-01")?, Epoch::draw()?)?;
+    /// # let cellar = Documents::new(store).document(DocumentName::new("cellar")?);
+    /// let mut watch = cellar.watch();
+    /// cellar.edit(Precondition::None, |draft| draft.set("doors", &2_i64.into()))?;
+    /// assert_eq!(watch.changed().await?.version, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone(), self.store.commits())
     }
 
     /// The whole document with its version and checksum, or none when it does not exist. Reads every key.

@@ -29,6 +29,7 @@ pub mod store;
 pub mod synchronizer;
 mod transaction;
 mod view;
+pub mod watch;
 pub mod wire;
 
 pub use causality::{Base, Dot, Epoch, Lineage, Position};
@@ -43,3 +44,4 @@ pub use replica_state::Role;
 pub use row::{Body, Row, Slot};
 pub use store::Store;
 pub use synchronizer::EdgeSynchronizer;
+pub use watch::Watch;

@@ -1,5 +1,7 @@
 //! Documents by name: atomic edits, preconditions, and what a list shows.
 
+use std::time::Duration;
+
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, NodeId, Object, Value, limits::DOCUMENTS_MAX, python_json};
 use edgeward_sync::{Document, Documents, Epoch, Precondition, Store};
 
@@ -116,4 +118,24 @@ fn one_document_more_than_the_most_is_refused() {
     let error = document(&documents, "one-more").edit(Precondition::None, |draft| draft.set("k", &1_i64.into())).expect_err("full");
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     set(&document(&documents, "d0"), "k", 2);
+}
+
+#[tokio::test]
+async fn a_watch_tells_of_the_state_of_now_and_then_of_each_that_stays() {
+    let documents = documents();
+    let (watched, other) = (document(&documents, "cellar"), document(&documents, "attic"));
+    let mut watch = watched.watch();
+    let nothing = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
+    assert!(nothing.is_err(), "there is no such document yet: {nothing:?}");
+    set(&watched, "n", 1);
+    assert_eq!(watch.changed().await.expect("reads").version, 1);
+    set(&other, "n", 1);
+    let nothing = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
+    assert!(nothing.is_err(), "another document changed: {nothing:?}");
+    let late = watched.watch();
+    set(&watched, "n", 2);
+    set(&watched, "n", 3);
+    for mut watch in [watch, late] {
+        assert_eq!(watch.changed().await.expect("reads").version, 3);
+    }
 }

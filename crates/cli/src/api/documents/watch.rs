@@ -10,12 +10,12 @@ use axum::{
     response::sse::{Event, KeepAlive, Sse},
 };
 use edgeward::{
-    Document, EdgeError, ErrorKind, blocking,
+    Document, EdgeError, ErrorKind, Watch, blocking,
     limits::{WATCH_PAUSE, WATCHES_MAX},
 };
 use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{Api, NamePath, Refusal, etag::ETag, open, wire};
 
@@ -40,41 +40,39 @@ pub(crate) async fn watch(
         let why = format!("the node is overloaded: documents are watched {WATCHES_MAX} times, which is the most; try again later");
         EdgeError::new(ErrorKind::Overloaded, why)
     })?;
-    // Subscribed before the first look, so that no commit after it is missed.
-    let watch = Watch { commits: api.node.documents().commits(), document, has_looked: false, sent: None, _room: room };
+    let watch = Watched { watch: document.watch(), document, sent: None, _room: room };
     let stop = api.stop.clone();
-    let changes = stream::unfold(watch, Watch::next).take_until(async move { stop.cancelled().await });
+    let changes = stream::unfold(watch, Watched::next).take_until(async move { stop.cancelled().await });
     Ok(Sse::new(changes.map(Ok)).keep_alive(KeepAlive::default()))
 }
 
-/// Tells two states of a document apart: its version, and when it came to be.
-type Moment = (u64, Timestamp);
-
-struct Watch {
+struct Watched {
     document: Document,
-    commits: watch::Receiver<u64>,
-    has_looked: bool,
-    /// Of the last state that was sent.
+    watch: Watch,
+    /// Of the state that was sent last.
     sent: Option<Moment>,
     _room: SemaphorePermit<'static>,
 }
 
-impl Watch {
+impl Watched {
     /// Waits for a state that was not sent.
     async fn next(mut self) -> Option<(Event, Self)> {
+        if self.sent.is_some() {
+            tokio::time::sleep(WATCH_PAUSE).await;
+        }
         loop {
-            if self.has_looked {
-                tokio::time::sleep(WATCH_PAUSE).await;
-                self.commits.changed().await.ok()?;
-            }
-            self.has_looked = true;
-            let (document, sent) = (self.document.clone(), self.sent);
-            match blocking(move || look(&document, sent)).await {
-                Ok(Some((found, event))) => {
-                    self.sent = Some(found);
+            let document = self.document.clone();
+            let event = match self.watch.changed().await {
+                Ok(_) => blocking(move || look(&document)).await,
+                Err(error) => Err(error),
+            };
+            match event {
+                // What is told of now may have been sent already, as the look before it came late.
+                Ok(Some((moment, event))) if self.sent != Some(moment) => {
+                    self.sent = Some(moment);
                     return Some((event, self));
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 Err(error) => {
                     tracing::error!(document = %self.document.name(), error = error.chain(), "a watch failed to read its document");
                     return None;
@@ -84,12 +82,11 @@ impl Watch {
     }
 }
 
-/// The state of the document as an event, unless it is the one that was sent.
-fn look(document: &Document, sent: Option<Moment>) -> Result<Option<(Moment, Event)>, EdgeError> {
-    // Most commits are of other documents, and this reads no keys.
-    if document.info()?.map(|info| (info.version, info.updated_at)) == sent {
-        return Ok(None);
-    }
+/// Tells two states of a document apart: its version, and when it came to be.
+type Moment = (u64, Timestamp);
+
+/// The state of the document as an event, and what tells it from others.
+fn look(document: &Document) -> Result<Option<(Moment, Event)>, EdgeError> {
     let Some(state) = document.view()? else { return Ok(None) };
     let event = Event::default().event("change").id(ETag::of(&state).to_string()).data(wire::write_event(&state)?);
     Ok(Some(((state.version, state.updated_at), event)))
