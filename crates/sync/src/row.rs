@@ -172,9 +172,12 @@ impl Row {
     #[must_use]
     pub fn join(self, other: Self, policy: &Policy) -> Self {
         let same = self.origin.dot == other.origin.dot;
-        let (mut joined, lost) = match (self.body, other.body) {
+        let (mut joined, more) = match (self.body, other.body) {
             (Body::Member(left), Body::Member(right)) => {
-                let body = Body::Member(left.join(right));
+                let body = left.clone().join(right.clone());
+                // A place is that of one state: by another one's the hub would take it for what this one became.
+                let positions = if body == left { self.positions } else { Vec::new() };
+                let more = if body == right { other.positions } else { Vec::new() };
                 // The later of the two writes names the joined state.
                 let (stamp, origin) = if (self.stamp, &self.origin.dot) < (other.stamp, &other.origin.dot) {
                     (other.stamp, other.origin)
@@ -182,18 +185,17 @@ impl Row {
                     (self.stamp, self.origin)
                 };
                 let (version, term) = (self.version.max(other.version), self.term.max(other.term));
-                (Self { origin, stamp, version, term, body, positions: self.positions }, other.positions)
+                (Self { origin, stamp, version, term, body: Body::Member(body), positions }, more)
             }
             (left, right) => {
                 let left = Self { body: left, ..self };
                 let right = Self { body: right, ..other };
-                if left.rank(&right, policy).is_lt() { (right, left.positions) } else { (left, right.positions) }
+                let (joined, lost) = if left.rank(&right, policy).is_lt() { (right, left) } else { (left, right) };
+                (joined, if same { lost.positions } else { Vec::new() })
             }
         };
-        if same {
-            for (epoch, position) in lost {
-                joined.place(epoch, position);
-            }
+        for (epoch, position) in more {
+            joined.place(epoch, position);
         }
         joined
     }
@@ -423,6 +425,24 @@ mod tests {
             }
             assert_eq!(winner(&[new, old, delete], &policy).as_deref(), Some("4"), "{policy:?}");
         }
+    }
+
+    #[test]
+    fn a_removal_is_not_where_the_addition_was() {
+        let row = |membership, position| Row {
+            body: Body::Member(membership),
+            positions: vec![(Epoch(9), position)],
+            ..written(0, position, None)
+        };
+        let added =
+            |counter: u64, removed, position| row(Membership { added: Some(addition(counter)), removed }.without_removed_value(), position);
+        let places = |left: Row, right: Row| {
+            let [one, other] = [left.clone().join(right.clone(), &Policy::Set), right.join(left, &Policy::Set)].map(|row| row.positions);
+            assert_eq!(one, other);
+            one
+        };
+        assert_eq!(places(added(2, 0, 3), added(2, 2, 7)), [(Epoch(9), 7)], "the addition was at 3, and is removed since 7");
+        assert_eq!(places(added(4, 0, 3), added(2, 2, 7)), [], "no hub has had both");
     }
 
     #[test]
