@@ -8,7 +8,7 @@ use edgeward_model::EdgeError;
 use crate::{
     causality::{Dot, Epoch},
     clock::{Clock, Stamp},
-    replica::outbox::{delete_shadow, outbox, put_shadow},
+    replica::outbox::{cursor, delete_shadow, outbox, put_shadow},
     row::{Addition, Body, Membership, Register, Slot, Subtotal},
     snapshot::to_sql,
     transaction::Transaction,
@@ -21,6 +21,7 @@ use crate::{
 pub(super) fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeError> {
     let old = transaction.state.epoch;
     let found = outbox(transaction)?;
+    let (acknowledged, _) = cursor(transaction, old)?;
     let fresh = Epoch::draw()?;
     transaction.state.change_epoch(transaction.sql(), fresh)?;
     // What it knows of the old epoch ends where the other store's writes may begin.
@@ -44,6 +45,10 @@ pub(super) fn begin_apart(transaction: &mut Transaction<'_>) -> Result<(), EdgeE
                 if let Some(added) = membership.live().cloned().filter(|added| added.counter == before.counter) {
                     new_slot = Slot::Member(Arc::clone(element), node.clone(), fresh);
                     *membership = Membership { added: Some(Addition { counter, ..added }), removed: 0 };
+                } else {
+                    // Past what was acknowledged these are counters of the other store, which it has not seen.
+                    membership.added.take_if(|added| added.counter > acknowledged);
+                    membership.removed = membership.removed.min(acknowledged);
                 }
             }
             _ => {}
