@@ -56,11 +56,15 @@ impl<'t, 'a> Taking<'t, 'a> {
             self.list(&document, &key, row, current.map(|current| current.row), Why::NotOwner);
             return Ok(Fate::Lost);
         }
-        let Some(current) = current else { return self.take_first(&document, &key, &slot, row, &mut place) };
+        // What this hub has taken once it has, or what became of it, also where that is nothing.
+        let is_known = self.is_resync && !matches!(row.body, Body::Member(_)) && self.was_acknowledged(&row)?;
+        let Some(current) = current else {
+            return if is_known { Ok(Fate::Superseded(self.end())) } else { self.take_first(&document, &key, &slot, row, &mut place) };
+        };
         let is_register = matches!(row.body, Body::Register(_));
         let is_same = current.row.origin.dot == row.origin.dot && current.row.stamp == row.stamp;
         let relation = self.relation(&row, &current)?;
-        if (is_same || relation == Relation::Stale) && is_register {
+        if (is_same || is_known || relation == Relation::Stale) && is_register {
             if is_same && row.positions.iter().any(|position| !current.row.positions.contains(position)) {
                 let mut known = current.clone();
                 row.positions.iter().for_each(|(epoch, position)| known.row.place(*epoch, *position));
@@ -68,8 +72,6 @@ impl<'t, 'a> Taking<'t, 'a> {
             }
             return Ok(if is_same { Fate::Placed(current.seq.unwrap_or(0)) } else { Fate::Superseded(self.end()) });
         }
-        // What this hub has taken once is not listed again.
-        let is_known = self.is_resync && self.was_acknowledged(&row)?;
         let joined = current.row.clone().join(row.clone(), &policy);
         let is_new = joined.origin.dot != current.row.origin.dot || joined.body != current.row.body;
         let (mut loser, mut winner) = (current.row, row);
@@ -79,7 +81,7 @@ impl<'t, 'a> Taking<'t, 'a> {
             std::mem::swap(&mut loser, &mut winner);
             Fate::Superseded(self.end())
         };
-        let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner) && !is_known;
+        let is_conflict = matches!(relation, Relation::Concurrent | Relation::Same) && conflict::differ(&loser, &winner);
         if is_conflict && is_register {
             if self.decide(&document, &key, &policy, &loser, &winner) {
                 std::mem::swap(&mut loser, &mut winner);
