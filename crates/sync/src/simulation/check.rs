@@ -6,7 +6,7 @@ use edgeward_model::{Value, python_json};
 
 use super::{
     fault::Fault,
-    history::Act,
+    history::{Act, Write},
     world::{DOCUMENT, WHOLE, World, conflicts, document},
 };
 use crate::{
@@ -121,7 +121,7 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         match key {
             "count" => counted(world, shown)?,
             "set" => elements(world, shown)?,
-            "max" => greatest(world, shown)?,
+            "max" => greatest(world, shown, &conflicts)?,
             // Under a policy that came later a value may have lost to one that it overwrote.
             "k0" if world.policies_changed => {}
             _ => values(world, key, shown, &conflicts)?,
@@ -189,11 +189,11 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
     }
     let of_key: Vec<_> = (0..world.writes.len()).filter(|id| world.writes[*id].key == key).collect();
     let is_overwritten = |id: usize| of_key.iter().any(|later| world.writes[*later].past.has(id));
+    let below_floor = || conflicts.iter().filter(here).any(|conflict| conflict.why == Why::BelowFloor);
     for id in &of_key {
         let write = &world.writes[*id];
         let Act::Value(value) = &write.act else { continue };
         // A deletion that was forgotten is not told apart from what came after it.
-        let below_floor = || conflicts.iter().filter(here).any(|conflict| conflict.why == Why::BelowFloor);
         let was_forgotten = value.is_none() && (world.hub_was_set_back || below_floor());
         let is_same_delete = value.is_none() && of_key.iter().any(|other| other != id && world.writes[*other].act == Act::Value(None));
         if write.is_exempt || *value == shown || is_overwritten(*id) || listed.contains(id) || is_same_delete || was_forgotten {
@@ -201,31 +201,43 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
         }
         return Err(format!("write {id} {write:?} is lost: `{key}` shows {shown:?}"));
     }
-    let visible = of_key.iter().find(|id| shown.is_some() && world.writes[**id].act == Act::Value(shown.clone()));
-    if let Some(visible) = visible {
-        let later = of_key.iter().find(|later| {
+    let later_than = |visible: usize| {
+        // What was on its way when its store was copied comes from both copies, and from one of them after it was overwritten. Then
+        // what it met is listed, which may be another write of the same value, or it came below the floor of a forgotten deletion.
+        let is_as_listed = |write: &Write| {
+            let has_other = || listed.iter().any(|other| world.writes[*other].key == key && world.writes[*other].act == write.act);
+            world.writes[visible].is_shared && (has_other() || (write.act == Act::Value(None) && below_floor()))
+        };
+        of_key.iter().find(|later| {
             let write = &world.writes[**later];
-            write.past.has(*visible)
+            write.past.has(visible)
                 && !write.is_exempt
                 && !listed.contains(later)
+                && !is_as_listed(write)
                 && !is_overwritten(**later)
                 && write.act != Act::Value(shown.clone())
-        });
-        if let Some(later) = later {
-            return Err(format!("write {visible} shows, and {later} {:?} had overwritten it", world.writes[*later]));
+        })
+    };
+    let visible: Vec<_> = of_key.iter().filter(|id| shown.is_some() && world.writes[**id].act == Act::Value(shown.clone())).collect();
+    if let Some(first) = visible.first() {
+        // A hub that decided wrote a value anew, and who overwrote the first may not have seen that.
+        if let Some(later) = later_than(**first)
+            && visible.iter().all(|id| later_than(**id).is_some())
+        {
+            return Err(format!("write {first} shows, and {later} {:?} had overwritten it", world.writes[*later]));
         }
-        if key == "hub" && !world.hub_was_set_back && !world.writes[*visible].at_hub {
+        if key == "hub" && !world.hub_was_set_back && !world.writes[**first].at_hub {
             let beaten = of_key.iter().find(|id| {
                 let write = &world.writes[**id];
                 // A deletion may be forgotten before the other comes.
                 write.at_hub
                     && write.act != Act::Value(None)
                     && !is_overwritten(**id)
-                    && !world.writes[*visible].past.has(**id)
+                    && !world.writes[**first].past.has(**id)
                     && write.act != Act::Value(shown.clone())
             });
             if let Some(beaten) = beaten {
-                return Err(format!("write {visible} shows, and the hub's {beaten} should have won"));
+                return Err(format!("write {first} shows, and the hub's {beaten} should have won"));
             }
         }
     }
@@ -270,9 +282,19 @@ fn elements(world: &World, shown: Option<&Value>) -> Result<(), String> {
     Ok(())
 }
 
-fn greatest(world: &World, shown: Option<&Value>) -> Result<(), String> {
+fn greatest(world: &World, shown: Option<&Value>, conflicts: &[Conflict]) -> Result<(), String> {
     let number = |text: &str| text.parse::<u64>().expect("a number");
-    let values = world.writes.iter().filter(|write| write.key == "max" && !write.is_exempt).filter_map(|write| match &write.act {
+    // What overwrote something and came below the floor is in the conflict log only, however great it is.
+    let overwrote =
+        |id: &usize| world.writes.iter().enumerate().any(|(other, write)| write.key == "max" && world.writes[*id].past.has(other));
+    let below_floor: BTreeSet<_> = conflicts
+        .iter()
+        .filter(|conflict| conflict.document == DOCUMENT && conflict.key == "max" && conflict.why == Why::BelowFloor)
+        .flat_map(|conflict| ids(world, &conflict.loser))
+        .filter(overwrote)
+        .collect();
+    let writes = world.writes.iter().enumerate().filter(|(id, write)| write.key == "max" && !write.is_exempt && !below_floor.contains(id));
+    let values = writes.filter_map(|(_, write)| match &write.act {
         Act::Value(Some(text)) => Some(number(text)),
         _ => None,
     });
