@@ -71,15 +71,15 @@ pub(crate) fn metrics(bench: &Bench<'_>) -> Result<Vec<Row>> {
 pub(crate) fn documents(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let part = |what: &str, part: &str| bench.in_process(what, &bench.artifacts.documents, part);
     let mut rows = Vec::new();
-    let what = "durable writes of one key";
-    let values = part(what, "writes")?;
-    for (who, target, ours, peer, name) in [
-        ("one thread", 0.9, "write_one", "bare_one", "bare rusqlite, the same row"),
-        ("64 writers", 0.5, "write_many", "bare_many", "bare rusqlite, 64 rows a transaction"),
+    for (who, target, each, ours, peer, name) in [
+        ("one thread", 0.9, "writes", "write_one", "bare_one", "bare rusqlite, the same row"),
+        ("64 writers", 0.5, "writers", "write_many", "bare_many", "bare rusqlite, 64 rows a transaction"),
     ] {
+        let what = format!("durable writes of one key, {who}");
+        let values = part(&what, each)?;
         let rate = |name| anyhow::Ok(take(&values, name, 1.0)?.into_iter().map(|nanoseconds| 1e9 / nanoseconds).collect::<Vec<_>>());
         let (ours, peer) = (rate(ours)?, rate(peer)?);
-        rows.push(Row::ratio(format!("{what}, {who}"), Target::AtLeast(target), Unit::WritesPerSecond, &ours, (name, &peer)));
+        rows.push(Row::ratio(what, Target::AtLeast(target), Unit::WritesPerSecond, &ours, (name, &peer)));
     }
     let what = "one changed key of 10,000: frame and acknowledgement";
     let values = part(what, "sizes")?;
