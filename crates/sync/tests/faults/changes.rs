@@ -42,9 +42,15 @@ pub(crate) fn object(text: &str) -> Object {
     }
 }
 
-/// Changes of every kind. Their values are so large that the log goes into the database while they are made.
+/// Changes of every kind. Their values are so large that the log goes into the database while they are made, also after an opening in
+/// the middle.
 pub(crate) fn changes() -> Vec<Change> {
-    let large = |n: usize| Value::from(format!("{n}").repeat(50_000));
+    changes_of(50_000)
+}
+
+/// The same with values of so many bytes.
+pub(crate) fn changes_of(bytes: usize) -> Vec<Change> {
+    let large = |n: usize| Value::from(format!("{n}").repeat(bytes));
     let mut changes = vec![
         Change::Update(object(r#"{"a": 1, "gone": {"x": 1}, "deep": {"x": 1, "y": 2}}"#)),
         Change::Patch(object(r#"{"gone": null, "deep": {"x": null, "z": 3}}"#)),
