@@ -49,6 +49,11 @@ impl Project {
         self.cache.join("venv")
     }
 
+    /// The NATS server that set-up installs.
+    pub(crate) fn nats_server(&self) -> PathBuf {
+        self.venv().join("bin/nats-server")
+    }
+
     /// The folder with the JavaScript tool.
     pub(crate) fn npm(&self) -> PathBuf {
         self.cache.join("npm")

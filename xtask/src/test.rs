@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to pass, in the order in which a failure is cheapest.
 //!
 //! Guests in C and Python, and for the long tests in JavaScript, are built from source; the tests whose name begins
-//! with `from_source_` find them through `EDGEWARD_GUESTS`.
+//! with `from_source_` find them through `EDGEWARD_GUESTS`. The nats-server that set-up installs is found through `EDGEWARD_NATS_SERVER`.
 //! nextest comes last, so that its summary is the end of the log.
 
 use anyhow::Result;
@@ -12,6 +12,8 @@ use crate::{check, process, setup};
 
 /// The folder of the guests that were built from source.
 const GUESTS_VARIABLE: &str = "EDGEWARD_GUESTS";
+/// The nats-server that tests of the fleet start.
+const NATS_SERVER_VARIABLE: &str = "EDGEWARD_NATS_SERVER";
 
 /// Set up the machine, check the code and run all tests
 #[derive(clap::Args)]
@@ -43,7 +45,14 @@ pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> 
     process::run(project.cargo().args(["test", "--doc", "--workspace"]))?;
 
     progress.step("tests");
-    process::run(project.cargo().args(nextest_arguments(options.long)).env(GUESTS_VARIABLE, &guests))
+    let mut tests = project.cargo();
+    tests.args(nextest_arguments(options.long)).env(GUESTS_VARIABLE, &guests);
+    let nats_server = project.nats_server();
+    // Otherwise the user has named another one, or it is on the path.
+    if std::env::var_os(NATS_SERVER_VARIABLE).is_none() && nats_server.is_file() {
+        tests.env(NATS_SERVER_VARIABLE, nats_server);
+    }
+    process::run(&mut tests)
 }
 
 /// As `functions/build.sh` calls them. JavaScript needs npm, which only the long tests ask for.

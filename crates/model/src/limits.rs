@@ -149,3 +149,43 @@ pub const WATCHES_MAX: usize = 128;
 pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
 /// Largest state that an event of a watch carries, in bytes of its JSON. Of a larger one it tells the version only.
 pub const WATCH_STATE_BYTES_MAX: usize = 512 * 1024;
+
+/// Largest payload of a message between members, in bytes. With its headers it stays below 1 MiB, which a NATS server takes unless told.
+pub const MESSAGE_BYTES_MAX: usize = 960 * 1024;
+/// Header fields of one message between members.
+pub const MESSAGE_HEADERS_MAX: usize = 32;
+/// Largest set of header fields of one message between members, names and values together, in bytes.
+pub const MESSAGE_HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Longest text of an error that is answered to another member, in bytes; the rest is cut.
+pub const ANSWERED_ERROR_BYTES_MAX: usize = 4 * 1024;
+/// Messages that wait in one subscription, or requests in one service, for their turn.
+pub const WAITING_MESSAGES_MAX: usize = 1024;
+/// Payloads and headers that wait in one subscription or service for their turn, in bytes.
+pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Requests of one service that are answered at once.
+pub const SERVICE_CONCURRENCY_MAX: usize = 1024;
+/// Requests of one member that wait for an answer.
+pub const REQUESTS_MAX: usize = 16 * 1024;
+/// Longest time in which a request is answered: the longest invocation, and its way there and back.
+pub const REQUEST_TIMEOUT_MAX: Duration = Duration::from_secs(3600 + 30);
+/// Messages on their way to the broker's connection; who sends more waits for its turn.
+pub const SENDING_MESSAGES_MAX: usize = 128;
+/// Longest wait for a turn to send.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the first bytes of a broker, the whole greeting included.
+pub const BROKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before the second attempt to connect to a broker, at most; it doubles with each attempt.
+pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between two attempts to connect to a broker.
+pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Shortest time to live of a lease: what a broker can count.
+pub const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest time to live of a lease.
+pub const LEASE_TTL_MAX: Duration = Duration::from_hours(1);
+
+/// Nodes of one fleet.
+pub const NODES_MAX: usize = 10_000;
+/// Shortest time between two heartbeats of a node.
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+/// Longest time between two heartbeats of a node, for metered links.
+pub const HEARTBEAT_MAX: Duration = Duration::from_mins(10);

