@@ -4,6 +4,7 @@
 //! members is pure: time is an argument.
 
 pub mod backbone;
+pub mod backoff;
 mod buffer;
 pub mod error;
 pub mod lease;

@@ -3,7 +3,6 @@
 //! Three things differ from what the client does unless told: requests that are given up leave nothing behind, and end when the connection
 //! breaks; what arrives waits in bounded buffers that count what they drop; nothing is sent while there is no connection.
 
-mod backoff;
 mod connection;
 mod lease;
 mod options;

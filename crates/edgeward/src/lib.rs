@@ -10,8 +10,10 @@ mod function_documents;
 pub mod listener;
 pub mod node;
 pub mod problem;
+pub mod replication;
 
 pub use desired::{Precondition, record::FunctionRecord};
+pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
     Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
     FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,

@@ -178,6 +178,16 @@ pub const BROKER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to connect to a broker.
 pub const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Frames of the sync protocol that a hub answers at once.
+pub const SYNC_CONCURRENCY: usize = 16;
+/// Longest wait for the answer to a frame of the sync protocol.
+pub const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time after which a node asks its hub what there is, poked or not; half of it at least.
+pub const PULL_EVERY: Duration = Duration::from_secs(60);
+/// Time after which a node compares all it has with its hub.
+pub const COMPARE_EVERY: Duration = Duration::from_mins(10);
+/// Shortest time between two pokes of a hub; what is committed meanwhile is told by one.
+pub const POKE_PAUSE: Duration = Duration::from_millis(20);
 /// Shortest time to live of a lease: what a broker can count.
 pub const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest time to live of a lease.

@@ -92,7 +92,33 @@ impl Hub {
     /// [`ErrorKind::InvalidInput`] when the frame is damaged; those of the disk. The replica then hears nothing, and asks again.
     pub fn answer(&self, frame: &[u8], now_millis: u64) -> Result<Vec<u8>, EdgeError> {
         let (number, message) = wire::open(frame)?;
-        let response = match wire::read(message)? {
+        self.respond(number, message, wire::read(message)?, now_millis)
+    }
+
+    /// Answers a frame that came over a connection of this node.
+    ///
+    /// # Errors
+    /// As [`Hub::answer`]; and [`ErrorKind::Forbidden`] when the frame speaks for another node.
+    pub fn answer_node(&self, node: &NodeId, frame: &[u8], now_millis: u64) -> Result<Vec<u8>, EdgeError> {
+        let (number, message) = wire::open(frame)?;
+        let request: Request = wire::read(message)?;
+        let speaker = match &request {
+            Request::Hello(hello) => Some(hello.node.clone()),
+            Request::Push(push) => Some(push.rows.writer()?.0),
+            Request::Pull { node, .. } => Some(node.clone()),
+            Request::Documents { .. } | Request::Buckets { .. } | Request::Keys(_) | Request::Give { .. } => None,
+        };
+        if let Some(other) = speaker.filter(|speaker| speaker != node) {
+            return Err(EdgeError::new(
+                ErrorKind::Forbidden,
+                format!("node `{node}` sent a frame of the sync protocol for node `{other}`"),
+            ));
+        }
+        self.respond(number, message, request, now_millis)
+    }
+
+    fn respond(&self, number: u32, message: &[u8], request: Request, now_millis: u64) -> Result<Vec<u8>, EdgeError> {
+        let response = match request {
             Request::Hello(hello) => wire::message(&Response::Welcome(self.welcome(hello, now_millis)?)),
             Request::Push(push) => self.push(push, message, now_millis)?,
             Request::Pull { hub, node, epoch, counter, since } if hub == self.epoch => {

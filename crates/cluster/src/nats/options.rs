@@ -10,7 +10,7 @@ use edgeward_model::{
 use parking_lot::{Mutex, RwLock};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{nats::backoff::Backoff, subject::node_token};
+use crate::{backoff::Backoff, subject::node_token};
 
 /// A broker whose pings stay unanswered for three times this long is gone.
 pub const PING_INTERVAL_DEFAULT: Duration = Duration::from_millis(1_500);
@@ -127,8 +127,7 @@ impl NatsOptions {
             .subscription_capacity(ARRIVING_MESSAGES_MAX)
             .reconnect_delay_callback(move |attempt| {
                 // Without random numbers every member waits as long as it may.
-                let random = getrandom::u64().unwrap_or(u64::MAX);
-                backoff.lock().pause(attempt <= 1, Instant::now(), random)
+                backoff.lock().pause(attempt <= 1, Instant::now())
             })
             .event_callback(move |event| {
                 // Who watches the connection looks at it also when this is lost.

@@ -1,0 +1,212 @@
+//! Documents on their way between a node and its hub, over the backbone: the node asks, the hub answers and pokes.
+//!
+//! What is said is the sync protocol's; here is only when. A poke may be lost, so the node also asks now and then.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use edgeward_cluster::{
+    Backbone, BackboneError, Message, Service, backoff,
+    service::{Call, handler},
+    subject::{Name, Subject, Subjects},
+};
+use edgeward_model::{
+    EdgeError, NodeId,
+    limits::{COMPARE_EVERY, POKE_PAUSE, PULL_EVERY, SYNC_CONCURRENCY, SYNC_TIMEOUT},
+};
+use edgeward_runtime::blocking;
+use edgeward_sync::{Hub, ReplicaSession, SessionState, Store};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+const SYNC: Name = Name::new("sync");
+const POKE: Name = Name::new("poke");
+
+/// A hub that answers the nodes of a backbone and pokes them when there is something to pull. Dropped, it stops.
+pub struct HubService {
+    _sync: Service,
+    _poking: AbortOnDropHandle<()>,
+}
+
+impl HubService {
+    /// Begins to answer.
+    pub async fn start(hub: Arc<Hub>, store: Arc<Store>, backbone: Arc<dyn Backbone>) -> Result<Self, BackboneError> {
+        let nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>> = Arc::default();
+        let commits = store.commits();
+        let seen = Arc::clone(&nodes);
+        let answer = move |call: Call| {
+            let (hub, node) = (Arc::clone(&hub), call.subject.node);
+            seen.lock().insert(node.clone(), Instant::now());
+            async move {
+                let answer = blocking(move || hub.answer_node(&node, &call.message.payload, now_millis())).await?;
+                Ok(Message::new(answer))
+            }
+        };
+        let sync = backbone.serve(&Subjects::to_hub(SYNC), SYNC_CONCURRENCY, handler(answer)).await?;
+        Ok(Self { _sync: sync, _poking: AbortOnDropHandle::new(tokio::spawn(poke(backbone, nodes, commits))) })
+    }
+}
+
+/// Tells every node that asked of late that something was committed.
+async fn poke(backbone: Arc<dyn Backbone>, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
+    while commits.changed().await.is_ok() {
+        let asked = {
+            let mut nodes = nodes.lock();
+            // Who has not asked for so long is not there.
+            nodes.retain(|_, seen| seen.elapsed() < 2 * PULL_EVERY);
+            nodes.keys().cloned().collect::<Vec<_>>()
+        };
+        for node in asked {
+            if let Err(error) = backbone.publish(&Subject::to_node(node, POKE), Message::default()).await {
+                tracing::debug!(error = %error, "failed to poke a node, which asks by itself before long");
+            }
+        }
+        tokio::time::sleep(POKE_PAUSE).await;
+    }
+}
+
+/// How a node stands to its hub.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replication {
+    /// What it is at.
+    pub state: SessionState,
+    /// When the hub last had all that is here, and what it had was here.
+    pub synced_at: Option<Timestamp>,
+    /// Why the last attempt failed; none when it did not.
+    pub error: Option<String>,
+}
+
+/// Keeps the documents of a node the same as its hub's. Dropped, it stops.
+pub struct Replicator {
+    replication: watch::Receiver<Replication>,
+    _running: AbortOnDropHandle<()>,
+}
+
+impl Replicator {
+    /// Begins to replicate, for as long as it is kept. There may be one for a store.
+    pub async fn start(store: Arc<Store>, backbone: Arc<dyn Backbone>) -> Result<Self, BackboneError> {
+        let node = store.node().clone();
+        let pokes = backbone.subscribe(&Subjects::to_node(node.clone(), POKE)).await?;
+        let begin = Replication { state: SessionState::Connecting, synced_at: None, error: None };
+        let (sender, replication) = watch::channel(begin);
+        let commits = store.commits();
+        let exchange = Exchange { session: Some(ReplicaSession::new(store)), subject: Subject::to_hub(node, SYNC), backbone, told: sender };
+        let running = tokio::spawn(run(exchange, pokes, commits));
+        Ok(Self { replication, _running: AbortOnDropHandle::new(running) })
+    }
+
+    /// How it stands, as it changes.
+    pub fn replication(&self) -> watch::Receiver<Replication> {
+        self.replication.clone()
+    }
+}
+
+/// What wakes a node that has nothing to say.
+enum Wake {
+    /// Something was written here.
+    Commit,
+    /// The hub may have something.
+    Pull,
+    /// The connection came or went.
+    Connection,
+    Stop,
+}
+
+async fn run(mut exchange: Exchange, mut pokes: edgeward_cluster::Subscription, mut commits: watch::Receiver<u64>) {
+    let mut connection = exchange.backbone.connection();
+    let mut failures = 0_u32;
+    let mut compared_at = Instant::now();
+    loop {
+        if connection.wait_for(|connection| connection.is_up).await.is_err() {
+            return;
+        }
+        if compared_at.elapsed() >= COMPARE_EVERY {
+            compared_at = Instant::now();
+            exchange.session().compare();
+        }
+        let pause = match exchange.speak().await {
+            Ok(()) => {
+                failures = 0;
+                // Nodes that came at once do not ask at once for ever.
+                PULL_EVERY / 2 + backoff::some_of(PULL_EVERY / 2)
+            }
+            Err(error) => {
+                exchange.session().reconnect();
+                let why = error.chain();
+                exchange.told.send_if_modified(|now| std::mem::replace(&mut now.error, Some(why.clone())).as_ref() != Some(&why));
+                failures = failures.saturating_add(1);
+                backoff::pause(failures)
+            }
+        };
+        let wake = tokio::select! {
+            changed = commits.changed(), if failures == 0 => if changed.is_ok() { Wake::Commit } else { Wake::Stop },
+            poked = pokes.next() => if poked.is_some() { Wake::Pull } else { Wake::Stop },
+            changed = connection.changed() => if changed.is_ok() { Wake::Connection } else { Wake::Stop },
+            () = tokio::time::sleep(pause) => Wake::Pull,
+        };
+        match wake {
+            Wake::Commit => {}
+            Wake::Pull => exchange.session().poke(),
+            // What was poked meanwhile is lost.
+            Wake::Connection => exchange.session().reconnect(),
+            Wake::Stop => return,
+        }
+    }
+}
+
+/// A session and the way to its hub.
+struct Exchange {
+    /// On another thread while it works.
+    session: Option<ReplicaSession>,
+    subject: Subject,
+    backbone: Arc<dyn Backbone>,
+    told: watch::Sender<Replication>,
+}
+
+impl Exchange {
+    fn session(&mut self) -> &mut ReplicaSession {
+        self.session.as_mut().expect("it comes back from each step")
+    }
+
+    /// Speaks until nothing is to be said.
+    async fn speak(&mut self) -> Result<(), EdgeError> {
+        loop {
+            let frame = self.step(ReplicaSession::next_frame).await?;
+            self.tell();
+            let Some(frame) = frame else { return Ok(()) };
+            let answer = self.backbone.request(&self.subject, Message::new(frame), SYNC_TIMEOUT).await?;
+            self.step(move |session| session.receive(&answer.payload, now_millis())).await?;
+        }
+    }
+
+    /// Does a step of the session where it may wait for the disk.
+    async fn step<T, F>(&mut self, step: F) -> Result<T, EdgeError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut ReplicaSession) -> Result<T, EdgeError> + Send + 'static,
+    {
+        let mut session = self.session.take().expect("it comes back from each step");
+        let (session, result) = blocking(move || {
+            let result = step(&mut session);
+            Ok((session, result))
+        })
+        .await?;
+        self.session = Some(session);
+        result
+    }
+
+    fn tell(&mut self) {
+        let state = self.session().state();
+        self.told.send_modify(|now| {
+            now.state = state;
+            if state == SessionState::Synced {
+                (now.synced_at, now.error) = (Some(Timestamp::now()), None);
+            }
+        });
+    }
+}
+
+fn now_millis() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}
