@@ -3,8 +3,8 @@
 use edgeward_durable::failed;
 use edgeward_model::{EdgeError, ErrorKind};
 
-/// SQLite's codes for an index of the log (`-shm`) that cannot be made larger. It keeps no reason; the disk is full.
-const INDEX_CANNOT_GROW: [i32; 1] = [rusqlite::ffi::SQLITE_IOERR_SHMSIZE];
+/// SQLite's codes for an index of the log (`-shm`) that cannot be begun or made larger. It keeps no reason; the disk is full.
+const INDEX_CANNOT_GROW: [i32; 2] = [rusqlite::ffi::SQLITE_IOERR_SHMSIZE, rusqlite::ffi::SQLITE_IOERR_SHMOPEN];
 
 /// An error of the database, in the words of its user.
 pub(crate) fn database(what: &str, error: rusqlite::Error) -> EdgeError {
