@@ -3,11 +3,16 @@
 //! Three things differ from what the client does unless told: requests that are given up leave nothing behind, and end when the connection
 //! breaks; what arrives waits in bounded buffers that count what they drop; nothing is sent while there is no connection.
 
+mod authority;
 mod backoff;
+mod certificates;
 mod connection;
+mod jwt;
 mod lease;
 mod options;
 mod replies;
+mod revocation;
+mod server_config;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -25,7 +30,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::authority::{Authority, Revoked, Seeds};
+pub use self::certificates::{Certificate, CertificateAuthority};
 pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
+pub use self::server_config::ServerConfig;
 use self::{
     lease::Leases,
     replies::{Broken, Replies},

@@ -26,6 +26,8 @@ use crate::{
 };
 
 const BUCKET: &str = "edgeward_leases";
+/// What the holder of a lease has to send to.
+pub(super) const SUBJECTS: [&str; 2] = ["$JS.API.>", "$KV.edgeward_leases.>"];
 /// How long the marker of a lapsed lease stays.
 const MARKER_TTL: Duration = Duration::from_hours(1);
 const VALUE_BYTES_MAX: i32 = 1024;
