@@ -14,7 +14,9 @@ use crate::{backbone::Connection, nats::Link};
 
 /// Events that wait to be looked at.
 const EVENTS_MAX: usize = 256;
-/// How the broker says that a message was refused, before the subject in quotes.
+/// How the broker says that a subject was refused.
+const REFUSED: &str = "Permissions Violation";
+/// The same of a message, before its subject in quotes.
 const PUBLISH_REFUSED: &str = "Permissions Violation for Publish to \"";
 
 pub(super) fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
@@ -56,15 +58,15 @@ fn down(seen: &Connection, why: &str) -> Connection {
 /// What an event says about the connection; a refusal also ends the requests that it is about.
 fn said(link: &Link, event: &Event) -> Option<String> {
     match event {
-        Event::ServerError(ServerError::Other(text)) => {
-            tracing::warn!(member = %link.member, text, "the broker refused something");
+        Event::ServerError(ServerError::Other(text)) if text.starts_with(REFUSED) => {
+            tracing::warn!(member = %link.member, text, "the broker refused a subject");
             if let Some(subject) = text.strip_prefix(PUBLISH_REFUSED).and_then(|rest| rest.split('"').next()) {
                 link.replies.forbid(subject);
             }
-            Some(text.clone())
+            None
         }
+        Event::ServerError(ServerError::Other(text)) | Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
         Event::ServerError(error) => Some(error.to_string()),
-        Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
         Event::ClientError(error) => Some(error.to_string()),
         Event::SlowConsumer(_) => {
             tracing::warn!(member = %link.member, "messages arrived faster than they are taken in, and some were dropped");
