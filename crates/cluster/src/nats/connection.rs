@@ -26,13 +26,18 @@ pub(super) fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
 pub(super) async fn watch(link: Link, mut events: mpsc::Receiver<Event>, state: watch::Sender<Connection>, period: Duration) {
     let mut look = interval(period);
     let mut why = "it has not connected yet".to_owned();
+    let mut dropped = 0_u64;
     loop {
         tokio::select! {
             event = events.recv() => match event {
+                Some(Event::SlowConsumer(_)) => dropped += 1,
                 Some(event) => why = said(&link, &event).unwrap_or(why),
                 None => return,
             },
-            _ = look.tick() => {}
+            _ = look.tick() => if dropped > 0 {
+                tracing::warn!(member = %link.member, dropped, "messages arrived faster than they could be put where they wait");
+                dropped = 0;
+            },
         }
         let (is_up, connects) = (link.is_up(), link.connects());
         let seen = state.borrow().clone();
@@ -68,10 +73,6 @@ fn said(link: &Link, event: &Event) -> Option<String> {
         Event::ServerError(ServerError::Other(text)) | Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
         Event::ServerError(error) => Some(error.to_string()),
         Event::ClientError(error) => Some(error.to_string()),
-        Event::SlowConsumer(_) => {
-            tracing::warn!(member = %link.member, "messages arrived faster than they are taken in, and some were dropped");
-            None
-        }
         Event::Connected => Some("the connection broke".to_owned()),
         _ => None,
     }
