@@ -1,4 +1,4 @@
-//! What waits for its turn: bounded in number and bytes. One task takes; what does not fit is given back and counted.
+//! What waits for its turn: bounded in number and bytes. What does not fit is given back.
 
 use std::collections::VecDeque;
 
@@ -6,6 +6,38 @@ use edgeward_model::limits::{WAITING_BYTES_MAX, WAITING_MESSAGES_MAX};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+/// Items in the order in which they came.
+#[derive(Debug)]
+pub(crate) struct Waiting<T> {
+    items: VecDeque<(T, usize)>,
+    bytes: usize,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { items: VecDeque::new(), bytes: 0 }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// Adds an item of this size, or gives it back when there is no room. One always fits when nothing waits.
+    pub(crate) fn push(&mut self, item: T, bytes: usize) -> Result<(), T> {
+        if self.items.len() >= WAITING_MESSAGES_MAX || (!self.items.is_empty() && self.bytes + bytes > WAITING_BYTES_MAX) {
+            return Err(item);
+        }
+        self.bytes += bytes;
+        self.items.push_back((item, bytes));
+        Ok(())
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let (item, bytes) = self.items.pop_front()?;
+        self.bytes -= bytes;
+        Some(item)
+    }
+}
+
+/// What waits for one task that takes it.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
     inner: Mutex<Inner<T>>,
@@ -14,30 +46,24 @@ pub(crate) struct Buffer<T> {
 
 #[derive(Debug)]
 struct Inner<T> {
-    waiting: VecDeque<(T, usize)>,
-    bytes: usize,
+    waiting: Waiting<T>,
     dropped: u64,
     is_closed: bool,
 }
 
 impl<T> Buffer<T> {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::new(Inner { waiting: VecDeque::new(), bytes: 0, dropped: 0, is_closed: false }), changed: Notify::new() }
+        Self { inner: Mutex::new(Inner { waiting: Waiting::default(), dropped: 0, is_closed: false }), changed: Notify::new() }
     }
 
-    /// Adds an item of this size, or gives it back and counts it as dropped. One item always fits an empty buffer.
+    /// Adds an item of this size, or gives it back and counts it as dropped.
     pub(crate) fn push(&self, item: T, bytes: usize) -> Result<(), T> {
         let mut inner = self.inner.lock();
-        let is_full = inner.waiting.len() >= WAITING_MESSAGES_MAX || (!inner.waiting.is_empty() && inner.bytes + bytes > WAITING_BYTES_MAX);
-        if is_full || inner.is_closed {
-            inner.dropped += 1;
-            return Err(item);
-        }
-        inner.bytes += bytes;
-        inner.waiting.push_back((item, bytes));
+        let pushed = if inner.is_closed { Err(item) } else { inner.waiting.push(item, bytes) };
+        inner.dropped += u64::from(pushed.is_err());
         drop(inner);
         self.changed.notify_one();
-        Ok(())
+        pushed
     }
 
     /// The next item; none once it is closed and empty. Dropping the future loses nothing.
@@ -45,12 +71,9 @@ impl<T> Buffer<T> {
         loop {
             {
                 let mut inner = self.inner.lock();
-                if let Some((item, bytes)) = inner.waiting.pop_front() {
-                    inner.bytes -= bytes;
-                    return Some(item);
-                }
-                if inner.is_closed {
-                    return None;
+                let next = inner.waiting.pop();
+                if next.is_some() || inner.is_closed {
+                    return next;
                 }
             }
             self.changed.notified().await;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use edgeward_model::{EdgeError, NodeId};
+use edgeward_model::{EdgeError, NodeId, limits::REQUEST_TIMEOUT_MAX};
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use tokio::{
@@ -23,7 +23,7 @@ use crate::{
     error::BackboneError,
     lease::{Claim, Claimed, Keeper, Lease},
     message::Message,
-    service::{Answer, Call, Handler, Pending, Received, Service, Subscription, check_concurrency, take_in},
+    service::{Answer, Call, Counter, Handler, Pending, Received, Service, Subscription},
     subject::{Name, Subject, Subjects},
 };
 
@@ -37,8 +37,8 @@ pub struct LocalNetwork {
 struct State {
     members: HashMap<NodeId, watch::Sender<Connection>>,
     cut: HashSet<NodeId>,
-    services: Routes<Pending>,
-    subscriptions: Routes<Received>,
+    services: Routes<Counter>,
+    subscriptions: Routes<Buffer<Received>>,
     leases: HashMap<Name, Held>,
 }
 
@@ -109,7 +109,7 @@ impl LocalBackbone {
     async fn ask(&self, to: &Subject, message: Message, timeout: Duration) -> Result<Message, BackboneError> {
         message.check(to)?;
         let ups = self.ups()?;
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(REQUEST_TIMEOUT_MAX);
         let (sender, answer) = oneshot::channel();
         let server = {
             let mut state = self.network.state.lock();
@@ -117,7 +117,8 @@ impl LocalBackbone {
             services.one(to, cut).ok_or_else(|| BackboneError::NoResponder(to.to_string()))?
         };
         let call = Call { subject: to.clone(), message, deadline };
-        take_in(&server.buffer, Pending { call, answer: self.way_back(server.member, sender) }).await;
+        let pending = Pending { call, answer: self.way_back(server.member, sender) };
+        server.to.take_in(pending).await;
         let mut connection = self.connection.clone();
         tokio::select! {
             biased;
@@ -180,13 +181,12 @@ impl Backbone for LocalBackbone {
 
     fn serve<'a>(&'a self, subjects: &'a Subjects, concurrency: usize, handler: Handler) -> BoxFuture<'a, Result<Service, BackboneError>> {
         async move {
-            check_concurrency(concurrency)?;
-            let buffer = Arc::new(Buffer::new());
-            let route = Route { member: self.id.clone(), buffer: Arc::clone(&buffer) };
+            let counter = Counter::new(concurrency, handler)?;
+            let route = Route { member: self.id.clone(), to: Arc::clone(&counter) };
             let number = self.network.state.lock().services.add(subjects.clone(), route);
             let (network, subjects) = (self.network.clone(), subjects.clone());
             let feed = OnDrop(Some(move || network.state.lock().services.remove(&subjects, number)));
-            Ok(Service::start(buffer, Box::new(feed), concurrency, handler))
+            Ok(Service::new(counter, Box::new(feed)))
         }
         .boxed()
     }
@@ -198,7 +198,7 @@ impl Backbone for LocalBackbone {
             let state = self.network.state.lock();
             for route in state.subscriptions.all(to).filter(|route| !state.cut.contains(&route.member)) {
                 // The subscription counts what it has no room for.
-                let _ = route.buffer.push(Received { subject: to.clone(), message: message.clone() }, message.bytes());
+                let _ = route.to.push(Received { subject: to.clone(), message: message.clone() }, message.bytes());
             }
             Ok(())
         }
@@ -208,7 +208,7 @@ impl Backbone for LocalBackbone {
     fn subscribe<'a>(&'a self, subjects: &'a Subjects) -> BoxFuture<'a, Result<Subscription, BackboneError>> {
         async move {
             let buffer = Arc::new(Buffer::new());
-            let route = Route { member: self.id.clone(), buffer: Arc::clone(&buffer) };
+            let route = Route { member: self.id.clone(), to: Arc::clone(&buffer) };
             let number = self.network.state.lock().subscriptions.add(subjects.clone(), route);
             let (network, subjects) = (self.network.clone(), subjects.clone());
             let feed = OnDrop(Some(move || network.state.lock().subscriptions.remove(&subjects, number)));

@@ -3,16 +3,20 @@
 //! Three things differ from what the client does unless told: requests that are given up leave nothing behind, and end when the connection
 //! breaks; what arrives waits in bounded buffers that count what they drop; nothing is sent while there is no connection.
 
+mod authority;
+mod certificates;
 mod connection;
+mod jwt;
 mod lease;
 mod options;
 mod replies;
+mod revocation;
+mod server_config;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, Subscriber, client::PublishErrorKind, connection::State};
-use bytes::Bytes;
 use edgeward_model::{
     EdgeError, ErrorKind, NodeId,
     limits::{REQUEST_TIMEOUT_MAX, SEND_TIMEOUT},
@@ -24,7 +28,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+pub use self::authority::{Authority, Revoked, Seeds};
+pub use self::certificates::{Certificate, CertificateAuthority};
 pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
+pub use self::server_config::ServerConfig;
 use self::{
     lease::Leases,
     replies::{Broken, Replies},
@@ -35,7 +42,7 @@ use crate::{
     error::BackboneError,
     lease::{Claim, Claimed},
     message::Message,
-    service::{Answer, Call, Handler, Pending, Received, Service, Subscription, check_concurrency, take_in},
+    service::{Answer, Call, Counter, Handler, Pending, Received, Service, Subscription},
     subject::{Name, Subject, Subjects},
 };
 
@@ -162,14 +169,14 @@ fn disconnected() -> BackboneError {
 
 /// Sends an answer; one that the broker would not take becomes an error, so that the caller need not wait.
 async fn answer(client: Client, reply: async_nats::Subject, result: Result<Message, EdgeError>) {
-    let (headers, payload) = wire::answer(result);
-    let send = |headers, payload: Bytes| timeout(SEND_TIMEOUT, client.publish_with_headers(reply.clone(), headers, payload));
-    if let Ok(Err(error)) = send(headers, payload).await
-        && error.kind() == PublishErrorKind::MaxPayloadExceeded
-    {
-        let (headers, payload) = wire::answer(Err(EdgeError::new(ErrorKind::TooLarge, "the broker takes no answer of this size")));
-        // Its caller hears nothing, as after any lost message.
-        let _ = send(headers, payload).await;
+    let send = async |result| {
+        let (headers, payload) = wire::answer(result);
+        let sent = timeout(SEND_TIMEOUT, client.publish_with_headers(reply.clone(), headers, payload)).await;
+        matches!(sent, Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded)
+    };
+    let is_too_large = send(result).await;
+    if is_too_large {
+        send(Err(EdgeError::new(ErrorKind::TooLarge, "the broker takes no answer of this size"))).await;
     }
 }
 
@@ -179,12 +186,12 @@ async fn take_answers(mut inbox: Subscriber, replies: Arc<Replies>) {
     }
 }
 
-async fn take_requests(mut subscriber: Subscriber, subjects: Subjects, link: Link, buffer: Arc<Buffer<Pending>>) {
+async fn take_requests(mut subscriber: Subscriber, subjects: Subjects, link: Link, counter: Arc<Counter>) {
     while let Some(request) = subscriber.next().await {
         let (Some(subject), Some(reply)) = (subjects.parse(&request.subject), request.reply) else { continue };
         let deadline = Instant::now() + wire::timeout(request.headers.as_ref());
         let message = wire::read(request.headers.as_ref(), request.payload);
-        take_in(&buffer, Pending { call: Call { subject, message, deadline }, answer: link.way_back(reply) }).await;
+        counter.take_in(Pending { call: Call { subject, message, deadline }, answer: link.way_back(reply) }).await;
     }
 }
 
@@ -210,12 +217,11 @@ impl Backbone for NatsBackbone {
 
     fn serve<'a>(&'a self, subjects: &'a Subjects, concurrency: usize, handler: Handler) -> BoxFuture<'a, Result<Service, BackboneError>> {
         async move {
-            check_concurrency(concurrency)?;
+            let counter = Counter::new(concurrency, handler)?;
             let subscribing = self.link.client.queue_subscribe(subjects.to_string(), QUEUE_GROUP.to_owned());
             let subscriber = subscribing.await.map_err(|error| not_subscribed(subjects, error))?;
-            let buffer = Arc::new(Buffer::new());
-            let feeding = tokio::spawn(take_requests(subscriber, subjects.clone(), self.link.clone(), Arc::clone(&buffer)));
-            let service = Service::start(buffer, Box::new(AbortOnDropHandle::new(feeding)), concurrency, handler);
+            let feeding = tokio::spawn(take_requests(subscriber, subjects.clone(), self.link.clone(), Arc::clone(&counter)));
+            let service = Service::new(counter, Box::new(AbortOnDropHandle::new(feeding)));
             self.link.settle().await;
             Ok(service)
         }

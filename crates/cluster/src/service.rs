@@ -1,18 +1,24 @@
 //! What a member receives: requests that a service answers, and messages that a subscription gives.
 //!
-//! The implementations feed a buffer; everything behind it is here, so that both behave alike.
+//! The implementations bring what comes; everything behind that is here, so that both behave alike.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
 use edgeward_model::{EdgeError, ErrorKind, limits::SERVICE_CONCURRENCY_MAX};
 use futures::{FutureExt, future::BoxFuture};
-use tokio::{
-    task::{JoinHandle, JoinSet},
-    time::{Instant, timeout_at},
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
 };
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::{buffer::Buffer, error::BackboneError, message::Message, subject::Subject};
+use crate::{
+    buffer::{Buffer, Waiting},
+    error::BackboneError,
+    message::Message,
+    subject::Subject,
+};
 
 /// A request to be answered.
 #[derive(Clone, Debug)]
@@ -55,68 +61,125 @@ pub(crate) struct Pending {
     pub(crate) answer: Answer,
 }
 
-/// Whatever fills a buffer. Dropping it ends that.
+/// Whatever brings requests or messages. Dropping it ends that.
 pub(crate) type Feed = Box<dyn Any + Send + Sync>;
 
 /// Requests that are being answered. Dropped, it takes no more and drops the handlers that run.
 pub struct Service {
-    feed: Option<Feed>,
-    buffer: Arc<Buffer<Pending>>,
-    answering: AbortOnDropHandle<()>,
+    counter: Arc<Counter>,
+    feed: Feed,
+    /// Drops the handlers that run, with the service.
+    end: DropGuard,
 }
 
 impl Service {
-    /// Starts to answer what comes into `buffer`.
-    pub(crate) fn start(buffer: Arc<Buffer<Pending>>, feed: Feed, concurrency: usize, handler: Handler) -> Self {
-        let answering: JoinHandle<()> = tokio::spawn(answer_all(Arc::clone(&buffer), concurrency, handler));
-        Self { feed: Some(feed), buffer, answering: AbortOnDropHandle::new(answering) }
+    pub(crate) fn new(counter: Arc<Counter>, feed: Feed) -> Self {
+        Self { end: counter.end.clone().drop_guard(), counter, feed }
     }
 
     /// Takes no more requests, and returns when those that came are answered.
-    pub async fn stop(mut self) {
-        self.feed.take();
-        self.buffer.close();
-        // It ends by itself, and a panic of it was a defect that is logged.
-        let _ = (&mut self.answering).await;
+    pub async fn stop(self) {
+        let Self { counter, feed, end } = self;
+        drop(feed);
+        counter.running.close();
+        counter.running.wait().await;
+        drop(end);
     }
 
     /// Requests that were answered as overloaded.
     pub fn refused(&self) -> u64 {
-        self.buffer.dropped()
+        self.counter.desk.lock().refused
     }
 }
 
-pub(crate) fn check_concurrency(concurrency: usize) -> Result<(), BackboneError> {
-    if (1..=SERVICE_CONCURRENCY_MAX).contains(&concurrency) {
-        return Ok(());
-    }
-    Err(BackboneError::Invalid(format!("a service answers 1 to {SERVICE_CONCURRENCY_MAX} requests at once, not {concurrency}")))
+/// Where requests come in: so many are answered at once, and the others wait here for their turn.
+pub(crate) struct Counter {
+    handler: Handler,
+    concurrency: usize,
+    desk: Mutex<Desk>,
+    running: TaskTracker,
+    end: CancellationToken,
 }
 
-/// Puts a request where its turn comes, or answers that there is no room.
-pub(crate) async fn take_in(buffer: &Buffer<Pending>, pending: Pending) {
-    let bytes = pending.call.message.bytes();
-    if let Err(Pending { call, answer }) = buffer.push(pending, bytes) {
-        let message = format!("`{}` is overloaded; try again later", call.subject);
-        answer(Err(EdgeError::new(ErrorKind::Overloaded, message))).await;
-    }
+struct Desk {
+    waiting: Waiting<Pending>,
+    running: usize,
+    refused: u64,
 }
 
-async fn answer_all(buffer: Arc<Buffer<Pending>>, concurrency: usize, handler: Handler) {
-    let mut running = JoinSet::new();
-    loop {
-        tokio::select! {
-            pending = buffer.next(), if running.len() < concurrency => match pending {
-                Some(pending) => _ = running.spawn(answer_one(pending, Arc::clone(&handler))),
-                None => break,
-            },
-            Some(_) = running.join_next() => {}
+impl Counter {
+    /// # Errors
+    /// [`BackboneError::Invalid`] when that many at once are out of bounds.
+    pub(crate) fn new(concurrency: usize, handler: Handler) -> Result<Arc<Self>, BackboneError> {
+        if !(1..=SERVICE_CONCURRENCY_MAX).contains(&concurrency) {
+            let message = format!("a service answers 1 to {SERVICE_CONCURRENCY_MAX} requests at once, not {concurrency}");
+            return Err(BackboneError::Invalid(message));
+        }
+        let desk = Mutex::new(Desk { waiting: Waiting::default(), running: 0, refused: 0 });
+        Ok(Arc::new(Self { handler, concurrency, desk, running: TaskTracker::new(), end: CancellationToken::new() }))
+    }
+
+    /// Takes a request in: it is answered, or waits, or is answered that there is no room.
+    pub(crate) async fn take_in(self: &Arc<Self>, pending: Pending) {
+        match self.admit(pending) {
+            Admitted::Now(pending) => {
+                let counter = Arc::clone(self);
+                self.running.spawn(async move {
+                    let end = counter.end.clone();
+                    end.run_until_cancelled(counter.answer_all(pending)).await
+                });
+            }
+            Admitted::Later => {}
+            Admitted::Never(Pending { call, answer }) => {
+                let message = format!("`{}` is overloaded; try again later", call.subject);
+                answer(Err(EdgeError::new(ErrorKind::Overloaded, message))).await;
+            }
         }
     }
-    while running.join_next().await.is_some() {}
+
+    fn admit(&self, pending: Pending) -> Admitted {
+        let mut desk = self.desk.lock();
+        if desk.running < self.concurrency {
+            desk.running += 1;
+            return Admitted::Now(pending);
+        }
+        let bytes = pending.call.message.bytes();
+        match desk.waiting.push(pending, bytes) {
+            Ok(()) => Admitted::Later,
+            Err(pending) => {
+                desk.refused += 1;
+                Admitted::Never(pending)
+            }
+        }
+    }
+
+    /// Answers one request, and then those that wait.
+    async fn answer_all(&self, first: Pending) {
+        let mut next = Some(first);
+        while let Some(pending) = next {
+            answer_one(pending, &self.handler).await;
+            next = self.next();
+        }
+    }
+
+    /// The next request that waits; none, and one less runs.
+    fn next(&self) -> Option<Pending> {
+        let mut desk = self.desk.lock();
+        let next = desk.waiting.pop();
+        if next.is_none() {
+            desk.running -= 1;
+        }
+        next
+    }
 }
 
-async fn answer_one(Pending { call, answer }: Pending, handler: Handler) {
+enum Admitted {
+    Now(Pending),
+    Later,
+    Never(Pending),
+}
+
+async fn answer_one(Pending { call, answer }: Pending, handler: &Handler) {
     let (subject, deadline) = (call.subject.clone(), call.deadline);
     if deadline <= Instant::now() {
         return;

@@ -4,6 +4,8 @@
 
 #[path = "contract/cable.rs"]
 mod cable;
+#[path = "contract/credentials.rs"]
+mod credentials;
 #[path = "contract/leases.rs"]
 mod leases;
 #[path = "contract/messages.rs"]

@@ -7,20 +7,17 @@ use std::{
 
 use edgeward_model::NodeId;
 
-use crate::{
-    buffer::Buffer,
-    subject::{Subject, Subjects},
-};
+use crate::subject::{Subject, Subjects};
 
-/// A member and where it takes messages.
+/// A member and where it takes what comes.
 pub(super) struct Route<T> {
     pub(super) member: NodeId,
-    pub(super) buffer: Arc<Buffer<T>>,
+    pub(super) to: Arc<T>,
 }
 
 impl<T> Clone for Route<T> {
     fn clone(&self) -> Self {
-        Self { member: self.member.clone(), buffer: Arc::clone(&self.buffer) }
+        Self { member: self.member.clone(), to: Arc::clone(&self.to) }
     }
 }
 

@@ -14,7 +14,9 @@ use crate::{backbone::Connection, nats::Link};
 
 /// Events that wait to be looked at.
 const EVENTS_MAX: usize = 256;
-/// How the broker says that a message was refused, before the subject in quotes.
+/// How the broker says that a subject was refused.
+const REFUSED: &str = "Permissions Violation";
+/// The same of a message, before its subject in quotes.
 const PUBLISH_REFUSED: &str = "Permissions Violation for Publish to \"";
 
 pub(super) fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
@@ -24,13 +26,18 @@ pub(super) fn events() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
 pub(super) async fn watch(link: Link, mut events: mpsc::Receiver<Event>, state: watch::Sender<Connection>, period: Duration) {
     let mut look = interval(period);
     let mut why = "it has not connected yet".to_owned();
+    let mut dropped = 0_u64;
     loop {
         tokio::select! {
             event = events.recv() => match event {
+                Some(Event::SlowConsumer(_)) => dropped += 1,
                 Some(event) => why = said(&link, &event).unwrap_or(why),
                 None => return,
             },
-            _ = look.tick() => {}
+            _ = look.tick() => if dropped > 0 {
+                tracing::warn!(member = %link.member, dropped, "messages arrived faster than they could be put where they wait");
+                dropped = 0;
+            },
         }
         let (is_up, connects) = (link.is_up(), link.connects());
         let seen = state.borrow().clone();
@@ -56,20 +63,16 @@ fn down(seen: &Connection, why: &str) -> Connection {
 /// What an event says about the connection; a refusal also ends the requests that it is about.
 fn said(link: &Link, event: &Event) -> Option<String> {
     match event {
-        Event::ServerError(ServerError::Other(text)) => {
-            tracing::warn!(member = %link.member, text, "the broker refused something");
+        Event::ServerError(ServerError::Other(text)) if text.starts_with(REFUSED) => {
+            tracing::warn!(member = %link.member, text, "the broker refused a subject");
             if let Some(subject) = text.strip_prefix(PUBLISH_REFUSED).and_then(|rest| rest.split('"').next()) {
                 link.replies.forbid(subject);
             }
-            Some(text.clone())
-        }
-        Event::ServerError(error) => Some(error.to_string()),
-        Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
-        Event::ClientError(error) => Some(error.to_string()),
-        Event::SlowConsumer(_) => {
-            tracing::warn!(member = %link.member, "messages arrived faster than they are taken in, and some were dropped");
             None
         }
+        Event::ServerError(ServerError::Other(text)) | Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
+        Event::ServerError(error) => Some(error.to_string()),
+        Event::ClientError(error) => Some(error.to_string()),
         Event::Connected => Some("the connection broke".to_owned()),
         _ => None,
     }

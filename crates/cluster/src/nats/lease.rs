@@ -26,6 +26,8 @@ use crate::{
 };
 
 const BUCKET: &str = "edgeward_leases";
+/// What the holder of a lease has to send to.
+pub(super) const SUBJECTS: [&str; 2] = ["$JS.API.>", "$KV.edgeward_leases.>"];
 /// How long the marker of a lapsed lease stays.
 const MARKER_TTL: Duration = Duration::from_hours(1);
 const VALUE_BYTES_MAX: i32 = 1024;
@@ -71,7 +73,7 @@ impl Leases {
             }
             Err(failed(&claim.name, "other claims came first, each time"))
         };
-        timeout(SEND_TIMEOUT, claiming).await.map_err(|_elapsed| BackboneError::Timeout(format!("the lease `{}`", claim.name)))?
+        timeout(SEND_TIMEOUT, claiming).await.map_err(|_elapsed| BackboneError::Timeout(format!("lease {}", claim.name)))?
     }
 
     /// None when another claim of the same moment came first.
@@ -157,7 +159,7 @@ async fn write<T: Serialize>(
         Ok(Ok(ack)) => Ok(Ok(ack.sequence)),
         Ok(Err(error)) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(Err(Overtaken)),
         Ok(Err(error)) => Err(failed(&name, error)),
-        Err(_elapsed) => Err(BackboneError::Timeout(format!("the lease `{name}`"))),
+        Err(_elapsed) => Err(BackboneError::Timeout(format!("lease {name}"))),
     }
 }
 

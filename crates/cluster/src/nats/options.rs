@@ -46,6 +46,16 @@ pub enum Tls {
     Ca(PathBuf),
 }
 
+impl Tls {
+    pub(super) fn apply(&self, options: ConnectOptions) -> ConnectOptions {
+        match self {
+            Self::Off => options,
+            Self::SystemRoots => options.require_tls(true),
+            Self::Ca(file) => options.require_tls(true).add_root_certificates(file.clone()),
+        }
+    }
+}
+
 /// A member's key and what the hub has signed about it. Clones are the same; a renewal counts from the next connection on.
 #[derive(Clone)]
 pub struct Credentials {
@@ -78,6 +88,11 @@ impl Credentials {
         *self.jwt.write() = jwt.into();
     }
 
+    /// Options of a connection that shows them.
+    pub(super) fn apply(self) -> ConnectOptions {
+        ConnectOptions::with_auth_callback(move |nonce| std::future::ready(self.sign(&nonce)))
+    }
+
     fn sign(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let mut auth = Auth::new();
         auth.signature = Some(self.key.sign(nonce).map_err(AuthError::new)?);
@@ -107,16 +122,12 @@ impl NatsOptions {
 
     pub(super) fn client(self, events: mpsc::Sender<Event>) -> ConnectOptions {
         let options = match self.credentials {
-            Some(credentials) => ConnectOptions::with_auth_callback(move |nonce| std::future::ready(credentials.sign(&nonce))),
+            Some(credentials) => credentials.apply(),
             None => ConnectOptions::new(),
         };
-        let options = match self.tls {
-            Tls::Off => options,
-            Tls::SystemRoots => options.require_tls(true),
-            Tls::Ca(file) => options.require_tls(true).add_root_certificates(file),
-        };
         let backoff = Mutex::new(Backoff::default());
-        options
+        self.tls
+            .apply(options)
             .name(&self.member)
             .custom_inbox_prefix(format!("_INBOX_{}", node_token(&self.member)))
             .retry_on_initial_connect()

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::site::{Member, PATIENCE, Site, node, up};
 
 const NAME: Name = Name::new("hub");
-const TTL: Duration = Duration::from_secs(2);
+const TTL: Duration = Duration::from_secs(3);
 
 fn claim(holder: &str) -> Claim {
     Claim { name: NAME, holder: node(holder), ttl: TTL, seen_term: 0 }

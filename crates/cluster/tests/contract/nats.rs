@@ -25,7 +25,7 @@ async fn after_a_broker_was_killed_everything_goes_on_by_itself() {
     up(&edge, 1).await;
     let echo = handler(async |call| Ok(call.message));
     let _service = hub.serve(&Subjects::to_hub(ECHO), 8, echo).await.expect("served");
-    let claim = Claim { name: Name::new("hub"), holder: node("hub"), ttl: Duration::from_secs(3), seen_term: 0 };
+    let claim = Claim { name: Name::new("hub"), holder: node("hub"), ttl: Duration::from_secs(10), seen_term: 0 };
     let Claimed::Held(lease) = hub.lease(claim.clone()).await.expect("asked") else { panic!("it is free") };
     let subject = Subject::to_hub(node("edge"), ECHO);
     for round in 2..=4 {

@@ -1,6 +1,12 @@
 //! What holds when a member is cut off, and when it is back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use edgeward_cluster::{BackboneError, Claim, Message, Name, Subject, Subjects, handler};
 use tokio::{
@@ -18,15 +24,24 @@ pub(crate) async fn who_is_cut_off_knows_it_and_fails_at_once(site: Site) {
     let (hub, edge) = (site.member("hub").await, site.member("edge").await);
     let echo = handler(async |call| Ok(call.message));
     let _service = edge.serve(&Subjects::to_node(node("edge"), ECHO), 1, echo).await.expect("served");
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    let count = handler(move |call| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { Ok(call.message) }
+    });
+    let _at_hub = hub.serve(&Subjects::to_hub(ECHO), 1, count).await.expect("served");
+    let mut news = hub.subscribe(&Subjects::to_hub(NEWS)).await.expect("subscribed");
     site.cut_off("edge").await;
     down(&edge).await;
     let connection = edge.connection().borrow().clone();
     assert_eq!((connection.ups, connection.why_down.is_some_and(|why| !why.is_empty())), (1, true));
 
     let start = Instant::now();
+    let (call, tell) = (Subject::to_hub(node("edge"), ECHO), Subject::to_hub(node("edge"), NEWS));
     let claim = Claim { name: Name::new("test"), holder: node("edge"), ttl: PATIENCE, seen_term: 0 };
-    assert!(is_cut_off(&edge.request(&Subject::to_hub(node("edge"), ECHO), Message::default(), PATIENCE).await));
-    assert!(is_cut_off(&edge.publish(&Subject::to_hub(node("edge"), NEWS), Message::default()).await));
+    assert!(is_cut_off(&edge.request(&call, Message::default(), PATIENCE).await));
+    assert!(is_cut_off(&edge.publish(&tell, Message::new("early")).await));
     assert!(is_cut_off(&edge.lease(claim).await));
     assert!(start.elapsed() < PATIENCE / 4);
     eventually("the others see nobody there", async || {
@@ -34,6 +49,13 @@ pub(crate) async fn who_is_cut_off_knows_it_and_fails_at_once(site: Site) {
         matches!(asked, Err(BackboneError::NoResponder(_)))
     })
     .await;
+
+    // What failed is not sent when it is back.
+    site.bring_back("edge").await;
+    up(&edge, 2).await;
+    edge.publish(&tell, Message::new("late")).await.expect("sent");
+    let received = timeout(PATIENCE, news.next()).await.expect("it comes in time").expect("the backbone is there");
+    assert_eq!((received.message.payload, seen.load(Ordering::Relaxed)), ("late".into(), 0));
 }
 
 pub(crate) async fn what_a_member_serves_and_subscribes_to_is_in_place_when_it_is_back(site: Site) {

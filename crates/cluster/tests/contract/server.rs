@@ -15,19 +15,34 @@ const VARIABLE: &str = "EDGEWARD_NATS_SERVER";
 const READY: &str = "Server is ready";
 const LISTENING: &str = "Listening for client connections on 127.0.0.1:";
 
+/// The text of a configuration, of the port (0 for any) and the folder of the data.
+type Configure = Box<dyn Fn(u16, &Path) -> String + Send + Sync>;
+
 pub(crate) struct Server {
     folder: TempDir,
-    more: String,
+    configure: Configure,
     /// 0 until the first start has chosen one.
     port: u16,
     process: Option<Child>,
 }
 
 impl Server {
-    /// Starts one; `more` is added to its configuration.
-    pub(crate) async fn start(more: &str) -> Self {
+    /// Starts one without credentials; `more` is added to its configuration.
+    pub(crate) async fn start(more: &'static str) -> Self {
+        Self::start_with(move |port, data| {
+            let port = if port == 0 { -1 } else { i32::from(port) };
+            let data = data.display();
+            format!(
+                "server_name: test\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{data}\", sync_interval: always }}\n{more}\n"
+            )
+        })
+        .await
+    }
+
+    /// Starts one with this configuration.
+    pub(crate) async fn start_with(configure: impl Fn(u16, &Path) -> String + Send + Sync + 'static) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut server = Self { folder, more: more.to_owned(), port: 0, process: None };
+        let mut server = Self { folder, configure: Box::new(configure), port: 0, process: None };
         server.start_again().await;
         server
     }
@@ -36,25 +51,23 @@ impl Server {
         self.port
     }
 
+    /// What it has said since it was started.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("it has a log")
+    }
+
     /// Starts it on the same port and data.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        let port = if self.port == 0 { -1 } else { i32::from(self.port) };
-        let (path, log) = (self.folder.path().join("nats.conf"), self.folder.path().join("log"));
-        let data = self.data();
-        let configuration = format!(
-            "server_name: test\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{}\", sync_interval: always }}\n{}\n",
-            data.display(),
-            self.more
-        );
-        fs::write(&path, configuration).expect("the folder takes a file");
-        let errors = File::create(&log).expect("the folder takes a file");
+        let path = self.folder.path().join("nats.conf");
+        fs::write(&path, (self.configure)(self.port, &self.data())).expect("the folder takes a file");
+        let errors = File::create(self.folder.path().join("log")).expect("the folder takes a file");
         let mut command = Command::new(program());
         command.arg("--config").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         self.process = Some(command.spawn().expect("nats-server starts"));
         let start = Instant::now();
         loop {
-            let text = fs::read_to_string(&log).expect("it has a log");
+            let text = self.log();
             if text.contains(READY) {
                 let digits = text.split_once(LISTENING).expect("it says its port").1;
                 let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
