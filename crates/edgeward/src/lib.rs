@@ -4,8 +4,10 @@
 //! state that survives a power cut, and a reconciler that makes the runtime match it. [`EdgeSynchronizer`] keeps one
 //! state with its unconfirmed changes, in memory or in a folder.
 
+mod assignments;
 pub mod backup;
 pub mod desired;
+pub mod fleet;
 mod function_documents;
 pub mod listener;
 pub mod node;
@@ -26,5 +28,6 @@ pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
     ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
+pub use fleet::{ClusterHealth, EdgeCluster};
 pub use function_documents::FunctionDocuments;
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use edgeward_cluster::{
-    Backbone, BackboneError, Message, Service, backoff,
+    Backbone, BackboneError, Message, Service, Subscription, backoff,
     service::{Call, handler},
     subject::{Name, Subject, Subjects},
 };
@@ -113,7 +113,7 @@ enum Wake {
     Stop,
 }
 
-async fn run(mut exchange: Exchange, mut pokes: edgeward_cluster::Subscription, mut commits: watch::Receiver<u64>) {
+async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch::Receiver<u64>) {
     let mut connection = exchange.backbone.connection();
     let mut failures = 0_u32;
     let mut compared_at = Instant::now();
@@ -134,14 +134,14 @@ async fn run(mut exchange: Exchange, mut pokes: edgeward_cluster::Subscription, 
             Err(error) => {
                 exchange.session().reconnect();
                 let why = error.chain();
-                exchange.told.send_if_modified(|now| std::mem::replace(&mut now.error, Some(why.clone())).as_ref() != Some(&why));
+                exchange.told.send_if_modified(|now| now.error.replace(why.clone()).as_ref() != Some(&why));
                 failures = failures.saturating_add(1);
                 backoff::pause(failures)
             }
         };
         let wake = tokio::select! {
             changed = commits.changed(), if failures == 0 => if changed.is_ok() { Wake::Commit } else { Wake::Stop },
-            poked = pokes.next() => if poked.is_some() { Wake::Pull } else { Wake::Stop },
+            message = pokes.next() => if message.is_some() { Wake::Pull } else { Wake::Stop },
             changed = connection.changed() => if changed.is_ok() { Wake::Connection } else { Wake::Stop },
             () = tokio::time::sleep(pause) => Wake::Pull,
         };
@@ -152,6 +152,7 @@ async fn run(mut exchange: Exchange, mut pokes: edgeward_cluster::Subscription, 
             Wake::Connection => exchange.session().reconnect(),
             Wake::Stop => return,
         }
+        exchange.tell();
     }
 }
 
@@ -199,8 +200,8 @@ impl Exchange {
     fn tell(&mut self) {
         let state = self.session().state();
         self.told.send_modify(|now| {
-            now.state = state;
-            if state == SessionState::Synced {
+            let was_synced = std::mem::replace(&mut now.state, state) == SessionState::Synced;
+            if state == SessionState::Synced && !was_synced {
                 (now.synced_at, now.error) = (Some(Timestamp::now()), None);
             }
         });

@@ -183,7 +183,7 @@ pub const SYNC_CONCURRENCY: usize = 16;
 /// Longest wait for the answer to a frame of the sync protocol.
 pub const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time after which a node asks its hub what there is, poked or not; half of it at least.
-pub const PULL_EVERY: Duration = Duration::from_secs(60);
+pub const PULL_EVERY: Duration = Duration::from_mins(1);
 /// Time after which a node compares all it has with its hub.
 pub const COMPARE_EVERY: Duration = Duration::from_mins(10);
 /// Shortest time between two pokes of a hub; what is committed meanwhile is told by one.

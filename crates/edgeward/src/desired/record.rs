@@ -33,14 +33,14 @@ struct Format {
 
 impl FunctionRecord {
     /// The record as a value.
-    pub(super) fn to_value(&self) -> Result<Value, EdgeError> {
+    pub(crate) fn to_value(&self) -> Result<Value, EdgeError> {
         let json = serde_json::to_string(&Stored { format: FORMAT, record: self });
         let json = json.map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to write a function's record").with_source(error))?;
         python_json::read(&json)
     }
 
     /// Reads the value of this key.
-    pub(super) fn of_value(key: &str, value: &Value) -> Result<Self, EdgeError> {
+    pub(crate) fn of_value(key: &str, value: &Value) -> Result<Self, EdgeError> {
         let refused = |why: &str| EdgeError::new(ErrorKind::Internal, format!("failed to read the record of function `{key}`: {why}"));
         let damaged = || refused("it is damaged; restore the data folder from a backup");
         let json = python_json::write(value)?;

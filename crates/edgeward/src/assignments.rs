@@ -1,0 +1,68 @@
+//! What each node should run, in the hub's documents: one document for each node, a key for each function.
+
+use edgeward_model::{DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
+use edgeward_sync::{Document, Documents, Precondition};
+
+use crate::desired::record::FunctionRecord;
+
+/// How the names of these documents begin; the id of the node follows.
+const PREFIX: &str = "edgeward.assignments.";
+
+#[derive(Clone, Debug)]
+pub(crate) struct Assignments {
+    documents: Documents,
+}
+
+impl Assignments {
+    pub(crate) fn new(documents: Documents) -> Self {
+        Self { documents }
+    }
+
+    fn document(&self, node: &NodeId) -> Result<Document, EdgeError> {
+        Ok(self.documents.document(DocumentName::new(format!("{PREFIX}{node}"))?))
+    }
+
+    /// What a node should run, by id.
+    pub(crate) fn of(&self, node: &NodeId) -> Result<Vec<EdgeFunction>, EdgeError> {
+        let Some(state) = self.document(node)?.view()? else { return Ok(Vec::new()) };
+        state.data.0.iter().map(|(key, value)| FunctionRecord::of_value(key, value).map(|record| record.function)).collect()
+    }
+
+    /// Assigns a function, in place of an earlier one of its id.
+    pub(crate) fn put(&self, node: &NodeId, function: &EdgeFunction) -> Result<(), EdgeError> {
+        let document = self.document(node)?;
+        let generation = document.info()?.map_or(0, |info| info.version) + 1;
+        let record = FunctionRecord { generation, function: function.clone() };
+        let (key, value) = (function.id.to_string(), record.to_value()?);
+        let edited = document.edit(Precondition::None, move |draft| draft.set(&key, &value))?;
+        // Nobody asks which changes are not confirmed.
+        document.confirm(edited.version)
+    }
+
+    /// Takes a function from a node; returns whether it was assigned.
+    pub(crate) fn remove(&self, node: &NodeId, function: &FunctionId) -> Result<bool, EdgeError> {
+        let key = function.to_string();
+        let document = self.document(node)?;
+        match document.edit(Precondition::Present, move |draft| draft.remove(&key)) {
+            Ok(edited) => document.confirm(edited.version).map(|()| edited.changed),
+            Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets what a node was assigned.
+    pub(crate) fn forget(&self, node: &NodeId) -> Result<(), EdgeError> {
+        let document = self.document(node)?;
+        if let Some(state) = document.view()? {
+            let keys: Vec<_> = state.data.0.into_keys().collect();
+            document.edit(Precondition::None, move |draft| keys.iter().try_for_each(|key| draft.remove(key)))?;
+        }
+        Ok(())
+    }
+
+    /// How many functions are assigned, over all nodes.
+    pub(crate) fn len(&self) -> Result<usize, EdgeError> {
+        let of_nodes = self.documents.list()?.into_iter().filter(|info| info.name.as_str().starts_with(PREFIX));
+        Ok(of_nodes.map(|info| usize::try_from(info.keys).unwrap_or(usize::MAX)).sum())
+    }
+}
