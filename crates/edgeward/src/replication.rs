@@ -118,8 +118,14 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
     let mut failures = 0_u32;
     let mut compared_at = Instant::now();
     loop {
-        if connection.wait_for(|connection| connection.is_up).await.is_err() {
-            return;
+        let is_up = connection.borrow_and_update().is_up;
+        if !is_up {
+            // Whatever woke it: nothing is the same as at the hub for sure.
+            exchange.session().reconnect();
+            exchange.tell();
+            if connection.wait_for(|connection| connection.is_up).await.is_err() {
+                return;
+            }
         }
         if compared_at.elapsed() >= COMPARE_EVERY {
             compared_at = Instant::now();
