@@ -1,12 +1,14 @@
 //! The HTTP API under `/v1`: parses, calls the node, maps the answer. It decides nothing.
 //!
-//! It has no authentication, so it listens on loopback only, and refuses what a browser was tricked into
-//! sending: a `Host` that is not this machine, or an `Origin` that is not the API itself. Every error is a problem.
+//! Every call passes [`access`] first. Every error is a problem.
 
+mod access;
 mod artifacts;
+mod audit;
 mod documents;
 mod functions;
 mod observe;
+pub(crate) mod tokens;
 mod wire;
 
 use std::{sync::Arc, time::Instant};
@@ -15,14 +17,15 @@ use axum::{
     Router,
     body::Body,
     extract::Request,
-    http::{HeaderMap, Method, StatusCode, Uri, header},
-    middleware::{self, Next},
+    http::{Method, StatusCode, Uri, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::{Bytes, BytesMut};
 use edgeward::{
     EdgeError, ErrorKind, Node,
+    access::Tokens,
     limits::{API_BODIES_BYTES_MAX, CLIENT_STALL_TIMEOUT},
     problem::Problem,
 };
@@ -33,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::{access::Door, audit::Audit};
+
 /// Longest answer of axum itself that is kept as the detail of a problem.
 const REJECTION_BYTES_MAX: usize = 4096;
 
@@ -42,6 +47,9 @@ pub(crate) struct Api(Arc<Shared>);
 
 pub(crate) struct Shared {
     pub(crate) node: Arc<Node>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) door: Door,
+    pub(crate) audit: Audit,
     pub(crate) listen: String,
     pub(crate) functions_listen: String,
     pub(crate) started: Instant,
@@ -85,51 +93,23 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(observe::prometheus))
         .routes(routes!(observe::livez))
         .routes(routes!(observe::readyz))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
 }
 
 /// Everything that the API answers. The description is served at `/openapi.json`.
 pub(crate) fn router(shared: Shared) -> Router {
-    let (routes, description) = routes().split_for_parts();
+    let api = Api(Arc::new(shared));
+    let (routes, mut description) = routes().split_for_parts();
+    access::describe(&mut description);
     routes
         .route("/openapi.json", get(async || axum::Json(description)))
         .fallback(async |uri: Uri| {
             Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{}`; see /openapi.json", uri.path())))
         })
         .layer(middleware::map_response(as_problem))
-        .layer(middleware::from_fn(only_this_machine))
-        .with_state(Api(Arc::new(shared)))
-}
-
-/// A page in a browser can send requests to this machine; its `Origin`, or the `Host` that it was rebound
-/// from, gives it away.
-async fn only_this_machine(request: Request, next: Next) -> Response {
-    match judge_origin(request.headers(), request.uri()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => Refusal(error).into_response(),
-    }
-}
-
-fn judge_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), EdgeError> {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
-    let host = text(header::HOST).or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
-    let refused = |what: &str, value: &str, why: &str| {
-        Err(EdgeError::invalid(format!("the {what} `{}` is not {why}, so the request is refused", value.escape_debug())))
-    };
-    if let Some(host) = host.filter(|host| !is_this_machine(host)) {
-        return refused("Host", host, "this machine");
-    }
-    // A function is served from this machine too, at another port: its pages must not deploy others.
-    let own = host.map(|host| format!("http://{host}"));
-    match text(header::ORIGIN) {
-        Some(origin) if !own.is_some_and(|own| own.eq_ignore_ascii_case(origin)) => refused("Origin", origin, "the API itself"),
-        _ => Ok(()),
-    }
-}
-
-fn is_this_machine(authority: &str) -> bool {
-    let Ok(authority) = authority.parse::<axum::http::uri::Authority>() else { return false };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        .layer(middleware::from_fn_with_state(api.clone(), access::admit))
+        .with_state(api)
 }
 
 /// axum refuses some requests itself, in plain text: a method, a path or a query that does not fit.
@@ -212,31 +192,7 @@ fn no_room() -> EdgeError {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
-
-    #[test]
-    fn only_requests_from_this_machine_are_answered() {
-        let judge = |host: &'static str, origin: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_static(host));
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
-            }
-            judge_origin(&headers, &Uri::from_static("/")).is_ok()
-        };
-        assert!(judge("127.0.0.1:7700", None) && judge("localhost", None) && judge("[::1]:1", None));
-        assert!(!judge("evil.example:7700", None) && !judge("127.0.0.1.evil.example", None));
-        for own in ["127.0.0.1:7700", "localhost:7700", "[::1]:7700"] {
-            assert!(judge(own, Some(format!("http://{own}").leak())), "{own}");
-        }
-        for other in
-            ["https://evil.example", "null", "http://127.0.0.1:8080", "http://localhost:7700", "https://127.0.0.1:7700", "http://127.0.0.1"]
-        {
-            assert!(!judge("127.0.0.1:7700", Some(other)), "{other}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_is_read_while_it_comes_and_within_its_bound() {

@@ -1,10 +1,12 @@
 //! The command line as a type. What a command takes and its help live with the command.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 
 use crate::{
     client::ServerUrl,
-    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, state, status, undeploy, up},
+    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, state, status, token, undeploy, up},
     exit,
 };
 
@@ -22,6 +24,12 @@ pub(crate) struct Cli {
         default_value = "http://127.0.0.1:7700"
     )]
     pub(crate) server: ServerUrl,
+    /// File with the token to show the node; without it, `EDGEWARD_TOKEN` holds the token
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Certificate of the authority to trust, as PEM, instead of those that this machine trusts
+    #[arg(long, global = true, help_heading = "Global options", value_name = "FILE", env = "EDGEWARD_CA")]
+    pub(crate) ca: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
@@ -41,6 +49,7 @@ pub(crate) enum Command {
     Metrics(metrics::Args),
     State(state::Args),
     Status(status::Args),
+    Token(token::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Doctor(doctor::Args),
@@ -61,6 +70,7 @@ impl Command {
             | Self::Metrics(_)
             | Self::State(_)
             | Self::Status(_)
+            | Self::Token(_)
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Doctor(_)

@@ -1,16 +1,19 @@
 //! A client of the HTTP API of a node.
 //!
 //! Each request has a connection of its own, and every wait has a bound. An answer that is not a success is an
-//! error that carries the problem as the node sent it.
+//! error that carries the problem as the node sent it. A token is shown over TLS only.
 
 mod events;
+mod tls;
 mod wire;
 
 use std::{
     error::Error as StdError,
     fmt,
+    path::PathBuf,
     pin::Pin,
     str::FromStr,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,19 +22,28 @@ use bytes::{Bytes, BytesMut};
 use edgeward::EdgeError;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode, Uri,
-    header::{CONTENT_TYPE, HOST, USER_AGENT},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, pki_types::ServerName},
+};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::input::Input;
 pub(crate) use events::Events;
 pub(crate) use wire::{
-    Change, Conflicts, DocumentState, Documents, Functions, History, LogLine, Pending, Policies, Problem, Record, Side, Status, Summary,
-    Uploaded,
+    Change, Conflicts, CreatedToken, DocumentState, Documents, Functions, History, LogLine, Pending, Policies, Problem, Record, Side,
+    Status, Summary, Tokens, Uploaded,
 };
 
 /// Longest wait for a connection.
@@ -43,9 +55,15 @@ const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Part of an upload that is given to the connection at once.
 const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
 
-/// Where a node listens: `http://HOST[:PORT]`.
+/// Holds the token to show.
+const TOKEN_VARIABLE: &str = "EDGEWARD_TOKEN";
+/// Largest file of a token, in bytes.
+const TOKEN_FILE_BYTES_MAX: usize = 4 * 1024;
+
+/// Where a node listens: `http://HOST[:PORT]` or `https://HOST[:PORT]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerUrl {
+    is_tls: bool,
     /// Host without the brackets of an IPv6 address.
     host: String,
     port: u16,
@@ -66,11 +84,11 @@ impl FromStr for ServerUrl {
     fn from_str(text: &str) -> Result<Self, EdgeError> {
         let refused = |why: &str| EdgeError::invalid(format!("the server `{}` is not valid: {why}", text.escape_debug()));
         let uri: Uri = text.parse().map_err(|_| refused("it must be like `http://127.0.0.1:7700`"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(refused("https is not supported yet; use http on a trusted path, such as an SSH tunnel")),
-            _ => return Err(refused("it must begin with `http://`")),
-        }
+        let is_tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(refused("it must begin with `http://` or `https://`")),
+        };
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(refused("it must end after the port"));
         }
@@ -79,8 +97,9 @@ impl FromStr for ServerUrl {
             return Err(refused("a user name or password is not supported"));
         }
         Ok(Self {
+            is_tls,
             host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
             authority: authority.as_str().to_owned(),
         })
     }
@@ -88,7 +107,7 @@ impl FromStr for ServerUrl {
 
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "http{}://{}", if self.is_tls { "s" } else { "" }, self.authority)
     }
 }
 
@@ -102,6 +121,17 @@ pub(crate) enum Error {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// A connection came about, and no trust.
+    #[error("failed to trust the node at `{server}`")]
+    Untrusted {
+        server: ServerUrl,
+        hint: &'static str,
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// What this machine has to show or to trust is of no use.
+    #[error(transparent)]
+    Local(#[from] EdgeError),
     /// The connection stands, but nothing comes.
     #[error("the node at `{server}` did not answer within {} s", .waited.as_secs())]
     Silent { server: ServerUrl, waited: Duration },
@@ -208,16 +238,54 @@ impl Request {
     }
 }
 
+/// Whom to trust, and what to show them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust {
+    /// A file with the token; without it the environment has the token, if there is one.
+    pub(crate) token_file: Option<PathBuf>,
+    /// A file with the authorities to trust; without it those that this machine trusts.
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl Trust {
+    /// The header with the token.
+    fn token(&self) -> Result<Option<HeaderValue>, EdgeError> {
+        let (token, whence) = match &self.token_file {
+            Some(path) => {
+                let unusable = |error: anyhow::Error| EdgeError::invalid("failed to read the token").with_source(error);
+                let bytes = Input::File(path.clone()).read(TOKEN_FILE_BYTES_MAX).map_err(unusable)?;
+                (String::from_utf8_lossy(&bytes).into_owned(), path.display().to_string())
+            }
+            None => match std::env::var(TOKEN_VARIABLE) {
+                Ok(token) => (token, TOKEN_VARIABLE.to_owned()),
+                Err(_) => return Ok(None),
+            },
+        };
+        // The error does not repeat what may be a secret.
+        let refused = || EdgeError::invalid(format!("there is no token in `{whence}`: a token is one word that begins with `edgeward_`"));
+        let token = token.trim();
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(refused());
+        }
+        let mut header = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| refused())?;
+        header.set_sensitive(true);
+        Ok(Some(header))
+    }
+}
+
 /// A node at an address.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     server: ServerUrl,
+    trust: Trust,
+    /// Made when it is first needed: to read what a machine trusts takes a while.
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
 impl Client {
-    /// Makes no connection yet.
-    pub(crate) fn new(server: ServerUrl) -> Self {
-        Self { server }
+    /// Makes no connection yet, and reads no file.
+    pub(crate) fn new(server: ServerUrl, trust: Trust) -> Self {
+        Self { server, trust, tls: Arc::default() }
     }
 
     /// The node's address.
@@ -235,6 +303,7 @@ impl Client {
         let broken = |source: hyper::Error| Error::Broken { server: self.server.clone(), source: source.into() };
         let silent = |waited| Error::Silent { server: self.server.clone(), waited };
 
+        let token = self.token()?;
         let stream = self.connect().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -248,6 +317,9 @@ impl Client {
         *sent.uri_mut() = request.path.parse().expect("paths are made of ids, digests, escaped keys and fixed text");
         *sent.headers_mut() = request.headers;
         sent.headers_mut().insert(HOST, self.server.authority.parse().expect("an authority is a valid header"));
+        if let Some(token) = token {
+            sent.headers_mut().insert(AUTHORIZATION, token);
+        }
         sent.headers_mut().insert(USER_AGENT, HeaderValue::from_static(concat!("edgeward/", env!("CARGO_PKG_VERSION"))));
 
         let response = timeout(request.answer_timeout, sender.send_request(sent)).await;
@@ -257,19 +329,49 @@ impl Client {
         if head.status.is_success() { Ok(answer) } else { Err(answer.into_error(head.status).await) }
     }
 
-    async fn connect(&self) -> Result<TcpStream, Error> {
-        let unreachable = |source| Error::Unreachable { server: self.server.clone(), source };
-        match timeout(CONNECT_TIMEOUT, TcpStream::connect((self.server.host.as_str(), self.server.port))).await {
-            Ok(Ok(stream)) => {
-                // Small requests go out at once; without it they are only slower.
-                let _ = stream.set_nodelay(true);
-                Ok(stream)
-            }
-            Ok(Err(error)) => Err(unreachable(error.into())),
-            Err(_) => Err(unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()).into())),
+    /// The token to show, if any. Over plain HTTP others could read it; on this machine nobody asks for it there.
+    fn token(&self) -> Result<Option<HeaderValue>, EdgeError> {
+        if !self.server.is_tls && self.server.is_loopback() {
+            return Ok(None);
         }
+        let token = self.trust.token()?;
+        if token.is_some() && !self.server.is_tls {
+            let why = format!("the token is not sent to `{}`, as others could read it on its way; use `https://`", self.server);
+            return Err(EdgeError::invalid(why));
+        }
+        Ok(token)
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, Error> {
+        let server = || self.server.clone();
+        let unreachable = |source| Error::Unreachable { server: server(), source };
+        let late = || unreachable(format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()).into());
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.server.host.as_str(), self.server.port))).await;
+        let stream = connected.map_err(|_| late())?.map_err(|error| unreachable(error.into()))?;
+        // Small requests go out at once; without it they are only slower.
+        let _ = stream.set_nodelay(true);
+        if !self.server.is_tls {
+            return Ok(Box::new(stream));
+        }
+        let name = ServerName::try_from(self.server.host.clone()).map_err(|error| unreachable(error.into()))?;
+        let shaken = timeout(CONNECT_TIMEOUT, TlsConnector::from(self.tls()?).connect(name, stream)).await.map_err(|_| late())?;
+        let untrusted = |error| Error::Untrusted { server: server(), hint: tls::hint(&error), source: error.into() };
+        Ok(Box::new(shaken.map_err(untrusted)?))
+    }
+
+    fn tls(&self) -> Result<Arc<ClientConfig>, EdgeError> {
+        if let Some(config) = self.tls.get() {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(tls::config(self.trust.ca.as_deref())?);
+        Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 }
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The head of a success; its body follows.
 #[derive(Debug)]

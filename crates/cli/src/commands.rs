@@ -12,6 +12,7 @@ pub(crate) mod metrics;
 pub(crate) mod restore;
 pub(crate) mod state;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod undeploy;
 pub(crate) mod up;
 
@@ -19,14 +20,14 @@ use clap::CommandFactory;
 
 use crate::{
     cli::{Cli, Command},
-    client::Client,
+    client::{Client, Trust},
     exit::Exit,
 };
 
 /// Runs the command that was given.
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let Cli { server, json, command } = cli;
-    let client = Client::new(server);
+    let Cli { server, token_file, ca, json, command } = cli;
+    let client = Client::new(server, Trust { token_file, ca });
     match command {
         Command::Up(args) => up::run(args).await?,
         Command::Demo(args) => demo::run(args, json).await?,
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Metrics(args) => metrics::run(&args, &client, json).await?,
         Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
+        Command::Token(args) => token::run(args, &client, json).await?,
         Command::Backup(args) => backup::run(args, json).await?,
         Command::Restore(args) => restore::run(args, json).await?,
         Command::Doctor(doctor::Args {}) => return doctor::run(&client, json).await,

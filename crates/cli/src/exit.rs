@@ -2,7 +2,7 @@
 //!
 //! Scripts depend on the codes: a code never changes its meaning, and each kind of error has exactly one.
 
-use std::{fmt::Write as _, io::Write as _, process::ExitCode};
+use std::{borrow::Cow, fmt::Write as _, io::Write as _, process::ExitCode};
 
 use bytes::Bytes;
 use edgeward::{EdgeError, ErrorKind, Failure};
@@ -22,10 +22,12 @@ Exit codes:
    4  the function timed out        12  in use, or changed meanwhile
    5  the function failed           13  starting, stopping, or disk full
    6  memory limit                  14  not allowed
-   7  overloaded, try again later
+   7  overloaded, try again later   15  not authenticated
 
 Environment:
   EDGEWARD_SERVER  the node to talk to, like --server
+  EDGEWARD_TOKEN   the token to show the node; --token-file FILE reads it from a file
+  EDGEWARD_CA      the authority to trust, like --ca
   EDGEWARD_LOG     what to trace to standard error, such as `debug` or `edgeward=debug,warn`
   NO_COLOR         when set, nothing is coloured
 
@@ -50,6 +52,7 @@ pub(crate) enum Exit {
     Conflict = 12,
     Unavailable = 13,
     Forbidden = 14,
+    Unauthenticated = 15,
 }
 
 impl From<ErrorKind> for Exit {
@@ -67,6 +70,7 @@ impl From<ErrorKind> for Exit {
             ErrorKind::Unavailable => Self::Unavailable,
             ErrorKind::Internal => Self::Failure,
             ErrorKind::Forbidden => Self::Forbidden,
+            ErrorKind::Unauthenticated => Self::Unauthenticated,
         }
     }
 }
@@ -85,6 +89,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
             Some("`edgeward state list` lists the documents, `edgeward state get NAME` shows the keys of one")
         }
         ErrorKind::NotFound if message.starts_with("conflict") => Some("`edgeward state conflicts NAME` lists those of a document"),
+        ErrorKind::NotFound if message.starts_with("token") => Some("`edgeward token list` lists them"),
         ErrorKind::NotFound if message.starts_with("function") => Some("`edgeward functions` lists what is deployed"),
         ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
         ErrorKind::ExecutionFailed => Some("`edgeward logs ID` shows what the function printed"),
@@ -95,6 +100,11 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         ErrorKind::Conflict if of_document => {
             Some("`edgeward state get NAME --json` has the present version and checksum, which are the ETag")
         }
+        ErrorKind::Unauthenticated => {
+            Some("give a token by EDGEWARD_TOKEN or `--token-file FILE`; an admin makes one with `edgeward token create`")
+        }
+        // What else there is of tokens says its message.
+        ErrorKind::Conflict if message.starts_with("token") => None,
         ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
         ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows the node"),
         ErrorKind::Internal => Some("the log of the node has the details"),
@@ -109,13 +119,13 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
 pub(crate) struct Hinted {
     #[source]
     error: EdgeError,
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl Hinted {
     /// Adds the hint.
-    pub(crate) fn new(error: EdgeError, hint: &'static str) -> Self {
-        Self { error, hint }
+    pub(crate) fn new(error: EdgeError, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { error, hint: hint.into() }
     }
 }
 
@@ -128,7 +138,8 @@ pub(crate) struct Report {
     message: String,
     causes: Vec<String>,
     failure: Failure,
-    hint: Option<&'static str>,
+    /// What a person can do about it.
+    pub(crate) hint: Option<Cow<'static, str>>,
     /// The problem as the node sent it.
     problem: Option<Bytes>,
 }
@@ -153,7 +164,7 @@ impl Report {
             report.failure = error.failure().clone();
         }
         if let Some(error) = error.downcast_ref::<Hinted>() {
-            report.hint = Some(error.hint);
+            report.hint = Some(error.hint.clone());
         }
         let message = report.message.clone();
         report.causes.retain(|cause| !cause.is_empty() && !message.contains(cause.as_str()));
@@ -169,21 +180,30 @@ impl Report {
                 self.kind = problem.kind.as_str();
                 self.causes.clone_from(&problem.causes);
                 self.failure = problem.failure.clone();
-                self.hint = hint(problem.kind, &self.message);
+                self.hint = hint(problem.kind, &self.message).map(Cow::from);
                 self.problem = Some(problem.bytes.clone());
             }
             client::Error::Unreachable { .. } | client::Error::Silent { .. } => {
                 self.exit = Exit::Unreachable;
                 self.kind = "unreachable";
-                self.hint = Some("is the node running? start it with `edgeward up`, or give `--server URL`");
+                self.hint = Some("is the node running? start it with `edgeward up`, or give `--server URL`".into());
+            }
+            client::Error::Untrusted { hint, .. } => {
+                self.exit = Exit::Unreachable;
+                self.kind = "unreachable";
+                self.hint = Some((*hint).into());
+            }
+            client::Error::Local(error) => {
+                self.exit = error.kind().into();
+                self.kind = error.kind().as_str();
             }
             client::Error::Broken { .. } => {
                 self.exit = Exit::Unreachable;
                 self.kind = "unreachable";
-                self.hint = Some("the node may have stopped; `edgeward status` asks it");
+                self.hint = Some("the node may have stopped, or takes `https://` only; `edgeward status` asks it".into());
             }
             client::Error::Foreign { .. } => {
-                self.hint = Some("is this an Edgeward node of the same version? `edgeward doctor` compares them");
+                self.hint = Some("is this an Edgeward node of the same version? `edgeward doctor` compares them".into());
             }
         }
     }
@@ -213,7 +233,7 @@ impl Report {
                 line(&format!("    {}", palette.paint(Style::Faint, &printable(printed))));
             }
         }
-        if let Some(hint) = self.hint {
+        if let Some(hint) = &self.hint {
             line(&format!("{} {hint}", palette.paint(Style::Note, "hint:")));
         }
         text
@@ -257,14 +277,14 @@ mod tests {
         assert_eq!(codes.len(), ErrorKind::ALL.len());
         assert!(!codes.contains(&(Exit::Success as u8)) && !codes.contains(&(Exit::Usage as u8)));
         assert!(!codes.contains(&(Exit::Unreachable as u8)));
-        for code in 0..=14 {
+        for code in 0..=15 {
             assert!(HELP.contains(&format!(" {code}  ")), "{code}");
         }
     }
 
     #[test]
     fn exit_codes_keep_their_documented_numbers() {
-        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1, 14];
+        let numbers = [3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 1, 14, 15];
         assert_eq!(ErrorKind::ALL.map(|kind| Exit::from(kind) as u8), numbers);
         assert_eq!(Exit::Unreachable as u8, 10);
     }

@@ -7,6 +7,7 @@ mod commands;
 mod data_dir;
 mod exit;
 mod input;
+mod listen;
 mod signals;
 mod terminal;
 

@@ -21,8 +21,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     runtime.register(hello.clone(), NativeHandler::new(async |_payload| Ok::<_, Infallible>("hello from the edge\n".into())));
     runtime.deploy(EdgeFunction::new("hello", "hello", Handler::Native(hello))?).await?;
 
-    let listener = TcpListener::bind(&address).await?;
-    println!("http://{}/fn/hello/", listener.local_addr()?);
+    let listener = listener::Listener::new(TcpListener::bind(&address).await?, None)?;
+    println!("http://{}/fn/hello/", listener.address());
     let stop = CancellationToken::new();
     let serving = tokio::spawn(listener::serve_functions(runtime, listener, stop.clone()));
 

@@ -4,6 +4,7 @@
 //! state that survives a power cut, and a reconciler that makes the runtime match it. [`EdgeSynchronizer`] keeps one
 //! state with its unconfirmed changes, in memory or in a folder.
 
+pub mod access;
 mod assignments;
 pub mod backup;
 pub mod desired;
@@ -18,7 +19,7 @@ pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
     Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
-    FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, Value, limits, python_json,
+    FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody,

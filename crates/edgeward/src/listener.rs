@@ -1,9 +1,10 @@
-//! The function listener: serves every function over HTTP/1.1 and HTTP/2 at `/fn/{id}/…`.
+//! Listeners, and the one of functions, which serves each of them over HTTP/1.1 and HTTP/2 at `/fn/{id}/…`.
 //!
-//! The function sees the path without that prefix, and the prefix in `x-forwarded-prefix`. Connections, heads,
-//! bodies and the patience with slow clients are bounded.
+//! An address that other machines can reach is listened on with TLS only. The function sees the path without its prefix, and the
+//! prefix in `x-forwarded-prefix`. Connections, handshakes, heads, bodies and the patience with slow clients are bounded.
 
 mod patience;
+mod tls;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +22,8 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
 };
@@ -30,6 +32,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::patience::{Clock, Guarded, Timed, Watched};
 use crate::problem::Problem;
 
+pub use self::tls::{Tls, TlsFiles};
+
 /// Where functions are served.
 pub const PREFIX: &str = "/fn/";
 /// Carries the part of the path that the function does not see.
@@ -37,18 +41,49 @@ pub const PREFIX_HEADER: &str = "x-forwarded-prefix";
 /// Pause after an error of `accept`, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Refuses addresses that other machines can reach: until there is authentication, only this machine may call.
-pub fn check_loopback(address: SocketAddr, option: &str) -> Result<(), EdgeError> {
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(());
-    }
-    Err(EdgeError::invalid(format!(
-        "{option} {address} is refused: other machines could reach it, and this release has no authentication; use 127.0.0.1 or [::1] and a proxy that authenticates"
-    )))
+/// Whether only this machine can reach the address.
+pub fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }
 
+/// Where connections come from.
+#[derive(Debug)]
+pub struct Listener {
+    tcp: TcpListener,
+    address: SocketAddr,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Listener {
+    /// Takes connections of `tcp`: with TLS, or without it when only this machine can reach it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when others can reach it and there is no TLS.
+    pub fn new(tcp: TcpListener, tls: Option<Arc<Tls>>) -> Result<Self, EdgeError> {
+        let address = tcp.local_addr().map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to listen").with_source(error))?;
+        if tls.is_none() && !is_loopback(address) {
+            return Err(EdgeError::invalid(format!("other machines can reach {address}, so it is listened on with TLS only")));
+        }
+        Ok(Self { tcp, address, tls })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How its URLs begin: `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// Who sent a request: an extension of each that came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// Accepts connections until `stop`, then lets running requests end. `answer` serves one request.
-pub async fn accept<F, R, B>(listener: TcpListener, stop: CancellationToken, answer: F)
+pub async fn accept<F, R, B>(listener: Listener, stop: CancellationToken, answer: F)
 where
     F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Response<B>> + Send + 'static,
@@ -75,9 +110,9 @@ where
             slot = Arc::clone(&slots).acquire_owned() => slot.expect("the semaphore is never closed"),
             () = stop.cancelled() => break,
         };
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+        let (stream, peer) = tokio::select! {
+            accepted = listener.tcp.accept() => match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -90,7 +125,13 @@ where
         let _ = stream.set_nodelay(true);
         let clock = Arc::new(Clock::new());
         let (drain, drained) = oneshot::channel();
-        let serving = connections.spawn(serve_connection(Arc::clone(&server), stream, Arc::clone(&clock), answer.clone(), drained, slot));
+        let connection =
+            Connection { server: Arc::clone(&server), clock: Arc::clone(&clock), answer: answer.clone(), drain: drained, _slot: slot };
+        let stream = Timed::new(stream, Arc::clone(&clock));
+        let serving = match &listener.tls {
+            None => connections.spawn(connection.serve(stream, None)),
+            Some(tls) => connections.spawn(connection.serve_tls(stream, Arc::clone(tls), Peer(peer))),
+        };
         tokio::spawn(watch_connection(serving.abort_handle(), clock, stop.clone(), drain));
     }
     drop(listener);
@@ -98,38 +139,53 @@ where
     connections.wait().await;
 }
 
-async fn serve_connection<F, R, B>(
+struct Connection<F> {
     server: Arc<auto::Builder<TokioExecutor>>,
-    stream: TcpStream,
     clock: Arc<Clock>,
     answer: F,
     drain: oneshot::Receiver<()>,
     _slot: OwnedSemaphorePermit,
-) where
+}
+
+impl<F, R, B> Connection<F>
+where
     F: Fn(Request<Incoming>) -> R + Send + 'static,
     R: Future<Output = Response<B>> + Send + 'static,
     B: http_body::Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let io = TokioIo::new(Timed::new(stream, Arc::clone(&clock)));
-    let service = service_fn(move |request| {
-        let answering = clock.answering();
-        let answer = answer(request);
-        async move { Ok::<_, Infallible>(answer.await.map(|body| Guarded { body, _answering: answering })) }
-    });
-    let connection = server.serve_connection(io, service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        biased;
-        ended = connection.as_mut() => ended,
-        _ = drain => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    async fn serve_tls(self, stream: Timed, tls: Arc<Tls>, peer: Peer) {
+        match tls.handshake(stream).await {
+            Ok(stream) => self.serve(stream, Some(peer)).await,
+            Err(error) => tracing::debug!(peer = %peer.0, %error, "a TLS handshake failed"),
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended with an error");
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Option<Peer>) {
+        let Self { server, clock, answer, drain, _slot } = self;
+        let service = service_fn(move |mut request| {
+            let answering = clock.answering();
+            // Room for extensions is an allocation, which a request without TLS is spared.
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            let answer = answer(request);
+            async move { Ok::<_, Infallible>(answer.await.map(|body| Guarded { body, _answering: answering })) }
+        });
+        let connection = server.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            _ = drain => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a connection ended with an error");
+        }
     }
 }
 
@@ -150,7 +206,7 @@ async fn watch_connection(serving: AbortHandle, clock: Arc<Clock>, stop: Cancell
 }
 
 /// Serves the functions of a runtime until `stop`, then lets running requests end.
-pub async fn serve_functions(runtime: Arc<EdgeRuntime>, listener: TcpListener, stop: CancellationToken) {
+pub async fn serve_functions(runtime: Arc<EdgeRuntime>, listener: Listener, stop: CancellationToken) {
     accept(listener, stop, move |request| {
         let version = request.version();
         let prepared = prepare(&runtime, request);
@@ -254,14 +310,14 @@ mod tests {
         assert!(split_path(&"/other".parse().expect("valid")).is_err());
     }
 
-    #[test]
-    fn only_loopback_addresses_may_be_listened_on() {
-        for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
-            check_loopback(address.parse().expect("valid"), "--listen").expect(address);
+    #[tokio::test]
+    async fn what_others_can_reach_is_not_listened_on_without_tls() {
+        for (address, is_good) in [("127.0.0.1:0", true), ("127.9.9.9:0", true), ("0.0.0.0:0", false)] {
+            let tcp = TcpListener::bind(address).await.expect("binds");
+            assert_eq!(Listener::new(tcp, None).is_ok(), is_good, "{address}");
         }
-        for address in ["0.0.0.0:1", "[::]:1", "192.168.1.2:1"] {
-            let error = check_loopback(address.parse().expect("valid"), "--listen").expect_err(address);
-            assert!(error.to_string().contains("no authentication"), "{error}");
-        }
+        let is_loopback = |address: &str| is_loopback(address.parse().expect("valid"));
+        assert!(is_loopback("[::1]:1") && is_loopback("[::ffff:127.0.0.1]:1"));
+        assert!(!is_loopback("[::]:1") && !is_loopback("192.168.1.2:1") && !is_loopback("[::ffff:10.0.0.1]:1"));
     }
 }

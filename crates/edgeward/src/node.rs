@@ -292,7 +292,7 @@ impl Node {
     }
 }
 
-fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
+pub(crate) fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
     let folder = data_dir.join(DOCUMENTS);
     Store::open(&folder, id.clone(), Epoch::draw()?).map_err(|error| match backup::owner(&folder) {
         Ok(owner) if owner != *id => {

@@ -42,6 +42,7 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::Conflict => StatusCode::PRECONDITION_FAILED,
         ErrorKind::Forbidden => StatusCode::FORBIDDEN,
+        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
     }
 }
 
@@ -59,6 +60,7 @@ fn title(kind: ErrorKind) -> &'static str {
         ErrorKind::Unavailable => "Not available now",
         ErrorKind::Internal => "Internal error",
         ErrorKind::Forbidden => "Not allowed",
+        ErrorKind::Unauthenticated => "Not authenticated",
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use edgeward::{
     EdgeFunction, EdgeNode, EdgeRuntime, Handler,
     limits::{CLIENT_STALL_TIMEOUT, REQUEST_BYTES_MAX, REQUEST_HEAD_TIMEOUT},
-    listener::serve_functions,
+    listener::{self, serve_functions},
 };
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
@@ -42,8 +42,8 @@ impl Listener {
         let mut function = EdgeFunction::new("f", "f", Handler::Artifact(digest)).expect("valid");
         change(&mut function);
         runtime.deploy(function).await.expect("deploys");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
-        let address = listener.local_addr().expect("bound");
+        let listener = listener::Listener::new(TcpListener::bind("127.0.0.1:0").await.expect("binds"), None).expect("loopback");
+        let address = listener.address();
         let serving = tokio::spawn(serve_functions(Arc::clone(&runtime), listener, CancellationToken::new()));
         Self { runtime, address, serving }
     }

@@ -30,13 +30,15 @@ pub enum ErrorKind {
     Unavailable,
     /// The node itself failed: its disk, or a defect.
     Internal,
-    /// Nobody may do this from where it was asked, whatever the values.
+    /// Who calls may not do this, whatever the values.
     Forbidden,
+    /// Who calls has shown no token, or none that is valid.
+    Unauthenticated,
 }
 
 impl ErrorKind {
     /// All kinds, in the order of their numbers in metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotFound,
         Self::Timeout,
         Self::ExecutionFailed,
@@ -49,6 +51,7 @@ impl ErrorKind {
         Self::Unavailable,
         Self::Internal,
         Self::Forbidden,
+        Self::Unauthenticated,
     ];
 
     /// The kind as one word, as problems, metrics and `--json` write it.
@@ -66,6 +69,7 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
             Self::Forbidden => "forbidden",
+            Self::Unauthenticated => "unauthenticated",
         }
     }
 }

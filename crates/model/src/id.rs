@@ -100,6 +100,11 @@ id!(
     "document name"
 );
 id!(
+    /// Names an API token; it is no secret.
+    TokenName,
+    "token name"
+);
+id!(
     /// Names native code that is registered in the process.
     HandlerName,
     "handler name"

@@ -18,7 +18,7 @@ pub mod value;
 pub use error::{EdgeError, ErrorKind, Failure};
 pub use function::{EdgeFunction, Environment, Handler};
 pub use grant::{Access, DocumentGrant};
-pub use id::{Digest, DocumentName, FunctionId, HandlerName, NodeId};
+pub use id::{Digest, DocumentName, FunctionId, HandlerName, NodeId, TokenName};
 pub use integer::Integer;
 pub use invocation::InvocationRecord;
 pub use node::{EdgeNode, EdgeNodeStatus};

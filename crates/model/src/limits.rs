@@ -118,6 +118,21 @@ pub const CLIENT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that one listener holds at once.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Longest time for the handshake of a TLS connection, the wait for its turn included.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// TLS handshakes of one process that are under way at once; a client that has not sent a byte yet is not counted, and further
+/// ones wait for their turn.
+pub const TLS_HANDSHAKES_MAX: usize = 256;
+/// Largest file of a certificate or key, in bytes.
+pub const TLS_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// How often the files of a certificate are looked at for a new one.
+pub const TLS_FILES_EVERY: Duration = Duration::from_mins(1);
+/// API tokens of one node or hub, those that have expired included.
+pub const API_TOKENS_MAX: usize = 100;
+/// Longest time for which an API token may be made valid, in seconds: 100 years.
+pub const TOKEN_SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;
+/// Lines a second about refused calls in the audit log of one listener; the rest is counted and told in one line.
+pub const AUDIT_LINES_PER_SECOND_MAX: u32 = 10;
 /// Time that running invocations get when the node stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -212,7 +212,7 @@ pub(crate) struct Problem {
     status: u16,
     detail: String,
     /// One word: `not_found`, `timeout`, `execution_failed`, `memory_limit`, `overloaded`, `refused_artifact`,
-    /// `invalid_input`, `too_large`, `conflict`, `unavailable`, `internal` or `forbidden`.
+    /// `invalid_input`, `too_large`, `conflict`, `unavailable`, `internal`, `forbidden` or `unauthenticated`.
     kind: String,
     /// Status, exit code and the end of standard error of a failed invocation.
     #[schema(value_type = Object)]

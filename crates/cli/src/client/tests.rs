@@ -25,14 +25,13 @@ async fn serve(until: &'static str, answer: &'static str) -> (Client, tokio::tas
         stream.write_all(answer.as_bytes()).await.expect("the client reads");
         String::from_utf8_lossy(&request).into_owned()
     });
-    (Client::new(server), request)
+    (Client::new(server, Trust::default()), request)
 }
 
 #[test]
-fn a_server_that_is_not_plain_http_at_an_address_is_refused_with_the_reason() {
+fn a_server_that_is_no_address_is_refused_with_the_reason() {
     for (text, why) in [
-        ("https://edge:7700", "https is not supported"),
-        ("127.0.0.1:7700", "begin with `http://`"),
+        ("127.0.0.1:7700", "begin with `http://` or `https://`"),
         ("http://edge/v1", "end after the port"),
         ("http://u:p@edge", "password"),
         ("http://", "like `http://127.0.0.1:7700`"),
@@ -43,6 +42,8 @@ fn a_server_that_is_not_plain_http_at_an_address_is_refused_with_the_reason() {
     let server: ServerUrl = "http://[::1]:7700/".parse().expect("valid");
     assert_eq!((server.host.as_str(), server.port, server.is_loopback()), ("::1", 7700, true));
     assert_eq!(server.to_string(), "http://[::1]:7700");
+    let server: ServerUrl = "https://edge.example".parse().expect("valid");
+    assert_eq!((server.port, server.is_tls, server.to_string().as_str()), (443, true, "https://edge.example"));
     assert!(!"http://edge.example".parse::<ServerUrl>().expect("valid").is_loopback());
 }
 
@@ -93,7 +94,7 @@ async fn a_port_where_nothing_listens_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let server = format!("http://{}", listener.local_addr().expect("bound")).parse().expect("valid");
     drop(listener);
-    assert!(matches!(Client::new(server).get("/").await, Err(Error::Unreachable { .. })));
+    assert!(matches!(Client::new(server, Trust::default()).get("/").await, Err(Error::Unreachable { .. })));
 }
 
 #[tokio::test]

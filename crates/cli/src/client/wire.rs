@@ -56,6 +56,28 @@ pub(crate) struct LogLine {
     pub(crate) text: String,
 }
 
+/// Answer of `GET /v1/tokens`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Tokens {
+    pub(crate) tokens: Vec<TokenRecord>,
+}
+
+/// A token without its secret.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TokenRecord {
+    pub(crate) name: edgeward::TokenName,
+    pub(crate) role: String,
+    pub(crate) created_at: Timestamp,
+    #[serde(default)]
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// Answer of `POST /v1/tokens`: the secret.
+#[derive(Deserialize)]
+pub(crate) struct CreatedToken {
+    pub(crate) token: String,
+}
+
 /// Answer of `GET /v1/documents`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Documents {

@@ -4,7 +4,7 @@
 
 mod toolchains;
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use http::header::DATE;
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     client::{self, Client, Status},
-    exit::Exit,
+    exit::{Exit, Report},
     terminal::{self, Cell, Palette, Style, Table, size},
 };
 
@@ -60,20 +60,20 @@ struct Check {
     verdict: Verdict,
     detail: String,
     #[serde(skip_serializing_if = "str::is_empty")]
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl Check {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), hint: "" }
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), hint: "".into() }
     }
 
     fn warn(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Self { name, verdict: Verdict::Warn, detail: detail.into(), hint }
+        Self { name, verdict: Verdict::Warn, detail: detail.into(), hint: hint.into() }
     }
 
     fn fail(name: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Self { name, verdict: Verdict::Fail, detail: detail.into(), hint }
+        Self { name, verdict: Verdict::Fail, detail: detail.into(), hint: hint.into() }
     }
 }
 
@@ -106,10 +106,8 @@ async fn node(client: &Client) -> Vec<Check> {
         Ok(answer) => answer,
         Err(error) => {
             let error = anyhow::Error::from(error);
-            return vec![
-                Check::fail("node", format!("{error:#}"), "start it with `edgeward up`, or give `--server URL`"),
-                clock(Timestamp::now(), None),
-            ];
+            let hint = Report::of(&error).hint.unwrap_or_default();
+            return vec![Check { name: "node", verdict: Verdict::Fail, detail: format!("{error:#}"), hint }, clock(Timestamp::now(), None)];
         }
     };
     vec![

@@ -2,29 +2,40 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use anyhow::Context;
 use edgeward::{
-    EdgeError, EdgeNode, ErrorKind, Node, NodeOptions,
+    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions,
+    access::{NODE_TOKENS, Tokens},
     limits::DRAIN_TIMEOUT,
-    listener::{accept, check_loopback, serve_functions},
+    listener::{accept, is_loopback, serve_functions},
 };
 use jiff::Timestamp;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::{api, data_dir::DataDir, exit::Hinted, signals::StopSignals, terminal};
+use crate::{
+    api,
+    data_dir::DataDir,
+    exit::Hinted,
+    listen::{self, Address, TlsArgs},
+    signals::StopSignals,
+    terminal,
+};
 
 /// Run a node: functions at --functions-listen, the API at --listen.
 ///
 /// Everything lasting lies in one data folder. After a crash or a power cut the node comes back with every
 /// acknowledged deployment and serves it again by itself. SIGTERM and Ctrl-C let running invocations end, for at
 /// most 30 seconds; the same again stops at once.
+///
+/// On loopback, who is on this machine may call. An address that other machines can reach demands --tls-cert and --tls-key, and
+/// the API there a token: `edgeward token create NAME --role admin --data-dir DIR` makes the first one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   edgeward up
   edgeward up --id edge-01 --name 'warehouse gateway' --location berlin --capability camera
-  edgeward up --data-dir /var/lib/edgeward --functions-listen 127.0.0.1:80")]
+  edgeward up --data-dir /var/lib/edgeward --functions-listen 127.0.0.1:80
+  edgeward up --listen 0.0.0.0:7700 --tls-cert edge-01.pem --tls-key edge-01.key")]
 pub(crate) struct Args {
     /// Id of this node [default: the host name]
     #[arg(long, env = "EDGEWARD_NODE_ID")]
@@ -40,29 +51,38 @@ pub(crate) struct Args {
     capabilities: Vec<String>,
     #[command(flatten)]
     data_dir: DataDir,
-    /// Address of the API; a loopback address
+    /// Address of the API
     #[arg(long, default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
-    /// Address at which functions are served; a loopback address
+    /// Address at which functions are served
     #[arg(long, default_value = "127.0.0.1:8080")]
     functions_listen: SocketAddr,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    check_loopback(args.listen, "--listen")?;
-    check_loopback(args.functions_listen, "--functions-listen")?;
+    let api_at = Address { option: "--listen", at: args.listen };
+    let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
+    let tls = args.tls.open(&[api_at, functions_at])?;
     let data_dir = args.data_dir.path()?;
     let id = args.id.unwrap_or_else(host_name);
     let mut node = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
     (node.location, node.capabilities) = (args.location, args.capabilities);
     let node = Node::open(NodeOptions { node, data_dir }).map_err(opening_failed)?;
-    let api_listener = bind(args.listen, "--listen").await?;
-    let functions_listener = bind(args.functions_listen, "--functions-listen").await?;
-    let (api_address, functions_address) = (api_listener.local_addr()?, functions_listener.local_addr()?);
+    let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
+    listen::check_tokens(api_at, &tokens, node.data_dir())?;
+    let api_listener = listen::bind(api_at, tls.as_ref()).await?;
+    let functions_listener = listen::bind(functions_at, tls.as_ref()).await?;
+    let (api_address, functions_address) = (api_listener.address(), functions_listener.address());
+    let (api_scheme, functions_scheme) = (api_listener.scheme(), functions_listener.scheme());
 
     let stop = CancellationToken::new();
     let router = api::router(api::Shared {
         node: Arc::clone(&node),
+        tokens,
+        door: if is_loopback(api_address) { api::Door::Loopback } else { api::Door::Guarded },
+        audit: api::Audit::default(),
         listen: api_address.to_string(),
         functions_listen: functions_address.to_string(),
         started: Instant::now(),
@@ -74,13 +94,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
     tasks.spawn(named("the reconciler", reconciled));
     tasks.spawn(named("the function listener", serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone())));
+    if let Some(tls) = tls {
+        tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
+    }
     let answer = move |request| {
         let router = router.clone();
         async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
     };
     tasks.spawn(named("the API", accept(api_listener, stop.clone(), answer)));
     terminal::write(format!(
-        "edgeward {version} · node {id}\n  functions  http://{functions_address}/fn/ID/\n  API        http://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
+        "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),
         data = node.data_dir().display(),
     ))?;
@@ -129,12 +152,6 @@ async fn run_until_stopped(
 async fn named(name: &'static str, task: impl Future) -> &'static str {
     task.await;
     name
-}
-
-async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("failed to listen on {address}: another program may use it, perhaps another node; choose another address with {option}")
-    })
 }
 
 /// The host name, as far as it is a valid id.

@@ -9,19 +9,6 @@ use http_body_util::Full;
 use crate::support::{KillOnDrop, Node, data_dir, edgeward, open, refused_up, request, until};
 
 #[tokio::test]
-async fn an_address_that_others_can_reach_is_refused() {
-    let (_folder, data) = data_dir();
-    for listener in ["--listen", "--functions-listen"] {
-        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-            let (code, told) = refused_up(&data, &[listener, address]).await;
-            assert_eq!(code, Some(9), "{told}");
-            assert!(told.contains(&format!("{listener} {address} is refused")) && told.contains("no authentication"), "{told}");
-        }
-    }
-    assert!(!data.exists(), "nothing was touched");
-}
-
-#[tokio::test]
 async fn a_data_folder_belongs_to_one_process() {
     let (_folder, data) = data_dir();
     let mut node = Node::start(&data).await;

@@ -1,5 +1,6 @@
 //! The real binary, end to end: a node in a process of its own, its HTTP API, and the commands that talk to it.
 
+mod access;
 mod api;
 mod backup;
 mod commands;

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::mpsc,
@@ -19,7 +19,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 /// Longest wait for anything: a whole compilation on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -36,7 +39,18 @@ pub(crate) struct Node {
 impl Node {
     /// Starts `edgeward up` on free ports and waits until it is ready.
     pub(crate) async fn start(data_dir: &Path) -> Self {
-        let (child, stderr) = spawn_up(data_dir, &[]);
+        let node = Self::launch(data_dir, &[], &[]);
+        until("the node is ready", async || {
+            let request = request(Method::GET, "/readyz").body(Full::default()).expect("valid");
+            try_send(node.api, request).await.is_some_and(|response| response.status() == 200)
+        })
+        .await;
+        node
+    }
+
+    /// Starts `edgeward up` with these options and variables, and waits until it has told where it listens.
+    pub(crate) fn launch(data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> Self {
+        let (child, stderr) = spawn_up(data_dir, options, variables);
         let mut child = KillOnDrop(Some(child));
         let stdout = child.0.as_mut().and_then(|child| child.stdout.take()).expect("piped");
         let (sender, lines) = mpsc::channel();
@@ -45,19 +59,17 @@ impl Node {
         let address = |name: &str| loop {
             let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no address: {}", read(&stderr)));
             if let Some(url) = line.trim().strip_prefix(name) {
-                let authority = url.trim().strip_prefix("http://").and_then(|rest| rest.split('/').next()).expect("a URL");
-                break authority.parse().expect("an address");
+                let (_, rest) = url.trim().split_once("://").expect("a URL");
+                let mut address: SocketAddr = rest.split('/').next().and_then(|address| address.parse().ok()).expect("an address");
+                if address.ip().is_unspecified() {
+                    address.set_ip(Ipv4Addr::LOCALHOST.into());
+                }
+                break address;
             }
         };
         let functions = address("functions");
         let api = address("API");
-        let node = Self { child: child.0.take().expect("there"), stderr, api, functions };
-        until("the node is ready", async || {
-            let request = request(Method::GET, "/readyz").body(Full::default()).expect("valid");
-            try_send(node.api, request).await.is_some_and(|response| response.status() == 200)
-        })
-        .await;
-        node
+        Self { child: child.0.take().expect("there"), stderr, api, functions }
     }
 
     /// Ends the process as a power cut would.
@@ -152,16 +164,16 @@ impl Drop for KillOnDrop {
 
 /// Runs `edgeward up` where it must end by itself, and gives its exit code and standard error.
 pub(crate) async fn refused_up(data_dir: &Path, options: &[&str]) -> (Option<i32>, String) {
-    let (child, stderr) = spawn_up(data_dir, options);
+    let (child, stderr) = spawn_up(data_dir, options, &[]);
     let mut child = KillOnDrop(Some(child));
     let status = ended(child.0.as_mut().expect("there")).await;
     (status.code(), read(&stderr))
 }
 
-fn spawn_up(data_dir: &Path, options: &[&str]) -> (Child, PathBuf) {
+fn spawn_up(data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> (Child, PathBuf) {
     let has = |name: &str| options.contains(&name);
     let mut command = edgeward(&["up", "--data-dir"]);
-    command.arg(data_dir).args(options).stdout(Stdio::piped());
+    command.arg(data_dir).args(options).envs(variables.iter().copied()).stdout(Stdio::piped());
     for (option, value) in [("--id", "edge-test"), ("--listen", "127.0.0.1:0"), ("--functions-listen", "127.0.0.1:0")] {
         if !has(option) {
             command.args([option, value]);
@@ -187,7 +199,7 @@ pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
 /// The binary with these arguments and nothing of the environment that changes what it does.
 pub(crate) fn edgeward(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeward"));
-    for variable in ["EDGEWARD_SERVER", "EDGEWARD_LOG", "EDGEWARD_NODE_ID", "EDGEWARD_DATA_DIR"] {
+    for variable in ["EDGEWARD_SERVER", "EDGEWARD_TOKEN", "EDGEWARD_CA", "EDGEWARD_LOG", "EDGEWARD_NODE_ID", "EDGEWARD_DATA_DIR"] {
         command.env_remove(variable);
     }
     command.args(args).stdin(Stdio::null());
@@ -222,7 +234,14 @@ pub(crate) fn request(method: Method, path: &str) -> http::request::Builder {
 
 /// Sends a request on a connection of its own; the body of the answer still comes.
 pub(crate) async fn open(address: SocketAddr, request: Request<Full<Bytes>>) -> Option<Response<Incoming>> {
-    let stream = TcpStream::connect(address).await.ok()?;
+    send_over(TcpStream::connect(address).await.ok()?, request).await
+}
+
+/// Sends a request on this connection; the body of the answer still comes.
+pub(crate) async fn send_over(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+) -> Option<Response<Incoming>> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
     tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer in time").ok()

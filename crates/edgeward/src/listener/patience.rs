@@ -123,6 +123,15 @@ impl Timed {
         Self { stream, clock, stalled: false }
     }
 
+    /// The first byte that the client sends, which stays to be read.
+    pub(super) async fn first_byte(&self) -> io::Result<u8> {
+        let mut byte = [0];
+        match self.stream.peek(&mut byte).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(byte[0]),
+        }
+    }
+
     fn note<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let stalls = written.is_pending();
         if !(stalls && self.stalled) {

@@ -1,0 +1,87 @@
+//! The audit log: who was refused, and who made or revoked a token. Its lines have the tracing target `audit`.
+//!
+//! Who may not call can still make us write, so lines about them are bounded. Their number is told instead.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use axum::http::Method;
+use edgeward::{EdgeError, TokenName, access::Caller, limits::AUDIT_LINES_PER_SECOND_MAX};
+use parking_lot::Mutex;
+
+/// The target of the audit log.
+const TARGET: &str = "audit";
+/// Who calls a listener that trusts this machine.
+const LOOPBACK: &str = "(loopback)";
+
+/// The audit log of one listener.
+#[derive(Debug, Default)]
+pub(crate) struct Audit(Mutex<Window>);
+
+/// A call that was refused.
+pub(super) struct Refused<'a> {
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    pub(super) why: &'a EdgeError,
+}
+
+impl Audit {
+    pub(super) fn refused(&self, Refused { peer, method, path, why }: Refused<'_>) {
+        let Some(dropped) = self.0.lock().admit(Instant::now()) else { return };
+        if dropped > 0 {
+            tracing::warn!(target: TARGET, dropped, "more calls were refused than this log tells");
+        }
+        let peer = peer.map(|peer| peer.to_string());
+        tracing::warn!(target: TARGET, peer, %method, path, kind = why.kind().as_str(), why = %why, "refused a call");
+    }
+
+    #[expect(clippy::unused_self, reason = "of one listener, like what it refuses")]
+    pub(super) fn token(&self, what: &str, name: &TokenName, role: Option<&str>, caller: Option<&Caller>) {
+        let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+        tracing::info!(target: TARGET, token = %name, role, by, "{what} a token");
+    }
+}
+
+/// The lines of the present second.
+#[derive(Debug, Default)]
+struct Window {
+    begun: Option<Instant>,
+    lines: u32,
+    dropped: u64,
+}
+
+impl Window {
+    /// Whether a line may be written now, and how many were not before it.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.begun.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
+            (self.begun, self.lines) = (Some(now), 0);
+        }
+        if self.lines == AUDIT_LINES_PER_SECOND_MAX {
+            self.dropped += 1;
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.dropped))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_past_the_bound_are_counted_and_told_with_the_next_one() {
+        let (mut window, now) = (Window::default(), Instant::now());
+        for _ in 0..AUDIT_LINES_PER_SECOND_MAX {
+            assert_eq!(window.admit(now), Some(0));
+        }
+        for _ in 0..1000 {
+            assert_eq!(window.admit(now + Duration::from_millis(999)), None);
+        }
+        assert_eq!(window.admit(now + Duration::from_secs(1)), Some(1000));
+        assert_eq!(window.admit(now + Duration::from_secs(1)), Some(0));
+    }
+}
