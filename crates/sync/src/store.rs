@@ -230,6 +230,14 @@ impl Store {
         self.commits.subscribe()
     }
 
+    /// Rows that were written here and that no hub has acknowledged.
+    pub fn unsent(&self) -> Result<u64, EdgeError> {
+        self.read(|snapshot| {
+            let count = snapshot.prepare("SELECT count(*) FROM rows WHERE seq IS NOT NULL")?.query_row([], |row| row.get(0));
+            count.map(from_sql).map_err(reading)
+        })
+    }
+
     /// Does `work` in one transaction and returns when it is durable. An error of `work` takes its changes back, and only
     /// those. Blocks for as long as the disk takes.
     pub(crate) fn write<T, F>(&self, work: F) -> Result<T, EdgeError>
