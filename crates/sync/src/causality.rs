@@ -79,6 +79,11 @@ impl Base {
         }
     }
 
+    /// Forgets all but one epoch.
+    pub fn keep_only(&mut self, epoch: Epoch) {
+        self.0.retain(|(known, _)| *known == epoch);
+    }
+
     /// The epochs and positions, newest epoch first.
     pub fn entries(&self) -> &[(Epoch, Position)] {
         &self.0

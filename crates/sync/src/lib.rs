@@ -13,6 +13,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 pub mod hub;
+pub mod interest;
 mod magnitude;
 mod merge;
 mod merge_patch;
@@ -38,6 +39,7 @@ pub use clock::{Clock, Stamp};
 pub use conflict::{Conflict, ConflictsPage, Resolution, Side, Why};
 pub use document::{Document, DocumentInfo, Documents, Draft, Edited, Precondition};
 pub use hub::Hub;
+pub use interest::Pattern;
 pub use policy::{Policies, Policy};
 pub use replica::{ReplicaSession, SessionState};
 pub use replica_state::Role;

@@ -24,11 +24,14 @@ pub(crate) enum Bug {
     DigestSkipsBucket,
     PartialFrameApplied,
     ArbitrationByTwoHubs,
+    BaseOfUncovered,
+    GrowthNotFetched,
+    DeletedWhatWasNotWanted,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::SendBeforeDurable,
         Self::CursorAdvancedAtSend,
         Self::AcknowledgedBeforeCommit,
@@ -49,6 +52,9 @@ impl Bug {
         Self::DigestSkipsBucket,
         Self::PartialFrameApplied,
         Self::ArbitrationByTwoHubs,
+        Self::BaseOfUncovered,
+        Self::GrowthNotFetched,
+        Self::DeletedWhatWasNotWanted,
     ];
 }
 

@@ -10,18 +10,21 @@ use crate::{
     causality::{Base, Epoch, Lineage, Position},
     clock::{Clock, Stamp},
     error::{damaged, reading, writing},
+    interest::Pattern,
     planted::{self, Bug},
     snapshot::{from_sql, stored, to_sql},
 };
 
 /// Version of the encoding of a link.
-const LINK_VERSION: u8 = 1;
+const LINK_VERSION: u8 = 2;
 
 /// What a store is to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It may have a hub.
+    /// It may have a hub, and holds the documents that it wants.
     Replica,
+    /// It follows a hub, holds all documents, and may become the hub.
+    Standby,
     /// Others are its replicas: its feed numbers are their positions.
     Hub,
 }
@@ -39,6 +42,33 @@ pub(crate) struct Link {
     pub(crate) taken: Stamp,
     /// Whether this replica must compare all it has with its hub, until it has.
     pub(crate) must_compare: bool,
+    /// The declared patterns that the base counts for: of a document that they mean, every row up to it is here.
+    pub(crate) patterns: Vec<Pattern>,
+}
+
+impl Link {
+    /// Whether the base counts for a document that is not here.
+    pub(crate) fn covers(&self, document: &str) -> bool {
+        self.base.entries().is_empty() || self.patterns.iter().any(|pattern| pattern.matches(document))
+    }
+}
+
+/// A link as format 1 of the store has it.
+#[derive(Deserialize)]
+struct OldLink {
+    hub: Option<NodeId>,
+    base: Base,
+    lineage: Lineage,
+    taken: Stamp,
+    must_compare: bool,
+}
+
+impl From<OldLink> for Link {
+    fn from(old: OldLink) -> Self {
+        let OldLink { hub, base, lineage, taken, must_compare } = old;
+        // Everything reached everybody.
+        Self { hub, base, lineage, taken, must_compare, patterns: vec![Pattern::all()] }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +92,7 @@ impl ReplicaState {
             .map_err(reading)?;
         let link = match link.split_first() {
             Some((&LINK_VERSION, bytes)) => postcard::from_bytes(bytes).map_err(|_| damaged("link to the hub"))?,
+            Some((&1, bytes)) => postcard::from_bytes::<OldLink>(bytes).map_err(|_| damaged("link to the hub"))?.into(),
             None => Link::default(),
             Some(_) => return Err(damaged("link to the hub")),
         };
@@ -114,6 +145,9 @@ impl ReplicaState {
         sql.execute(insert, [to_sql(self.epoch.0)]).map_err(writing)?;
         self.epoch_is_stored = true;
         if self.is_hub() {
+            // A pull looks up the rows of each document that is wanted.
+            let index = "CREATE INDEX IF NOT EXISTS feed_of ON rows (document, seq) WHERE seq IS NOT NULL";
+            sql.execute(index, []).map_err(writing)?;
             self.link.lineage.begin(self.epoch, self.feed);
             self.must_store = true;
         }
@@ -146,6 +180,14 @@ impl ReplicaState {
 
     pub(crate) fn is_hub(&self) -> bool {
         self.role == Role::Hub
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.role == Role::Replica
     }
 
     pub(crate) fn tick(&mut self, millis: u64) -> Result<Stamp, EdgeError> {

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Format of the database. A newer one is refused.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// "EDGW", so that another program's database is not taken for ours.
 const APPLICATION_ID: i64 = 0x4544_4757;
 /// Writes that are committed together.
@@ -428,6 +428,10 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, format) = (pragma("application_id")?, pragma("user_version")?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if (application, format) == (APPLICATION_ID, 1) {
+        connection.execute_batch(include_str!("store/from_1.sql")).map_err(|error| database("bring the store to a newer format", error))?;
+        return prepare(connection, node);
+    }
     let refused = |why: String| Err(EdgeError::new(ErrorKind::Internal, format!("failed to open the store: {why}")));
     match (application, format) {
         (APPLICATION_ID, FORMAT) => {

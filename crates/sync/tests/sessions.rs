@@ -8,7 +8,7 @@ use edgeward_model::{
     python_json,
 };
 use edgeward_sync::{
-    Conflict, ConflictsPage, Document, Documents, Epoch, Hub, Policy, Precondition, ReplicaSession, Resolution, Role, Store, Why,
+    Conflict, ConflictsPage, Document, Documents, Epoch, Hub, Pattern, Policy, Precondition, ReplicaSession, Resolution, Role, Store, Why,
 };
 use jiff::Timestamp;
 use tempfile::TempDir;
@@ -24,6 +24,13 @@ struct Fleet {
 
 fn cellar(store: &Arc<Store>) -> Document {
     Documents::new(Arc::clone(store)).document(DocumentName::new("cellar").expect("valid"))
+}
+
+/// A session that wants every document.
+fn session(store: Arc<Store>) -> ReplicaSession {
+    let mut session = ReplicaSession::new(store);
+    session.declare([Pattern::all()]).expect("one");
+    session
 }
 
 fn value(json: &str) -> Value {
@@ -57,7 +64,7 @@ impl Fleet {
         }
         let stores = ["edge-1", "edge-2"].map(|id| Arc::new(Store::in_memory(node(id), epoch()).expect("opens")));
         let at = [cellar(&stores[0]), cellar(&stores[1])];
-        let mut fleet = Self { hub, at_hub, sessions: stores.map(ReplicaSession::new), at, _folder: folder };
+        let mut fleet = Self { hub, at_hub, sessions: stores.map(session), at, _folder: folder };
         fleet.sync();
         fleet
     }
