@@ -125,12 +125,8 @@ impl Node {
     pub fn open(options: NodeOptions) -> Result<Arc<Self>, EdgeError> {
         options.node.validate()?;
         let data_dir = options.data_dir;
-        create_private_folder(&data_dir)
-            .and_then(|()| remove_leftovers(&data_dir))
-            .map_err(|error| disk_error("open the data folder", &data_dir, error))?;
-        let lock = FolderLock::take(&data_dir, LOCK)?;
+        let (lock, documents) = open_data_dir(&data_dir, &options.node.id)?;
         let artifacts = ArtifactStore::open(&data_dir)?;
-        let documents = Documents::new(open_store(&data_dir, &options.node.id)?);
         let desired = Desired::open(&documents, &data_dir)?;
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
@@ -292,7 +288,17 @@ impl Node {
     }
 }
 
-pub(crate) fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
+/// Makes the data folder when it is missing, locks it, and opens the documents of this node in it.
+pub(crate) fn open_data_dir(data_dir: &Path, id: &NodeId) -> Result<(FolderLock, Documents), EdgeError> {
+    let failed = |error| disk_error("open the data folder", data_dir, error);
+    create_private_folder(data_dir).map_err(failed)?;
+    let lock = FolderLock::take(data_dir, LOCK)?;
+    // Only now: what is being written by who holds the lock is not left over.
+    remove_leftovers(data_dir).map_err(failed)?;
+    Ok((lock, Documents::new(open_store(data_dir, id)?)))
+}
+
+fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
     let folder = data_dir.join(DOCUMENTS);
     Store::open(&folder, id.clone(), Epoch::draw()?).map_err(|error| match backup::owner(&folder) {
         Ok(owner) if owner != *id => {

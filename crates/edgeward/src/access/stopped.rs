@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use edgeward_durable::{FolderLock, create_private_folder, disk_error};
+use edgeward_durable::FolderLock;
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, NodeId};
-use edgeward_sync::{Documents, backup};
+use edgeward_sync::backup;
 
 use super::{NODE_TOKENS, Tokens};
-use crate::node::{DOCUMENTS, LOCK, open_store};
+use crate::node::{DOCUMENTS, open_data_dir};
 
 /// A node's data folder, held while it is changed.
 #[derive(Debug)]
@@ -35,9 +35,7 @@ impl StoppedNode {
         let Some(id) = id.or(owner) else {
             return Err(EdgeError::new(ErrorKind::NotFound, format!("there is no node in `{}`", data_dir.display())));
         };
-        create_private_folder(data_dir).map_err(|error| disk_error("open the data folder", data_dir, error))?;
-        let lock = FolderLock::take(data_dir, LOCK)?;
-        let documents = Documents::new(open_store(data_dir, &id)?);
+        let (lock, documents) = open_data_dir(data_dir, &id)?;
         Ok(Self { tokens: Tokens::open(&documents, DocumentName::new(NODE_TOKENS)?)?, _lock: lock })
     }
 }
