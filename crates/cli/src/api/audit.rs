@@ -37,12 +37,12 @@ impl Audit {
         let peer = peer.map(|peer| peer.to_string());
         tracing::warn!(target: TARGET, peer, %method, path, kind = why.kind().as_str(), why = %why, "refused a call");
     }
+}
 
-    #[expect(clippy::unused_self, reason = "of one listener, like what it refuses")]
-    pub(super) fn token(&self, what: &str, name: &TokenName, role: Option<&str>, caller: Option<&Caller>) {
-        let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
-        tracing::info!(target: TARGET, token = %name, role, by, "{what} a token");
-    }
+/// Tells who made or revoked a token. Only who may do that is told of, so nothing bounds it.
+pub(super) fn token_changed(what: &str, name: &TokenName, role: Option<&str>, caller: Option<&Caller>) {
+    let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+    tracing::info!(target: TARGET, token = %name, role, by, "{what} a token");
 }
 
 /// The lines of the present second.

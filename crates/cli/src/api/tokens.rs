@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Api, Refusal, read_body};
+use super::{Api, Refusal, audit, read_body};
 
 /// Largest description of a token, in bytes.
 const TOKEN_BODY_BYTES_MAX: usize = 4 * 1024;
@@ -134,7 +134,7 @@ pub(crate) async fn create(
     let token = body.into_token(Timestamp::now())?;
     let (tokens, wanted) = (std::sync::Arc::clone(&api.tokens), token.clone());
     let secret = blocking(move || tokens.create(&wanted)).await?;
-    api.audit.token("created", &token.name, Some(token.role.as_str()), caller.as_deref());
+    audit::token_changed("created", &token.name, Some(token.role.as_str()), caller.as_deref());
     Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(CreatedAnswer::new(&secret, token))))
 }
 
@@ -151,7 +151,7 @@ pub(crate) async fn revoke(
     let name = TokenName::new(name)?;
     let (tokens, wanted) = (std::sync::Arc::clone(&api.tokens), name.clone());
     blocking(move || tokens.revoke(&wanted)).await?;
-    api.audit.token("revoked", &name, None, caller.as_deref());
+    audit::token_changed("revoked", &name, None, caller.as_deref());
     Ok(StatusCode::NO_CONTENT)
 }
 

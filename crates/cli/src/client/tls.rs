@@ -1,12 +1,14 @@
 //! TLS of the client: whom it trusts, and what a person can do when it trusts nobody.
 
-use std::{io::Read as _, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use edgeward::{EdgeError, limits::TLS_FILE_BYTES_MAX};
 use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, RootCertStore, crypto,
     pki_types::{CertificateDer, pem::PemObject},
 };
+
+use crate::input::Input;
 
 /// Trusts who was certified by an authority in the file, or by one that this machine trusts.
 pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EdgeError> {
@@ -16,9 +18,7 @@ pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EdgeError> {
             let unusable = |why: Box<dyn std::error::Error + Send + Sync>| {
                 EdgeError::invalid(format!("failed to use the certificate `{}` that --ca names", path.display())).with_source(why)
             };
-            let mut pem = Vec::new();
-            let file = std::fs::File::open(path).map_err(|error| unusable(error.into()))?;
-            file.take(TLS_FILE_BYTES_MAX as u64).read_to_end(&mut pem).map_err(|error| unusable(error.into()))?;
+            let pem = Input::File(path.to_owned()).read(TLS_FILE_BYTES_MAX).map_err(|error| unusable(error.into()))?;
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 let certificate = certificate.map_err(|error| unusable(error.into()))?;
                 roots.add(certificate).map_err(|error| unusable(error.into()))?;
