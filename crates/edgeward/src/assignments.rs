@@ -1,12 +1,17 @@
 //! What each node should run, in the hub's documents: one document for each node, a key for each function.
 
-use edgeward_model::{DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
-use edgeward_sync::{Document, Documents, Precondition};
+use std::collections::HashSet;
+
+use edgeward_model::{Digest, DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
+use edgeward_sync::{Document, Documents, Precondition, Watch};
 
 use crate::desired::record::FunctionRecord;
 
 /// How the names of these documents begin; the id of the node follows.
-const PREFIX: &str = "edgeward.assignments.";
+pub(crate) const PREFIX: &str = "edgeward.assignments.";
+
+/// What is written of a function, which may be unreadable by itself, as that of a newer release.
+pub(crate) type Written = Result<FunctionRecord, EdgeError>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Assignments {
@@ -24,8 +29,24 @@ impl Assignments {
 
     /// What a node should run, by id.
     pub(crate) fn of(&self, node: &NodeId) -> Result<Vec<EdgeFunction>, EdgeError> {
+        self.records(node)?.into_iter().map(|(_, record)| record.map(|record| record.function)).collect()
+    }
+
+    /// The records of what a node should run, by id.
+    pub(crate) fn records(&self, node: &NodeId) -> Result<Vec<(String, Written)>, EdgeError> {
         let Some(state) = self.document(node)?.view()? else { return Ok(Vec::new()) };
-        state.data.0.iter().map(|(key, value)| FunctionRecord::of_value(key, value).map(|record| record.function)).collect()
+        Ok(state.data.0.iter().map(|(key, value)| (key.clone(), FunctionRecord::of_value(key, value))).collect())
+    }
+
+    /// Tells when something is assigned to a node or taken from it.
+    pub(crate) fn watch(&self, node: &NodeId) -> Result<Watch, EdgeError> {
+        Ok(self.document(node)?.watch())
+    }
+
+    /// Whether a function of this node has this artifact.
+    pub(crate) fn need(&self, node: &NodeId, digest: &Digest) -> Result<bool, EdgeError> {
+        let records = self.records(node)?;
+        Ok(records.iter().any(|(_, record)| record.as_ref().is_ok_and(|record| record.function.handler.artifact() == Some(*digest))))
     }
 
     /// Assigns a function, in place of an earlier one of its id.
@@ -58,6 +79,18 @@ impl Assignments {
             document.edit(Precondition::None, move |draft| keys.iter().try_for_each(|key| draft.remove(key)))?;
         }
         Ok(())
+    }
+
+    /// The artifacts that are assigned to any node.
+    pub(crate) fn artifacts(&self) -> Result<HashSet<Digest>, EdgeError> {
+        let mut artifacts = HashSet::new();
+        for info in self.documents.list()? {
+            let Some(node) = info.name.as_str().strip_prefix(PREFIX) else { continue };
+            let records = self.records(&NodeId::new(node)?)?;
+            // What cannot be read here is of a newer release, which keeps its artifacts itself.
+            artifacts.extend(records.into_iter().filter_map(|(_, record)| record.ok()?.function.handler.artifact()));
+        }
+        Ok(artifacts)
     }
 
     /// How many functions are assigned, over all nodes.

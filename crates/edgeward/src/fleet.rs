@@ -1,22 +1,82 @@
 //! The cluster manager of the specification: which nodes there are, how they are, and what each should run.
 //!
-//! Nodes and assignments are documents of the hub's store. Here its nodes are in the same process, and each has its runtime.
+//! Nodes and assignments are documents of the hub's store. A node is in this process with its runtime, or on another machine, where it
+//! is reached over a backbone and takes its assignments from its documents.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+mod far;
+mod members;
+mod registry;
+mod runtime;
+mod service;
 
-use edgeward_cluster::membership::{Membership, Moment, Report, Standing, Timing};
-use edgeward_model::{EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
-use edgeward_runtime::{EdgeRuntime, blocking};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use edgeward_cluster::{
+    Backbone,
+    membership::{Membership, Moment, Report, Timing},
+};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Role, Store};
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use crate::assignments::Assignments;
+pub use self::{
+    far::CallOptions,
+    members::NodeView,
+    registry::Registration,
+    runtime::NodeRuntime,
+    service::{FleetService, ServiceOptions},
+};
+use self::{
+    far::FarNode,
+    members::{Member, Members},
+    registry::{Registry, not_found},
+    runtime::{Place, no_way},
+};
+use crate::{
+    assignments::Assignments,
+    events::{EventKind, EventLog, FleetEvent},
+    function_documents::FunctionDocuments,
+    reports::{Description, FunctionReport, NodeReport},
+};
 
-/// The id of a store that belongs to a cluster and to no node.
+/// The id of a store that belongs to a cluster and to no node, unless another is given.
 const HUB: &str = "hub";
+/// Assignments that are written at once, each to its node's document.
+const ASSIGNING_CONCURRENCY: usize = 32;
 
-/// Nodes and what they should run. Thread-safe.
+/// What a cluster is made with.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Who it is among the members of its fleet.
+    pub id: NodeId,
+    /// Where everything that must last lies, which is made when it is missing; none for a cluster that ends with the process.
+    pub folder: Option<PathBuf>,
+    /// How often far nodes report.
+    pub timing: Timing,
+}
+
+impl ClusterOptions {
+    /// A cluster that ends with the process.
+    pub fn in_memory() -> Self {
+        Self { id: NodeId::new(HUB).expect("it is a valid id"), folder: None, timing: Timing::default() }
+    }
+
+    /// A cluster in this folder.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: Some(folder.into()), ..Self::in_memory() }
+    }
+}
+
+/// Nodes and what they should run. Thread-safe; clones are the same cluster.
 ///
 /// ```
 /// use edgeward::{EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, Handler, HandlerName, NativeHandler};
@@ -26,7 +86,7 @@ const HUB: &str = "hub";
 /// let shout = HandlerName::new("shout")?;
 /// for id in ["edge-01", "edge-02"] {
 ///     let runtime = cluster.register_node(EdgeNode::new(id, "warehouse")?)?;
-///     runtime.register(shout.clone(), NativeHandler::json(async |text: String| Ok::<_, std::io::Error>(text.to_uppercase())));
+///     runtime.register(shout.clone(), NativeHandler::json(async |text: String| Ok::<_, std::io::Error>(text.to_uppercase())))?;
 /// }
 /// let count = cluster.deploy_to_all(EdgeFunction::new("fn-1", "shout", Handler::Native(shout))?).await?;
 /// assert_eq!((count, cluster.list_nodes(Some(EdgeNodeStatus::Online)).len()), (2, 2));
@@ -36,26 +96,29 @@ const HUB: &str = "hub";
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct EdgeCluster {
+#[derive(Clone)]
+pub struct EdgeCluster(Arc<Core>);
+
+struct Core {
+    id: NodeId,
+    documents: Documents,
     assignments: Assignments,
+    registry: Registry,
+    events: Arc<EventLog>,
+    artifacts: Arc<ArtifactStore>,
+    /// Says whether an artifact can run at all. It runs nothing.
+    checker: EdgeRuntime,
+    timing: Timing,
     begun: Instant,
     members: Mutex<Members>,
+    /// The way to far nodes, while the cluster serves them.
+    backbone: RwLock<Option<Arc<dyn Backbone>>>,
     /// Held while assignments are changed, so that what runs is what was assigned last.
     deploying: tokio::sync::Mutex<()>,
 }
 
-struct Members {
-    membership: Membership,
-    nodes: BTreeMap<NodeId, Member>,
-}
-
-struct Member {
-    node: EdgeNode,
-    runtime: Arc<EdgeRuntime>,
-}
-
 /// How the nodes of a cluster are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct ClusterHealth {
     /// Registered nodes.
     pub nodes: usize,
@@ -73,100 +136,258 @@ pub struct ClusterHealth {
 
 impl std::fmt::Debug for EdgeCluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EdgeCluster").field("health", &self.health()).finish_non_exhaustive()
+        f.debug_struct("EdgeCluster").field("id", &self.0.id).finish_non_exhaustive()
     }
 }
 
 impl EdgeCluster {
     /// A cluster that ends with the process.
     pub fn new() -> Result<Self, EdgeError> {
-        Ok(Self::on(Store::in_memory_as(NodeId::new(HUB)?, Epoch::draw()?, Role::Hub)?))
+        Self::with_options(ClusterOptions::in_memory())
     }
 
-    /// A cluster whose assignments lie in this folder, which is made when it is missing. A node that is registered again gets what it
-    /// was assigned.
-    pub fn open(folder: &Path) -> Result<Self, EdgeError> {
-        Ok(Self::on(Store::open_as(folder, NodeId::new(HUB)?, Epoch::draw()?, Role::Hub)?))
+    /// A cluster whose nodes on other machines, assignments and artifacts lie in this folder, which is made when it is missing. A node of
+    /// this process that is registered again gets what it was assigned.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, EdgeError> {
+        Self::with_options(ClusterOptions::in_folder(folder))
     }
 
-    fn on(store: Store) -> Self {
-        let members = Members { membership: Membership::new(Timing::default()), nodes: BTreeMap::new() };
-        Self {
-            assignments: Assignments::new(Documents::new(store)),
+    /// A cluster with these options.
+    pub fn with_options(options: ClusterOptions) -> Result<Self, EdgeError> {
+        let ClusterOptions { id, folder, timing } = options;
+        let epoch = Epoch::draw()?;
+        let (store, artifacts) = match folder {
+            Some(folder) => {
+                let store = Store::open_as(&folder.join(crate::node::DOCUMENTS), id.clone(), epoch, Role::Hub)?;
+                (store, ArtifactStore::open(folder)?)
+            }
+            None => (Store::in_memory_as(id.clone(), epoch, Role::Hub)?, ArtifactStore::in_memory()),
+        };
+        let (documents, artifacts) = (Documents::new(store), Arc::new(artifacts));
+        let registry = Registry::new(&documents)?;
+        let checking = RuntimeOptions { artifacts: Arc::clone(&artifacts), documents: None };
+        let core = Core {
+            assignments: Assignments::new(documents.clone()),
+            events: Arc::new(EventLog::new(&documents, id.clone())?),
+            checker: EdgeRuntime::with_options(EdgeNode::new(id.as_str(), id.as_str())?, checking),
+            members: Mutex::new(Members { membership: Membership::new(timing), nodes: BTreeMap::new() }),
             begun: Instant::now(),
-            members: Mutex::new(members),
+            backbone: RwLock::default(),
             deploying: tokio::sync::Mutex::default(),
-        }
+            id,
+            documents,
+            registry,
+            artifacts,
+            timing,
+        };
+        let cluster = Self(Arc::new(core));
+        cluster.read_registry()?;
+        Ok(cluster)
+    }
+
+    /// Who this cluster is among the members of its fleet.
+    pub fn id(&self) -> &NodeId {
+        &self.0.id
+    }
+
+    /// The documents of this cluster. Their calls wait for the disk: from async code, make them on a blocking thread.
+    pub fn documents(&self) -> &Documents {
+        &self.0.documents
+    }
+
+    /// What happened in this cluster.
+    pub fn events(&self) -> &EventLog {
+        &self.0.events
+    }
+
+    /// The artifacts of this cluster.
+    pub fn artifacts(&self) -> &ArtifactStore {
+        &self.0.artifacts
+    }
+
+    /// How often far nodes report.
+    pub fn timing(&self) -> Timing {
+        self.0.timing
     }
 
     /// Adds a node of this process and returns its runtime. Of a node that is registered already what is known of it is replaced, and its
     /// runtime stays. Its silence says nothing, as it cannot be away.
     ///
     /// What it was assigned before runs after [`EdgeCluster::reconcile`].
-    pub fn register_node(&self, node: EdgeNode) -> Result<Arc<EdgeRuntime>, EdgeError> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when the node is not valid, [`ErrorKind::Conflict`] when a far node has this id.
+    pub fn register_node(&self, node: EdgeNode) -> Result<NodeRuntime, EdgeError> {
         node.validate()?;
         let now = self.now();
-        let mut members = self.members.lock();
-        members.membership.register(node.id.clone(), node.status, false, now)?;
-        if let Some(known) = members.nodes.get_mut(&node.id) {
-            known.node = node;
-            return Ok(Arc::clone(&known.runtime));
-        }
-        let runtime = Arc::new(EdgeRuntime::new(node.clone()));
-        members.nodes.insert(node.id.clone(), Member { node, runtime: Arc::clone(&runtime) });
-        Ok(runtime)
+        let id = node.id.clone();
+        let mut members = self.0.members.lock();
+        let runtime = match members.nodes.get_mut(&id) {
+            Some(Member::Far(_)) => {
+                return Err(EdgeError::new(ErrorKind::Conflict, format!("node `{id}` is registered already, on another machine")));
+            }
+            Some(Member::Here(known, runtime)) => {
+                **known = node;
+                Arc::clone(runtime)
+            }
+            None => {
+                members.membership.register(id.clone(), node.status, false, now)?;
+                let documents = Some(Arc::new(FunctionDocuments(self.0.documents.clone())) as _);
+                let options = RuntimeOptions { artifacts: Arc::clone(&self.0.artifacts), documents };
+                let runtime = Arc::new(EdgeRuntime::with_options(node.clone(), options));
+                members.nodes.insert(id, Member::Here(Box::new(node), Arc::clone(&runtime)));
+                runtime
+            }
+        };
+        Ok(self.runtime_of(Place::Here(runtime)))
     }
 
-    /// Removes a node; false when there is none of this id. What it was assigned is forgotten. Blocks for as long as the disk takes.
+    /// Lets a node on another machine belong to the fleet, durably; it is OFFLINE until it reports. With a key it was let in before it
+    /// comes again, with another key it takes the place of the earlier one. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when a node of this process has this id, [`ErrorKind::TooLarge`] when there are too many.
+    pub fn admit(&self, id: &NodeId, public_key: Option<String>) -> Result<Registration, EdgeError> {
+        if matches!(self.0.members.lock().nodes.get(id), Some(Member::Here(..))) {
+            return Err(EdgeError::new(ErrorKind::Conflict, format!("node `{id}` is registered already, in the process of the hub")));
+        }
+        let registration = self.0.registry.put(id, public_key)?;
+        let now = self.now();
+        let mut members = self.0.members.lock();
+        members.membership.register(id.clone(), EdgeNodeStatus::Offline, true, now)?;
+        members.nodes.insert(id.clone(), Member::Far(registration.clone()));
+        drop(members);
+        self.0.events.tell(FleetEvent::new(EventKind::NodeJoined, format!("node `{id}` joined the fleet")).on(id));
+        Ok(registration)
+    }
+
+    /// Removes a node; false when there is none of this id. What it was assigned is forgotten, and a far one is refused from now on. Blocks for
+    /// as long as the disk takes.
     pub fn deregister_node(&self, id: &str) -> Result<bool, EdgeError> {
         let Ok(id) = NodeId::new(id) else { return Ok(false) };
-        let removed = {
-            let mut members = self.members.lock();
-            members.membership.deregister(&id);
-            members.nodes.remove(&id).is_some()
-        };
-        if removed {
-            self.assignments.forget(&id)?;
+        let Some(member) = self.0.members.lock().nodes.get(&id).cloned() else { return Ok(false) };
+        if matches!(member, Member::Far(_)) {
+            self.0.registry.remove(&id)?;
         }
-        Ok(removed)
+        {
+            let mut members = self.0.members.lock();
+            members.membership.deregister(&id);
+            members.nodes.remove(&id);
+        }
+        self.0.assignments.forget(&id)?;
+        self.0.events.tell(FleetEvent::new(EventKind::NodeRemoved, format!("node `{id}` was removed")).on(&id));
+        Ok(true)
+    }
+
+    /// Sets labels of a far node, or with none removes those that were set so. Blocks for as long as the disk takes.
+    pub fn label_node(&self, id: &str, labels: BTreeMap<String, Option<String>>) -> Result<(), EdgeError> {
+        let id = NodeId::new(id).map_err(|_| not_found(id))?;
+        if let Some(Member::Here(..)) = self.0.members.lock().nodes.get(&id) {
+            return Err(EdgeError::invalid(format!("node `{id}` is in this process: register it again with other labels")));
+        }
+        let registration = self.0.registry.label(&id, labels)?;
+        if let Some(member) = self.0.members.lock().nodes.get_mut(&id) {
+            *member = Member::Far(registration);
+        }
+        self.0.events.tell(FleetEvent::new(EventKind::NodeLabelled, format!("the labels of node `{id}` were changed")).on(&id));
+        Ok(())
     }
 
     /// Notes that a node reported now and lacks nothing. Of an unknown id it changes nothing.
     pub fn heartbeat(&self, id: &str) {
         let Ok(id) = NodeId::new(id) else { return };
         let now = self.now();
-        let mut members = self.members.lock();
-        members.membership.heartbeat(&id, &Report::healthy(now.wall), now);
-        if let Some(member) = members.nodes.get_mut(&id) {
-            member.node.last_heartbeat = now.wall;
+        self.report(&id, &Report::healthy(now.wall));
+    }
+
+    /// Notes what a node reported. Of an unknown id it changes nothing.
+    fn report(&self, id: &NodeId, report: &Report) {
+        let now = self.now();
+        let transition = {
+            let mut members = self.0.members.lock();
+            if let Some(Member::Here(node, _)) = members.nodes.get_mut(id) {
+                node.last_heartbeat = now.wall;
+            }
+            members.membership.heartbeat(id, report, now)
+        };
+        if let Some(transition) = transition {
+            self.0.events.tell(service::status_event(&transition));
         }
     }
 
-    /// A node as it is now.
+    /// A node as it is now. Reads the disk when it is far.
     pub fn get_node(&self, id: &str) -> Option<EdgeNode> {
-        let members = self.members.lock();
-        let (id, member) = members.nodes.get_key_value(id)?;
-        Some(member.shown(members.membership.node(id)))
+        self.view_node(id).map(|view| view.node)
+    }
+
+    /// A node with all that is known of it. Reads the disk when it is far.
+    pub fn view_node(&self, id: &str) -> Option<NodeView> {
+        let id = NodeId::new(id).ok()?;
+        let described = self.described(&id);
+        self.0.members.lock().view(&id, described)
+    }
+
+    /// What a far node says of itself. What cannot be read hides the node no more than what was never said.
+    fn described(&self, id: &NodeId) -> Option<Description> {
+        if !matches!(self.0.members.lock().nodes.get(id), Some(Member::Far(_))) {
+            return None;
+        }
+        let described = NodeReport::new(&self.0.documents, id).and_then(|report| report.description());
+        described.unwrap_or_else(|error| {
+            tracing::warn!(node = %id, error = error.chain(), "a node's report could not be read");
+            None
+        })
+    }
+
+    /// The functions of a far node as it reports them, by id. Reads the disk.
+    pub fn node_functions(&self, id: &str) -> Result<BTreeMap<FunctionId, FunctionReport>, EdgeError> {
+        let id = NodeId::new(id).map_err(|_| not_found(id))?;
+        NodeReport::new(&self.0.documents, &id)?.functions()
     }
 
     /// The runtime of a node.
-    pub fn get_runtime(&self, id: &str) -> Option<Arc<EdgeRuntime>> {
-        self.members.lock().nodes.get(id).map(|member| Arc::clone(&member.runtime))
+    pub fn get_runtime(&self, id: &str) -> Option<NodeRuntime> {
+        self.runtime(id).ok()
     }
 
-    /// The nodes with this status, or all, by id.
+    /// The runtime of a node, or why there is none.
+    pub fn runtime(&self, id: &str) -> Result<NodeRuntime, EdgeError> {
+        let member = self.0.members.lock().nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone()));
+        let place = match member.ok_or_else(|| not_found(id))? {
+            (_, Member::Here(_, runtime)) => Place::Here(runtime),
+            (id, Member::Far(_)) => {
+                let backbone = self.0.backbone.read().clone().ok_or_else(|| no_way(&id))?;
+                Place::Far(FarNode { id, backbone })
+            }
+        };
+        Ok(self.runtime_of(place))
+    }
+
+    fn runtime_of(&self, place: Place) -> NodeRuntime {
+        NodeRuntime { cluster: self.clone(), place }
+    }
+
+    /// The nodes with this status, or all, by id. Reads the disk for those that are far.
     pub fn list_nodes(&self, status: Option<EdgeNodeStatus>) -> Vec<EdgeNode> {
-        let members = self.members.lock();
-        let shown = members.nodes.iter().map(|(id, member)| member.shown(members.membership.node(id)));
-        shown.filter(|node| status.is_none_or(|status| node.status == status)).collect()
+        self.view_nodes(status).into_iter().map(|view| view.node).collect()
+    }
+
+    /// The nodes with this status, or all, by id, with all that is known of them. Reads the disk for those that are far.
+    pub fn view_nodes(&self, status: Option<EdgeNodeStatus>) -> Vec<NodeView> {
+        let ids: Vec<_> = self.0.members.lock().nodes.keys().cloned().collect();
+        let views = ids.iter().filter_map(|id| {
+            let described = self.described(id);
+            self.0.members.lock().view(id, described)
+        });
+        views.filter(|view| status.is_none_or(|status| view.node.status == status)).collect()
     }
 
     /// How the nodes are, in numbers.
     pub fn health(&self) -> ClusterHealth {
-        let mut health = ClusterHealth { assignments: self.assignments.len().unwrap_or(0), ..ClusterHealth::default() };
-        for node in self.list_nodes(None) {
+        let mut health = ClusterHealth { assignments: self.0.assignments.len().unwrap_or(0), ..ClusterHealth::default() };
+        for (_, standing) in self.0.members.lock().membership.nodes() {
             health.nodes += 1;
-            *match node.status {
+            *match standing.status() {
                 EdgeNodeStatus::Online => &mut health.online,
                 EdgeNodeStatus::Degraded => &mut health.degraded,
                 EdgeNodeStatus::Syncing => &mut health.syncing,
@@ -176,80 +397,161 @@ impl EdgeCluster {
         health
     }
 
-    /// Assigns a function to every node; returns how many have it assigned durably. A node that could not run it refuses it for all.
+    /// Stores an artifact for the nodes of this cluster and says its digest. One that cannot run is refused with the reason.
+    pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {
+        self.0.checker.add_artifact(bytes).await
+    }
+
+    /// Assigns a function to every node; returns how many have it assigned durably. A node of this process that could not run it refuses
+    /// it for all; a far one says so in its report.
     pub async fn deploy_to_all(&self, function: EdgeFunction) -> Result<usize, EdgeError> {
-        let runtimes = self.members.lock().nodes.values().map(|member| Arc::clone(&member.runtime)).collect();
-        self.deploy(runtimes, function).await
+        let nodes = self.0.members.lock().nodes.iter().map(|(id, member)| (id.clone(), member.clone())).collect();
+        self.deploy(nodes, function).await
     }
 
     /// Assigns a function to one node.
     pub async fn deploy_to_node(&self, id: &str, function: EdgeFunction) -> Result<(), EdgeError> {
-        let runtime = self.get_runtime(id).ok_or_else(|| not_found(id))?;
-        self.deploy(vec![runtime], function).await.map(drop)
+        self.deploy(vec![self.member(id)?], function).await.map(drop)
     }
 
-    async fn deploy(&self, runtimes: Vec<Arc<EdgeRuntime>>, function: EdgeFunction) -> Result<usize, EdgeError> {
-        let _deploying = self.deploying.lock().await;
-        for runtime in &runtimes {
+    fn member(&self, id: &str) -> Result<(NodeId, Member), EdgeError> {
+        let members = self.0.members.lock();
+        members.nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone())).ok_or_else(|| not_found(id))
+    }
+
+    async fn deploy(&self, nodes: Vec<(NodeId, Member)>, function: EdgeFunction) -> Result<usize, EdgeError> {
+        let _deploying = self.0.deploying.lock().await;
+        function.validate()?;
+        if function.handler.artifact().is_some() {
+            self.0.checker.check(&function).await?;
+        }
+        let here = || nodes.iter().filter_map(|(_, member)| if let Member::Here(_, runtime) = member { Some(runtime) } else { None });
+        for runtime in here() {
             runtime.check(&function).await.map_err(|error| {
                 EdgeError::new(error.kind(), format!("node `{}` cannot run function `{}`", runtime.node().id, function.id))
                     .with_source(error)
             })?;
         }
-        let (assignments, assigned) = (self.assignments.clone(), function.clone());
-        let nodes: Vec<_> = runtimes.iter().map(|runtime| runtime.node().id.clone()).collect();
-        blocking(move || nodes.iter().try_for_each(|node| assignments.put(node, &assigned))).await?;
-        for runtime in &runtimes {
+        let assigning = stream::iter(nodes.iter().map(|(id, _)| {
+            let (assignments, id, function) = (self.0.assignments.clone(), id.clone(), function.clone());
+            blocking(move || assignments.put(&id, &function))
+        }));
+        assigning.buffer_unordered(ASSIGNING_CONCURRENCY).try_collect::<()>().await?;
+        for runtime in here() {
             runtime.deploy(function.clone()).await?;
         }
-        Ok(runtimes.len())
+        if let Some((first, _)) = nodes.first() {
+            let id = &function.id;
+            let whom = if let [_] = nodes.as_slice() { format!("node `{first}`") } else { format!("{} nodes", nodes.len()) };
+            self.0.events.tell(FleetEvent::new(EventKind::FunctionAssigned, format!("function `{id}` was assigned to {whom}")).of(id));
+        }
+        Ok(nodes.len())
     }
 
     /// Takes a function from every node; returns how many had it assigned.
     pub async fn undeploy_from_all(&self, id: &FunctionId) -> Result<usize, EdgeError> {
-        let _deploying = self.deploying.lock().await;
-        let runtimes: Vec<_> = self.members.lock().nodes.values().map(|member| Arc::clone(&member.runtime)).collect();
-        let mut count = 0;
-        for runtime in runtimes {
-            let (assignments, node, function) = (self.assignments.clone(), runtime.node().id.clone(), id.clone());
-            count += usize::from(blocking(move || assignments.remove(&node, &function)).await?);
-            runtime.undeploy(id.as_str());
+        let nodes = self.0.members.lock().nodes.iter().map(|(id, member)| (id.clone(), member.clone())).collect();
+        self.undeploy(nodes, id).await
+    }
+
+    /// Takes a function from one node; returns whether it was assigned.
+    pub async fn undeploy_from_node(&self, node: &str, id: &FunctionId) -> Result<bool, EdgeError> {
+        Ok(self.undeploy(vec![self.member(node)?], id).await? > 0)
+    }
+
+    async fn undeploy(&self, nodes: Vec<(NodeId, Member)>, id: &FunctionId) -> Result<usize, EdgeError> {
+        let _deploying = self.0.deploying.lock().await;
+        let removing = stream::iter(nodes.iter().map(|(node, _)| {
+            let (assignments, node, function) = (self.0.assignments.clone(), node.clone(), id.clone());
+            blocking(move || assignments.remove(&node, &function))
+        }));
+        let removed: Vec<bool> = removing.buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
+        for (_, member) in &nodes {
+            if let Member::Here(_, runtime) = member {
+                runtime.undeploy(id.as_str());
+            }
+        }
+        let count = removed.into_iter().filter(|removed| *removed).count();
+        if count > 0 {
+            self.0
+                .events
+                .tell(FleetEvent::new(EventKind::FunctionUnassigned, format!("function `{id}` was taken from {count} nodes")).of(id));
         }
         Ok(count)
     }
 
-    /// Makes every runtime run what its node is assigned; returns what cannot. For a cluster that was opened from a folder, once its nodes
-    /// are registered and their handlers and artifacts are there.
+    /// The functions that are assigned to a node, by id.
+    pub async fn assigned(&self, id: &NodeId) -> Result<Vec<EdgeFunction>, EdgeError> {
+        let (assignments, id) = (self.0.assignments.clone(), id.clone());
+        blocking(move || assignments.of(&id)).await
+    }
+
+    /// Makes every runtime of this process run what its node is assigned; returns what cannot. For a cluster that was opened from a folder,
+    /// once its nodes are registered and their handlers are there.
     pub async fn reconcile(&self) -> Result<Vec<(NodeId, FunctionId, EdgeError)>, EdgeError> {
-        let _deploying = self.deploying.lock().await;
-        let runtimes: Vec<_> = self.members.lock().nodes.values().map(|member| Arc::clone(&member.runtime)).collect();
+        let _deploying = self.0.deploying.lock().await;
+        let members: Vec<_> = self.0.members.lock().nodes.values().cloned().collect();
         let mut failed = Vec::new();
-        for runtime in runtimes {
-            let node = runtime.node().id.clone();
-            let (assignments, of) = (self.assignments.clone(), node.clone());
-            for function in blocking(move || assignments.of(&of)).await? {
+        for member in members {
+            let Member::Here(node, runtime) = member else { continue };
+            for function in self.assigned(&node.id).await? {
                 let id = function.id.clone();
                 if let Err(error) = runtime.deploy(function).await {
-                    failed.push((node.clone(), id, error));
+                    failed.push((node.id.clone(), id, error));
                 }
             }
         }
         Ok(failed)
     }
 
+    /// Removes artifacts that no node is assigned and that are older than ten minutes; returns how many files went. Blocks for as long as
+    /// the disk takes.
+    pub fn collect_garbage(&self) -> Result<usize, EdgeError> {
+        self.collect_garbage_after(GRACE)
+    }
+
+    fn collect_garbage_after(&self, grace: Duration) -> Result<usize, EdgeError> {
+        let live = self.0.assignments.artifacts()?;
+        self.0.checker.collect_garbage(&live, grace)
+    }
+
+    /// Takes over from the registry which far nodes there are.
+    fn read_registry(&self) -> Result<(), EdgeError> {
+        let registered = self.0.registry.all()?;
+        let now = self.now();
+        let mut members = self.0.members.lock();
+        let gone: Vec<_> = members
+            .nodes
+            .iter()
+            .filter(|(id, member)| {
+                matches!(member, Member::Far(_)) && registered.get(*id).is_none_or(|registration| registration.removed_at.is_some())
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            members.membership.deregister(&id);
+            members.nodes.remove(&id);
+        }
+        for (id, registration) in registered.into_iter().filter(|(_, registration)| registration.removed_at.is_none()) {
+            if matches!(members.nodes.get(&id), Some(Member::Here(..))) {
+                continue;
+            }
+            members.membership.register(id.clone(), EdgeNodeStatus::Offline, true, now)?;
+            members.nodes.insert(id, Member::Far(registration));
+        }
+        Ok(())
+    }
+
+    /// Says whether a far node belongs to the fleet.
+    fn check_member(&self, id: &NodeId) -> Result<(), EdgeError> {
+        if matches!(self.0.members.lock().nodes.get(id), Some(Member::Far(_))) {
+            return Ok(());
+        }
+        let message = format!("node `{id}` does not belong to this fleet: it was removed, or never joined; join it with a new token");
+        Err(EdgeError::new(ErrorKind::Forbidden, message))
+    }
+
     fn now(&self) -> Moment {
-        Moment { elapsed: self.begun.elapsed(), wall: Timestamp::now() }
+        Moment { elapsed: self.0.begun.elapsed(), wall: Timestamp::now() }
     }
-}
-
-impl Member {
-    fn shown(&self, standing: Option<&Standing>) -> EdgeNode {
-        let status = standing.map_or(self.node.status, Standing::status);
-        EdgeNode { status, ..self.node.clone() }
-    }
-}
-
-fn not_found(id: &str) -> EdgeError {
-    let shown: String = id.chars().take(64).collect();
-    EdgeError::new(ErrorKind::NotFound, format!("node not found: `{}`", shown.escape_debug()))
 }

@@ -8,18 +8,23 @@ pub mod access;
 mod assignments;
 pub mod backup;
 pub mod desired;
+pub mod events;
 pub mod fleet;
 mod function_documents;
 pub mod listener;
 pub mod node;
 pub mod problem;
 pub mod replication;
+pub mod reports;
+mod services;
+mod stored;
+pub mod uplink;
 
 pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
     Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
-    FunctionId, Handler, HandlerName, InvocationRecord, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
+    FunctionId, Handler, HandlerName, InvocationRecord, Load, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody,
@@ -29,6 +34,9 @@ pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
     ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
-pub use fleet::{ClusterHealth, EdgeCluster};
+pub use events::{EventKind, EventLog, FleetEvent};
+pub use fleet::{CallOptions, ClusterHealth, ClusterOptions, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
-pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions};
+pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
+pub use reports::FunctionReport;
+pub use uplink::Uplink;

@@ -4,7 +4,7 @@
 //! without harm. A function that fails to deploy is tried again, after a pause that doubles each time.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,16 +13,18 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Store, backup};
 use parking_lot::Mutex;
-use serde::Serialize;
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    assignments::Assignments,
     desired::{Desired, Precondition, record::FunctionRecord},
     function_documents::FunctionDocuments,
 };
@@ -48,8 +50,19 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
 }
 
+/// Who wants a function on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Whoever asked the node itself.
+    #[default]
+    Node,
+    /// The hub of its fleet.
+    Fleet,
+}
+
 /// How far a function's desired state has become real.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FunctionState {
     /// The reconciler has not come to this generation.
@@ -66,11 +79,13 @@ pub struct FunctionView {
     /// The desired state; values of the environment are redacted.
     #[serde(flatten)]
     pub record: FunctionRecord,
+    /// Who wants it here.
+    pub source: Source,
     /// The generation that the state below is about.
     pub observed_generation: u64,
     /// How far it is.
     pub state: FunctionState,
-    /// Why it failed; else empty.
+    /// Why it failed or what it waits for; else empty.
     pub message: String,
 }
 
@@ -90,7 +105,14 @@ pub struct Node {
     data_dir: PathBuf,
     documents: Documents,
     desired: Desired,
+    assignments: Assignments,
+    /// What the hub wants here, as it was read last.
+    assigned: ArcSwap<BTreeMap<FunctionId, FunctionRecord>>,
     observed: Mutex<HashMap<FunctionId, Observed>>,
+    /// Why an artifact that is assigned is not here yet.
+    fetching: Mutex<HashMap<Digest, String>>,
+    /// How often the reconciler ran.
+    reconciled: watch::Sender<u64>,
     /// Held from the look at an artifact's file to the record that refers to it, and while garbage is collected.
     referring: Mutex<()>,
     /// Held by the one reconciliation that runs.
@@ -102,6 +124,7 @@ pub struct Node {
 
 #[derive(Clone, Debug)]
 struct Observed {
+    source: Source,
     generation: u64,
     failure: Option<DeployFailure>,
 }
@@ -126,15 +149,19 @@ impl Node {
         options.node.validate()?;
         let data_dir = options.data_dir;
         let (lock, documents) = open_data_dir(&data_dir, &options.node.id)?;
-        let artifacts = ArtifactStore::open(&data_dir)?;
+        let artifacts = Arc::new(ArtifactStore::open(&data_dir)?);
         let desired = Desired::open(&documents, &data_dir)?;
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
             runtime: Arc::new(EdgeRuntime::with_options(options.node, runtime_options)),
             data_dir,
+            assignments: Assignments::new(documents.clone()),
             documents,
             desired,
+            assigned: ArcSwap::default(),
             observed: Mutex::default(),
+            fetching: Mutex::default(),
+            reconciled: watch::Sender::new(0),
             referring: Mutex::default(),
             reconciling: tokio::sync::Mutex::default(),
             ready: AtomicBool::new(false),
@@ -166,10 +193,12 @@ impl Node {
     /// [`EdgeRuntime::add_artifact`].
     pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {
         let digest = self.runtime.add_artifact(bytes).await?;
-        let wanting: Vec<_> =
-            self.desired.records().into_iter().filter(|record| record.function.handler.artifact() == Some(digest)).collect();
+        self.fetching.lock().remove(&digest);
+        let wanting = self.records().into_values().filter(|(record, _)| record.function.handler.artifact() == Some(digest));
         let mut wanted = false;
-        for FunctionRecord { function, .. } in wanting {
+        for (FunctionRecord { function, .. }, source) in wanting {
+            // Of what is assigned nothing was observed without its artifact.
+            wanted |= source == Source::Fleet;
             let mut observed = self.observed.lock();
             if observed.get(&function.id).is_some_and(|observed| observed.failure.is_some()) {
                 observed.remove(&function.id);
@@ -184,11 +213,12 @@ impl Node {
 
     /// Makes a function desired, durably, and brings the runtime there. What cannot run here is refused first.
     pub async fn put_function(self: &Arc<Self>, function: EdgeFunction, precondition: Precondition) -> Result<Deployment, EdgeError> {
+        self.check_own(&function.id)?;
         self.runtime.check(&function).await?;
         let node = Arc::clone(self);
         let (record, created) = blocking(move || node.refer_to(function, precondition)).await?;
         self.reconcile().await;
-        Ok(Deployment { created, view: self.view(record) })
+        Ok(Deployment { created, view: self.view(record, Source::Node) })
     }
 
     /// Writes the record while its artifact cannot be collected. The runtime knows code that is gone from the disk:
@@ -205,33 +235,97 @@ impl Node {
 
     /// Makes a function undesired, durably, and stops serving it. Returns whether it was desired.
     pub async fn delete_function(self: &Arc<Self>, id: &FunctionId, precondition: Precondition) -> Result<bool, EdgeError> {
+        self.check_own(id)?;
         let (node, wanted) = (Arc::clone(self), id.clone());
         let existed = blocking(move || node.desired.delete(wanted.as_str(), precondition)).await?;
         self.reconcile().await;
         Ok(existed)
     }
 
+    /// What the hub wants here is not changed here.
+    fn check_own(&self, id: &FunctionId) -> Result<(), EdgeError> {
+        if !self.assigned.load().contains_key(id) {
+            return Ok(());
+        }
+        let message = format!("function `{id}` is assigned to this node by the hub of its fleet; change it there");
+        Err(EdgeError::new(ErrorKind::Forbidden, message))
+    }
+
+    /// What should run here, and who wants it. Of two functions of one id the hub's runs.
+    fn records(&self) -> BTreeMap<FunctionId, (FunctionRecord, Source)> {
+        let own = self.desired.records().into_iter().map(|record| (record, Source::Node));
+        let assigned = self.assigned.load();
+        let assigned = assigned.values().map(|record| (record.clone(), Source::Fleet));
+        own.chain(assigned).map(|(record, source)| (record.function.id.clone(), (record, source))).collect()
+    }
+
     /// One function.
     pub fn function(&self, id: &str) -> Result<FunctionView, EdgeError> {
-        self.desired.get(id).map(|record| self.view(record)).ok_or_else(|| EdgeError::function_not_found(id))
+        let assigned = self.assigned.load().get(id).cloned().map(|record| (record, Source::Fleet));
+        let found = assigned.or_else(|| self.desired.get(id).map(|record| (record, Source::Node)));
+        found.map(|(record, source)| self.view(record, source)).ok_or_else(|| EdgeError::function_not_found(id))
     }
 
     /// Every function, by id.
     pub fn functions(&self) -> Vec<FunctionView> {
-        self.desired.records().into_iter().map(|record| self.view(record)).collect()
+        self.records().into_values().map(|(record, source)| self.view(record, source)).collect()
     }
 
-    fn view(&self, mut record: FunctionRecord) -> FunctionView {
+    fn view(&self, mut record: FunctionRecord, source: Source) -> FunctionView {
         record.function.environment = record.function.environment.redacted();
-        let observed = self.observed.lock().get(&record.function.id).cloned();
-        let (observed_generation, message) =
+        let observed = self.observed.lock().get(&record.function.id).filter(|observed| observed.source == source).cloned();
+        let (observed_generation, mut message) =
             observed.map_or((0, None), |observed| (observed.generation, observed.failure.map(|failure| failure.message)));
         let state = match &message {
             _ if observed_generation < record.generation => FunctionState::Pending,
             None => FunctionState::Ready,
             Some(_) => FunctionState::Failed,
         };
-        FunctionView { record, observed_generation, state, message: message.unwrap_or_default() }
+        if state == FunctionState::Pending {
+            message = record.function.handler.artifact().and_then(|digest| self.fetching.lock().get(&digest).cloned());
+        }
+        FunctionView { record, source, observed_generation, state, message: message.unwrap_or_default() }
+    }
+
+    /// Artifacts that are assigned and not here.
+    pub(crate) fn missing_artifacts(&self) -> HashSet<Digest> {
+        let assigned = self.assigned.load();
+        let digests = assigned.values().filter_map(|record| record.function.handler.artifact());
+        digests.filter(|digest| !self.runtime.artifacts().contains(digest)).collect()
+    }
+
+    /// Notes why an artifact is not here yet; its functions say so.
+    pub(crate) fn note_fetching(&self, digest: Digest, why: String) {
+        self.fetching.lock().insert(digest, why);
+        self.reconciled.send_modify(|times| *times += 1);
+    }
+
+    /// Changes with each run of the reconciler.
+    pub(crate) fn reconciled(&self) -> watch::Receiver<u64> {
+        self.reconciled.subscribe()
+    }
+
+    /// Reads what the hub wants here. A record that cannot be read, as of a newer release, leaves the one that runs as it is.
+    async fn read_assigned(&self) {
+        let (assignments, node) = (self.assignments.clone(), self.runtime.node().id.clone());
+        let before = self.assigned.load_full();
+        let read = blocking(move || {
+            let mut assigned = BTreeMap::new();
+            for (id, record) in assignments.records(&node)? {
+                match record {
+                    Ok(record) => drop(assigned.insert(record.function.id.clone(), record)),
+                    Err(error) => {
+                        tracing::warn!(function = id, error = error.chain(), "an assignment could not be read; it stays as it was");
+                        assigned.extend(before.get(id.as_str()).map(|record| (record.function.id.clone(), record.clone())));
+                    }
+                }
+            }
+            Ok(assigned)
+        });
+        match read.await {
+            Ok(assigned) => self.assigned.store(Arc::new(assigned)),
+            Err(error) => tracing::warn!(error = error.chain(), "the assignments could not be read; they stay as they were"),
+        }
     }
 
     /// Brings the runtime to the desired state, once.
@@ -241,28 +335,33 @@ impl Node {
 
     async fn reconcile_at(&self, now: Instant) {
         let _one = self.reconciling.lock().await;
-        let records = self.desired.records();
-        let wanted: HashSet<_> = records.iter().map(|record| record.function.id.clone()).collect();
+        self.read_assigned().await;
+        let records = self.records();
         for function in self.runtime.list_functions() {
-            if !wanted.contains(&function.id) {
+            if !records.contains_key(&function.id) {
                 self.runtime.undeploy(function.id.as_str());
             }
         }
-        self.observed.lock().retain(|id, _| wanted.contains(id));
-        for FunctionRecord { generation, function } in records {
-            let before = self.observed.lock().get(&function.id).filter(|observed| observed.generation == generation).cloned();
+        self.observed.lock().retain(|id, _| records.contains_key(id));
+        for (id, (FunctionRecord { generation, function }, source)) in records {
+            if source == Source::Fleet && function.handler.artifact().is_some_and(|digest| !self.runtime.artifacts().contains(&digest)) {
+                // It is fetched, and what ran before goes on.
+                continue;
+            }
+            let is_same = |observed: &&Observed| (observed.source, observed.generation) == (source, generation);
+            let before = self.observed.lock().get(&id).filter(is_same).cloned();
             if before.as_ref().is_some_and(|before| before.failure.as_ref().is_none_or(|failure| now < failure.retry_at)) {
                 continue;
             }
-            let id = function.id.clone();
             let failure = self.runtime.deploy(function).await.err().map(|error| {
                 let failure = DeployFailure::new(error.chain(), before.and_then(|before| before.failure).as_ref(), now);
                 tracing::error!(function = %id, generation, why = failure.message, retry_in = ?failure.pause, "a function could not be deployed");
                 failure
             });
-            self.observed.lock().insert(id, Observed { generation, failure });
+            self.observed.lock().insert(id, Observed { source, generation, failure });
         }
         self.ready.store(true, Ordering::Release);
+        self.reconciled.send_modify(|times| *times += 1);
     }
 
     /// Reconciles and collects garbage now and every 30 seconds, until it is dropped.
@@ -272,7 +371,7 @@ impl Node {
         loop {
             timer.tick().await;
             self.reconcile().await;
-            let live: HashSet<_> = self.desired.records().into_iter().map(|record| record.function.id).collect();
+            let live: HashSet<_> = self.records().into_keys().collect();
             self.runtime.metrics().make_room(|id| live.contains(id));
             let node = Arc::clone(&self);
             if let Err(error) = blocking(move || node.collect_garbage(GRACE)).await {
@@ -283,7 +382,7 @@ impl Node {
 
     fn collect_garbage(&self, grace: Duration) -> Result<usize, EdgeError> {
         let _referring = self.referring.lock();
-        let live = self.desired.records().iter().filter_map(|record| record.function.handler.artifact()).collect();
+        let live = self.records().values().filter_map(|(record, _)| record.function.handler.artifact()).collect();
         self.runtime.collect_garbage(&live, grace)
     }
 }

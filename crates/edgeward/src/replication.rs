@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use edgeward_cluster::{
     Backbone, BackboneError, Message, Service, Subscription, backoff,
     service::{Call, handler},
-    subject::{Name, Subject, Subjects},
+    subject::{Subject, Subjects},
 };
 use edgeward_model::{
     EdgeError, NodeId,
@@ -20,8 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-const SYNC: Name = Name::new("sync");
-const POKE: Name = Name::new("poke");
+use crate::services::{POKE, SYNC};
 
 /// A hub that answers the nodes of a backbone and pokes them when there is something to pull. Dropped, it stops.
 pub struct HubService {
@@ -30,15 +29,24 @@ pub struct HubService {
 }
 
 impl HubService {
-    /// Begins to answer.
-    pub async fn start(hub: Arc<Hub>, store: Arc<Store>, backbone: Arc<dyn Backbone>) -> Result<Self, BackboneError> {
+    /// Begins to answer those nodes that `check` does not refuse.
+    pub async fn start(
+        hub: Arc<Hub>,
+        store: Arc<Store>,
+        backbone: Arc<dyn Backbone>,
+        check: impl Fn(&NodeId) -> Result<(), EdgeError> + Send + Sync + 'static,
+    ) -> Result<Self, BackboneError> {
         let nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>> = Arc::default();
         let commits = store.commits();
         let seen = Arc::clone(&nodes);
         let answer = move |call: Call| {
             let (hub, node) = (Arc::clone(&hub), call.subject.node);
-            seen.lock().insert(node.clone(), Instant::now());
+            let checked = check(&node);
+            if checked.is_ok() {
+                seen.lock().insert(node.clone(), Instant::now());
+            }
             async move {
+                checked?;
                 let answer = blocking(move || hub.answer_node(&node, &call.message.payload, now_millis())).await?;
                 Ok(Message::new(answer))
             }

@@ -21,6 +21,6 @@ pub use grant::{Access, DocumentGrant};
 pub use id::{Digest, DocumentName, FunctionId, HandlerName, NodeId, TokenName};
 pub use integer::Integer;
 pub use invocation::InvocationRecord;
-pub use node::{EdgeNode, EdgeNodeStatus};
+pub use node::{EdgeNode, EdgeNodeStatus, Load};
 pub use sync_state::SyncState;
 pub use value::{Object, Value};

@@ -10,6 +10,10 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const NAME_BYTES_MAX: usize = 256;
 /// Most capabilities of one node.
 pub const CAPABILITIES_MAX: usize = 64;
+/// Most labels of one node.
+pub const LABELS_MAX: usize = 64;
+/// Longest name of a label, in bytes.
+pub const LABEL_NAME_BYTES_MAX: usize = 64;
 /// Largest metadata of one node, as JSON, in bytes.
 pub const METADATA_BYTES_MAX: usize = 64 * 1024;
 
@@ -214,3 +218,32 @@ pub const NODES_MAX: usize = 10_000;
 pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// Longest time between two heartbeats of a node, for metered links.
 pub const HEARTBEAT_MAX: Duration = Duration::from_mins(10);
+/// Part of an artifact that one request fetches, in bytes.
+pub const ARTIFACT_RANGE_BYTES_MAX: usize = 512 * 1024;
+/// Parts of artifacts that a hub reads at once.
+pub const ARTIFACT_CONCURRENCY: usize = 16;
+/// Longest wait for a part of an artifact.
+pub const ARTIFACT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls from the hub that a node answers at once, of functions and of their logs each.
+pub const FAR_CALLS_MAX: usize = 256;
+/// Longest wait for the answer to a question about a node that it answers from memory.
+pub const FAR_QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time in which a node waits for a line of a log before it answers that there is none.
+pub const FAR_LOG_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Lines of a log in one answer to the hub, in bytes of their text.
+pub const FAR_LOG_BYTES_MAX: usize = 256 * 1024;
+
+/// Events that the hub of a fleet keeps.
+pub const FLEET_EVENTS_MAX: usize = 10_000;
+/// Events that wait to be written; more are counted and dropped.
+pub const FLEET_EVENTS_WAITING_MAX: usize = 4096;
+/// Events in one answer of the API.
+pub const FLEET_EVENTS_PAGE_MAX: usize = 1000;
+/// Longest message of an event, in bytes.
+pub const EVENT_MESSAGE_BYTES_MAX: usize = 1024;
+/// Events and samples that wait on a node for its hub; past that the oldest of the lowest priority goes first.
+pub const OUTBOX_ITEMS_MAX: usize = 10_000;
+/// Events and samples in one request to the hub.
+pub const OUTBOX_BATCH_MAX: usize = 200;
+/// Time between two samples of a node's metrics.
+pub const METRICS_SAMPLE_EVERY: Duration = Duration::from_mins(1);

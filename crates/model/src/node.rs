@@ -1,6 +1,6 @@
 //! An edge node: a physical or virtual machine that runs functions.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::{
     error::EdgeError,
     id::NodeId,
-    limits::{CAPABILITIES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX},
+    limits::{CAPABILITIES_MAX, LABEL_NAME_BYTES_MAX, LABELS_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX},
 };
 
 /// Health of a node.
@@ -54,6 +54,9 @@ pub struct EdgeNode {
     /// What it can do, such as `gpu` or `camera`.
     #[serde(default)]
     pub capabilities: Vec<String>,
+    /// By what it is chosen, such as `site` = `berlin`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Anything else that its owner wants to keep with it.
     #[serde(default)]
     pub metadata: Map<String, Value>,
@@ -62,7 +65,7 @@ pub struct EdgeNode {
 }
 
 impl EdgeNode {
-    /// A node that is online since now, with no location, capabilities or metadata.
+    /// A node that is online since now, with no location, capabilities, labels or metadata.
     pub fn new(id: impl AsRef<str>, name: impl Into<String>) -> Result<Self, EdgeError> {
         let node = Self {
             id: NodeId::new(id)?,
@@ -70,6 +73,7 @@ impl EdgeNode {
             location: String::new(),
             status: EdgeNodeStatus::Online,
             capabilities: Vec::new(),
+            labels: BTreeMap::new(),
             metadata: Map::new(),
             last_heartbeat: Timestamp::now(),
         };
@@ -91,6 +95,10 @@ impl EdgeNode {
                 self.capabilities.len()
             )));
         }
+        if self.labels.len() > LABELS_MAX {
+            return Err(EdgeError::invalid(format!("node `{id}` has {} labels, the most is {LABELS_MAX}", self.labels.len())));
+        }
+        self.labels.iter().try_for_each(|(name, value)| check_label(name, value))?;
         let metadata_bytes = serde_json::to_vec(&self.metadata).map_or(usize::MAX, |json| json.len());
         if metadata_bytes > METADATA_BYTES_MAX {
             return Err(EdgeError::invalid(format!(
@@ -99,6 +107,35 @@ impl EdgeNode {
         }
         Ok(())
     }
+}
+
+/// Checks the name and the value of a label.
+pub fn check_label(name: &str, value: &str) -> Result<(), EdgeError> {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/');
+    if name.is_empty() || name.len() > LABEL_NAME_BYTES_MAX || !name.bytes().all(is_name) {
+        return Err(EdgeError::invalid(format!(
+            "the label `{}` is not valid: its name must be 1 to {LABEL_NAME_BYTES_MAX} letters, digits, `-`, `_`, `.` and `/`",
+            name.chars().take(LABEL_NAME_BYTES_MAX).collect::<String>().escape_debug()
+        )));
+    }
+    check_text(&format!("value of label `{name}`"), value)
+}
+
+/// What a machine has to do, as measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Of all processors together, 0 to 100.
+    pub cpu_percent: u8,
+    /// Memory in use, in bytes.
+    pub memory_used_bytes: u64,
+    /// Memory of the machine, in bytes.
+    pub memory_total_bytes: u64,
+    /// Space in use on the disk of the data folder, in bytes.
+    pub disk_used_bytes: u64,
+    /// Size of that disk, in bytes.
+    pub disk_total_bytes: u64,
+    /// Invocations that run.
+    pub running: u64,
 }
 
 /// Text for people: bounded, and without control characters that could forge a log line.
@@ -131,6 +168,11 @@ mod tests {
         node.location = "x".repeat(NAME_BYTES_MAX + 1);
         assert!(node.validate().expect_err("long").to_string().contains("the most is 256"));
         node.location.clear();
+        node.labels.insert("site name".to_owned(), "berlin".to_owned());
+        assert!(node.validate().expect_err("a space").to_string().contains("the label `site name`"));
+        node.labels = [("site".to_owned(), "x\n".to_owned())].into();
+        assert!(node.validate().expect_err("control").to_string().contains("value of label `site`"));
+        node.labels.clear();
         node.capabilities = vec!["gpu".to_owned(); CAPABILITIES_MAX + 1];
         assert!(node.validate().expect_err("many").to_string().contains("65 capabilities"));
     }

@@ -7,7 +7,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    fs,
+    io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -91,6 +92,26 @@ impl ArtifactStore {
         match &self.place {
             Place::Memory(artifacts) => artifacts.lock().get(digest).cloned().ok_or_else(|| not_found(digest)),
             Place::Folder(folder) => read(folder, digest),
+        }
+    }
+
+    /// A part of an artifact, from `offset` on and at most `length` bytes, and the size of the whole. Its bytes are not checked: who puts
+    /// the parts together does.
+    pub fn range(&self, digest: &Digest, offset: u64, length: usize) -> Result<(Bytes, u64), EdgeError> {
+        match &self.place {
+            Place::Memory(artifacts) => {
+                let artifacts = artifacts.lock();
+                let bytes = artifacts.get(digest).ok_or_else(|| not_found(digest))?;
+                let begin = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+                Ok((bytes.slice(begin..bytes.len().min(begin.saturating_add(length))), bytes.len() as u64))
+            }
+            Place::Folder(folder) => {
+                let path = path(folder, digest);
+                read_range(&path, offset, length).map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => not_found(digest),
+                    _ => disk_error("read the artifact", &path, error),
+                })
+            }
         }
     }
 
@@ -200,6 +221,15 @@ pub fn read(folder: &Path, digest: &Digest) -> Result<Bytes, EdgeError> {
     Ok(bytes.into())
 }
 
+fn read_range(path: &Path, offset: u64, length: usize) -> io::Result<(Bytes, u64)> {
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(offset.min(size)))?;
+    let mut bytes = Vec::new();
+    file.take(length as u64).read_to_end(&mut bytes)?;
+    Ok((bytes.into(), size))
+}
+
 /// The file of an artifact in a store's folder.
 pub fn path(folder: &Path, digest: &Digest) -> PathBuf {
     folder.join(FOLDER).join(digest.hex()).with_extension("wasm")
@@ -240,6 +270,19 @@ mod tests {
         assert!(store.get(&digest).expect_err("damaged").to_string().contains("damaged"));
         store.put(Bytes::from_static(b"abc")).expect("an upload mends it");
         assert_eq!(store.get(&digest).expect("there"), "abc");
+    }
+
+    #[test]
+    fn an_artifact_is_read_in_parts_up_to_its_end() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        for store in [ArtifactStore::open(folder.path()).expect("opens"), ArtifactStore::in_memory()] {
+            let digest = store.put(Bytes::from_static(b"abcde")).expect("stored");
+            for (offset, length, part) in [(0, 2, "ab"), (2, 2, "cd"), (4, 2, "e"), (5, 2, ""), (u64::MAX / 2, usize::MAX / 2, "")] {
+                assert_eq!(store.range(&digest, offset, length).expect("reads"), (Bytes::from_static(part.as_bytes()), 5));
+            }
+            let other = Digest::from_sha256([0; 32]);
+            assert_eq!(store.range(&other, 0, 1).expect_err("not there").kind(), ErrorKind::NotFound);
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Logs live in memory: they help to see what a function does now, and end with the process.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use edgeward_model::limits::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::timeout};
 
 /// Lines that a slow follower may fall behind before it misses some.
 const FOLLOWER_LAG_LINES: usize = 256;
@@ -79,6 +79,16 @@ impl FunctionLog {
     pub fn follow(&self) -> (Vec<LogLine>, broadcast::Receiver<LogLine>) {
         let ring = self.ring.lock();
         (ring.lines.iter().cloned().collect(), self.followers.subscribe())
+    }
+
+    /// The lines after one that are kept, oldest first; when there are none, the next one, unless it takes longer than `wait`.
+    pub async fn after(&self, seq: u64, wait: Duration) -> Vec<LogLine> {
+        let (lines, mut coming) = self.follow();
+        let mut lines: Vec<_> = lines.into_iter().filter(|line| line.seq > seq).collect();
+        if lines.is_empty() {
+            lines.extend(timeout(wait, coming.recv()).await.ok().and_then(Result::ok));
+        }
+        lines
     }
 
     /// The lines that are kept, oldest first.

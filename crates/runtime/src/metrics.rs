@@ -5,6 +5,7 @@
 //! waits for another core; reading adds the shards up.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     collections::BTreeMap,
     fmt::Write as _,
@@ -15,7 +16,7 @@ use std::{
 use edgeward_model::{ErrorKind, FunctionId, InvocationRecord, NodeId};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
 
@@ -57,7 +58,7 @@ impl<'a> Filter<'a> {
 }
 
 /// What the records of a query add up to. Durations are in milliseconds, rates in percent.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Invocations.
     pub total: u64,
@@ -80,7 +81,7 @@ pub struct Summary {
     /// Invocations that needed a new sandbox.
     pub cold_starts: u64,
     /// Failed invocations by kind; `other` has those that named none.
-    pub errors: BTreeMap<&'static str, u64>,
+    pub errors: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// What is counted of one invocation.
@@ -286,10 +287,10 @@ impl EdgeMetrics {
         let totals = self.totals(filter);
         let quantile_ms = |quantile| totals.histogram.quantile(quantile) as f64 / 1e6;
         let mut errors: BTreeMap<_, _> =
-            ErrorKind::ALL.into_iter().zip(totals.kinds).filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.as_str(), n)).collect();
+            ErrorKind::ALL.into_iter().zip(totals.kinds).filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.as_str().into(), n)).collect();
         let other = totals.errors - totals.kinds.iter().sum::<u64>();
         if other > 0 {
-            errors.insert("other", other);
+            errors.insert("other".into(), other);
         }
         Summary {
             total: totals.count,
@@ -379,7 +380,7 @@ mod tests {
         assert!((metrics.avg_latency_ms(Filter::ALL) - 30.0).abs() < 1e-9);
         assert_eq!(metrics.error_count(Filter::function("b")), 2);
         let summary = metrics.summary(Filter::ALL);
-        assert_eq!(summary.errors, BTreeMap::from([("other", 1), ("timeout", 1)]));
+        assert_eq!(summary.errors, BTreeMap::from([("other".into(), 1), ("timeout".into(), 1)]));
     }
 
     #[test]

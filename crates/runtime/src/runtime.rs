@@ -30,14 +30,14 @@ use crate::{
 #[derive(Debug)]
 pub struct RuntimeOptions {
     /// Where artifacts and their compiled code lie.
-    pub artifacts: ArtifactStore,
+    pub artifacts: Arc<ArtifactStore>,
     /// The documents that functions may be granted; without it they find none.
     pub documents: Option<Arc<dyn DocumentAccess>>,
 }
 
 impl Default for RuntimeOptions {
     fn default() -> Self {
-        Self { artifacts: ArtifactStore::in_memory(), documents: None }
+        Self { artifacts: Arc::new(ArtifactStore::in_memory()), documents: None }
     }
 }
 
@@ -90,7 +90,7 @@ impl EdgeRuntime {
         Self {
             host: Arc::new(Host { node_id: node.id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0) }),
             node,
-            artifacts: Arc::new(options.artifacts),
+            artifacts: options.artifacts,
             handlers: RwLock::default(),
             functions: ArcSwap::default(),
             changing: Mutex::default(),
@@ -111,8 +111,8 @@ impl EdgeRuntime {
         &self.host.metrics
     }
 
-    /// The artifacts of this runtime.
-    pub fn artifacts(&self) -> &ArtifactStore {
+    /// The artifacts of this runtime, which others may share.
+    pub fn artifacts(&self) -> &Arc<ArtifactStore> {
         &self.artifacts
     }
 

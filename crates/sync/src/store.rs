@@ -22,11 +22,11 @@ use tokio::sync::watch;
 
 use crate::{
     causality::Epoch,
-    error::database,
+    error::{database, reading},
     planted::{self, Bug},
     replica::LinkMemory,
     replica_state::{ReplicaState, Role},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, from_sql},
     transaction::{Known, Transaction},
 };
 
@@ -228,6 +228,14 @@ impl Store {
     /// Changes with each commit that wrote something. Who watches a document looks at its version then: nothing is missed, whatever comes between.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
+    }
+
+    /// Rows that were written here and that no hub has acknowledged.
+    pub fn unsent(&self) -> Result<u64, EdgeError> {
+        self.read(|snapshot| {
+            let count = snapshot.prepare("SELECT count(*) FROM rows WHERE seq IS NOT NULL")?.query_row([], |row| row.get(0));
+            count.map(from_sql).map_err(reading)
+        })
     }
 
     /// Does `work` in one transaction and returns when it is durable. An error of `work` takes its changes back, and only

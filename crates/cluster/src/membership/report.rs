@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use edgeward_model::{
-    EdgeError,
+    EdgeError, Load,
     limits::{HEARTBEAT_MAX, HEARTBEAT_MIN},
 };
 use jiff::Timestamp;
@@ -97,12 +97,18 @@ pub struct Report {
     /// Assignments and changes of documents that the node and its hub have still to exchange.
     #[serde(default)]
     pub behind: u64,
+    /// The node has not heard from its hub that both have the same.
+    #[serde(default)]
+    pub is_syncing: bool,
+    /// What its machine has to do; none when it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
 }
 
 impl Report {
     /// The report of a node that lacks nothing.
     pub fn healthy(sent_at: Timestamp) -> Self {
-        Self { sent_at, is_overloaded: false, failing_functions: 0, behind: 0 }
+        Self { sent_at, is_overloaded: false, failing_functions: 0, behind: 0, is_syncing: false, load: None }
     }
 }
 
@@ -138,6 +144,7 @@ impl fmt::Display for Reason {
                 let (seconds, side) = (millis.unsigned_abs() / 1_000, if *millis > 0 { "ahead" } else { "behind" });
                 write!(f, "its clock is {seconds} s {side}")
             }
+            Self::Behind(0) => f.write_str("catches up"),
             Self::Behind(count) => write!(f, "catches up, {count} to go"),
             Self::Flapping(times) => write!(f, "comes and goes, {times} times of late"),
         }

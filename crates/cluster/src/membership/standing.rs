@@ -157,7 +157,8 @@ impl Standing {
         self.heard_at = Some(clock.listened);
         self.heard_wall = Some(clock.wall);
         self.clock_off = report.sent_at.duration_since(clock.wall);
-        self.is_catching_up = if self.is_catching_up { report.behind > CAUGHT_UP_MAX } else { report.behind > BEHIND_MAX };
+        self.is_catching_up =
+            if self.is_catching_up { report.is_syncing || report.behind > CAUGHT_UP_MAX } else { report.behind > BEHIND_MAX };
         self.health = Some(report.clone());
     }
 

@@ -97,7 +97,7 @@ impl DocumentAccess for Memory {
 
 /// A runtime with these documents, and the function `f` that makes the calls of its payload.
 async fn with_documents(memory: &Arc<Memory>, grants: &[&str]) -> EdgeRuntime {
-    let options = RuntimeOptions { artifacts: ArtifactStore::in_memory(), documents: Some(Arc::<Memory>::clone(memory)) };
+    let options = RuntimeOptions { artifacts: Arc::new(ArtifactStore::in_memory()), documents: Some(Arc::<Memory>::clone(memory)) };
     let runtime = EdgeRuntime::with_options(EdgeNode::new("edge-01", "test").expect("valid"), options);
     deploy(&runtime, "f", guest("keyvalue"), |f| f.documents = granted(grants)).await;
     runtime

@@ -1,0 +1,84 @@
+//! A node on another machine, as its hub calls it over the backbone. Nothing connects inwards to it: it listens where it connected to.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use edgeward_cluster::{Backbone, BackboneError, Message, Subject, message::TRACEPARENT, subject::Name};
+use edgeward_model::{
+    EdgeError, ErrorKind, FunctionId, NodeId,
+    limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT},
+};
+use edgeward_runtime::{LogLine, Output, Summary};
+use http::HeaderValue;
+
+use crate::services::{self, CONTENT_TYPE, FUNCTION, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS};
+
+/// What goes with the payload of a call.
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    /// The type of the payload.
+    pub content_type: Option<HeaderValue>,
+    /// W3C's trace context of the caller.
+    pub traceparent: Option<String>,
+}
+
+/// A node that is reached over the backbone.
+#[derive(Clone)]
+pub(super) struct FarNode {
+    pub(super) id: NodeId,
+    pub(super) backbone: Arc<dyn Backbone>,
+}
+
+impl FarNode {
+    pub(super) async fn invoke(&self, function: &str, payload: Bytes, options: CallOptions, time: Duration) -> Result<Output, EdgeError> {
+        let mut message = Message::new(payload);
+        message.headers.set(FUNCTION, FunctionId::new(function)?.as_str())?;
+        if let Some(content_type) = options.content_type.as_ref().and_then(|value| value.to_str().ok()) {
+            message.headers.set(CONTENT_TYPE, content_type)?;
+        }
+        if let Some(traceparent) = options.traceparent {
+            // One that is none is not passed on.
+            message.headers.set(TRACEPARENT, traceparent).unwrap_or_default();
+        }
+        let answer = self.ask(INVOKE, message, time).await?;
+        let content_type = answer.headers.get(CONTENT_TYPE).and_then(|value| HeaderValue::from_str(value).ok());
+        Ok(Output { body: answer.payload, content_type })
+    }
+
+    pub(super) async fn logs(&self, function: FunctionId, after: u64, wait: Duration) -> Result<Vec<LogLine>, EdgeError> {
+        let wait = wait.min(FAR_LOG_WAIT_MAX);
+        let question = LogsQuestion { function, after, wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX) };
+        let answer = self.ask(LOGS, services::write(&question), wait + FAR_QUESTION_TIMEOUT).await?;
+        Ok(services::read::<LogsAnswer>(&answer, "an answer with logs")?.lines)
+    }
+
+    pub(super) async fn summary(&self) -> Result<Summary, EdgeError> {
+        let answer = self.ask(METRICS, Message::default(), FAR_QUESTION_TIMEOUT).await?;
+        services::read(&answer, "an answer with metrics")
+    }
+
+    async fn ask(&self, service: Name, message: Message, time: Duration) -> Result<Message, EdgeError> {
+        let id = &self.id;
+        let answer = self.backbone.request(&Subject::to_node(id.clone(), service), message, time).await;
+        answer.map_err(|error| {
+            let (kind, why) = match &error {
+                BackboneError::Answered(_) => return error.into(),
+                BackboneError::NoResponder(_) => (ErrorKind::Unavailable, format!("node `{id}` is not connected; it goes on by itself")),
+                BackboneError::Timeout(_) => {
+                    (ErrorKind::Timeout, format!("node `{id}` did not answer within {time:?}; the call may have run"))
+                }
+                BackboneError::Disconnected(_) => {
+                    (ErrorKind::Unavailable, format!("the hub lost its connection while it called node `{id}`"))
+                }
+                BackboneError::TooLarge { bytes, bytes_max, .. } => {
+                    let message = format!(
+                        "a call of node `{id}` takes {bytes_max} bytes, not {bytes}; keep large data in documents or fetch it there"
+                    );
+                    (ErrorKind::TooLarge, message)
+                }
+                other => (other.kind(), format!("failed to call node `{id}`")),
+            };
+            EdgeError::new(kind, why).with_source(error)
+        })
+    }
+}

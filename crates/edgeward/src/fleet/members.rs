@@ -1,0 +1,90 @@
+//! The nodes of a cluster: where each is, and how.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use edgeward_cluster::membership::{Connectivity, Membership, Standing};
+use edgeward_model::{EdgeNode, EdgeNodeStatus, Load, NodeId};
+use edgeward_runtime::EdgeRuntime;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::registry::Registration;
+use crate::reports::Description;
+
+/// The nodes and their standing.
+pub(super) struct Members {
+    pub(super) membership: Membership,
+    pub(super) nodes: BTreeMap<NodeId, Member>,
+}
+
+/// A node of the cluster.
+#[derive(Clone)]
+pub(super) enum Member {
+    /// It is in this process.
+    Here(Box<EdgeNode>, Arc<EdgeRuntime>),
+    /// It is on another machine.
+    Far(Registration),
+}
+
+/// A node as it is now, with all that is known of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NodeView {
+    /// The node, with its status.
+    #[serde(flatten)]
+    pub node: EdgeNode,
+    /// Since when it has this status.
+    pub since: Timestamp,
+    /// Why it has this status, for people; empty for one that is online.
+    pub reasons: Vec<String>,
+    /// Whether it is heard: `heard`, `late` or `silent`.
+    pub connectivity: &'static str,
+    /// Assignments and changes of documents that it and its hub had still to exchange when it was last heard.
+    pub behind: u64,
+    /// What its machine had to do when it was last heard.
+    pub load: Option<Load>,
+    /// The release that it runs; empty when it never said.
+    pub release: String,
+    /// When it joined the fleet; none for a node of this process.
+    pub joined_at: Option<Timestamp>,
+}
+
+impl Members {
+    /// What is known of a node, described by itself as `described`.
+    pub(super) fn view(&self, id: &NodeId, described: Option<Description>) -> Option<NodeView> {
+        let member = self.nodes.get(id)?;
+        let standing = self.membership.node(id);
+        let (mut node, release, joined_at) = match member {
+            Member::Here(node, _) => (EdgeNode::clone(node), crate::uplink::RELEASE.to_owned(), None),
+            Member::Far(registration) => {
+                let Description { node, release } = described.unwrap_or_else(|| Description { node: nameless(id), release: String::new() });
+                (registration.shown(EdgeNode { id: id.clone(), ..node }), release, Some(registration.joined_at))
+            }
+        };
+        if let Some(standing) = standing {
+            node.status = standing.status();
+            // Of a node that was not heard since this process began, the last word is that it was registered.
+            node.last_heartbeat = standing.last_heartbeat().or(joined_at).unwrap_or(node.last_heartbeat);
+        }
+        Some(NodeView {
+            since: standing.map_or(node.last_heartbeat, Standing::since),
+            reasons: standing.map(|standing| standing.reasons().iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            connectivity: match standing.map_or(Connectivity::Heard, Standing::connectivity) {
+                Connectivity::Heard => "heard",
+                Connectivity::Late => "late",
+                Connectivity::Silent => "silent",
+            },
+            behind: standing.map_or(0, Standing::behind),
+            load: standing.and_then(Standing::health).and_then(|report| report.load),
+            release,
+            joined_at,
+            node,
+        })
+    }
+}
+
+/// A node that has not said what it is.
+fn nameless(id: &NodeId) -> EdgeNode {
+    let mut node = EdgeNode::new(id.as_str(), id.as_str()).expect("an id is a valid id and name");
+    node.status = EdgeNodeStatus::Offline;
+    node
+}

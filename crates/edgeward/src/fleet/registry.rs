@@ -1,0 +1,131 @@
+//! Who belongs to the fleet: one key for each node in a document of the hub. Silence never removes a node from it; its owner does.
+
+use std::collections::BTreeMap;
+
+use edgeward_model::{
+    DocumentName, EdgeError, EdgeNode, ErrorKind, NodeId, Value,
+    limits::{LABELS_MAX, NODES_MAX},
+    node::check_label,
+};
+use edgeward_sync::{Document, Documents, Precondition};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::stored;
+
+/// The document of the nodes.
+const DOCUMENT: &str = "edgeward.hub.nodes";
+
+/// What is known of a node that belongs to the fleet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Registration {
+    /// When it joined.
+    pub joined_at: Timestamp,
+    /// Its public key; none where the node is reached without one, as in one process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// Labels that were given to it here; they win over its own.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// When it was removed; a node that is not there any more has no other way back than to join anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<Timestamp>,
+}
+
+/// The registrations. Changing them blocks until it is on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Registry {
+    document: Document,
+}
+
+impl Registry {
+    pub(super) fn new(documents: &Documents) -> Result<Self, EdgeError> {
+        Ok(Self { document: documents.document(DocumentName::new(DOCUMENT)?) })
+    }
+
+    /// Every registration, those of removed nodes too.
+    pub(super) fn all(&self) -> Result<BTreeMap<NodeId, Registration>, EdgeError> {
+        let Some(state) = self.document.view()? else { return Ok(BTreeMap::new()) };
+        state.data.0.iter().map(|(key, value)| Ok((NodeId::new(key)?, of_value(key, value)?))).collect()
+    }
+
+    /// One registration.
+    pub(super) fn get(&self, id: &NodeId) -> Result<Option<Registration>, EdgeError> {
+        self.document.get(id.as_str())?.map(|value| of_value(id.as_str(), &value)).transpose()
+    }
+
+    /// Adds a node, or lets it in again with another key. Its labels stay.
+    pub(super) fn put(&self, id: &NodeId, public_key: Option<String>) -> Result<Registration, EdgeError> {
+        let now = Timestamp::now();
+        self.change(id, move |known| {
+            let labels = known.map(|known| known.labels).unwrap_or_default();
+            Ok(Registration { joined_at: now, public_key, labels, removed_at: None })
+        })
+    }
+
+    /// Notes that a node was removed; returns what was known of it, none when it did not belong to the fleet.
+    pub(super) fn remove(&self, id: &NodeId) -> Result<Option<Registration>, EdgeError> {
+        let Some(known) = self.get(id)?.filter(|known| known.removed_at.is_none()) else { return Ok(None) };
+        let removed = Registration { removed_at: Some(Timestamp::now()), labels: BTreeMap::new(), ..known.clone() };
+        self.change(id, move |_| Ok(removed))?;
+        Ok(Some(known))
+    }
+
+    /// Sets labels, or with none removes those that were set here.
+    pub(super) fn label(&self, id: &NodeId, labels: BTreeMap<String, Option<String>>) -> Result<Registration, EdgeError> {
+        let unknown = not_found(id.as_str());
+        self.change(id, move |known| {
+            let mut known = known.filter(|known| known.removed_at.is_none()).ok_or(unknown)?;
+            for (name, value) in labels {
+                match value {
+                    Some(value) => {
+                        check_label(&name, &value)?;
+                        known.labels.insert(name, value);
+                    }
+                    None => drop(known.labels.remove(&name)),
+                }
+            }
+            if known.labels.len() > LABELS_MAX {
+                return Err(EdgeError::new(ErrorKind::TooLarge, format!("a node has at most {LABELS_MAX} labels")));
+            }
+            Ok(known)
+        })
+    }
+
+    fn change(
+        &self,
+        id: &NodeId,
+        change: impl FnOnce(Option<Registration>) -> Result<Registration, EdgeError> + Send + 'static,
+    ) -> Result<Registration, EdgeError> {
+        let key = id.to_string();
+        let edited = self.document.edit(Precondition::None, move |draft| {
+            let known = draft.get(&key)?.map(|value| of_value(&key, &value)).transpose()?;
+            if known.is_none() && draft.keys(None, NODES_MAX)?.len() >= NODES_MAX {
+                return Err(EdgeError::new(ErrorKind::TooLarge, format!("the node `{key}` is one too many, the most is {NODES_MAX}")));
+            }
+            let registration = change(known)?;
+            draft.set(&key, &stored::to_value(&registration)?)?;
+            Ok(registration)
+        })?;
+        // Nobody asks which changes are not confirmed.
+        self.document.confirm(edited.version)?;
+        Ok(edited.result)
+    }
+}
+
+impl Registration {
+    /// The node as it is shown: as it describes itself, with the labels that were given to it here.
+    pub(super) fn shown(&self, mut node: EdgeNode) -> EdgeNode {
+        node.labels.extend(self.labels.clone());
+        node
+    }
+}
+
+pub(super) fn not_found(id: &str) -> EdgeError {
+    let shown: String = id.chars().take(64).collect();
+    EdgeError::new(ErrorKind::NotFound, format!("node not found: `{}`", shown.escape_debug()))
+}
+
+fn of_value(key: &str, value: &Value) -> Result<Registration, EdgeError> {
+    stored::of_value(value, || format!("the registration of node `{key}`"))
+}

@@ -1,0 +1,143 @@
+//! The runtime of a node of a cluster, as a handle with the same methods wherever the node is.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId};
+use edgeward_runtime::{EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
+
+use super::{
+    EdgeCluster,
+    far::{CallOptions, FarNode},
+};
+
+/// Longest wait for the answer of a function whose deadline is not known here.
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// What a call may take beside the function's own time: the way there and back.
+const WAY: Duration = Duration::from_secs(5);
+
+/// The runtime of one node.
+#[derive(Clone)]
+pub struct NodeRuntime {
+    pub(super) cluster: EdgeCluster,
+    pub(super) place: Place,
+}
+
+/// Where a node is.
+#[derive(Clone)]
+pub(super) enum Place {
+    /// In this process.
+    Here(Arc<EdgeRuntime>),
+    /// On another machine.
+    Far(FarNode),
+}
+
+impl std::fmt::Debug for NodeRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("NodeRuntime").field(self.node_id()).finish()
+    }
+}
+
+impl NodeRuntime {
+    /// The node.
+    pub fn node_id(&self) -> &NodeId {
+        match &self.place {
+            Place::Here(runtime) => &runtime.node().id,
+            Place::Far(far) => &far.id,
+        }
+    }
+
+    /// The runtime itself, of a node in this process.
+    pub fn here(&self) -> Option<&Arc<EdgeRuntime>> {
+        match &self.place {
+            Place::Here(runtime) => Some(runtime),
+            Place::Far(_) => None,
+        }
+    }
+
+    /// Makes native code available to functions of this node under a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when the node is far away: native code runs only in the process where it is registered.
+    pub fn register(&self, name: HandlerName, handler: NativeHandler) -> Result<(), EdgeError> {
+        match &self.place {
+            Place::Here(runtime) => {
+                runtime.register(name, handler);
+                Ok(())
+            }
+            Place::Far(far) => Err(EdgeError::invalid(format!(
+                "handler `{name}` cannot be registered on node `{}`, which is another process; deploy an artifact, or register it there",
+                far.id
+            ))),
+        }
+    }
+
+    /// Assigns a function to this node, as [`EdgeCluster::deploy_to_node`] does.
+    pub async fn deploy(&self, function: EdgeFunction) -> Result<(), EdgeError> {
+        self.cluster.deploy_to_node(self.node_id().as_str(), function).await
+    }
+
+    /// Takes a function from this node; returns whether it was assigned.
+    pub async fn undeploy(&self, id: &str) -> Result<bool, EdgeError> {
+        match FunctionId::new(id) {
+            Ok(id) => self.cluster.undeploy_from_node(self.node_id().as_str(), &id).await,
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The functions that this node should run, by id.
+    pub async fn list_functions(&self) -> Result<Vec<EdgeFunction>, EdgeError> {
+        match &self.place {
+            Place::Here(runtime) => Ok(runtime.list_functions()),
+            Place::Far(far) => self.cluster.assigned(&far.id).await,
+        }
+    }
+
+    /// Invokes a function as [`EdgeRuntime::invoke`] does.
+    ///
+    /// # Errors
+    /// Those of the function; and of a far node [`ErrorKind::Unavailable`] when it is not connected, [`ErrorKind::Timeout`] when it did
+    /// not answer, [`ErrorKind::TooLarge`] past [`edgeward_model::limits::MESSAGE_BYTES_MAX`].
+    pub async fn invoke(&self, id: &str, payload: impl Into<Bytes>) -> Result<Bytes, EdgeError> {
+        self.invoke_with(id, payload, CallOptions::default()).await.map(|output| output.body)
+    }
+
+    /// The same, with what goes with the payload and comes with the result.
+    pub async fn invoke_with(&self, id: &str, payload: impl Into<Bytes>, options: CallOptions) -> Result<Output, EdgeError> {
+        match &self.place {
+            Place::Here(runtime) => runtime.invoke_with(id, payload, options.content_type).await,
+            Place::Far(far) => {
+                let time = match self.cluster.assigned(&far.id).await?.iter().find(|function| function.id.as_str() == id) {
+                    // It may wait in its queue for as long as it may run.
+                    Some(function) => function.timeout() * 2 + WAY,
+                    None => CALL_TIMEOUT,
+                };
+                far.invoke(id, payload.into(), options, time).await
+            }
+        }
+    }
+
+    /// The lines of a function's log after one, oldest first; when there are none yet, it waits so long for one.
+    pub async fn logs(&self, id: &FunctionId, after: u64, wait: Duration) -> Result<Vec<LogLine>, EdgeError> {
+        match &self.place {
+            Place::Here(runtime) => {
+                let log = runtime.log(id.as_str()).ok_or_else(|| EdgeError::function_not_found(id.as_str()))?;
+                Ok(log.after(after, wait).await)
+            }
+            Place::Far(far) => far.logs(id.clone(), after, wait).await,
+        }
+    }
+
+    /// What ran on this node so far.
+    pub async fn summary(&self) -> Result<Summary, EdgeError> {
+        match &self.place {
+            Place::Here(runtime) => Ok(runtime.metrics().summary(Filter::ALL)),
+            Place::Far(far) => far.summary().await,
+        }
+    }
+}
+
+/// The error of who has no way to a node.
+pub(super) fn no_way(id: &NodeId) -> EdgeError {
+    EdgeError::new(ErrorKind::Unavailable, format!("node `{id}` is far away, and this cluster is not connected to a backbone"))
+}

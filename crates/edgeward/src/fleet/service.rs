@@ -1,0 +1,207 @@
+//! What a hub does for the nodes of its fleet while it is the active one: answers them, hears them, and looks who went silent.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use edgeward_cluster::{
+    Backbone, Message, Service, Subscription,
+    membership::Transition,
+    service::{Call, handler},
+    subject::Subjects,
+};
+use edgeward_model::{
+    EdgeError, ErrorKind, NodeId,
+    limits::{ARTIFACT_CONCURRENCY, ARTIFACT_RANGE_BYTES_MAX},
+};
+use edgeward_runtime::blocking;
+use edgeward_sync::Hub;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::EdgeCluster;
+use crate::{
+    events::{EventKind, FleetEvent},
+    replication::HubService,
+    services::{self, ARTIFACT, ArtifactRange, HEARTBEAT, OUTBOX, OutboxBatch, SIZE},
+};
+
+/// Time between two collections of what nobody needs.
+const COLLECT_EVERY: Duration = Duration::from_mins(10);
+/// Shortest time between two events that tell of the same node's refused requests.
+const REFUSED_PAUSE: Duration = Duration::from_mins(1);
+/// Nodes whose refusals are remembered.
+const REFUSED_MAX: usize = 1000;
+
+/// How a hub serves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServiceOptions {
+    /// The term of the lease under which it decides; none for a hub that has no other beside it.
+    pub term: Option<u64>,
+}
+
+/// A hub that serves its fleet. Dropped, it stops.
+pub struct FleetService {
+    cluster: EdgeCluster,
+    hub: Arc<Hub>,
+    _replication: HubService,
+    _services: [Service; 2],
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Drop for FleetService {
+    fn drop(&mut self) {
+        self.hub.set_term(None);
+        *self.cluster.0.backbone.write() = None;
+    }
+}
+
+impl EdgeCluster {
+    /// Begins to serve the far nodes of this cluster over a backbone, for as long as it is kept. A cluster serves one backbone.
+    pub async fn serve(&self, backbone: Arc<dyn Backbone>, options: ServiceOptions) -> Result<FleetService, EdgeError> {
+        let store = Arc::clone(self.0.documents.store());
+        let cluster = self.clone();
+        let hub = blocking(move || {
+            cluster.read_registry()?;
+            Hub::new(Arc::clone(cluster.0.documents.store()))
+        });
+        let hub = Arc::new(hub.await?);
+        // Alone it decides in a term of its own.
+        hub.set_term(Some(options.term.unwrap_or(1)));
+        let guard = Arc::new(Guard { cluster: self.clone(), told: Mutex::default() });
+        let heartbeats = backbone.subscribe(&Subjects::to_hub(HEARTBEAT)).await?;
+        let guarded = Arc::clone(&guard);
+        let replication = HubService::start(Arc::clone(&hub), store, Arc::clone(&backbone), move |node| guarded.check(node)).await?;
+        let services = [self.serve_artifacts(&backbone, &guard).await?, self.serve_outboxes(&backbone, &guard).await?];
+        *self.0.backbone.write() = Some(Arc::clone(&backbone));
+        let tasks = vec![
+            tokio::spawn(hear(self.clone(), heartbeats)),
+            tokio::spawn(look(self.clone(), backbone)),
+            tokio::spawn(collect(self.clone(), Arc::clone(&hub))),
+            tokio::spawn(Arc::clone(&self.0.events).keep_written()),
+        ];
+        let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
+        Ok(FleetService { cluster: self.clone(), hub, _replication: replication, _services: services, _tasks: tasks })
+    }
+
+    async fn serve_artifacts(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
+        let (cluster, guard) = (self.clone(), Arc::clone(guard));
+        let answer = move |call: Call| {
+            let (cluster, guard) = (cluster.clone(), Arc::clone(&guard));
+            async move {
+                let node = call.subject.node;
+                guard.check(&node)?;
+                let range: ArtifactRange = services::read(&call.message, "a request for an artifact")?;
+                blocking(move || cluster.artifact_range(&node, range)).await
+            }
+        };
+        Ok(backbone.serve(&Subjects::to_hub(ARTIFACT), ARTIFACT_CONCURRENCY, handler(answer)).await?)
+    }
+
+    /// A part of an artifact, for a node that is to run it.
+    fn artifact_range(&self, node: &NodeId, range: ArtifactRange) -> Result<Message, EdgeError> {
+        let ArtifactRange { digest, offset, length } = range;
+        if !self.0.assignments.need(node, &digest)? {
+            return Err(EdgeError::new(ErrorKind::Forbidden, format!("artifact `{digest}` is not assigned to node `{node}`")));
+        }
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(ARTIFACT_RANGE_BYTES_MAX);
+        let (bytes, size) = self.0.artifacts.range(&digest, offset, length)?;
+        let mut answer = Message::new(bytes);
+        answer.headers.set(SIZE, size.to_string())?;
+        Ok(answer)
+    }
+
+    async fn serve_outboxes(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
+        let (cluster, guard) = (self.clone(), Arc::clone(guard));
+        let answer = move |call: Call| {
+            let (cluster, guard) = (cluster.clone(), Arc::clone(&guard));
+            async move {
+                let node = call.subject.node;
+                guard.check(&node)?;
+                let batch: OutboxBatch = services::read(&call.message, "a batch of events")?;
+                let events = Arc::clone(&cluster.0.events);
+                events.take(&node, batch.events);
+                // The node forgets them when it has the answer.
+                blocking(move || events.write()).await?;
+                Ok(Message::default())
+            }
+        };
+        Ok(backbone.serve(&Subjects::to_hub(OUTBOX), ARTIFACT_CONCURRENCY, handler(answer)).await?)
+    }
+}
+
+/// Refuses who does not belong to the fleet, and tells of it.
+struct Guard {
+    cluster: EdgeCluster,
+    /// When a refusal of a node was last told.
+    told: Mutex<HashMap<NodeId, Instant>>,
+}
+
+impl Guard {
+    fn check(&self, node: &NodeId) -> Result<(), EdgeError> {
+        self.cluster.check_member(node).inspect_err(|error| {
+            let mut told = self.told.lock();
+            told.retain(|_, at| at.elapsed() < REFUSED_PAUSE);
+            if told.len() < REFUSED_MAX && told.insert(node.clone(), Instant::now()).is_none() {
+                tracing::warn!(target: "audit", %node, "a node that does not belong to the fleet was refused");
+                self.cluster.0.events.tell(FleetEvent::new(EventKind::Refused, error.to_string()).on(node));
+            }
+        })
+    }
+}
+
+/// Takes heartbeats, for ever.
+async fn hear(cluster: EdgeCluster, mut heartbeats: Subscription) {
+    while let Some(received) = heartbeats.next().await {
+        match services::read(&received.message, "a heartbeat") {
+            Ok(report) => cluster.report(&received.subject.node, &report),
+            Err(error) => tracing::debug!(node = %received.subject.node, error = error.chain(), "a heartbeat could not be read"),
+        }
+    }
+}
+
+/// Looks who went silent, for ever.
+async fn look(cluster: EdgeCluster, backbone: Arc<dyn Backbone>) {
+    let connection = backbone.connection();
+    let mut looking = interval(cluster.0.timing.look_every());
+    looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looking.tick().await;
+        let transitions = {
+            let now = cluster.now();
+            let mut members = cluster.0.members.lock();
+            members.membership.hears(connection.borrow().is_up, now);
+            members.membership.look(now)
+        };
+        for transition in &transitions {
+            cluster.0.events.tell(status_event(transition));
+        }
+    }
+}
+
+/// Collects what nobody needs any more, for ever.
+async fn collect(cluster: EdgeCluster, hub: Arc<Hub>) {
+    let mut collecting = interval(COLLECT_EVERY);
+    collecting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        collecting.tick().await;
+        let (of, at) = (cluster.clone(), Arc::clone(&hub));
+        let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+        let collected = blocking(move || at.collect(now).and_then(|()| of.collect_garbage())).await;
+        if let Err(error) = collected {
+            tracing::warn!(error = error.chain(), "garbage could not be collected");
+        }
+    }
+}
+
+pub(super) fn status_event(transition: &Transition) -> FleetEvent {
+    let Transition { node, from, to, reasons, at } = transition;
+    let why: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+    let why = if why.is_empty() { String::new() } else { format!(": {}", why.join(", ")) };
+    let event = FleetEvent::new(EventKind::NodeStatus, format!("node `{node}` is {to}, after {from}{why}")).on(node);
+    FleetEvent { at: *at, status: Some(*to), ..event }
+}

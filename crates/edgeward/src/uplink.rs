@@ -1,0 +1,68 @@
+//! What makes a node a member of a fleet: its documents go to and fro, it reports, takes what the hub assigns, and answers the hub's calls.
+//!
+//! The node needs none of it to serve: whatever fails here is tried again, for as long as it takes.
+
+mod artifacts;
+mod assigned;
+mod calls;
+mod heartbeats;
+mod load;
+mod outbox;
+
+use std::sync::Arc;
+
+use edgeward_cluster::{Backbone, Service, membership::Timing};
+use edgeward_model::EdgeError;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::outbox::Outbox;
+use crate::{
+    events::{EventKind, FleetEvent},
+    node::Node,
+    replication::{Replication, Replicator},
+};
+
+/// The release of this program.
+pub(crate) const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+/// What ties a node to its fleet. Dropped, it ends, and the node goes on alone.
+pub struct Uplink {
+    replicator: Replicator,
+    outbox: Arc<Outbox>,
+    _services: [Service; 3],
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Uplink {
+    /// Begins, and returns without waiting for the hub.
+    ///
+    /// # Errors
+    /// Those of the backbone's `serve` and `subscribe`, and of the disk.
+    pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, timing: Timing) -> Result<Self, EdgeError> {
+        let outbox = Arc::new(Outbox::new(node.documents(), node.runtime().node().id.clone())?);
+        outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
+        let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone)).await?;
+        let services = calls::serve(&node, &backbone).await?;
+        let replication = replicator.replication();
+        let (sick, failing) = watch::channel(0);
+        let tasks = vec![
+            tokio::spawn(heartbeats::send(Arc::clone(&node), Arc::clone(&backbone), timing, replication, failing)),
+            tokio::spawn(heartbeats::sample(Arc::clone(&node), Arc::clone(&outbox), sick)),
+            tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone))),
+            tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
+            tokio::spawn(outbox::send(Arc::clone(&outbox), backbone)),
+        ];
+        Ok(Self { replicator, outbox, _services: services, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
+    }
+
+    /// How the node stands to its hub, as it changes.
+    pub fn replication(&self) -> watch::Receiver<Replication> {
+        self.replicator.replication()
+    }
+
+    /// What waits to be told to the hub.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+}

@@ -1,0 +1,108 @@
+//! Fetches an artifact from the hub, part by part. What has come stays on the disk, so that a break costs no part twice.
+
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use edgeward_cluster::{Backbone, Subject};
+use edgeward_durable::{create_private_folder, disk_error};
+use edgeward_model::{
+    Digest, EdgeError, ErrorKind,
+    limits::{ARTIFACT_BYTES_MAX, ARTIFACT_RANGE_BYTES_MAX, ARTIFACT_TIMEOUT},
+};
+use edgeward_runtime::blocking;
+
+use crate::{
+    node::Node,
+    services::{self, ARTIFACT, ArtifactRange, SIZE},
+};
+
+/// The folder of what is being fetched, in the data folder.
+const FOLDER: &str = "fetching";
+
+/// Fetches an artifact, and deploys what waits for it.
+pub(super) async fn fetch(node: &Arc<Node>, backbone: &dyn Backbone, digest: &Digest) -> Result<(), EdgeError> {
+    let digest = *digest;
+    let part = Part { path: node.data_dir().join(FOLDER).join(digest.hex()) };
+    let mut offset = part.run(Part::begin).await?;
+    let to = Subject::to_hub(node.runtime().node().id.clone(), ARTIFACT);
+    loop {
+        let range = ArtifactRange { digest, offset, length: ARTIFACT_RANGE_BYTES_MAX as u64 };
+        let answer = backbone.request(&to, services::write(&range), ARTIFACT_TIMEOUT).await?;
+        let size = answer.headers.get(SIZE).and_then(|size| size.parse::<u64>().ok()).filter(|size| *size <= ARTIFACT_BYTES_MAX as u64);
+        let size = size.ok_or_else(|| EdgeError::invalid(format!("the hub told no valid size of artifact `{digest}`")))?;
+        let came = answer.payload.len() as u64;
+        if came > 0 {
+            let bytes = answer.payload;
+            offset = part.run(move |part| part.add(offset, &bytes)).await?;
+        }
+        if offset >= size {
+            break;
+        }
+        if came == 0 {
+            return Err(EdgeError::new(
+                ErrorKind::Unavailable,
+                format!("the hub ended artifact `{digest}` after {offset} of {size} bytes"),
+            ));
+        }
+    }
+    let bytes = part.run(Part::read).await?;
+    let fetched = node.add_artifact(bytes).await;
+    // Whole and in its place, or not what it should be.
+    part.run(Part::remove).await?;
+    match fetched? {
+        same if same == digest => Ok(()),
+        other => Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` came as `{other}`; it is fetched anew"))),
+    }
+}
+
+/// The part of an artifact that has come.
+#[derive(Clone)]
+struct Part {
+    path: PathBuf,
+}
+
+impl Part {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static) -> Result<T, EdgeError> {
+        let part = self.clone();
+        blocking(move || work(&part).map_err(|error| disk_error("keep a part of an artifact", &part.path, error))).await
+    }
+
+    /// Makes room for it, and returns how much there is already.
+    fn begin(&self) -> io::Result<u64> {
+        create_private_folder(self.path.parent().unwrap_or(Path::new(".")))?;
+        match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.len() <= ARTIFACT_BYTES_MAX as u64 => Ok(metadata.len()),
+            Ok(_) => self.remove().map(|()| 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds bytes at an offset, and returns where they end.
+    fn add(&self, offset: u64, bytes: &Bytes) -> io::Result<u64> {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(&self.path)?;
+        if file.metadata()?.len() != offset {
+            return Err(io::Error::other("somebody else changed it"));
+        }
+        file.write_all(bytes)?;
+        Ok(offset + bytes.len() as u64)
+    }
+
+    fn read(&self) -> io::Result<Bytes> {
+        let mut bytes = Vec::new();
+        fs::File::open(&self.path)?.take(ARTIFACT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

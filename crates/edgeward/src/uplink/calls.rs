@@ -1,0 +1,69 @@
+//! What the hub asks of a node: to run a function, for its log, and for what ran.
+
+use std::sync::Arc;
+
+use edgeward_cluster::{
+    Backbone, Message, Service,
+    message::TRACEPARENT,
+    service::{Call, handler},
+    subject::Subjects,
+};
+use edgeward_model::{
+    EdgeError,
+    limits::{FAR_CALLS_MAX, FAR_LOG_BYTES_MAX},
+};
+use edgeward_runtime::{Filter, LogLine};
+use http::HeaderValue;
+use tracing::Instrument as _;
+
+use crate::{
+    node::Node,
+    services::{self, CONTENT_TYPE, FUNCTION, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS},
+};
+
+/// Begins to answer.
+pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Result<[Service; 3], EdgeError> {
+    let id = node.runtime().node().id.clone();
+    let on = |service| Subjects::to_node(id.clone(), service);
+    let of = Arc::clone(node);
+    let invoking = handler(move |call| invoke(Arc::clone(&of), call));
+    let of = Arc::clone(node);
+    let logging = handler(move |call| logs(Arc::clone(&of), call));
+    let of = Arc::clone(node);
+    let counting = handler(move |_call| {
+        let summary = of.runtime().metrics().summary(Filter::ALL);
+        async move { Ok(services::write(&summary)) }
+    });
+    Ok([
+        backbone.serve(&on(INVOKE), FAR_CALLS_MAX, invoking).await?,
+        backbone.serve(&on(LOGS), FAR_CALLS_MAX, logging).await?,
+        backbone.serve(&on(METRICS), 1, counting).await?,
+    ])
+}
+
+async fn invoke(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {
+    let Message { headers, payload } = call.message;
+    let function = headers.get(FUNCTION).ok_or_else(|| EdgeError::invalid("a call from the hub names no function"))?;
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| HeaderValue::from_str(value).ok());
+    let span = tracing::info_span!("far call", function, traceparent = headers.get(TRACEPARENT));
+    let output = node.runtime().invoke_with(function, payload, content_type).instrument(span).await?;
+    let mut answer = Message::new(output.body);
+    // What is not printable has no way through the backbone, and is no content type.
+    if let Some(content_type) = output.content_type.as_ref().and_then(|value| value.to_str().ok()) {
+        answer.headers.set(CONTENT_TYPE, content_type).unwrap_or_default();
+    }
+    Ok(answer)
+}
+
+async fn logs(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {
+    let question: LogsQuestion = services::read(&call.message, "a question for logs")?;
+    let log = node.runtime().log(question.function.as_str());
+    let log = log.ok_or_else(|| EdgeError::function_not_found(question.function.as_str()))?;
+    let lines = log.after(question.after, question.wait()).await;
+    let mut bytes = 0;
+    let fits = |line: &LogLine| {
+        bytes += line.text.len() + 128;
+        bytes <= FAR_LOG_BYTES_MAX
+    };
+    Ok(services::write(&LogsAnswer { lines: lines.into_iter().take_while(fits).collect() }))
+}
