@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Instant};
 use axum::{
     Router,
     body::Body,
-    extract::Request,
+    extract::{FromRef, Request},
     http::{Method, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
@@ -24,7 +24,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use edgeward::{
-    EdgeError, ErrorKind, Node,
+    Documents, EdgeError, ErrorKind, Node,
     access::Tokens,
     limits::{API_BODIES_BYTES_MAX, CLIENT_STALL_TIMEOUT},
     problem::Problem,
@@ -41,17 +41,16 @@ pub(crate) use self::{access::Door, audit::Audit};
 /// Longest answer of axum itself that is kept as the detail of a problem.
 const REJECTION_BYTES_MAX: usize = 4096;
 
-/// What the handlers share.
+/// What every server has, whatever it serves.
 #[derive(Clone)]
 pub(crate) struct Api(Arc<Shared>);
 
 pub(crate) struct Shared {
-    pub(crate) node: Arc<Node>,
+    pub(crate) documents: Documents,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) door: Door,
     pub(crate) audit: Audit,
     pub(crate) listen: String,
-    pub(crate) functions_listen: String,
     pub(crate) started: Instant,
     pub(crate) started_at: Timestamp,
     /// Ends streams that would go on for ever.
@@ -65,19 +64,30 @@ impl std::ops::Deref for Api {
     }
 }
 
+/// Where functions are served.
+#[derive(Clone)]
+pub(crate) struct FunctionsListen(Arc<str>);
+
+/// What the routes of a node have.
+#[derive(Clone, FromRef)]
+pub(crate) struct OfNode {
+    api: Api,
+    node: Arc<Node>,
+    functions_listen: FunctionsListen,
+}
+
 /// The head of the API's description; each route adds itself.
 #[derive(OpenApi)]
 #[openapi(info(title = "Edgeward", description = "Deploys and invokes functions on one edge node, and keeps its documents."))]
 struct Description;
 
-/// The routes, each with its description.
-fn routes() -> OpenApiRouter<Api> {
+/// The routes of every server, each with its description.
+fn shared_routes<S>() -> OpenApiRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Api: FromRef<S>,
+{
     OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(artifacts::upload))
-        .routes(routes!(functions::list))
-        .routes(routes!(functions::show, functions::put, functions::delete))
-        .routes(routes!(functions::invoke))
-        .routes(routes!(functions::logs))
         .routes(routes!(documents::list))
         .routes(routes!(documents::show, documents::put, documents::patch, documents::delete))
         .routes(routes!(documents::keys::show, documents::keys::put, documents::keys::delete))
@@ -88,19 +98,34 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(documents::policy::show, documents::policy::put, documents::policy::delete))
         .routes(routes!(documents::conflicts::list))
         .routes(routes!(documents::conflicts::resolve))
-        .routes(routes!(observe::summary))
-        .routes(routes!(observe::status))
-        .routes(routes!(observe::prometheus))
         .routes(routes!(observe::livez))
-        .routes(routes!(observe::readyz))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::revoke))
 }
 
-/// Everything that the API answers. The description is served at `/openapi.json`.
-pub(crate) fn router(shared: Shared) -> Router {
+/// The routes of a node.
+fn node_routes() -> OpenApiRouter<OfNode> {
+    shared_routes()
+        .routes(routes!(artifacts::upload))
+        .routes(routes!(functions::list))
+        .routes(routes!(functions::show, functions::put, functions::delete))
+        .routes(routes!(functions::invoke))
+        .routes(routes!(functions::logs))
+        .routes(routes!(observe::summary))
+        .routes(routes!(observe::status))
+        .routes(routes!(observe::prometheus))
+        .routes(routes!(observe::readyz))
+}
+
+/// Everything that the API of a node answers. The description is served at `/openapi.json`.
+pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &str) -> Router {
     let api = Api(Arc::new(shared));
-    let (routes, mut description) = routes().split_for_parts();
+    finish(node_routes(), OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()) }, api)
+}
+
+/// Adds to routes what is the same for all of them.
+fn finish<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S, api: Api) -> Router {
+    let (routes, mut description) = routes.split_for_parts();
     access::describe(&mut description);
     routes
         .route("/openapi.json", get(async || axum::Json(description)))
@@ -108,8 +133,8 @@ pub(crate) fn router(shared: Shared) -> Router {
             Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{}`; see /openapi.json", uri.path())))
         })
         .layer(middleware::map_response(as_problem))
-        .layer(middleware::from_fn_with_state(api.clone(), access::admit))
-        .with_state(api)
+        .layer(middleware::from_fn_with_state(api, access::admit))
+        .with_state(state)
 }
 
 /// axum refuses some requests itself, in plain text: a method, a path or a query that does not fit.

@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn every_route_says_its_role_and_what_is_forgotten_takes_an_admin() {
-        let mut description = super::super::routes().split_for_parts().1;
+        let mut description = super::super::node_routes().split_for_parts().1;
         describe(&mut description);
         let json = serde_json::to_value(&description).expect("JSON");
         let mut served = BTreeSet::from([("GET".to_owned(), "/openapi.json".to_owned())]);

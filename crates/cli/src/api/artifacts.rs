@@ -1,14 +1,16 @@
 //! `POST /v1/artifacts`.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Request, State},
     http::StatusCode,
     response::IntoResponse,
 };
-use edgeward::limits::ARTIFACT_BYTES_MAX;
+use edgeward::{Node, limits::ARTIFACT_BYTES_MAX};
 
-use super::{Api, Refusal, read_body, wire::ArtifactAnswer};
+use super::{Refusal, read_body, wire::ArtifactAnswer};
 
 /// Stores an artifact and compiles it.
 #[utoipa::path(
@@ -21,9 +23,9 @@ use super::{Api, Refusal, read_body, wire::ArtifactAnswer};
         (status = 503, description = "The node holds too many request bodies; see Retry-After.", body = super::wire::Problem),
     )
 )]
-pub(crate) async fn upload(State(api): State<Api>, request: Request) -> Result<impl IntoResponse, Refusal> {
+pub(crate) async fn upload(State(node): State<Arc<Node>>, request: Request) -> Result<impl IntoResponse, Refusal> {
     let body = read_body(request, ARTIFACT_BYTES_MAX).await?;
     let size_bytes = body.bytes.len();
-    let digest = api.node.add_artifact(body.bytes.clone()).await?.to_string();
+    let digest = node.add_artifact(body.bytes.clone()).await?.to_string();
     Ok((StatusCode::CREATED, Json(ArtifactAnswer { digest, size_bytes })))
 }

@@ -47,7 +47,7 @@ fn open(api: &Api, name: &str) -> Result<Document, EdgeError> {
         let why = format!("document `{name}` is the node's own, so it is neither read nor written here; choose another name");
         return Err(EdgeError::new(ErrorKind::Forbidden, why));
     }
-    Ok(api.node.documents().document(name))
+    Ok(api.documents.document(name))
 }
 
 fn not_found(document: &Document) -> EdgeError {
@@ -74,7 +74,7 @@ async fn told(
     responses((status = 200, body = DocumentsAnswer))
 )]
 pub(crate) async fn list(State(api): State<Api>) -> Result<Json<DocumentsAnswer>, Refusal> {
-    let documents = api.node.documents().clone();
+    let documents = api.documents.clone();
     let infos = blocking(move || documents.list()).await?;
     Ok(Json(infos.into_iter().filter(|info| !info.name.is_reserved()).collect()))
 }

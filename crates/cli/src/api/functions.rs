@@ -1,6 +1,6 @@
 //! `/v1/functions`: desired state, invocation and logs.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use edgeward::{
-    EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Precondition,
+    EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Node, Precondition,
     limits::{ENVIRONMENT_BYTES_MAX, REQUEST_BYTES_MAX},
 };
 use futures::{Stream, StreamExt, stream};
@@ -39,8 +39,8 @@ pub(crate) struct IdPath {
 
 /// Every function, by id.
 #[utoipa::path(get, path = "/v1/functions", tag = "functions", responses((status = 200, body = FunctionsAnswer)))]
-pub(crate) async fn list(State(api): State<Api>) -> Json<FunctionsAnswer> {
-    Json(FunctionsAnswer { functions: api.node.functions().into_iter().map(FunctionAnswer::from).collect() })
+pub(crate) async fn list(State(node): State<Arc<Node>>) -> Json<FunctionsAnswer> {
+    Json(FunctionsAnswer { functions: node.functions().into_iter().map(FunctionAnswer::from).collect() })
 }
 
 /// One function.
@@ -48,8 +48,8 @@ pub(crate) async fn list(State(api): State<Api>) -> Json<FunctionsAnswer> {
     get, path = "/v1/functions/{id}", tag = "functions", params(IdPath),
     responses((status = 200, body = FunctionAnswer), (status = 404, body = super::wire::Problem))
 )]
-pub(crate) async fn show(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>) -> Result<Response, Refusal> {
-    Ok(tagged(StatusCode::OK, api.node.function(&id)?.into()))
+pub(crate) async fn show(State(node): State<Arc<Node>>, Path(IdPath { id }): Path<IdPath>) -> Result<Response, Refusal> {
+    Ok(tagged(StatusCode::OK, node.function(&id)?.into()))
 }
 
 /// Deploys a function: writes it as desired, durably, and answers when it serves.
@@ -69,13 +69,13 @@ pub(crate) async fn show(State(api): State<Api>, Path(IdPath { id }): Path<IdPat
         (status = 422, body = super::wire::Problem),
     )
 )]
-pub(crate) async fn put(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn put(State(node): State<Arc<Node>>, Path(IdPath { id }): Path<IdPath>, request: Request) -> Result<Response, Refusal> {
     let id = FunctionId::new(id)?;
     let precondition = precondition(request.headers())?;
     let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
     let body: FunctionBody = serde_json::from_slice(&body.bytes)
         .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
-    let deployment = api.node.put_function(body.into_function(id)?, precondition).await?;
+    let deployment = node.put_function(body.into_function(id)?, precondition).await?;
     Ok(tagged(if deployment.created { StatusCode::CREATED } else { StatusCode::OK }, deployment.view.into()))
 }
 
@@ -85,8 +85,12 @@ pub(crate) async fn put(State(api): State<Api>, Path(IdPath { id }): Path<IdPath
     params(IdPath, ("If-Match" = Option<String>, Header, description = "The generation that is to go, in quotes; `*`: any.")),
     responses((status = 204), (status = 404, body = super::wire::Problem), (status = 412, body = super::wire::Problem))
 )]
-pub(crate) async fn delete(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, headers: HeaderMap) -> Result<StatusCode, Refusal> {
-    let existed = api.node.delete_function(&FunctionId::new(&id)?, precondition(&headers)?).await?;
+pub(crate) async fn delete(
+    State(node): State<Arc<Node>>,
+    Path(IdPath { id }): Path<IdPath>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let existed = node.delete_function(&FunctionId::new(&id)?, precondition(&headers)?).await?;
     if existed { Ok(StatusCode::NO_CONTENT) } else { Err(EdgeError::function_not_found(&id).into()) }
 }
 
@@ -102,10 +106,14 @@ pub(crate) async fn delete(State(api): State<Api>, Path(IdPath { id }): Path<IdP
         (status = 504, description = "It ran past its deadline.", body = super::wire::Problem),
     )
 )]
-pub(crate) async fn invoke(State(api): State<Api>, Path(IdPath { id }): Path<IdPath>, request: Request) -> Result<Response, Refusal> {
+pub(crate) async fn invoke(
+    State(node): State<Arc<Node>>,
+    Path(IdPath { id }): Path<IdPath>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
-    let output = api.node.runtime().invoke_with(&id, payload.bytes.clone(), content_type).await?;
+    let output = node.runtime().invoke_with(&id, payload.bytes.clone(), content_type).await?;
     let mut response = Response::new(Body::from(output.body));
     let content_type = output.content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -126,12 +134,13 @@ pub(crate) struct LogsQuery {
     responses((status = 200, body = String, content_type = "text/event-stream"), (status = 404, body = super::wire::Problem))
 )]
 pub(crate) async fn logs(
+    State(node): State<Arc<Node>>,
     State(api): State<Api>,
     Path(IdPath { id }): Path<IdPath>,
     Query(query): Query<LogsQuery>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
-    let view = api.node.function(&id)?;
-    let (kept, coming) = match api.node.runtime().log(&id) {
+    let view = node.function(&id)?;
+    let (kept, coming) = match node.runtime().log(&id) {
         Some(log) => log.follow(),
         None => (not_running(&view).into_iter().collect(), broadcast::channel(1).1),
     };

@@ -1,17 +1,19 @@
 //! What the node tells of itself: metrics, status, health.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Query, State},
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use edgeward::{EdgeError, ErrorKind, Filter};
+use edgeward::{EdgeError, EdgeNode, ErrorKind, Filter, Node};
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Api, Refusal, wire::StatusAnswer};
+use super::{Api, FunctionsListen, Refusal, wire::StatusAnswer};
 
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct SummaryQuery {
@@ -23,28 +25,27 @@ pub(crate) struct SummaryQuery {
 
 /// What ran so far: totals, success rate in percent, durations in milliseconds, errors by kind.
 #[utoipa::path(get, path = "/v1/metrics/summary", tag = "metrics", params(SummaryQuery), responses((status = 200, body = Object)))]
-pub(crate) async fn summary(State(api): State<Api>, Query(query): Query<SummaryQuery>) -> impl IntoResponse {
+pub(crate) async fn summary(State(node): State<Arc<Node>>, Query(query): Query<SummaryQuery>) -> impl IntoResponse {
     let filter = Filter { function_id: query.function.as_deref(), node_id: query.node.as_deref() };
-    Json(api.node.runtime().metrics().summary(filter))
+    Json(node.runtime().metrics().summary(filter))
 }
 
 /// The node and its process.
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = StatusAnswer)))]
-pub(crate) async fn status(State(api): State<Api>) -> Json<StatusAnswer> {
-    let runtime = api.node.runtime();
-    let mut node = runtime.node().clone();
+pub(crate) async fn status(State(node): State<Arc<Node>>, State(api): State<Api>, State(at): State<FunctionsListen>) -> Json<StatusAnswer> {
+    let runtime = node.runtime();
     // This answer is the node's report.
-    node.last_heartbeat = Timestamp::now();
+    let described = EdgeNode { last_heartbeat: Timestamp::now(), ..runtime.node().clone() };
     Json(StatusAnswer {
-        node,
+        node: described,
         version: env!("CARGO_PKG_VERSION"),
         started_at: api.started_at,
         uptime_seconds: api.started.elapsed().as_secs(),
         listen: api.listen.clone(),
-        functions_listen: api.functions_listen.clone(),
-        data_dir: api.node.data_dir().display().to_string(),
-        disk_free_bytes: rustix::fs::statvfs(api.node.data_dir()).ok().map(|disk| disk.f_bavail * disk.f_frsize),
-        functions: api.node.functions().len(),
+        functions_listen: at.0.to_string(),
+        data_dir: node.data_dir().display().to_string(),
+        disk_free_bytes: rustix::fs::statvfs(node.data_dir()).ok().map(|disk| disk.f_bavail * disk.f_frsize),
+        functions: node.functions().len(),
         running: runtime.running(),
         resident_bytes: resident_bytes(),
     })
@@ -59,8 +60,8 @@ pub(crate) fn resident_bytes() -> Option<u64> {
 
 /// Invocations by function and node, in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn prometheus(State(api): State<Api>) -> impl IntoResponse {
-    let mut text = api.node.runtime().metrics().prometheus();
+pub(crate) async fn prometheus(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    let mut text = node.runtime().metrics().prometheus();
     if let Some(bytes) = resident_bytes() {
         text.push_str("# HELP process_resident_memory_bytes Memory of the process that is in RAM.\n");
         text.push_str(&format!("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"));
@@ -76,11 +77,11 @@ pub(crate) async fn livez() -> StatusCode {
 
 /// Every desired function has been looked at since the start.
 #[utoipa::path(get, path = "/readyz", tag = "node", responses((status = 200), (status = 503, body = super::wire::Problem)))]
-pub(crate) async fn readyz(State(api): State<Api>) -> Result<StatusCode, Refusal> {
+pub(crate) async fn readyz(State(node): State<Arc<Node>>, State(api): State<Api>) -> Result<StatusCode, Refusal> {
     if api.stop.is_cancelled() {
         return Err(EdgeError::new(ErrorKind::Unavailable, "the node is stopping").into());
     }
-    if api.node.is_ready() {
+    if node.is_ready() {
         Ok(StatusCode::OK)
     } else {
         Err(EdgeError::new(ErrorKind::Unavailable, "the node is still starting its functions").into())

@@ -78,17 +78,17 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (api_scheme, functions_scheme) = (api_listener.scheme(), functions_listener.scheme());
 
     let stop = CancellationToken::new();
-    let router = api::router(api::Shared {
-        node: Arc::clone(&node),
+    let shared = api::Shared {
+        documents: node.documents().clone(),
         tokens,
         door: if is_loopback(api_address) { api::Door::Loopback } else { api::Door::Guarded },
         audit: api::Audit::default(),
         listen: api_address.to_string(),
-        functions_listen: functions_address.to_string(),
         started: Instant::now(),
         started_at: Timestamp::now(),
         stop: stop.clone(),
-    });
+    };
+    let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string());
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
