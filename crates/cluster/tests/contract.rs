@@ -2,10 +2,16 @@
 //!
 //! Tests over NATS start a real nats-server each; `cargo xtask setup` installs it.
 
+#[path = "contract/broker.rs"]
+mod broker;
 #[path = "contract/cable.rs"]
 mod cable;
 #[path = "contract/credentials.rs"]
 mod credentials;
+#[path = "contract/enrolment.rs"]
+mod enrolment;
+#[path = "contract/fleet.rs"]
+mod fleet;
 #[path = "contract/leases.rs"]
 mod leases;
 #[path = "contract/messages.rs"]

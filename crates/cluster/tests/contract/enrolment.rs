@@ -1,0 +1,249 @@
+//! How a machine becomes a member, stays one, and stops being one: a real broker, and a hub with the least of records.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use async_nats::ConnectOptions;
+use edgeward_cluster::{
+    Credentials, NatsBackbone, NatsOptions, Tls,
+    nats::{CredentialKeeper, CredentialState, Enrolment, FleetKeys, JoinToken},
+};
+use edgeward_model::{
+    ErrorKind,
+    limits::{CREDENTIALS_TTL_MIN, JOIN_TIMEOUT},
+};
+use jiff::{SignedDuration, Timestamp};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    fleet::{Fleet, boot, echo, options},
+    site::{Member, PATIENCE, down, eventually, node, up},
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// One field of what a node keeps.
+fn kept(folder: &Path, field: &str) -> String {
+    let text = fs::read_to_string(folder.join("fleet.json")).expect("it is there");
+    serde_json::from_str::<serde_json::Value>(&text).expect("JSON")[field].as_str().expect(field).to_owned()
+}
+
+pub(crate) async fn is_refused(keeper: &CredentialKeeper) {
+    let mut state = keeper.state();
+    let refused = state.wait_for(|state| matches!(state, CredentialState::Refused { .. }));
+    timeout(PATIENCE, refused).await.expect("it learns it in time").expect("it keeps on");
+}
+
+/// A client without our own care, and what it is refused.
+async fn bare(fleet: &Fleet, seed: &str, jwt: String, inbox: &str) -> (async_nats::Client, mpsc::Receiver<String>) {
+    let pair = Arc::new(nkeys::KeyPair::from_seed(seed).expect("valid"));
+    let (events, received) = mpsc::channel(64);
+    let options = ConnectOptions::with_jwt(jwt, move |nonce| {
+        let pair = Arc::clone(&pair);
+        async move { pair.sign(&nonce).map_err(async_nats::AuthError::new) }
+    });
+    let Tls::Ca(file) = fleet.broker.tls() else { panic!("it has a file") };
+    let options = options.custom_inbox_prefix(inbox).require_tls(true).add_root_certificates(file).event_callback(move |event| {
+        let _ = events.try_send(event.to_string());
+        async {}
+    });
+    (options.connect(fleet.broker.local_url()).await.expect("it may connect"), received)
+}
+
+async fn refuses(events: &mut mpsc::Receiver<String>, what: &str) {
+    let told = async {
+        while let Some(event) = events.recv().await {
+            if event.to_lowercase().contains("permissions violation") && event.contains(what) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap_or_else(|_| panic!("`{what}` is not refused"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_with_a_token_becomes_a_node_and_is_one_after_a_restart() {
+    let fleet = Fleet::new(HOUR).await;
+    let token: JoinToken = fleet.token().text().parse().expect("its own text");
+    let enrolment = fleet.join(&token, "edge.1").await.expect("admitted");
+    enrolment.store(fleet.folder.path()).expect("stored");
+    for _ in 0..2 {
+        let (edge, keeper) = boot(fleet.folder.path()).await;
+        up(&edge, 1).await;
+        echo(&edge, "edge.1").await.expect("answered");
+        assert!(matches!(*keeper.state().borrow(), CredentialState::Valid { .. }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_makes_one_member_and_the_record_of_its_use_refuses_the_next() {
+    let fleet = Fleet::new(HOUR).await;
+    let token = fleet.token();
+    fleet.join(&token, "edge").await.expect("admitted");
+    for id in ["edge", "thief"] {
+        let error = fleet.join(&token, id).await.expect_err("it was used");
+        assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("was used"), "{error}");
+    }
+    let now = Timestamp::now();
+    let servers = vec![fleet.broker.local_url()];
+    let bound = JoinToken::new(&fleet.keys, servers, Some(node("wanted")), Duration::from_mins(1), now).expect("made");
+    assert_eq!(fleet.join(&bound, "other").await.expect_err("another's").kind(), ErrorKind::Forbidden);
+    fleet.join(&bound, "wanted").await.expect("admitted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_has_ended_is_refused_here_and_by_the_broker() {
+    let fleet = Fleet::new(HOUR).await;
+    let start = Timestamp::now();
+    let token = JoinToken::new(&fleet.keys, vec![fleet.broker.local_url()], None, Duration::from_secs(2), start).expect("made");
+    eventually("it ends", async || Timestamp::now() >= token.ends_at() + SignedDuration::from_secs(1)).await;
+    let error = fleet.join(&token, "edge").await.expect_err("it has ended");
+    assert!(error.to_string().contains("ended at"), "{error}");
+    // By a clock that is behind.
+    let asked = Instant::now();
+    let error = Enrolment::join(&token, &node("edge"), "".into(), start).await.expect_err("it has ended");
+    assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("do not take"), "{error}");
+    assert!(asked.elapsed() < JOIN_TIMEOUT / 3, "it need not wait");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_authority_is_told_nothing_by_who_joins_and_by_who_has() {
+    let fleet = Fleet::new(HOUR).await;
+    let (other, now) = (FleetKeys::new(Timestamp::now()).expect("made"), Timestamp::now());
+    let token = JoinToken::new(&other, vec![fleet.broker.local_url()], None, Duration::from_mins(1), now).expect("made");
+    let asked = Instant::now();
+    let error = fleet.join(&token, "edge").await.expect_err("it is another's");
+    assert!(error.kind() == ErrorKind::Forbidden && error.chain().contains("does not show the certificate"), "{}", error.chain());
+    assert!(asked.elapsed() < JOIN_TIMEOUT / 3, "it need not wait");
+    // By an address that the certificate does not have.
+    let port = fleet.broker.address().port();
+    let elsewhere = JoinToken::new(&fleet.keys, vec![format!("nats://127.0.0.2:{port}")], None, Duration::from_mins(1), now).expect("made");
+    fleet.join(&elsewhere, "edge").await.map(|_| ()).expect_err("it is not listening there, or not the one");
+
+    let (enrolment, folder) = fleet.enrolled("edge").await;
+    let stranger = Fleet::new(HOUR).await;
+    let options = enrolment.options(&folder).expect("valid");
+    let member = NatsBackbone::connect(NatsOptions { servers: vec![stranger.broker.local_url()], ..options }).await.expect("valid");
+    let member: Member = Arc::new(member);
+    eventually("it says why", async || member.connection().borrow().why_down.as_ref().is_some_and(|why| why != "it has not connected yet"))
+        .await;
+    assert_eq!(member.connection().borrow().ups, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_a_token_to_join_or_to_renew_may_ask_that_and_nothing_else() {
+    let fleet = Fleet::new(HOUR).await;
+    let (_, folder) = fleet.enrolled("edge").await;
+    let token = fleet.token();
+    let json = data_encoding::BASE64URL_NOPAD.decode(&token.text().as_bytes()["edgeward-join-".len()..]).expect("base64");
+    let text: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let field = |name: &str| text[name].as_str().expect(name).to_owned();
+    let id = token.id();
+    let (joiner, mut joiner_events) = bare(&fleet, &field("seed"), field("token"), &format!("_INBOX_{id}")).await;
+    let (renewer, mut renewer_events) = bare(&fleet, &kept(&folder, "seed"), kept(&folder, "renewal"), "_INBOX_edge").await;
+    for (client, events, own, others) in [
+        (&joiner, &mut joiner_events, format!("rpc.hub.{id}.join"), ["rpc.hub.join-another.join".to_owned(), format!("rpc.hub.{id}.echo")]),
+        (
+            &renewer,
+            &mut renewer_events,
+            "rpc.hub.edge.renew".to_owned(),
+            ["rpc.hub.other.renew".to_owned(), "rpc.hub.edge.echo".to_owned()],
+        ),
+    ] {
+        for subject in
+            others.iter().map(String::as_str).chain(["rpc.node.edge.echo", "_INBOX_hub.x", "$JS.API.INFO", "$SYS.REQ.CLAIMS.UPDATE"])
+        {
+            client.publish(subject.to_owned(), "x".into()).await.expect("it is handed over");
+            refuses(events, subject).await;
+        }
+        for subject in ["rpc.node.edge.>", "rpc.hub.>", "_INBOX_other.>", ">"] {
+            let _subscription = client.subscribe(subject).await.expect("it is asked for");
+            refuses(events, subject).await;
+        }
+        // The hub answers what is its own, if only that the payload is none.
+        client.request(own, "x".into()).await.expect("answered");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_ends_while_its_member_works_and_the_work_goes_on() {
+    let fleet = Fleet::new(CREDENTIALS_TTL_MIN).await;
+    let (_, folder) = fleet.enrolled("edge").await;
+    let first = kept(&folder, "working");
+    let (edge, keeper) = boot(&folder).await;
+    up(&edge, 1).await;
+    let (start, mut asked, mut failed) = (Instant::now(), 0, 0);
+    while start.elapsed() < 4 * CREDENTIALS_TTL_MIN {
+        asked += 1;
+        if echo(&edge, "edge").await.is_err() {
+            failed += 1;
+        }
+        assert!(matches!(*keeper.state().borrow(), CredentialState::Valid { .. }));
+        sleep(Duration::from_millis(5)).await;
+    }
+    let ups = edge.connection().borrow().ups;
+    eprintln!("{failed} of {asked} requests failed, {ups} connections");
+    assert!((3..=10).contains(&ups), "{ups} connections");
+    assert!(failed * 50 < asked, "{failed} of {asked} requests failed");
+    assert_ne!(kept(&folder, "working"), first, "the new ones are kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_away_longer_than_its_token_lives_comes_back_by_itself() {
+    let fleet = Fleet::new(CREDENTIALS_TTL_MIN).await;
+    let (_, folder) = fleet.enrolled("edge").await;
+    sleep(CREDENTIALS_TTL_MIN + Duration::from_secs(1)).await;
+    // What it has kept opens no connection.
+    let stale = Credentials::new(&kept(&folder, "seed"), kept(&folder, "working")).expect("valid");
+    let stale: Member = Arc::new(NatsBackbone::connect(options(&fleet.broker, "edge", stale)).await.expect("valid"));
+    eventually("it is refused", async || {
+        stale.connection().borrow().why_down.as_ref().is_some_and(|why| why.contains("does not take the credentials"))
+    })
+    .await;
+    drop(stale);
+    let start = Instant::now();
+    let (edge, _keeper) = boot(&folder).await;
+    up(&edge, 1).await;
+    eprintln!("back after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    echo(&edge, "edge").await.expect("answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_refused_with_both_tokens_and_keeps_what_it_has() {
+    let fleet = Fleet::new(HOUR).await;
+    let [(_, gone), (_, stays)] = [fleet.enrolled("gone").await, fleet.enrolled("stays").await];
+    let [(member, keeper), (other, _other_keeper)] = [boot(&gone).await, boot(&stays).await];
+    up(&member, 1).await;
+    up(&other, 1).await;
+    let before = fs::read(gone.join("fleet.json")).expect("there");
+    let start = Instant::now();
+    fleet.remove("gone").await;
+    down(&member).await;
+    is_refused(&keeper).await;
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    let (again, keeper) = boot(&gone).await;
+    keeper.state().wait_for(|state| matches!(state, CredentialState::Refused { .. })).await.expect("it keeps on");
+    assert_eq!((again.connection().borrow().ups, fs::read(gone.join("fleet.json")).expect("there")), (0, before));
+    echo(&other, "stays").await.expect("the others stay");
+    // It may come again, as another.
+    let again = fleet.join(&fleet.token(), "gone").await.expect("admitted");
+    again.store(&gone).expect("stored");
+    let (member, _keeper) = boot(&gone).await;
+    up(&member, 1).await;
+    echo(&member, "gone").await.expect("answered");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_does_not_know_a_key_any_more_says_so_although_the_broker_lets_it_in() {
+    let fleet = Fleet::new(CREDENTIALS_TTL_MIN).await;
+    let (_, folder) = fleet.enrolled("edge").await;
+    let (edge, keeper) = boot(&folder).await;
+    up(&edge, 1).await;
+    fleet.records.lock().nodes.clear();
+    is_refused(&keeper).await;
+    let state = keeper.state().borrow().clone();
+    assert!(matches!(&state, CredentialState::Refused { why } if why.contains("was removed")), "{state:?}");
+}
