@@ -4,6 +4,7 @@
 //! breaks; what arrives waits in bounded buffers that count what they drop; nothing is sent while there is no connection.
 
 mod admission;
+mod audit;
 mod authority;
 mod broker;
 mod certificates;
@@ -11,17 +12,24 @@ mod connection;
 mod enrolment;
 mod errand;
 mod fingerprint;
+mod fleet_folder;
 mod fleet_keys;
+mod hub_link;
 mod join_token;
 mod jwt;
 mod keeper;
 mod lease;
+mod node_link;
 mod options;
+mod presence;
+mod reception;
 mod renewal;
 mod replies;
 mod revocation;
 mod secret_file;
 mod server_config;
+mod server_files;
+mod used_tokens;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -38,18 +46,22 @@ use tokio::{
 };
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use self::admission::{Applicant, CredentialsTtl, JoinAnswer, JoinRequest};
+pub use self::admission::{Applicant, CredentialsTtl};
 pub use self::authority::{Authority, Revoked, Seeds};
 pub use self::broker::{Broker, BrokerOptions, BrokerState};
 pub use self::certificates::{Certificate, CertificateAuthority};
 pub use self::enrolment::Enrolment;
 pub use self::fingerprint::Fingerprint;
+pub use self::fleet_folder::FleetFolder;
 pub use self::fleet_keys::FleetKeys;
-pub use self::join_token::{JOIN, JoinToken};
-pub use self::keeper::{CredentialKeeper, CredentialState};
+pub use self::hub_link::{HubLink, HubOptions, Servers};
+pub use self::join_token::JoinToken;
+pub use self::keeper::CredentialState;
+pub use self::node_link::NodeLink;
 pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
-pub use self::renewal::{RENEW, RenewAnswer, RenewRequest};
+pub use self::reception::{Reception, Registry};
 pub use self::server_config::ServerConfig;
+pub use self::server_files::ServerFiles;
 use self::{
     lease::Leases,
     replies::{Broken, Replies},
@@ -203,6 +215,14 @@ impl Link {
         }
         // One that broke meanwhile is made anew as well.
         if self.is_up() && self.connects() == connects {
+            // It fails when the connection is gone for ever.
+            let _ = self.client.force_reconnect().await;
+        }
+    }
+
+    /// Ends the connection; whether there is another is up to the credentials.
+    async fn break_off(&self) {
+        if self.is_up() {
             // It fails when the connection is gone for ever.
             let _ = self.client.force_reconnect().await;
         }

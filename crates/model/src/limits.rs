@@ -241,3 +241,15 @@ pub const BROKER_RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const BROKER_RESTART_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Longest pause before a broker is started again that never listened.
 pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Uses of join tokens that a hub remembers at once: those whose tokens have not ended.
+pub const USED_TOKENS_MAX: usize = 10_000;
+/// Requests to join, and as many to renew, that a hub answers at once.
+pub const RECEPTION_CONCURRENCY: usize = 64;
+/// Time that the other processes of a node have to say that they are there.
+pub const PRESENCE_PAUSE: Duration = Duration::from_secs(2);
+/// Processes of one node that a hub remembers.
+pub const PROCESSES_MAX: usize = 8;
+/// Longest wait until the NATS servers know whose credentials are revoked; they are told later all the same.
+pub const REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Life of a NATS server's certificate, in days.
+pub const SERVER_CERTIFICATE_DAYS: u16 = 365;

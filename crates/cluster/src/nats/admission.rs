@@ -53,36 +53,36 @@ impl Default for CredentialsTtl {
 
 /// What a node asks that wants to join.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct JoinRequest {
+pub(super) struct JoinRequest {
     /// The newest version that the node speaks.
-    pub version: u32,
+    pub(super) version: u32,
     /// NATS's token of the join token, which is no secret without its key.
-    pub token: String,
+    pub(super) token: String,
     /// The id that it wants.
-    pub node: NodeId,
+    pub(super) node: NodeId,
     /// Its public key, that of a user of NATS.
-    pub public_key: String,
+    pub(super) public_key: String,
     /// Its signature of what it asks, as unpadded base64url.
-    pub signature: String,
+    pub(super) signature: String,
     /// What else the hub is to know of it.
     #[serde(default)]
-    pub description: Value,
+    pub(super) description: Value,
 }
 
 /// What the hub answers to a node that joined.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct JoinAnswer {
+pub(super) struct JoinAnswer {
     /// The version of this answer, at most that of the request.
-    pub version: u32,
+    pub(super) version: u32,
     /// The token by which the node gets its later working tokens, for as long as it belongs to the fleet.
-    pub renewal: String,
+    pub(super) renewal: String,
     /// Its first token to work with.
-    pub working: String,
+    pub(super) working: String,
     /// Certificate of the authority of the servers, PEM.
-    pub ca_certificate: String,
+    pub(super) ca_certificate: String,
     /// Where the servers are, when they are not where the join token says.
     #[serde(default)]
-    pub servers: Vec<String>,
+    pub(super) servers: Vec<String>,
 }
 
 impl fmt::Debug for JoinAnswer {
@@ -91,8 +91,7 @@ impl fmt::Debug for JoinAnswer {
     }
 }
 
-/// Who may join, as far as its request says. To be recorded under `join_id` before it is [admitted](Self::admit): a second request with
-/// the same id is another's, unless node and key are the same. Then its answer was lost, and it is admitted again.
+/// Who asks to join, and has proved that it holds a join token and its own key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Applicant {
     /// The id of its join token.
@@ -124,7 +123,7 @@ impl JoinRequest {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when it is none.
-    pub fn read(payload: &[u8]) -> Result<Self, EdgeError> {
+    pub(super) fn read(payload: &[u8]) -> Result<Self, EdgeError> {
         serde_json::from_slice(payload).map_err(|error| EdgeError::invalid("the request to join is not valid").with_source(error))
     }
 
@@ -133,7 +132,7 @@ impl JoinRequest {
     /// # Errors
     /// [`ErrorKind::Forbidden`] when its token is not one of this fleet, is another's, has ended, or is for another node, and when the key
     /// is not proved; [`ErrorKind::InvalidInput`] when the key is none.
-    pub fn verify(self, asked_as: &NodeId, authority: &Authority, now: Timestamp) -> Result<Applicant, EdgeError> {
+    pub(super) fn verify(self, asked_as: &NodeId, authority: &Authority, now: Timestamp) -> Result<Applicant, EdgeError> {
         let refused = |why: &str| EdgeError::new(ErrorKind::Forbidden, format!("the node `{}` may not join: {why}", self.node));
         let claims = authority.verify(&self.token).map_err(|_error| refused("its join token is not of this fleet"))?;
         let (join_id, only, token_ends_at) = join_token::read_claims(&claims).ok_or_else(|| refused("its token is not one to join by"))?;
@@ -171,7 +170,7 @@ fn signed(join_id: &NodeId, node: &NodeId, public_key: &str) -> String {
 
 impl Applicant {
     /// The answer that makes it a member.
-    pub fn admit(&self, keys: &FleetKeys, ttl: CredentialsTtl, now: Timestamp) -> Result<JoinAnswer, EdgeError> {
+    pub(super) fn admit(&self, keys: &FleetKeys, ttl: CredentialsTtl, now: Timestamp) -> Result<JoinAnswer, EdgeError> {
         let authority = keys.authority();
         Ok(JoinAnswer {
             version: VERSION,
@@ -185,7 +184,7 @@ impl Applicant {
 
 impl JoinAnswer {
     /// The payload of a message.
-    pub fn to_payload(&self) -> Vec<u8> {
+    pub(super) fn to_payload(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts are JSON")
     }
 

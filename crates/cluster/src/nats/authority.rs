@@ -14,9 +14,10 @@ use crate::{
         join_token::JOIN,
         jwt::{self, About, Claims},
         lease,
+        presence::PRESENCE,
         renewal::RENEW,
     },
-    subject::{Subject, node_token},
+    subject::{Name, Subject, node_token},
 };
 
 /// Subscriptions of who asks one question: its inbox.
@@ -115,17 +116,18 @@ impl Authority {
         self.member(hub, public_key, Some(expires_at), now, &user(&send, &receive))
     }
 
-    /// What a node may do for ever with the same key: ask for a token to work with, by [`RENEW`], and nothing else.
+    /// What a node may do for ever with the same key: ask for a token to work with, by [`RENEW`], ask whether it may work, by [`PRESENCE`], and
+    /// nothing else.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the key is none of a user.
     pub fn renewal(&self, node: &NodeId, public_key: &str, now: Timestamp) -> Result<String, EdgeError> {
-        self.member(node, public_key, None, now, &errand(&Subject::to_hub(node.clone(), RENEW), &[]))
+        self.member(node, public_key, None, now, &errand(node, &[RENEW, PRESENCE], &[]))
     }
 
     /// What who holds a join token may do: ask to join, by [`JOIN`]. `tags` say what the hub is to know about the token.
     pub(super) fn joiner(&self, id: &NodeId, key: &str, tags: &[String], ends_at: Timestamp, now: Timestamp) -> Result<String, EdgeError> {
-        self.member(id, key, Some(ends_at), now, &errand(&Subject::to_hub(id.clone(), JOIN), tags))
+        self.member(id, key, Some(ends_at), now, &errand(id, &[JOIN], tags))
     }
 
     /// What a token says that is one of a member of this fleet.
@@ -199,14 +201,15 @@ fn user(send: &[String], receive: &[String]) -> Value {
     })
 }
 
-/// What a user may do that only asks one question.
-fn errand(question: &Subject, tags: &[String]) -> Value {
-    let inbox = format!("_INBOX_{}.>", node_token(&question.node));
+/// What a user may do that only asks these questions.
+fn errand(asks_as: &NodeId, services: &[Name], tags: &[String]) -> Value {
+    let inbox = format!("_INBOX_{}.>", node_token(asks_as));
+    let questions: Vec<_> = services.iter().map(|service| Subject::to_hub(asks_as.clone(), *service).to_string()).collect();
     json!({
         "type": "user",
         "version": 2,
         "tags": tags,
-        "pub": { "allow": [question.to_string()] },
+        "pub": { "allow": questions },
         "sub": { "allow": [inbox] },
         "subs": ERRAND_SUBSCRIPTIONS_MAX,
         "data": -1,

@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{files::Files, process::Process};
-use crate::nats::{NatsOptions, Tls, authority::Revoked, fleet_keys::FleetKeys};
+use crate::nats::{Tls, authority::Revoked, fleet_keys::FleetKeys};
 
 /// A broker that ends sooner than this after its start did not do well.
 const STEADY: Duration = Duration::from_secs(10);
@@ -129,15 +129,9 @@ impl Broker {
         Tls::Ca(self.supervisor.files.authority())
     }
 
-    /// Refuses these tokens from now on, and ends the connections that show them. When it cannot be told, it knows from its next start on.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unavailable`] when it does not run, or does not answer.
-    pub async fn revoke(&self, revoked: Revoked, now: Timestamp) -> Result<(), EdgeError> {
-        self.supervisor.revoked.lock().clone_from(&revoked);
-        let anybody = edgeward_model::NodeId::new("edgeward-system")?;
-        let options = NatsOptions { tls: self.tls(), ..NatsOptions::new(anybody, vec![self.local_url()]) };
-        self.supervisor.files.keys().authority().revoke(&options, &revoked, now).await
+    /// Refuses these tokens from its next start on.
+    pub(super) fn set_revoked(&self, revoked: Revoked) {
+        *self.supervisor.revoked.lock() = revoked;
     }
 
     /// Stops it, and returns when it has ended.

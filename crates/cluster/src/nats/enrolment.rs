@@ -41,6 +41,9 @@ const VERSION: u32 = 1;
 pub struct Enrolment {
     version: u32,
     node: NodeId,
+    /// The id of the token that it joined by; none in files of earlier releases.
+    #[serde(default)]
+    joined_by: Option<NodeId>,
     servers: Vec<String>,
     /// Of the node's key.
     seed: String,
@@ -59,13 +62,46 @@ impl fmt::Debug for Enrolment {
 }
 
 impl Enrolment {
-    /// Asks to join as this node, with a new key. `description` is for the hub. Asks again while no answer comes, at most for
-    /// [`JOIN_TIMEOUT`]. Nothing is kept: [`store`](Self::store) does that.
+    /// What is kept in this folder, which must be there. When nothing is, or it was joined by another token than this one, the node asks to join
+    /// by it, with a new key, and keeps the answer; so a token that was used may stay in the command that starts the node. `description` is for
+    /// the hub. While no answer comes it asks again, at most for [`JOIN_TIMEOUT`].
     ///
     /// # Errors
+    /// [`ErrorKind::NotFound`] when nothing is kept and no token given; [`ErrorKind::Conflict`] when the folder is another node's;
     /// [`ErrorKind::Forbidden`] when the token has ended, was used, is for another node, the server is not the fleet's, or the hub refuses;
-    /// [`ErrorKind::Unavailable`] when no hub was reached.
-    pub async fn join(token: &JoinToken, node: &NodeId, description: Value, now: Timestamp) -> Result<Self, EdgeError> {
+    /// [`ErrorKind::Unavailable`] when no hub was reached; and those of [`Self::load`].
+    pub async fn open_or_join(
+        folder: &Path,
+        node: &NodeId,
+        token: Option<&JoinToken>,
+        description: Value,
+        now: Timestamp,
+    ) -> Result<Self, EdgeError> {
+        let kept = Self::load(folder)?;
+        if let Some(kept) = &kept
+            && kept.node != *node
+        {
+            let message = format!("the folder `{}` belongs to the node `{}`, not to `{node}`", folder.display(), kept.node);
+            return Err(EdgeError::new(ErrorKind::Conflict, message));
+        }
+        match (kept, token) {
+            (Some(kept), None) => Ok(kept),
+            (Some(kept), Some(token)) if kept.joined_by.as_ref() == Some(token.id()) => Ok(kept),
+            (_, Some(token)) => {
+                let joined = Self::join(token, node, description, now).await?;
+                joined.store(folder)?;
+                Ok(joined)
+            }
+            (None, None) => {
+                let message =
+                    format!("the node `{node}` never joined a fleet; make a token with `edgeward join-token` on the hub, and give it");
+                Err(EdgeError::new(ErrorKind::NotFound, message))
+            }
+        }
+    }
+
+    /// Asks to join; nothing is kept.
+    async fn join(token: &JoinToken, node: &NodeId, description: Value, now: Timestamp) -> Result<Self, EdgeError> {
         token.check_use(node, now)?;
         let key = KeyPair::new_user();
         let seed = key.seed().map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to make a key").with_source(error))?;
@@ -82,6 +118,7 @@ impl Enrolment {
         Ok(Self {
             version: VERSION,
             node: node.clone(),
+            joined_by: Some(token.id().clone()),
             servers: if answer.servers.is_empty() { token.servers().to_vec() } else { answer.servers },
             seed,
             renewal: answer.renewal,
@@ -104,7 +141,7 @@ impl Enrolment {
     }
 
     /// Keeps it in this folder, which must be there, and returns when it is on disk.
-    pub fn store(&self, folder: &Path) -> Result<(), EdgeError> {
+    pub(super) fn store(&self, folder: &Path) -> Result<(), EdgeError> {
         self.store_certificate(folder)?;
         secret_file::write(&folder.join(FILE), WHAT, self)
     }
@@ -129,7 +166,7 @@ impl Enrolment {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the key is damaged.
-    pub fn options(&self, folder: &Path) -> Result<NatsOptions, EdgeError> {
+    pub(super) fn options(&self, folder: &Path) -> Result<NatsOptions, EdgeError> {
         let credentials = Credentials::new(&self.seed, self.working.clone())?;
         let tls = Tls::Ca(certificate_file(folder));
         Ok(NatsOptions { tls, credentials: Some(credentials), ..NatsOptions::new(self.node.clone(), self.servers.clone()) })
@@ -191,6 +228,7 @@ mod tests {
         let mut kept = Enrolment {
             version: VERSION,
             node: NodeId::new("edge-1").expect("valid"),
+            joined_by: None,
             servers: vec!["nats://a:1".to_owned()],
             seed: KeyPair::new_user().seed().expect("it has one"),
             renewal: "renewal".to_owned(),

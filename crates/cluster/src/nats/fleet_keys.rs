@@ -54,20 +54,30 @@ impl FleetKeys {
     /// # Errors
     /// [`ErrorKind::Forbidden`] when others may read the file, [`ErrorKind::Internal`] when it is damaged:
     /// it is never made anew by itself, because every node would have to join again.
-    pub fn open_or_create(file: &Path, now: Timestamp) -> Result<Self, EdgeError> {
-        if let Some(Kept { seeds, certificate, certificate_key, .. }) = secret_file::read(file, WHAT, VERSION)? {
-            let damaged = |error: EdgeError| {
-                let message = format!("the {WHAT} in `{}` are damaged; restore the file from a backup", file.display());
-                EdgeError::new(ErrorKind::Internal, message).with_source(error)
-            };
-            let authority = Authority::from_seeds(&seeds).map_err(damaged)?;
-            let certificates = CertificateAuthority::from_pem(certificate, &certificate_key).map_err(damaged)?;
-            return Self::of(authority, certificates).map_err(damaged);
+    pub(super) fn open_or_create(file: &Path, now: Timestamp) -> Result<Self, EdgeError> {
+        if let Some(keys) = Self::open(file)? {
+            return Ok(keys);
         }
         let keys = Self::new(now)?;
         let (certificate, certificate_key) = (keys.certificates.certificate().to_owned(), keys.certificates.key());
         secret_file::write(file, WHAT, &Kept { version: VERSION, seeds: keys.authority.seeds()?, certificate, certificate_key })?;
         Ok(keys)
+    }
+
+    /// The keys in this file; none when there is no file.
+    ///
+    /// # Errors
+    /// Those of [`Self::open_or_create`].
+    pub(super) fn open(file: &Path) -> Result<Option<Self>, EdgeError> {
+        let kept = secret_file::read(file, WHAT, VERSION)?;
+        let Some(Kept { seeds, certificate, certificate_key, .. }) = kept else { return Ok(None) };
+        let damaged = |error: EdgeError| {
+            let message = format!("the {WHAT} in `{}` are damaged; restore the file from a backup", file.display());
+            EdgeError::new(ErrorKind::Internal, message).with_source(error)
+        };
+        let authority = Authority::from_seeds(&seeds).map_err(damaged)?;
+        let certificates = CertificateAuthority::from_pem(certificate, &certificate_key).map_err(damaged)?;
+        Self::of(authority, certificates).map(Some).map_err(damaged)
     }
 
     fn of(authority: Authority, certificates: CertificateAuthority) -> Result<Self, EdgeError> {
@@ -76,12 +86,12 @@ impl FleetKeys {
     }
 
     /// Signs tokens.
-    pub fn authority(&self) -> &Authority {
+    pub(super) fn authority(&self) -> &Authority {
         &self.authority
     }
 
     /// Signs certificates.
-    pub fn certificates(&self) -> &CertificateAuthority {
+    pub(super) fn certificates(&self) -> &CertificateAuthority {
         &self.certificates
     }
 

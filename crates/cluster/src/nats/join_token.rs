@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The service of the hub that lets nodes join. Its requests come under the id of a join token in place of a node's.
-pub const JOIN: Name = Name::new("join");
+pub(super) const JOIN: Name = Name::new("join");
 
 /// How the text begins.
 const PREFIX: &str = "edgeward-join-";
@@ -158,7 +158,7 @@ pub(super) fn read_claims(claims: &Claims) -> Option<(NodeId, Option<NodeId>, Ti
     claims.has_tag(TAG).then_some((id, node, claims.ends_at()?))
 }
 
-fn check(servers: &[String]) -> Result<(), EdgeError> {
+pub(super) fn check(servers: &[String]) -> Result<(), EdgeError> {
     if servers.len() > SERVERS_MAX {
         return Err(EdgeError::invalid(format!("{} addresses of servers are too many, the most is {SERVERS_MAX}", servers.len())));
     }

@@ -53,11 +53,14 @@ pub enum CredentialState {
     },
 }
 
-/// Renews the credentials of one member until it is dropped. The member's [`NatsBackbone`] must live as long: it tells what a broker refused.
-#[derive(Debug)]
-pub struct CredentialKeeper {
-    state: watch::Receiver<CredentialState>,
-    _task: AbortOnDropHandle<()>,
+/// Renews the credentials of one member until all clones are dropped. The member's [`NatsBackbone`] must live as long: it tells what a broker
+/// refused.
+#[derive(Clone)]
+pub(super) struct CredentialKeeper {
+    link: Link,
+    credentials: Credentials,
+    state: watch::Sender<CredentialState>,
+    _task: Arc<AbortOnDropHandle<()>>,
 }
 
 impl CredentialKeeper {
@@ -65,14 +68,14 @@ impl CredentialKeeper {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the backbone shows no credentials, or their token is damaged.
-    pub fn of_node(enrolment: Enrolment, folder: PathBuf, backbone: &NatsBackbone) -> Result<Self, EdgeError> {
+    pub(super) fn of_node(enrolment: Enrolment, folder: PathBuf, backbone: &NatsBackbone) -> Result<Self, EdgeError> {
         let working = enrolment.working().to_owned();
         let tls = Tls::Ca(certificate_file(&folder));
         Self::start(backbone, &working, Source::Hub { enrolment: Box::new(enrolment), tls, folder })
     }
 
     /// The first credentials of a hub, with a new key; [`of_hub`](Self::of_hub) keeps them fresh.
-    pub fn hub_credentials(keys: &FleetKeys, hub: &NodeId, ttl: CredentialsTtl, now: Timestamp) -> Result<Credentials, EdgeError> {
+    pub(super) fn hub_credentials(keys: &FleetKeys, hub: &NodeId, ttl: CredentialsTtl, now: Timestamp) -> Result<Credentials, EdgeError> {
         let key = nkeys::KeyPair::new_user();
         let token = keys.authority().hub(hub, &key.public_key(), ttl.ends_at(now)?, now)?;
         let seed = key.seed().map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to make a key").with_source(error))?;
@@ -83,7 +86,7 @@ impl CredentialKeeper {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the backbone shows no credentials.
-    pub fn of_hub(keys: Arc<FleetKeys>, ttl: CredentialsTtl, backbone: &NatsBackbone) -> Result<Self, EdgeError> {
+    pub(super) fn of_hub(keys: Arc<FleetKeys>, ttl: CredentialsTtl, backbone: &NatsBackbone) -> Result<Self, EdgeError> {
         let credentials = shown_by(backbone)?;
         Self::start(backbone, &credentials.jwt(), Source::Itself { keys, ttl })
     }
@@ -91,14 +94,28 @@ impl CredentialKeeper {
     fn start(backbone: &NatsBackbone, token: &str, source: Source) -> Result<Self, EdgeError> {
         let credentials = shown_by(backbone)?;
         let life = Life::left(token, Timestamp::now(), Instant::now())?;
-        let (state, seen) = watch::channel(CredentialState::Valid { until: life.until });
-        let task = Task { link: backbone.link.clone(), credentials, source, state };
-        Ok(Self { state: seen, _task: AbortOnDropHandle::new(tokio::spawn(task.run(life))) })
+        let (state, link) = (watch::Sender::new(CredentialState::Valid { until: life.until }), backbone.link.clone());
+        let task = Task { link: link.clone(), credentials: credentials.clone(), source, state: state.clone() };
+        let task = AbortOnDropHandle::new(tokio::spawn(task.run(life)));
+        Ok(Self { link, credentials, state, _task: Arc::new(task) })
+    }
+
+    /// Ends the connection and makes no other, and shows why, until it is [released](Self::release).
+    pub(super) async fn hold(&self, why: String) {
+        self.credentials.hold(true);
+        tracing::error!(member = %self.link.member, why, "the fleet refuses this process");
+        self.state.send_replace(CredentialState::Refused { why });
+        self.link.break_off().await;
+    }
+
+    /// Connects again.
+    pub(super) fn release(&self) {
+        self.credentials.hold(false);
     }
 
     /// How the credentials are.
-    pub fn state(&self) -> watch::Receiver<CredentialState> {
-        self.state.clone()
+    pub(super) fn state(&self) -> watch::Receiver<CredentialState> {
+        self.state.subscribe()
     }
 }
 
@@ -164,6 +181,8 @@ impl Task {
             tokio::select! {
                 () = sleep_until(life.renew_at) => {}
                 () = self.credentials.refused() => {}
+                // It begins with a new token after that.
+                () = self.credentials.held(true) => self.credentials.held(false).await,
             }
             let pause = match self.renew().await {
                 Ok((token, next)) => {
@@ -192,7 +211,8 @@ impl Task {
 
     fn show(&self, now: CredentialState) {
         self.state.send_if_modified(|state| {
-            let is_news = *state != now;
+            // What is shown of who is held back stays.
+            let is_news = *state != now && !self.credentials.is_held();
             if is_news {
                 match &now {
                     CredentialState::Valid { until } => tracing::debug!(member = %self.link.member, %until, "credentials renewed"),

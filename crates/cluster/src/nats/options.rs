@@ -80,6 +80,8 @@ struct Signed {
     shown: u64,
     /// Whether a broker refused it.
     is_refused: bool,
+    /// Whether nothing is to connect by it, although it is good.
+    is_held: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -99,7 +101,7 @@ impl Credentials {
         if key.key_pair_type() != nkeys::KeyPairType::User {
             return Err(EdgeError::invalid("the seed of the credentials is not that of a user"));
         }
-        let signed = Signed { jwt: jwt.into(), renewals: 0, shown: 0, is_refused: false };
+        let signed = Signed { jwt: jwt.into(), renewals: 0, shown: 0, is_refused: false, is_held: false };
         Ok(Self { key: Arc::new(key), signed: Arc::new(watch::Sender::new(signed)) })
     }
 
@@ -132,13 +134,28 @@ impl Credentials {
         signed.wait_for(|signed| signed.is_refused).await.expect("the sender is here");
     }
 
-    /// Waits so long, or until there is a JWT that no broker was shown.
+    /// Has nothing connect by them, or again.
+    pub(super) fn hold(&self, is_held: bool) {
+        self.signed.send_modify(|signed| signed.is_held = is_held);
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.signed.borrow().is_held
+    }
+
+    /// Returns when connections by them are (or are not) held back.
+    pub(super) async fn held(&self, is_held: bool) {
+        self.signed.subscribe().wait_for(|signed| signed.is_held == is_held).await.expect("the sender is here");
+    }
+
+    /// Waits so long, or until there is a JWT that no broker was shown; and for as long as they are held back.
     async fn pause(&self, time: Duration) {
         let mut signed = self.signed.subscribe();
         tokio::select! {
             () = sleep(time) => {}
             _ = signed.wait_for(|signed| signed.shown != signed.renewals) => {}
         }
+        self.held(false).await;
     }
 
     /// Options of a connection that shows them.

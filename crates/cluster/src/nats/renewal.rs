@@ -15,24 +15,24 @@ use crate::{
 };
 
 /// The service of the hub that gives members their next working token.
-pub const RENEW: Name = Name::new("renew");
+pub(super) const RENEW: Name = Name::new("renew");
 
 /// What a node asks. That it holds its key is what NATS verified when it connected.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RenewRequest {
+pub(super) struct RenewRequest {
     /// The newest version that the node speaks.
-    pub version: u32,
+    pub(super) version: u32,
     /// The key that it connected with.
-    pub public_key: String,
+    pub(super) public_key: String,
 }
 
 /// What the hub answers. An error of the kind [`ErrorKind::Forbidden`] in its place says that the node was removed.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct RenewAnswer {
+pub(super) struct RenewAnswer {
     /// The version of this answer, at most that of the request.
-    pub version: u32,
+    pub(super) version: u32,
     /// The next token to work with.
-    pub working: String,
+    pub(super) working: String,
 }
 
 impl fmt::Debug for RenewAnswer {
@@ -54,7 +54,7 @@ impl RenewRequest {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when it is none.
-    pub fn read(payload: &[u8]) -> Result<Self, EdgeError> {
+    pub(super) fn read(payload: &[u8]) -> Result<Self, EdgeError> {
         serde_json::from_slice(payload).map_err(|error| EdgeError::invalid("the request to renew is not valid").with_source(error))
     }
 
@@ -62,7 +62,7 @@ impl RenewRequest {
     ///
     /// # Errors
     /// [`ErrorKind::Forbidden`] when it was removed, or joined again with another key.
-    pub fn answer(
+    pub(super) fn answer(
         &self,
         node: &NodeId,
         recorded_key: Option<&str>,
@@ -81,7 +81,7 @@ impl RenewRequest {
 
 impl RenewAnswer {
     /// The payload of a message.
-    pub fn to_payload(&self) -> Vec<u8> {
+    pub(super) fn to_payload(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("texts are JSON")
     }
 

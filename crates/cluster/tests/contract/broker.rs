@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use edgeward_cluster::nats::{Broker, BrokerState, FleetKeys, Revoked};
+use edgeward_cluster::{
+    Claim, Claimed, Name,
+    nats::{Broker, BrokerState, FleetFolder, Revoked},
+};
 use edgeward_model::{EdgeError, ErrorKind};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout};
@@ -32,7 +35,7 @@ fn running(broker: &Broker) -> Option<u32> {
     }
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill is there");
     assert!(killed.success());
 }
@@ -44,47 +47,49 @@ fn is_alive(pid: u32) -> bool {
 }
 
 async fn start(folder: &Path, port: u16) -> Result<Broker, EdgeError> {
-    let keys = Arc::new(FleetKeys::open_or_create(&folder.join("authority.json"), Timestamp::now()).expect("readable"));
-    Broker::start(broker_options(folder, port), keys, Revoked::new()).await
+    let fleet = FleetFolder::open_or_create(folder, Timestamp::now()).expect("readable");
+    Broker::start(broker_options(folder, port), Arc::clone(fleet.keys()), Revoked::new()).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_is_killed_is_back_on_its_port_and_everybody_goes_on() {
+async fn a_broker_that_is_killed_is_back_on_its_port_with_its_data_and_everybody_goes_on() {
     let fleet = Fleet::new(Duration::from_hours(1)).await;
-    let (_, folder) = fleet.enrolled("edge").await;
-    let (edge, _keeper) = boot(&folder).await;
+    let folder = fleet.enrolled("edge").await;
+    let (edge, _link) = boot(&folder).await;
     up(&edge, 1).await;
+    let mut last_term = 0;
     for round in 2..=6_u64 {
-        let pid = running(&fleet.broker).expect("it runs");
+        let claim = Claim { name: Name::new("kept"), holder: node("hub"), ttl: Duration::from_mins(1), seen_term: 0 };
+        let Claimed::Held(lease) = fleet.hub.member.lease(claim).await.expect("claimed") else { panic!("it is nobody else's") };
+        // The term is in JetStream only.
+        assert_eq!(lease.term(), last_term + 1);
+        last_term = lease.term();
+        let pid = running(fleet.broker()).expect("it runs");
         kill(pid);
         let start = Instant::now();
         down(&edge).await;
-        let mut state = fleet.broker.state();
+        let mut state = fleet.broker().state();
         let is_back = state.wait_for(|state| matches!(state, BrokerState::Running { pid: now, .. } if *now != pid));
         timeout(BACK, is_back).await.expect("it is back in time").expect("it is supervised");
         eprintln!("back after {:?}", start.elapsed());
         up(&edge, round).await;
-        up(&fleet.hub, round).await;
+        up(&fleet.hub.member, round).await;
         echo(&edge, "edge").await.expect("answered");
     }
-    let pid = running(&fleet.broker).expect("it runs");
-    fleet.broker.stop().await;
+    let pid = running(fleet.broker()).expect("it runs");
+    fleet.hub.link.stop().await;
     assert!(!is_alive(pid));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_whose_folder_was_deleted_serves_again_and_refuses_who_was_removed() {
     let fleet = Fleet::new(Duration::from_hours(1)).await;
-    let [(_, stays), (_, goes)] = [fleet.enrolled("stays").await, fleet.enrolled("goes").await];
-    let key = fleet.records.lock().nodes[&node("goes")].clone();
+    let [stays, goes] = [fleet.enrolled("stays").await, fleet.enrolled("goes").await];
     fleet.remove("goes").await;
-    let (port, folder) = (fleet.broker.address().port(), fleet.folder.path());
-    fleet.broker.stop().await;
-    std::fs::remove_dir_all(folder.join("broker")).expect("it was there");
-    let revoked = Revoked::from([(key, Timestamp::now())]);
-    let broker = Broker::start(broker_options(folder, port), Arc::clone(&fleet.keys), revoked).await.expect("it starts");
-    assert_eq!(broker.address().port(), port);
-    let ((member, _keeper), (_gone, refused)) = (boot(&stays).await, boot(&goes).await);
+    let port = fleet.broker().address().port();
+    let fleet = fleet.restart(|folder| std::fs::remove_dir_all(folder.join("broker")).expect("it was there")).await;
+    assert_eq!(fleet.broker().address().port(), port);
+    let ((member, _link), (_gone, refused)) = (boot(&stays).await, boot(&goes).await);
     up(&member, 1).await;
     eventually("the hub is back", async || echo(&member, "stays").await.is_ok()).await;
     crate::enrolment::is_refused(&refused).await;

@@ -1,7 +1,7 @@
-//! A fleet with a broker of its own and a hub that lets nodes join and renew, with the least of records.
+//! A fleet with a broker of its own and a hub that lets nodes join and renew, with the least of a registry.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,10 +9,10 @@ use std::{
 };
 
 use edgeward_cluster::{
-    Credentials, Message, NatsBackbone, NatsOptions, Service, Subject, Subjects, handler,
+    Message, Service, Subject, Subjects, handler,
     nats::{
-        Applicant, Broker, BrokerOptions, CredentialKeeper, CredentialsTtl, Enrolment, FleetKeys, JOIN, JoinRequest, JoinToken, RENEW,
-        RenewRequest, Revoked,
+        Applicant, Broker, BrokerOptions, CredentialsTtl, Enrolment, FleetFolder, HubLink, HubOptions, JoinToken, NodeLink,
+        PING_INTERVAL_DEFAULT, Reception, Registry, Revoked, Servers,
     },
 };
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
@@ -25,32 +25,35 @@ use crate::{
     site::{ECHO, Member, PATIENCE, node, up},
 };
 
-pub(crate) struct Fleet {
-    pub(crate) folder: TempDir,
-    pub(crate) keys: Arc<FleetKeys>,
-    pub(crate) broker: Broker,
-    pub(crate) records: Arc<Mutex<Records>>,
-    pub(crate) hub: Member,
-    _keeper: CredentialKeeper,
-    _services: Vec<Service>,
-}
-
-/// What a hub records of joins.
+/// The key of each node, and the revoked ones.
 #[derive(Default)]
 pub(crate) struct Records {
-    uses: HashMap<NodeId, (NodeId, String)>,
-    /// The key of each node.
     pub(crate) nodes: HashMap<NodeId, String>,
+    pub(crate) revoked: Revoked,
+}
+
+/// What a hub has when its process ends.
+pub(crate) struct Fleet {
+    pub(crate) folder: TempDir,
+    pub(crate) records: Arc<Mutex<Records>>,
+    pub(crate) hub: Hub,
+    ttl: CredentialsTtl,
+}
+
+/// A running hub.
+pub(crate) struct Hub {
+    pub(crate) link: HubLink,
+    pub(crate) member: Member,
+    _reception: Reception,
+    _echo: Service,
 }
 
 impl Records {
-    fn take(&mut self, applicant: &Applicant) -> Result<(), EdgeError> {
-        let joined = (applicant.node.clone(), applicant.public_key.clone());
-        let first = self.uses.entry(applicant.join_id.clone()).or_insert_with(|| joined.clone());
-        if *first != joined {
-            return Err(EdgeError::new(ErrorKind::Forbidden, "the join token was used"));
+    fn admit(&mut self, applicant: Applicant) -> Result<(), EdgeError> {
+        if applicant.node.as_str() == "unwanted" {
+            return Err(EdgeError::new(ErrorKind::Conflict, "a node of this process has this id"));
         }
-        self.nodes.insert(joined.0, joined.1);
+        self.nodes.insert(applicant.node, applicant.public_key);
         Ok(())
     }
 }
@@ -60,93 +63,101 @@ pub(crate) fn broker_options(folder: &Path, port: u16) -> BrokerOptions {
     BrokerOptions { program: Some(program()), folder: folder.join("broker"), name: "test".to_owned(), listen, names: Vec::new() }
 }
 
+pub(crate) fn hub_options(servers: Servers, ttl: CredentialsTtl) -> HubOptions {
+    HubOptions { hub: node("hub"), servers, credentials_ttl: ttl, ping_interval: PING_INTERVAL_DEFAULT, lease_replicas: 1 }
+}
+
+impl Hub {
+    pub(crate) async fn start(folder: &FleetFolder, servers: Servers, records: &Arc<Mutex<Records>>, ttl: CredentialsTtl) -> Self {
+        let revoked = records.lock().revoked.clone();
+        let link = HubLink::open(folder.keys(), hub_options(servers, ttl), revoked).await.expect("it starts");
+        let member = link.backbone();
+        up(&member, 1).await;
+        let (admits, knows) = (Arc::clone(records), Arc::clone(records));
+        let registry = Registry::new(
+            move |applicant| std::future::ready(admits.lock().admit(applicant)),
+            move |id| std::future::ready(Ok(knows.lock().nodes.get(&id).cloned())),
+        );
+        let reception = Reception::open(Arc::clone(&member), folder, ttl, registry).await.expect("served");
+        let echo = member.serve(&Subjects::to_hub(ECHO), 8, handler(async |call| Ok(call.message))).await.expect("served");
+        Self { link, member, _reception: reception, _echo: echo }
+    }
+}
+
 impl Fleet {
     /// Its tokens to work with live so long.
     pub(crate) async fn new(ttl: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let file = folder.path().join("authority.json");
-        let keys = Arc::new(FleetKeys::open_or_create(&file, Timestamp::now()).expect("made"));
-        let broker = Broker::start(broker_options(folder.path(), 0), Arc::clone(&keys), Revoked::new()).await.expect("it starts");
+        let fleet = FleetFolder::open_or_create(folder.path(), Timestamp::now()).expect("made");
         let (ttl, records) = (CredentialsTtl::new(ttl).expect("in bounds"), Arc::<Mutex<Records>>::default());
-        let credentials = CredentialKeeper::hub_credentials(&keys, &node("hub"), ttl, Timestamp::now()).expect("signed");
-        let options = options(&broker, "hub", credentials);
-        let hub = NatsBackbone::connect(options).await.expect("the options are valid");
-        let keeper = CredentialKeeper::of_hub(Arc::clone(&keys), ttl, &hub).expect("it has credentials");
-        let hub: Member = Arc::new(hub);
-        up(&hub, 1).await;
-        let services = vec![
-            serve_joins(&hub, &keys, &records, ttl).await,
-            serve_renewals(&hub, &keys, &records, ttl).await,
-            hub.serve(&Subjects::to_hub(ECHO), 8, handler(async |call| Ok(call.message))).await.expect("served"),
-        ];
-        Self { folder, keys, broker, records, hub, _keeper: keeper, _services: services }
+        let hub = Hub::start(&fleet, Servers::Own(broker_options(folder.path(), 0)), &records, ttl).await;
+        fleet.set_servers(&[hub.link.broker().expect("its own").local_url()]).expect("kept");
+        Self { folder, records, hub, ttl }
     }
 
+    /// Ends the hub and its broker, and starts them again on what is on disk, after `meanwhile`.
+    pub(crate) async fn restart(mut self, meanwhile: impl FnOnce(&Path)) -> Self {
+        let port = self.broker().address().port();
+        self.hub.link.stop().await;
+        meanwhile(self.folder.path());
+        let fleet = FleetFolder::open(self.folder.path()).expect("there");
+        self.hub = Hub::start(&fleet, Servers::Own(broker_options(self.folder.path(), port)), &self.records, self.ttl).await;
+        self
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        self.hub.link.broker().expect("its own")
+    }
+
+    pub(crate) fn fleet(&self) -> FleetFolder {
+        FleetFolder::open(self.folder.path()).expect("it was made")
+    }
+
+    /// Made as by another process, from what is on disk.
     pub(crate) fn token(&self) -> JoinToken {
-        JoinToken::new(&self.keys, vec![self.broker.local_url()], None, Duration::from_mins(5), Timestamp::now()).expect("made")
+        self.fleet().join_token(Vec::new(), None, Duration::from_mins(5), Timestamp::now()).expect("made")
     }
 
-    pub(crate) async fn join(&self, token: &JoinToken, id: &str) -> Result<Enrolment, EdgeError> {
-        Enrolment::join(token, &node(id), "a test".into(), Timestamp::now()).await
+    pub(crate) async fn join(&self, token: &JoinToken, id: &str) -> Result<(), EdgeError> {
+        join(token, id, &self.node_folder(id)).await
     }
 
-    /// A node that joined, and its folder.
-    pub(crate) async fn enrolled(&self, id: &str) -> (Enrolment, PathBuf) {
-        let enrolment = self.join(&self.token(), id).await.expect("admitted");
-        let folder = self.folder.path().join(id);
-        std::fs::create_dir(&folder).expect("made");
-        enrolment.store(&folder).expect("stored");
-        (enrolment, folder)
+    /// The folder of a node.
+    pub(crate) fn node_folder(&self, id: &str) -> PathBuf {
+        let folder = self.folder.path().join("nodes").join(id);
+        std::fs::create_dir_all(&folder).expect("made");
+        folder
+    }
+
+    /// The folder of a node that joined.
+    pub(crate) async fn enrolled(&self, id: &str) -> PathBuf {
+        self.join(&self.token(), id).await.expect("admitted");
+        self.node_folder(id)
     }
 
     /// Removes a node, as a hub does.
     pub(crate) async fn remove(&self, id: &str) {
-        let key = self.records.lock().nodes.remove(&node(id)).expect("it joined");
-        let now = Timestamp::now();
-        self.broker.revoke(BTreeMap::from([(key, now)]), now).await.expect("told");
+        let revoked = {
+            let mut records = self.records.lock();
+            let key = records.nodes.remove(&node(id)).expect("it joined");
+            records.revoked.insert(key, Timestamp::now());
+            records.revoked.clone()
+        };
+        self.hub.link.revoke(revoked).await.expect("told");
     }
 }
 
-pub(crate) fn options(broker: &Broker, id: &str, credentials: Credentials) -> NatsOptions {
-    NatsOptions { tls: broker.tls(), credentials: Some(credentials), ..NatsOptions::new(node(id), vec![broker.local_url()]) }
+pub(crate) async fn join(token: &JoinToken, id: &str, folder: &Path) -> Result<(), EdgeError> {
+    Enrolment::open_or_join(folder, &node(id), Some(token), "a test".into(), Timestamp::now()).await.map(|_| ())
 }
 
 /// Starts a node on what its folder has.
-pub(crate) async fn boot(folder: &Path) -> (Member, CredentialKeeper) {
+pub(crate) async fn boot(folder: &Path) -> (Member, NodeLink) {
     let enrolment = Enrolment::load(folder).expect("readable").expect("it joined");
-    let member = NatsBackbone::connect(enrolment.options(folder).expect("valid")).await.expect("valid");
-    let keeper = CredentialKeeper::of_node(enrolment, folder.to_owned(), &member).expect("it has credentials");
-    (Arc::new(member), keeper)
+    let link = NodeLink::open(enrolment, folder, PING_INTERVAL_DEFAULT).await.expect("valid");
+    (link.backbone(), link)
 }
 
 pub(crate) async fn echo(member: &Member, id: &str) -> Result<(), edgeward_cluster::BackboneError> {
     member.request(&Subject::to_hub(node(id), ECHO), Message::new("x"), PATIENCE).await.map(|_| ())
-}
-
-async fn serve_joins(hub: &Member, keys: &Arc<FleetKeys>, records: &Arc<Mutex<Records>>, ttl: CredentialsTtl) -> Service {
-    let (keys, records) = (Arc::clone(keys), Arc::clone(records));
-    let join = handler(move |call| {
-        let (keys, records) = (Arc::clone(&keys), Arc::clone(&records));
-        async move {
-            let now = Timestamp::now();
-            let applicant = JoinRequest::read(&call.message.payload)?.verify(&call.subject.node, keys.authority(), now)?;
-            records.lock().take(&applicant)?;
-            Ok(Message::new(applicant.admit(&keys, ttl, now)?.to_payload()))
-        }
-    });
-    hub.serve(&Subjects::to_hub(JOIN), 8, join).await.expect("served")
-}
-
-async fn serve_renewals(hub: &Member, keys: &Arc<FleetKeys>, records: &Arc<Mutex<Records>>, ttl: CredentialsTtl) -> Service {
-    let (keys, records) = (Arc::clone(keys), Arc::clone(records));
-    let renew = handler(move |call| {
-        let (keys, records) = (Arc::clone(&keys), Arc::clone(&records));
-        async move {
-            let asked = RenewRequest::read(&call.message.payload)?;
-            let recorded = records.lock().nodes.get(&call.subject.node).cloned();
-            let answer = asked.answer(&call.subject.node, recorded.as_deref(), keys.authority(), ttl, Timestamp::now())?;
-            Ok(Message::new(answer.to_payload()))
-        }
-    });
-    hub.serve(&Subjects::to_hub(RENEW), 8, renew).await.expect("served")
 }

@@ -8,15 +8,13 @@ use std::{
 };
 
 use edgeward_durable::disk_error;
-use edgeward_model::EdgeError;
+use edgeward_model::{EdgeError, limits::SERVER_CERTIFICATE_DAYS};
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use super::BrokerOptions;
 use crate::nats::{authority::Revoked, fleet_keys::FleetKeys, server_config::ServerConfig};
 
-/// How long a certificate of the server is valid.
-const CERTIFICATE_DAYS: u16 = 365;
 /// It is made anew so long before its end.
 const RENEWED_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Every certificate is valid for these.
@@ -41,10 +39,6 @@ impl Files {
         names.sort();
         names.dedup();
         Self { folder: options.folder.clone(), name: options.name.clone(), names, keys, certificate_ends_at: Mutex::new(None) }
-    }
-
-    pub(super) fn keys(&self) -> &FleetKeys {
-        &self.keys
     }
 
     /// The certificate of the authority.
@@ -85,11 +79,11 @@ impl Files {
         if ends_at.is_some_and(|end| end.duration_since(now) > RENEWED_BEFORE) {
             return Ok(false);
         }
-        let made = self.keys.certificates().server(&self.names, now, CERTIFICATE_DAYS)?;
+        let made = self.keys.certificates().server(&self.names, now, SERVER_CERTIFICATE_DAYS)?;
         let [chain, key] = self.certificate();
         write(&key, &made.key)?;
         write(&chain, &made.chain)?;
-        *ends_at = now.checked_add(SignedDuration::from_hours(24 * i64::from(CERTIFICATE_DAYS))).ok();
+        *ends_at = now.checked_add(SignedDuration::from_hours(24 * i64::from(SERVER_CERTIFICATE_DAYS))).ok();
         Ok(true)
     }
 }

@@ -1,10 +1,12 @@
-//! What a broker says, as lines of our own log.
+//! What a broker says, as lines of our own log; what it refused, of the audit log.
 
 use std::sync::Arc;
 
 use edgeward_model::limits::LOG_LINE_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+
+use crate::nats::audit::Audit;
 
 /// How bad a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +21,12 @@ enum Level {
 /// The last line that said what is wrong.
 pub(super) type LastWords = Arc<Mutex<Option<String>>>;
 
+/// Parts of lines about members who asked for what is not theirs, or are no members.
+const REFUSALS: [&str; 3] = [" Violation - ", "authentication error", "Authentication Revoked"];
+
 /// Forwards its lines until it closes them.
 pub(super) async fn forward(from: impl AsyncRead + Unpin, last_words: LastWords) {
+    let audit = Audit::default();
     let mut from = BufReader::new(from);
     let mut line = Vec::new();
     loop {
@@ -29,15 +35,19 @@ pub(super) async fn forward(from: impl AsyncRead + Unpin, last_words: LastWords)
         // What is longer comes as several lines.
         match (&mut from).take(most).read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
-            Ok(_) => say(&line, &last_words),
+            Ok(_) => say(&line, &last_words, &audit),
         }
     }
 }
 
-fn say(line: &[u8], last_words: &LastWords) {
+fn say(line: &[u8], last_words: &LastWords, audit: &Audit) {
     let line = String::from_utf8_lossy(line);
     let (level, text) = read(line.trim_end());
     if text.is_empty() {
+        return;
+    }
+    if REFUSALS.iter().any(|refusal| text.contains(refusal)) {
+        audit.broker_refused(text);
         return;
     }
     match level {
