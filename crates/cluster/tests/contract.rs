@@ -2,6 +2,8 @@
 //!
 //! Tests over NATS start a real nats-server each; `cargo xtask setup` installs it.
 
+#[path = "contract/audit.rs"]
+mod audit;
 #[path = "contract/broker.rs"]
 mod broker;
 #[path = "contract/cable.rs"]

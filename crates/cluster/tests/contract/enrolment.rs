@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    audit,
     broker::kill,
     fleet::{Fleet, Hub, Records, boot, echo, join},
     server::Server,
@@ -105,6 +106,7 @@ async fn a_token_makes_one_member_also_when_its_hub_starts_again_in_between() {
         let error = join(&token, id, elsewhere.path()).await.expect_err("it was used");
         assert!(error.kind() == ErrorKind::Forbidden && error.to_string().contains("was used"), "{error}");
     }
+    audit::says(&["refused a node", "join", token.id().as_str(), "`thief` may not join: its join token was used"]).await;
     let bound = fleet.fleet().join_token(Vec::new(), Some(node("wanted")), Duration::from_mins(1), Timestamp::now()).expect("made");
     assert_eq!(fleet.join(&bound, "other").await.expect_err("another's").kind(), ErrorKind::Forbidden);
     fleet.join(&bound, "wanted").await.expect("admitted");
@@ -183,6 +185,7 @@ async fn who_holds_a_token_to_join_or_to_renew_may_ask_that_and_nothing_else() {
             let _subscription = client.subscribe(subject).await.expect("it is asked for");
             refuses(events, subject).await;
         }
+        audit::says(&["the NATS server refused a member", "Subscription Violation", "_INBOX_other.>"]).await;
         // The hub answers what is its own, if only that the payload is none.
         client.request(own, "x".into()).await.expect("answered");
     }
@@ -253,6 +256,7 @@ async fn a_removed_node_is_refused_with_both_tokens_and_keeps_what_it_has() {
     down(&member).await;
     is_refused(&link).await;
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    audit::says(&["the NATS server refused a member", "authentication error"]).await;
     drop((member, link));
     let (again, link) = boot(&gone).await;
     is_refused(&link).await;
@@ -274,8 +278,9 @@ async fn a_hub_that_does_not_know_a_key_any_more_says_so_although_the_broker_let
     up(&edge, 1).await;
     fleet.records.lock().nodes.clear();
     is_refused(&link).await;
-    let state = link.credentials().borrow().clone();
-    assert!(matches!(&state, CredentialState::Refused { why } if why.contains("was removed")), "{state:?}");
+    let why = refusal(&link);
+    assert!(why.as_ref().is_some_and(|why| why.contains("was removed")), "{why:?}");
+    audit::says(&["refused a node", "asked_as=edge", "renew", "was removed from the fleet"]).await;
 }
 
 /// The folder of a node, copied to another machine.
@@ -299,6 +304,7 @@ async fn of_a_node_and_a_copy_of_its_folder_the_one_that_is_up_longer_stays() {
     is_refused(&clone_link).await;
     let why = refusal(&clone_link);
     assert!(why.as_ref().is_some_and(|why| why.contains("folder was copied")), "{why:?}");
+    audit::says(&["refused a node", "asked_as=edge", "presence", "folder was copied"]).await;
     down(&clone).await;
     echo(&edge, "edge").await.expect("it works on");
     assert!((refusal(&link), edge.connection().borrow().ups) == (None, 1), "it was not disturbed");

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::{
+    audit,
     server::program,
     site::{ECHO, Member, PATIENCE, node, up},
 };
@@ -87,6 +88,7 @@ impl Hub {
 impl Fleet {
     /// Its tokens to work with live so long.
     pub(crate) async fn new(ttl: Duration) -> Self {
+        audit::listen();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fleet = FleetFolder::open_or_create(folder.path(), Timestamp::now()).expect("made");
         let (ttl, records) = (CredentialsTtl::new(ttl).expect("in bounds"), Arc::<Mutex<Records>>::default());
