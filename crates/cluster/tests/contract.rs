@@ -20,6 +20,8 @@ mod leases;
 mod messages;
 #[path = "contract/nats.rs"]
 mod nats;
+#[path = "contract/operator.rs"]
+mod operator;
 #[path = "contract/reconnection.rs"]
 mod reconnection;
 #[path = "contract/requests.rs"]

@@ -88,7 +88,8 @@ impl CertificateAuthority {
         let mut params = CertificateParams::new(names).map_err(invalid)?;
         set_validity(&mut params, now, days.into());
         params.distinguished_name = name("Edgeward server");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // Servers of one cluster show their certificates to each other in both roles.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let authority = authority_params();
         let issuer = Issuer::from_params(&authority, &self.key);

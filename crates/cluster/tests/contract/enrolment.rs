@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use async_nats::ConnectOptions;
 use edgeward_cluster::{
     Credentials, NatsBackbone, NatsOptions, Tls,
-    nats::{BrokerState, CredentialState, CredentialsTtl, Enrolment, FleetFolder, NodeLink, ServerFiles, Servers},
+    nats::{BrokerState, CredentialState, Enrolment, FleetFolder, NodeLink},
 };
 use edgeward_model::{
     ErrorKind,
@@ -20,8 +20,7 @@ use tokio::{
 use crate::{
     audit,
     broker::kill,
-    fleet::{Fleet, Hub, Records, boot, echo, join},
-    server::Server,
+    fleet::{Fleet, boot, echo, join},
     site::{Member, PATIENCE, down, eventually, node, up},
 };
 
@@ -344,37 +343,6 @@ async fn a_node_starts_without_a_hub_and_without_a_broker() {
     eventually("it says why", async || edge.connection().borrow().why_down.as_ref().is_some_and(|why| why != "it has not connected yet"))
         .await;
     assert_eq!(refusal(&link), None);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_of_the_operator_works_by_the_files_that_the_fleet_gives_it() {
-    let (folder, ttl) = (tempfile::tempdir().expect("a temporary folder"), CredentialsTtl::default());
-    let fleet = FleetFolder::open_or_create(folder.path(), Timestamp::now()).expect("made");
-    let (keys, files) = (Arc::clone(fleet.keys()), folder.path().join("for the operator"));
-    let server = Server::start_with(move |port, _data| {
-        let listen = ([127, 0, 0, 1], port).into();
-        let server = ServerFiles { name: "n1".to_owned(), listen, names: vec!["127.0.0.1".to_owned()], installed_at: files.clone() };
-        server.write(&keys, &std::collections::BTreeMap::new(), &files, Timestamp::now()).expect("written");
-        fs::read_to_string(files.join("nats.conf")).expect("it is there")
-    })
-    .await;
-    let servers = vec![format!("nats://127.0.0.1:{}", server.port())];
-    fleet.set_servers(&servers).expect("kept");
-    let records = Arc::new(parking_lot::Mutex::new(Records::default()));
-    let hub = Hub::start(&fleet, Servers::At(servers), &records, ttl).await;
-    assert!(hub.link.broker().is_none());
-    let node_folder = folder.path().join("edge");
-    fs::create_dir(&node_folder).expect("made");
-    let token = fleet.join_token(Vec::new(), None, Duration::from_mins(5), Timestamp::now()).expect("made");
-    join(&token, "edge", &node_folder).await.expect("admitted");
-    let (edge, link) = boot(&node_folder).await;
-    up(&edge, 1).await;
-    echo(&edge, "edge").await.expect("answered");
-    let key = records.lock().nodes.remove(&node("edge")).expect("it joined");
-    hub.link.revoke([(key, Timestamp::now())].into()).await.expect("told");
-    down(&edge).await;
-    is_refused(&link).await;
-    assert!(hub.member.connection().borrow().is_up);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

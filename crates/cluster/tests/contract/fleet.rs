@@ -64,14 +64,17 @@ pub(crate) fn broker_options(folder: &Path, port: u16) -> BrokerOptions {
     BrokerOptions { program: Some(program()), folder: folder.join("broker"), name: "test".to_owned(), listen, names: Vec::new() }
 }
 
-pub(crate) fn hub_options(servers: Servers, ttl: CredentialsTtl) -> HubOptions {
-    HubOptions { hub: node("hub"), servers, credentials_ttl: ttl, ping_interval: PING_INTERVAL_DEFAULT, lease_replicas: 1 }
-}
-
 impl Hub {
-    pub(crate) async fn start(folder: &FleetFolder, servers: Servers, records: &Arc<Mutex<Records>>, ttl: CredentialsTtl) -> Self {
+    pub(crate) async fn start(
+        folder: &FleetFolder,
+        servers: Servers,
+        lease_replicas: usize,
+        records: &Arc<Mutex<Records>>,
+        ttl: CredentialsTtl,
+    ) -> Self {
         let revoked = records.lock().revoked.clone();
-        let link = HubLink::open(folder.keys(), hub_options(servers, ttl), revoked).await.expect("it starts");
+        let options = HubOptions { hub: node("hub"), servers, credentials_ttl: ttl, ping_interval: PING_INTERVAL_DEFAULT, lease_replicas };
+        let link = HubLink::open(folder.keys(), options, revoked).await.expect("it starts");
         let member = link.backbone();
         up(&member, 1).await;
         let (admits, knows) = (Arc::clone(records), Arc::clone(records));
@@ -92,7 +95,7 @@ impl Fleet {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fleet = FleetFolder::open_or_create(folder.path(), Timestamp::now()).expect("made");
         let (ttl, records) = (CredentialsTtl::new(ttl).expect("in bounds"), Arc::<Mutex<Records>>::default());
-        let hub = Hub::start(&fleet, Servers::Own(broker_options(folder.path(), 0)), &records, ttl).await;
+        let hub = Hub::start(&fleet, Servers::Own(broker_options(folder.path(), 0)), 1, &records, ttl).await;
         fleet.set_servers(&[hub.link.broker().expect("its own").local_url()]).expect("kept");
         Self { folder, records, hub, ttl }
     }
@@ -103,7 +106,7 @@ impl Fleet {
         self.hub.link.stop().await;
         meanwhile(self.folder.path());
         let fleet = FleetFolder::open(self.folder.path()).expect("there");
-        self.hub = Hub::start(&fleet, Servers::Own(broker_options(self.folder.path(), port)), &self.records, self.ttl).await;
+        self.hub = Hub::start(&fleet, Servers::Own(broker_options(self.folder.path(), port)), 1, &self.records, self.ttl).await;
         self
     }
 
