@@ -85,10 +85,10 @@ impl FleetFolder {
     }
 
     /// A join token for the addresses that were set, or for these when there are some. It needs nobody to run: what it says is signed by
-    /// the fleet's keys. With a node, only that one may join by it.
+    /// the fleet's keys. It lives at most [`edgeward_model::limits::JOIN_TOKEN_TTL_MAX`]. With a node, only that one may join by it.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] as [`JoinToken::new`], and when no address is known.
+    /// [`ErrorKind::InvalidInput`] when no address is known, one is none, there are too many, or the life is too long.
     pub fn join_token(&self, servers: Vec<String>, node: Option<NodeId>, ttl: Duration, now: Timestamp) -> Result<JoinToken, EdgeError> {
         let servers = if servers.is_empty() {
             let kept: Option<Servers> = secret_file::read(&self.path.join(SERVERS), SERVERS_WHAT, SERVERS_VERSION)?;

@@ -45,7 +45,7 @@ impl fmt::Debug for Kept {
 
 impl FleetKeys {
     /// New keys.
-    pub fn new(now: Timestamp) -> Result<Self, EdgeError> {
+    pub(super) fn new(now: Timestamp) -> Result<Self, EdgeError> {
         Self::of(Authority::new(), CertificateAuthority::new(now)?)
     }
 

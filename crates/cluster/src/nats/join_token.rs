@@ -71,7 +71,13 @@ impl JoinToken {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when a server is none, there is none or too many, or the life is too long.
-    pub fn new(keys: &FleetKeys, servers: Vec<String>, node: Option<NodeId>, ttl: Duration, now: Timestamp) -> Result<Self, EdgeError> {
+    pub(super) fn new(
+        keys: &FleetKeys,
+        servers: Vec<String>,
+        node: Option<NodeId>,
+        ttl: Duration,
+        now: Timestamp,
+    ) -> Result<Self, EdgeError> {
         check(&servers)?;
         if ttl.is_zero() || ttl > JOIN_TOKEN_TTL_MAX {
             let minutes = JOIN_TOKEN_TTL_MAX.as_secs() / 60;

@@ -26,7 +26,8 @@ const ARRIVING_MESSAGES_MAX: usize = 16 * WAITING_MESSAGES_MAX;
 pub struct NatsOptions {
     /// Who connects. Only what is for it reaches it, when its credentials say the same.
     pub member: NodeId,
-    /// Addresses such as `nats://10.0.0.5:4222`; those that the servers tell are added.
+    /// Addresses such as `nats://10.0.0.5:4222`, and no others: those that servers tell of themselves need not be reachable from here, or not
+    /// in their certificates.
     pub servers: Vec<String>,
     /// Whether and how the servers are verified.
     pub tls: Tls,
@@ -195,6 +196,7 @@ impl NatsOptions {
             .name(&self.member)
             .custom_inbox_prefix(format!("_INBOX_{}", node_token(&self.member)))
             .retry_on_initial_connect()
+            .ignore_discovered_servers()
             .ping_interval(self.ping_interval)
             .connection_timeout(BROKER_CONNECT_TIMEOUT)
             .request_timeout(Some(SEND_TIMEOUT))
