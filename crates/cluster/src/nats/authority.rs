@@ -116,8 +116,7 @@ impl Authority {
         self.member(hub, public_key, Some(expires_at), now, &user(&send, &receive))
     }
 
-    /// What a node may do for ever with the same key: ask for a token to work with, by [`RENEW`], ask whether it may work, by [`PRESENCE`], and
-    /// nothing else.
+    /// What a node may do for ever with the same key: ask for a token to work with, ask whether it may work, and nothing else.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the key is none of a user.

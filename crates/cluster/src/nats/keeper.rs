@@ -31,6 +31,9 @@ use crate::{
     subject::Subject,
 };
 
+/// How often it is looked whether servers that refused good credentials take them now.
+const CONNECTED_LOOK: Duration = Duration::from_secs(1);
+
 /// How a member's credentials are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialState {
@@ -176,18 +179,30 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut life: Life) {
-        let mut failed = 0;
+        let (mut failed, mut in_vain) = (0, 0);
+        // How often the connection had been made when the present token came.
+        let mut connects = None;
         loop {
             tokio::select! {
                 () = sleep_until(life.renew_at) => {}
-                () = self.credentials.refused() => {}
+                () = self.credentials.refused() => if connects == Some(self.link.connects()) {
+                    in_vain += 1;
+                    self.is_refused("the servers refuse credentials that were just signed; do they trust this fleet, and are their clocks right?".to_owned());
+                    sleep(backoff::pause(in_vain)).await;
+                },
+                () = self.connected_after(connects), if in_vain > 0 => {
+                    in_vain = 0;
+                    self.show(CredentialState::Valid { until: life.until });
+                    continue;
+                }
                 // It begins with a new token after that.
                 () = self.credentials.held(true) => self.credentials.held(false).await,
             }
             let pause = match self.renew().await {
                 Ok((token, next)) => {
                     failed = 0;
-                    self.take(token, next).await;
+                    connects = Some(self.link.connects());
+                    self.take(token, next, in_vain == 0).await;
                     self.link.change_over(life.change_at).await;
                     life = next;
                     continue;
@@ -227,10 +242,19 @@ impl Task {
         });
     }
 
-    /// Uses and keeps a new token.
-    async fn take(&mut self, token: String, life: Life) {
+    /// Returns when the connection was made anew.
+    async fn connected_after(&self, connects: Option<u64>) {
+        while connects.is_some_and(|connects| self.link.connects() <= connects) {
+            sleep(CONNECTED_LOOK).await;
+        }
+    }
+
+    /// Uses and keeps a new token, which is good as far as `is_good` says.
+    async fn take(&mut self, token: String, life: Life, is_good: bool) {
         self.credentials.renew(token.clone());
-        self.show(CredentialState::Valid { until: life.until });
+        if is_good {
+            self.show(CredentialState::Valid { until: life.until });
+        }
         let Source::Hub { enrolment, folder, .. } = &mut self.source else { return };
         enrolment.set_working(token);
         let (kept, folder) = (enrolment.clone(), folder.clone());

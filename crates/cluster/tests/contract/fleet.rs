@@ -64,6 +64,10 @@ pub(crate) fn broker_options(folder: &Path, port: u16) -> BrokerOptions {
     BrokerOptions { program: Some(program()), folder: folder.join("broker"), name: "test".to_owned(), listen, names: Vec::new() }
 }
 
+pub(crate) fn hub_options(servers: Servers, lease_replicas: usize, ttl: CredentialsTtl) -> HubOptions {
+    HubOptions { hub: node("hub"), servers, credentials_ttl: ttl, ping_interval: PING_INTERVAL_DEFAULT, lease_replicas }
+}
+
 impl Hub {
     pub(crate) async fn start(
         folder: &FleetFolder,
@@ -73,8 +77,7 @@ impl Hub {
         ttl: CredentialsTtl,
     ) -> Self {
         let revoked = records.lock().revoked.clone();
-        let options = HubOptions { hub: node("hub"), servers, credentials_ttl: ttl, ping_interval: PING_INTERVAL_DEFAULT, lease_replicas };
-        let link = HubLink::open(folder.keys(), options, revoked).await.expect("it starts");
+        let link = HubLink::open(folder.keys(), hub_options(servers, lease_replicas, ttl), revoked).await.expect("it starts");
         let member = link.backbone();
         up(&member, 1).await;
         let (admits, knows) = (Arc::clone(records), Arc::clone(records));

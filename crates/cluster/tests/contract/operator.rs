@@ -4,15 +4,16 @@ use std::{collections::BTreeMap, fs, net::TcpListener, path::Path, sync::Arc, ti
 
 use edgeward_cluster::{
     Claim, Claimed, Name,
-    nats::{CredentialsTtl, FleetFolder, ServerFiles, Servers},
+    nats::{Authority, CredentialState, CredentialsTtl, FleetFolder, HubLink, ServerConfig, ServerFiles, Servers},
 };
 use edgeward_model::limits::LEASE_TTL_MAX;
 use jiff::Timestamp;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::{
     enrolment::is_refused,
-    fleet::{Hub, Records, boot, echo, join},
+    fleet::{Hub, Records, boot, echo, hub_options, join},
     server::Server,
     site::{down, eventually, node, up},
 };
@@ -79,6 +80,30 @@ async fn a_server_of_the_operator_works_by_the_files_that_the_fleet_gives_it() {
     down(&edge).await;
     is_refused(&link).await;
     assert!(hub.member.connection().borrow().is_up);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_whose_servers_do_not_trust_its_fleet_says_so_and_asks_with_pauses() {
+    let site = Operated::new();
+    let (keys, files) = (Arc::clone(site.fleet.keys()), site.folder.path().join("n1"));
+    let server = Server::start_with(move |port, data| {
+        let listen = ([127, 0, 0, 1], port).into();
+        let server = ServerFiles { name: "n1".to_owned(), listen, names: vec!["127.0.0.1".to_owned()], installed_at: files.clone() };
+        server.write(&keys, &BTreeMap::new(), &files, Timestamp::now()).expect("written");
+        let tls = (&*files.join("server.pem"), &*files.join("server.key"));
+        let config = ServerConfig { name: "n1", listen, data, tls };
+        config.text(&Authority::new(), &BTreeMap::new(), Timestamp::now()).expect("written")
+    })
+    .await;
+    let options = hub_options(Servers::At(urls([&server])), 1, CredentialsTtl::default());
+    let link = HubLink::open(site.fleet.keys(), options, BTreeMap::new()).await.expect("valid");
+    let is_refused = async || matches!(&*link.credentials().borrow(), CredentialState::Refused { why } if why.contains("do they trust"));
+    eventually("it says so", is_refused).await;
+    let end = Instant::now() + Duration::from_secs(3);
+    eventually("some time has passed", async || Instant::now() > end).await;
+    assert!(is_refused().await);
+    let asked = server.log().matches("authentication error").count();
+    assert!((2..=40).contains(&asked), "it asked {asked} times");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
