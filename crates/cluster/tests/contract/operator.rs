@@ -83,7 +83,7 @@ async fn a_server_of_the_operator_works_by_the_files_that_the_fleet_gives_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hub_whose_servers_do_not_trust_its_fleet_says_so_and_asks_with_pauses() {
+async fn a_hub_whose_servers_do_not_trust_its_fleet_says_so() {
     let site = Operated::new();
     let (keys, files) = (Arc::clone(site.fleet.keys()), site.folder.path().join("n1"));
     let server = Server::start_with(move |port, data| {
@@ -102,8 +102,6 @@ async fn a_hub_whose_servers_do_not_trust_its_fleet_says_so_and_asks_with_pauses
     let end = Instant::now() + Duration::from_secs(3);
     eventually("some time has passed", async || Instant::now() > end).await;
     assert!(is_refused().await);
-    let asked = server.log().matches("authentication error").count();
-    assert!((2..=40).contains(&asked), "it asked {asked} times");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
