@@ -3,15 +3,33 @@
 //! Three things differ from what the client does unless told: requests that are given up leave nothing behind, and end when the connection
 //! breaks; what arrives waits in bounded buffers that count what they drop; nothing is sent while there is no connection.
 
+mod admission;
+mod audit;
 mod authority;
+mod broker;
 mod certificates;
 mod connection;
+mod enrolment;
+mod errand;
+mod fingerprint;
+mod fleet_folder;
+mod fleet_keys;
+mod hub_link;
+mod join_token;
 mod jwt;
+mod keeper;
 mod lease;
+mod node_link;
 mod options;
+mod presence;
+mod reception;
+mod renewal;
 mod replies;
 mod revocation;
+mod secret_file;
 mod server_config;
+mod server_files;
+mod used_tokens;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -24,14 +42,26 @@ use edgeward_model::{
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+pub use self::admission::{Applicant, CredentialsTtl};
 pub use self::authority::{Authority, Revoked, Seeds};
+pub use self::broker::{Broker, BrokerOptions, BrokerState};
 pub use self::certificates::{Certificate, CertificateAuthority};
+pub use self::enrolment::Enrolment;
+pub use self::fingerprint::Fingerprint;
+pub use self::fleet_folder::FleetFolder;
+pub use self::fleet_keys::FleetKeys;
+pub use self::hub_link::{HubLink, HubOptions, Servers};
+pub use self::join_token::JoinToken;
+pub use self::keeper::CredentialState;
+pub use self::node_link::NodeLink;
 pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
+pub use self::reception::{Reception, Registry};
 pub use self::server_config::ServerConfig;
+pub use self::server_files::ServerFiles;
 use self::{
     lease::Leases,
     replies::{Broken, Replies},
@@ -53,6 +83,9 @@ const PROBE: Name = Name::new("probe");
 /// Longest wait for that answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether nobody waits for an answer.
+const QUIET_LOOK: Duration = Duration::from_millis(20);
+
 /// One member's connection to NATS. It reconnects by itself until it is dropped.
 pub struct NatsBackbone {
     link: Link,
@@ -67,6 +100,10 @@ struct Link {
     member: NodeId,
     client: Client,
     replies: Arc<Replies>,
+    /// What it shows the broker.
+    credentials: Option<Credentials>,
+    /// Requests that came and are not answered.
+    answering: TaskTracker,
 }
 
 impl NatsBackbone {
@@ -78,13 +115,14 @@ impl NatsBackbone {
         let (events, received_events) = connection::events();
         let servers = options.servers()?;
         let (member, period, replicas) = (options.member.clone(), options.ping_interval, options.lease_replicas);
+        let credentials = options.credentials.clone();
         let failed = |error| EdgeError::invalid("failed to prepare the connection to NATS").with_source(error);
         let client = options.client(events).connect(servers).await.map_err(|error| failed(error.into()))?;
         let replies = Arc::new(Replies::new(client.new_inbox()));
         let inbox =
             client.subscribe(replies.pattern()).await.map_err(|error| failed(Box::<dyn std::error::Error + Send + Sync>::from(error)))?;
         let leases = Leases::new(client.clone(), replicas);
-        let link = Link { member, client, replies };
+        let link = Link { member, client, replies, credentials, answering: TaskTracker::new() };
         let (state, connection) = watch::channel(Connection::default());
         let tasks = [
             tokio::spawn(take_answers(inbox, Arc::clone(&link.replies))),
@@ -158,8 +196,36 @@ impl Link {
     }
 
     fn way_back(&self, reply: async_nats::Subject) -> Answer {
-        let client = self.client.clone();
-        Box::new(move |result| answer(client, reply, result).boxed())
+        let (client, waits) = (self.client.clone(), self.answering.token());
+        Box::new(move |result| {
+            async move {
+                answer(client, reply, result).await;
+                drop(waits);
+            }
+            .boxed()
+        })
+    }
+
+    /// Makes a new connection, which shows the present credentials, in a moment in which nobody waits for an answer here or from here, and
+    /// at `by` in any case. It is made before the broker ends the old one, which it does in any moment.
+    async fn change_over(&self, by: Instant) {
+        let connects = self.connects();
+        while self.is_up() && Instant::now() < by && !(self.replies.is_empty() && self.answering.is_empty()) {
+            sleep(QUIET_LOOK).await;
+        }
+        // One that broke meanwhile is made anew as well.
+        if self.is_up() && self.connects() == connects {
+            // It fails when the connection is gone for ever.
+            let _ = self.client.force_reconnect().await;
+        }
+    }
+
+    /// Ends the connection; whether there is another is up to the credentials.
+    async fn break_off(&self) {
+        if self.is_up() {
+            // It fails when the connection is gone for ever.
+            let _ = self.client.force_reconnect().await;
+        }
     }
 }
 

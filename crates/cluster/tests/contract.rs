@@ -2,16 +2,26 @@
 //!
 //! Tests over NATS start a real nats-server each; `cargo xtask setup` installs it.
 
+#[path = "contract/audit.rs"]
+mod audit;
+#[path = "contract/broker.rs"]
+mod broker;
 #[path = "contract/cable.rs"]
 mod cable;
 #[path = "contract/credentials.rs"]
 mod credentials;
+#[path = "contract/enrolment.rs"]
+mod enrolment;
+#[path = "contract/fleet.rs"]
+mod fleet;
 #[path = "contract/leases.rs"]
 mod leases;
 #[path = "contract/messages.rs"]
 mod messages;
 #[path = "contract/nats.rs"]
 mod nats;
+#[path = "contract/operator.rs"]
+mod operator;
 #[path = "contract/reconnection.rs"]
 mod reconnection;
 #[path = "contract/requests.rs"]

@@ -247,3 +247,42 @@ pub const OUTBOX_ITEMS_MAX: usize = 10_000;
 pub const OUTBOX_BATCH_MAX: usize = 200;
 /// Time between two samples of a node's metrics.
 pub const METRICS_SAMPLE_EVERY: Duration = Duration::from_mins(1);
+
+/// Longest life of a join token.
+pub const JOIN_TOKEN_TTL_MAX: Duration = Duration::from_mins(15);
+/// Longest text of a join token, in bytes.
+pub const JOIN_TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Addresses of servers in one join token.
+pub const SERVERS_MAX: usize = 32;
+/// Time after which a node that asked to join gives up; within it, it asks again when no answer came.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Life of a member's working token, unless the fleet says otherwise.
+pub const CREDENTIALS_TTL_DEFAULT: Duration = Duration::from_hours(1);
+/// Shortest life of a working token. Its times are whole seconds.
+pub const CREDENTIALS_TTL_MIN: Duration = Duration::from_secs(4);
+/// Longest life of a working token.
+pub const CREDENTIALS_TTL_MAX: Duration = Duration::from_hours(7 * 24);
+/// Longest pause of a node that was refused before it asks again; half of it at least.
+pub const REFUSED_PAUSE_MAX: Duration = Duration::from_mins(1);
+/// Time in which a broker that was started listens.
+pub const BROKER_START_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time in which a broker that was told to stop ends; then it is killed.
+pub const BROKER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a broker that ended is started the second time, which doubles with each time.
+pub const BROKER_RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause before a broker is started again that had listened.
+pub const BROKER_RESTART_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Longest pause before a broker is started again that never listened.
+pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Uses of join tokens that a hub remembers at once: those whose tokens have not ended.
+pub const USED_TOKENS_MAX: usize = 10_000;
+/// Requests to join, and as many to renew, that a hub answers at once.
+pub const RECEPTION_CONCURRENCY: usize = 64;
+/// Time that the other processes of a node have to say that they are there.
+pub const PRESENCE_PAUSE: Duration = Duration::from_secs(2);
+/// Processes of one node that a hub remembers.
+pub const PROCESSES_MAX: usize = 8;
+/// Longest wait until the NATS servers know whose credentials are revoked; they are told later all the same.
+pub const REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Life of a NATS server's certificate, in days.
+pub const SERVER_CERTIFICATE_DAYS: u16 = 365;

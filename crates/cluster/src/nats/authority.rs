@@ -11,11 +11,17 @@ use serde_json::{Value, json};
 use crate::{
     nats::{
         Credentials,
-        jwt::{self, About},
+        join_token::JOIN,
+        jwt::{self, About, Claims},
         lease,
+        presence::PRESENCE,
+        renewal::RENEW,
     },
-    subject::node_token,
+    subject::{Name, Subject, node_token},
 };
+
+/// Subscriptions of who asks one question: its inbox.
+const ERRAND_SUBSCRIPTIONS_MAX: u32 = 4;
 
 /// Keys whose tokens were revoked, with the time up to which they were.
 pub type Revoked = BTreeMap<String, Timestamp>;
@@ -95,7 +101,7 @@ impl Authority {
         let token = node_token(node);
         let send = vec![format!("rpc.hub.{token}.>")];
         let receive = vec![format!("rpc.node.{token}.>"), format!("_INBOX_{token}.>")];
-        self.member(node, public_key, expires_at, now, &user(&send, &receive))
+        self.member(node, public_key, Some(expires_at), now, &user(&send, &receive))
     }
 
     /// What a hub may do until `expires_at`: what its own node may, receive from every node, send to every node, and keep the lease.
@@ -107,15 +113,36 @@ impl Authority {
         let mut send = vec![format!("rpc.hub.{token}.>"), "rpc.node.>".to_owned()];
         send.extend(lease::SUBJECTS.map(str::to_owned));
         let receive = vec!["rpc.hub.>".to_owned(), format!("rpc.node.{token}.>"), format!("_INBOX_{token}.>")];
-        self.member(hub, public_key, expires_at, now, &user(&send, &receive))
+        self.member(hub, public_key, Some(expires_at), now, &user(&send, &receive))
     }
 
-    fn member(&self, member: &NodeId, public_key: &str, expires_at: Timestamp, now: Timestamp, nats: &Value) -> Result<String, EdgeError> {
-        let is_user = KeyPair::from_public_key(public_key).is_ok_and(|key| key.key_pair_type() == KeyPairType::User);
+    /// What a node may do for ever with the same key: ask for a token to work with, ask whether it may work, and nothing else.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when the key is none of a user.
+    pub fn renewal(&self, node: &NodeId, public_key: &str, now: Timestamp) -> Result<String, EdgeError> {
+        self.member(node, public_key, None, now, &errand(node, &[RENEW, PRESENCE], &[]))
+    }
+
+    /// What who holds a join token may do: ask to join, by [`JOIN`]. `tags` say what the hub is to know about the token.
+    pub(super) fn joiner(&self, id: &NodeId, key: &str, tags: &[String], ends_at: Timestamp, now: Timestamp) -> Result<String, EdgeError> {
+        self.member(id, key, Some(ends_at), now, &errand(id, &[JOIN], tags))
+    }
+
+    /// What a token says that is one of a member of this fleet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] when it is not.
+    pub(super) fn verify(&self, token: &str) -> Result<Claims, EdgeError> {
+        Claims::verify(token, &self.account)
+    }
+
+    fn member(&self, member: &NodeId, key: &str, expires_at: Option<Timestamp>, now: Timestamp, nats: &Value) -> Result<String, EdgeError> {
+        let is_user = KeyPair::from_public_key(key).is_ok_and(|key| key.key_pair_type() == KeyPairType::User);
         if !is_user {
             return Err(EdgeError::invalid(format!("the public key of `{member}` is not that of a user")));
         }
-        let about = About { name: member.as_str(), subject: public_key, expires_at: Some(expires_at) };
+        let about = About { name: member.as_str(), subject: key, expires_at };
         jwt::sign(&self.account, about, now, nats)
     }
 
@@ -167,6 +194,23 @@ fn user(send: &[String], receive: &[String]) -> Value {
         "sub": { "allow": receive },
         "resp": { "max": 1, "ttl": answer_nanos },
         "subs": -1,
+        "data": -1,
+        "payload": -1,
+        "allowed_connection_types": ["STANDARD"],
+    })
+}
+
+/// What a user may do that only asks these questions.
+fn errand(asks_as: &NodeId, services: &[Name], tags: &[String]) -> Value {
+    let inbox = format!("_INBOX_{}.>", node_token(asks_as));
+    let questions: Vec<_> = services.iter().map(|service| Subject::to_hub(asks_as.clone(), *service).to_string()).collect();
+    json!({
+        "type": "user",
+        "version": 2,
+        "tags": tags,
+        "pub": { "allow": questions },
+        "sub": { "allow": [inbox] },
+        "subs": ERRAND_SUBSCRIPTIONS_MAX,
         "data": -1,
         "payload": -1,
         "allowed_connection_types": ["STANDARD"],

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use async_nats::rustls::pki_types::{CertificateDer, pem::PemObject};
 use edgeward_model::{EdgeError, ErrorKind};
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use rcgen::{
@@ -53,10 +54,18 @@ impl CertificateAuthority {
     /// The one that was kept as these two texts.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when the key is none.
+    /// [`ErrorKind::InvalidInput`] when one of them is none, or the certificate is another key's.
     pub fn from_pem(certificate: impl Into<String>, key: &str) -> Result<Self, EdgeError> {
         let key = KeyPair::from_pem(key).map_err(|error| EdgeError::invalid("the key of the authority is not valid").with_source(error))?;
-        Ok(Self { certificate: certificate.into(), key })
+        let certificate = certificate.into();
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|error| EdgeError::invalid("the certificate of the authority is not valid").with_source(error))?;
+        let own = key.public_key_raw();
+        if der.windows(own.len()).any(|part| part == own) {
+            Ok(Self { certificate, key })
+        } else {
+            Err(EdgeError::invalid("the certificate of the authority is not that of its key"))
+        }
     }
 
     /// Its certificate as PEM, which members trust.
@@ -79,7 +88,8 @@ impl CertificateAuthority {
         let mut params = CertificateParams::new(names).map_err(invalid)?;
         set_validity(&mut params, now, days.into());
         params.distinguished_name = name("Edgeward server");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // Servers of one cluster show their certificates to each other in both roles.
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let authority = authority_params();
         let issuer = Issuer::from_params(&authority, &self.key);

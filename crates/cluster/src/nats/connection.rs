@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use async_nats::{ClientError, Event, ServerError};
+use async_nats::{ClientError, ConnectErrorKind, Event, ServerError};
 use tokio::{
     sync::{mpsc, watch},
     time::interval,
@@ -69,6 +69,12 @@ fn said(link: &Link, event: &Event) -> Option<String> {
                 link.replies.forbid(subject);
             }
             None
+        }
+        Event::ClientError(ClientError::Other(text)) if *text == ConnectErrorKind::AuthorizationViolation.to_string() => {
+            if let Some(credentials) = &link.credentials {
+                credentials.note_refusal();
+            }
+            Some("the broker does not take the credentials of this member: authorization violation".to_owned())
         }
         Event::ServerError(ServerError::Other(text)) | Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
         Event::ServerError(error) => Some(error.to_string()),

@@ -67,6 +67,11 @@ impl Replies {
         Ok(Waiter { replies: self, number, answer: Mutex::new(Some(answer)) })
     }
 
+    /// Whether nothing waits for an answer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().by_number.is_empty()
+    }
+
     /// Takes an answer to whoever waits for it.
     pub(super) fn answer(&self, message: Message) {
         let number = message.subject.strip_prefix(self.inbox.as_str()).and_then(|rest| rest.strip_prefix('.')?.parse().ok());

@@ -105,7 +105,7 @@ impl Drop for Server {
 }
 
 /// Named by the variable, on the path, or where set-up puts it.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     if let Some(named) = env::var_os(VARIABLE) {
         return named.into();
     }
