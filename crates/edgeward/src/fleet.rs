@@ -21,9 +21,9 @@ use edgeward_cluster::{
     Backbone,
     membership::{Membership, Moment, Report, Timing},
 };
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
+use edgeward_model::{Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
-use edgeward_sync::{Documents, Epoch, Role, Store};
+use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
@@ -46,10 +46,14 @@ use crate::{
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
     reports::{Description, FunctionReport, NodeReport},
+    stored,
 };
 
 /// The id of a store that belongs to a cluster and to no node, unless another is given.
 const HUB: &str = "hub";
+/// The document of the lease, and its key.
+const LEASE: &str = "edgeward.hub.lease";
+const TERM: &str = "term";
 /// Assignments that are written at once, each to its node's document.
 const ASSIGNING_CONCURRENCY: usize = 32;
 
@@ -259,6 +263,31 @@ impl EdgeCluster {
         drop(members);
         self.0.events.tell(FleetEvent::new(EventKind::NodeJoined, format!("node `{id}` joined the fleet")).on(id));
         Ok(registration)
+    }
+
+    /// With which key a far node joined; none when it never did, or was removed. Reads the disk.
+    pub fn key_of(&self, id: &NodeId) -> Result<Option<String>, EdgeError> {
+        Ok(self.0.registry.get(id)?.filter(|known| known.removed_at.is_none()).and_then(|known| known.public_key))
+    }
+
+    /// Keys of nodes that were removed or joined anew, with when they ended. Reads the disk.
+    pub fn revoked_keys(&self) -> Result<BTreeMap<String, Timestamp>, EdgeError> {
+        Ok(self.0.registry.all()?.into_values().flat_map(|known| known.revoked_keys).collect())
+    }
+
+    /// The greatest term in which this cluster has served, 0 for none. Reads the disk.
+    pub(crate) fn term(&self) -> Result<u64, EdgeError> {
+        let value = self.0.documents.document(DocumentName::new(LEASE)?).get(TERM)?;
+        value.map_or(Ok(0), |value| stored::of_value(&value, || format!("`{TERM}` of document `{LEASE}`")))
+    }
+
+    /// Notes in which term it serves from now on.
+    pub(crate) fn set_term(&self, term: u64) -> Result<(), EdgeError> {
+        let value = stored::to_value(&term)?;
+        let document = self.0.documents.document(DocumentName::new(LEASE)?);
+        let edited = document.edit(Precondition::None, move |draft| draft.set(TERM, &value))?;
+        // Nobody asks which changes are not confirmed.
+        document.confirm(edited.version)
     }
 
     /// Removes a node; false when there is none of this id. What it was assigned is forgotten, and a far one is refused from now on. Blocks for

@@ -11,6 +11,7 @@ pub mod desired;
 pub mod events;
 pub mod fleet;
 mod function_documents;
+pub mod hub;
 pub mod listener;
 pub mod node;
 pub mod problem;
@@ -37,6 +38,7 @@ pub use edgeward_sync::{
 pub use events::{EventKind, EventLog, FleetEvent};
 pub use fleet::{CallOptions, ClusterHealth, ClusterOptions, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
+pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;
 pub use uplink::Uplink;

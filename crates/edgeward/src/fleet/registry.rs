@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use edgeward_model::{
     DocumentName, EdgeError, EdgeNode, ErrorKind, NodeId, Value,
-    limits::{LABELS_MAX, NODES_MAX},
+    limits::{CREDENTIALS_TTL_MAX, LABELS_MAX, NODES_MAX},
     node::check_label,
 };
 use edgeward_sync::{Document, Documents, Precondition};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::stored;
@@ -24,6 +24,9 @@ pub struct Registration {
     /// Its public key; none where the node is reached without one, as in one process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<String>,
+    /// Keys that it had, with when each was revoked. They are forgotten when no token for them can live.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub revoked_keys: BTreeMap<String, Timestamp>,
     /// Labels that were given to it here; they win over its own.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -58,15 +61,22 @@ impl Registry {
     pub(super) fn put(&self, id: &NodeId, public_key: Option<String>) -> Result<Registration, EdgeError> {
         let now = Timestamp::now();
         self.change(id, move |known| {
-            let labels = known.map(|known| known.labels).unwrap_or_default();
-            Ok(Registration { joined_at: now, public_key, labels, removed_at: None })
+            let (labels, mut revoked_keys) = match known {
+                Some(known) => (known.labels.clone(), known.keys_without(public_key.as_ref(), now)),
+                None => Default::default(),
+            };
+            // A key that is in use again is good.
+            revoked_keys.retain(|key, _| Some(key) != public_key.as_ref());
+            Ok(Registration { joined_at: now, public_key, revoked_keys, labels, removed_at: None })
         })
     }
 
     /// Notes that a node was removed; returns what was known of it, none when it did not belong to the fleet.
     pub(super) fn remove(&self, id: &NodeId) -> Result<Option<Registration>, EdgeError> {
         let Some(known) = self.get(id)?.filter(|known| known.removed_at.is_none()) else { return Ok(None) };
-        let removed = Registration { removed_at: Some(Timestamp::now()), labels: BTreeMap::new(), ..known.clone() };
+        let now = Timestamp::now();
+        let revoked_keys = known.clone().keys_without(None, now);
+        let removed = Registration { removed_at: Some(now), labels: BTreeMap::new(), revoked_keys, ..known.clone() };
         self.change(id, move |_| Ok(removed))?;
         Ok(Some(known))
     }
@@ -114,6 +124,17 @@ impl Registry {
 }
 
 impl Registration {
+    /// The revoked keys once `kept` is its only one.
+    fn keys_without(self, kept: Option<&String>, now: Timestamp) -> BTreeMap<String, Timestamp> {
+        let mut revoked = self.revoked_keys;
+        if let Some(key) = self.public_key.filter(|key| Some(key) != kept) {
+            revoked.insert(key, now);
+        }
+        // No token that was signed before then is good any more.
+        revoked.retain(|_, at| now.duration_since(*at) <= CREDENTIALS_TTL_MAX.try_into().unwrap_or(SignedDuration::MAX));
+        revoked
+    }
+
     /// The node as it is shown: as it describes itself, with the labels that were given to it here.
     pub(super) fn shown(&self, mut node: EdgeNode) -> EdgeNode {
         node.labels.extend(self.labels.clone());
