@@ -7,6 +7,7 @@ mod artifacts;
 mod audit;
 mod documents;
 mod functions;
+pub(crate) mod hub;
 mod observe;
 pub(crate) mod tokens;
 mod wire;
@@ -37,6 +38,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{access::Door, audit::Audit};
+use crate::node_process::Membership;
 
 /// Longest answer of axum itself that is kept as the detail of a problem.
 const REJECTION_BYTES_MAX: usize = 4096;
@@ -74,6 +76,7 @@ pub(crate) struct OfNode {
     api: Api,
     node: Arc<Node>,
     functions_listen: FunctionsListen,
+    membership: Option<Arc<Membership>>,
 }
 
 /// The head of the API's description; each route adds itself.
@@ -118,9 +121,9 @@ fn node_routes() -> OpenApiRouter<OfNode> {
 }
 
 /// Everything that the API of a node answers. The description is served at `/openapi.json`.
-pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &str) -> Router {
+pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &str, membership: Option<Arc<Membership>>) -> Router {
     let api = Api(Arc::new(shared));
-    finish(node_routes(), OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()) }, api)
+    finish(node_routes(), OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership }, api)
 }
 
 /// Adds to routes what is the same for all of them.

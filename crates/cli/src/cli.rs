@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     client::ServerUrl,
-    commands::{backup, completions, demo, deploy, doctor, functions, invoke, logs, metrics, restore, state, status, token, undeploy, up},
+    commands::{
+        backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, metrics, node, nodes, restore, state,
+        status, token, undeploy, up,
+    },
     exit,
 };
 
@@ -40,6 +43,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(up::Args),
+    Hub(hub::Args),
+    Node(node::Args),
+    JoinToken(join_token::Args),
+    Nodes(nodes::Args),
+    Events(events::Args),
     Demo(demo::Args),
     Deploy(deploy::Args),
     Undeploy(undeploy::Args),
@@ -60,8 +68,12 @@ impl Command {
     /// What is traced unless the environment says otherwise: a daemon tells what it does, a client does not.
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
-            Self::Up(_) => "info",
-            Self::Demo(_)
+            // What the client of NATS does is told by who uses it.
+            Self::Up(_) | Self::Hub(_) | Self::Node(_) => "info,async_nats=warn",
+            Self::JoinToken(_)
+            | Self::Nodes(_)
+            | Self::Events(_)
+            | Self::Demo(_)
             | Self::Deploy(_)
             | Self::Undeploy(_)
             | Self::Functions(_)

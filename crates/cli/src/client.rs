@@ -42,8 +42,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::input::Input;
 pub(crate) use events::Events;
 pub(crate) use wire::{
-    Change, Conflicts, CreatedToken, DocumentState, Documents, Functions, History, LogLine, Pending, Policies, Problem, Record, Side,
-    Status, Summary, Tokens, Uploaded,
+    Change, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, Documents, Functions, History, HubStatus, LogLine, NodeRecord, Nodes,
+    NodesChanged, Pending, Policies, Problem, Record, Side, Status, Summary, Tokens, Uploaded,
 };
 
 /// Longest wait for a connection.

@@ -5,10 +5,15 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod functions;
+pub(crate) mod hub;
 pub(crate) mod invoke;
+pub(crate) mod join_token;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod node;
+pub(crate) mod nodes;
 pub(crate) mod restore;
 pub(crate) mod state;
 pub(crate) mod status;
@@ -30,6 +35,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let client = Client::new(server, Trust { token_file, ca });
     match command {
         Command::Up(args) => up::run(args).await?,
+        Command::Hub(args) => hub::run(args).await?,
+        Command::Node(args) => node::run(args).await?,
+        Command::JoinToken(args) => join_token::run(args, &client, json).await?,
+        Command::Nodes(args) => nodes::run(args, &client, json).await?,
+        Command::Events(args) => events::run(&args, &client, json).await?,
         Command::Demo(args) => demo::run(args, json).await?,
         Command::Deploy(args) => deploy::run(args, &client, json).await?,
         Command::Undeploy(args) => undeploy::run(&args, &client, json).await?,

@@ -15,15 +15,15 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// The folder.
     pub(crate) fn path(self) -> Result<PathBuf, EdgeError> {
-        self.data_dir.map_or_else(default, Ok)
+        self.data_dir.map_or_else(|| default("edgeward"), Ok)
     }
 }
 
-/// The XDG base directory for data.
-fn default() -> Result<PathBuf, EdgeError> {
+/// A folder of this name in the XDG base directory for data.
+pub(crate) fn default(name: &str) -> Result<PathBuf, EdgeError> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-        .map(|base| base.join("edgeward"))
+        .map(|base| base.join(name))
         .ok_or_else(|| EdgeError::invalid("there is no home folder to keep data in; give --data-dir"))
 }

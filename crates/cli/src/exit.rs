@@ -90,6 +90,11 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         }
         ErrorKind::NotFound if message.starts_with("conflict") => Some("`edgeward state conflicts NAME` lists those of a document"),
         ErrorKind::NotFound if message.starts_with("token") => Some("`edgeward token list` lists them"),
+        ErrorKind::NotFound if message.starts_with("node not found") => Some("`edgeward nodes` lists those of the fleet"),
+        ErrorKind::InvalidInput if message.starts_with("say for whom") => Some("a hub needs `--node ID` or `--all`"),
+        ErrorKind::InvalidInput if message.starts_with("say on which node") || message.starts_with("say of which node") => {
+            Some("a hub needs `--node ID`")
+        }
         ErrorKind::NotFound if message.starts_with("function") => Some("`edgeward functions` lists what is deployed"),
         ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
         ErrorKind::ExecutionFailed => Some("`edgeward logs ID` shows what the function printed"),
@@ -106,7 +111,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         // What else there is of tokens says its message.
         ErrorKind::Conflict if message.starts_with("token") => None,
         ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
-        ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows the node"),
+        ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows who was asked"),
         ErrorKind::Internal => Some("the log of the node has the details"),
         // Of what else is missing, an artifact or a handler, the message says what to do.
         ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Forbidden => None,

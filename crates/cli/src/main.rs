@@ -4,11 +4,15 @@ mod api;
 mod cli;
 mod client;
 mod commands;
+mod daemon;
 mod data_dir;
 mod exit;
+mod heartbeat;
 mod input;
 mod listen;
+mod node_process;
 mod signals;
+mod target;
 mod terminal;
 
 use std::{io, process::ExitCode};

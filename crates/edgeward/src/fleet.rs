@@ -45,6 +45,7 @@ use crate::{
     assignments::Assignments,
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
+    node::FunctionView,
     reports::{Description, FunctionReport, NodeReport},
     stored,
 };
@@ -122,7 +123,8 @@ struct Core {
 }
 
 /// How the nodes of a cluster are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct ClusterHealth {
     /// Registered nodes.
     pub nodes: usize,
@@ -411,6 +413,11 @@ impl EdgeCluster {
         views.filter(|view| status.is_none_or(|status| view.node.status == status)).collect()
     }
 
+    /// The ids of the nodes.
+    pub fn node_ids(&self) -> Vec<NodeId> {
+        self.0.members.lock().nodes.keys().cloned().collect()
+    }
+
     /// How the nodes are, in numbers.
     pub fn health(&self) -> ClusterHealth {
         let mut health = ClusterHealth { assignments: self.0.assignments.len().unwrap_or(0), ..ClusterHealth::default() };
@@ -461,11 +468,15 @@ impl EdgeCluster {
                     .with_source(error)
             })?;
         }
-        let assigning = stream::iter(nodes.iter().map(|(id, _)| {
-            let (assignments, id, function) = (self.0.assignments.clone(), id.clone(), function.clone());
-            blocking(move || assignments.put(&id, &function))
-        }));
-        assigning.buffer_unordered(ASSIGNING_CONCURRENCY).try_collect::<()>().await?;
+        // As a vector: an iterator of closures over borrowed nodes would make this future one that no other thread can take.
+        let assigning: Vec<_> = nodes
+            .iter()
+            .map(|(id, _)| {
+                let (assignments, id, function) = (self.0.assignments.clone(), id.clone(), function.clone());
+                blocking(move || assignments.put(&id, &function))
+            })
+            .collect();
+        stream::iter(assigning).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect::<()>().await?;
         for runtime in here() {
             runtime.deploy(function.clone()).await?;
         }
@@ -490,11 +501,14 @@ impl EdgeCluster {
 
     async fn undeploy(&self, nodes: Vec<(NodeId, Member)>, id: &FunctionId) -> Result<usize, EdgeError> {
         let _deploying = self.0.deploying.lock().await;
-        let removing = stream::iter(nodes.iter().map(|(node, _)| {
-            let (assignments, node, function) = (self.0.assignments.clone(), node.clone(), id.clone());
-            blocking(move || assignments.remove(&node, &function))
-        }));
-        let removed: Vec<bool> = removing.buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
+        let removing: Vec<_> = nodes
+            .iter()
+            .map(|(node, _)| {
+                let (assignments, node, function) = (self.0.assignments.clone(), node.clone(), id.clone());
+                blocking(move || assignments.remove(&node, &function))
+            })
+            .collect();
+        let removed: Vec<bool> = stream::iter(removing).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
         for (_, member) in &nodes {
             if let Member::Here(_, runtime) = member {
                 runtime.undeploy(id.as_str());
@@ -513,6 +527,32 @@ impl EdgeCluster {
     pub async fn assigned(&self, id: &NodeId) -> Result<Vec<EdgeFunction>, EdgeError> {
         let (assignments, id) = (self.0.assignments.clone(), id.clone());
         blocking(move || assignments.of(&id)).await
+    }
+
+    /// What a node should run, without secrets, and what became of it as far as the node said. Reads the disk.
+    pub fn functions_of(&self, node: &NodeId) -> Result<Vec<FunctionView>, EdgeError> {
+        let here = match self.0.members.lock().nodes.get(node) {
+            Some(Member::Here(_, runtime)) => Some(Arc::clone(runtime)),
+            Some(Member::Far(_)) => None,
+            None => return Err(not_found(node.as_str())),
+        };
+        let mut reports = if here.is_some() { BTreeMap::new() } else { NodeReport::new(&self.0.documents, node)?.functions()? };
+        if let Some(runtime) = here {
+            let ready = |function: EdgeFunction| (function.id, FunctionReport::ready());
+            reports.extend(runtime.list_functions().into_iter().map(ready));
+        }
+        let mut views = Vec::new();
+        for (id, record) in self.0.assignments.records(node)? {
+            match record {
+                Ok(record) => {
+                    let report = reports.remove(id.as_str());
+                    views.push(FunctionView::of_assignment(record, report));
+                }
+                // It is of a newer release, which tells of it itself.
+                Err(error) => tracing::warn!(%node, function = id, error = error.chain(), "an assignment could not be read"),
+            }
+        }
+        Ok(views)
     }
 
     /// Makes every runtime of this process run what its node is assigned; returns what cannot. For a cluster that was opened from a folder,

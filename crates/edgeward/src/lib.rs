@@ -28,7 +28,7 @@ pub use edgeward_model::{
     FunctionId, Handler, HandlerName, InvocationRecord, Load, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
-    ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, RequestBody,
+    ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, Output, RequestBody,
     ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
 pub use edgeward_sync::{

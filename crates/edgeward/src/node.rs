@@ -27,12 +27,15 @@ use crate::{
     assignments::Assignments,
     desired::{Desired, Precondition, record::FunctionRecord},
     function_documents::FunctionDocuments,
+    reports::FunctionReport,
 };
 
 /// The file by which a data folder is locked.
 pub(crate) const LOCK: &str = "lock";
 /// The folder of the documents in a data folder.
 pub(crate) const DOCUMENTS: &str = "documents";
+/// The folder of what makes it a member of a fleet.
+const FLEET: &str = "fleet";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the
@@ -87,6 +90,21 @@ pub struct FunctionView {
     pub state: FunctionState,
     /// Why it failed or what it waits for; else empty.
     pub message: String,
+}
+
+impl FunctionView {
+    /// A function as its hub sees it: what it wants, and what the node last said of it.
+    pub(crate) fn of_assignment(mut record: FunctionRecord, report: Option<FunctionReport>) -> Self {
+        record.function.environment = record.function.environment.redacted();
+        let generation = record.generation;
+        let observed = report.map(|report| FunctionReport { generation: report.generation.min(generation), ..report });
+        let (observed_generation, state, message) = match observed {
+            Some(report) if report.generation == generation => (generation, report.state, report.message),
+            Some(report) => (report.generation, FunctionState::Pending, String::new()),
+            None => (0, FunctionState::Pending, String::new()),
+        };
+        Self { record, source: Source::Fleet, observed_generation, state, message }
+    }
 }
 
 /// What [`Node::put_function`] did.
@@ -177,6 +195,13 @@ impl Node {
     /// The folder with everything that lasts.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// The folder for what this node keeps as a member of a fleet, which is made when it is missing.
+    pub fn fleet_folder(&self) -> Result<PathBuf, EdgeError> {
+        let folder = self.data_dir.join(FLEET);
+        create_private_folder(&folder).map_err(|error| disk_error("make the folder of the credentials", &folder, error))?;
+        Ok(folder)
     }
 
     /// The documents of this node. Their calls wait for the disk: from async code, make them on a blocking thread.

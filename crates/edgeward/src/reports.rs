@@ -39,6 +39,13 @@ pub struct FunctionReport {
     pub message: String,
 }
 
+impl FunctionReport {
+    /// Of a function that serves, whatever its generation.
+    pub(crate) fn ready() -> Self {
+        Self { generation: u64::MAX, state: FunctionState::Ready, message: String::new() }
+    }
+}
+
 /// The report of one node. Writing it blocks until it is on the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeReport {

@@ -1,6 +1,6 @@
 //! An edge node: a physical or virtual machine that runs functions.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -27,14 +27,33 @@ pub enum EdgeNodeStatus {
     Syncing,
 }
 
-impl fmt::Display for EdgeNodeStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl EdgeNodeStatus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Online, Self::Degraded, Self::Syncing, Self::Offline];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Online => "online",
             Self::Offline => "offline",
             Self::Degraded => "degraded",
             Self::Syncing => "syncing",
-        })
+        }
+    }
+}
+
+impl fmt::Display for EdgeNodeStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for EdgeNodeStatus {
+    type Err = EdgeError;
+
+    fn from_str(text: &str) -> Result<Self, EdgeError> {
+        let found = Self::ALL.into_iter().find(|status| status.as_str() == text);
+        found.ok_or_else(|| EdgeError::invalid(format!("`{}` is no status: online, degraded, syncing or offline", text.escape_debug())))
     }
 }
 

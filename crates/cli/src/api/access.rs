@@ -56,13 +56,19 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("PUT", "/v1/documents/{name}/policy", Role::Admin),
     ("DELETE", "/v1/documents/{name}/policy", Role::Admin),
     ("GET", "/v1/documents/{name}/watch", Role::Viewer),
+    ("GET", "/v1/events", Role::Viewer),
     ("GET", "/v1/functions", Role::Viewer),
     ("GET", "/v1/functions/{id}", Role::Viewer),
     ("PUT", "/v1/functions/{id}", Role::Deployer),
     ("DELETE", "/v1/functions/{id}", Role::Deployer),
     ("POST", "/v1/functions/{id}/invoke", Role::Deployer),
     ("GET", "/v1/functions/{id}/logs", Role::Viewer),
+    ("POST", "/v1/join-tokens", Role::Admin),
     ("GET", "/v1/metrics/summary", Role::Viewer),
+    ("GET", "/v1/nodes", Role::Viewer),
+    ("GET", "/v1/nodes/{id}", Role::Viewer),
+    ("PATCH", "/v1/nodes/{id}", Role::Deployer),
+    ("DELETE", "/v1/nodes/{id}", Role::Admin),
     ("GET", "/v1/status", Role::Viewer),
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
@@ -258,11 +264,15 @@ mod tests {
 
     #[test]
     fn every_route_says_its_role_and_what_is_forgotten_takes_an_admin() {
-        let mut description = super::super::node_routes().split_for_parts().1;
-        describe(&mut description);
-        let json = serde_json::to_value(&description).expect("JSON");
+        let described = |mut description| {
+            describe(&mut description);
+            serde_json::to_value(&description).expect("JSON")
+        };
+        let json = described(super::super::node_routes().split_for_parts().1);
+        let of_hub = described(super::super::hub::hub_routes().split_for_parts().1);
         let mut served = BTreeSet::from([("GET".to_owned(), "/openapi.json".to_owned())]);
-        for (path, operations) in json["paths"].as_object().expect("paths") {
+        let paths = |json: &serde_json::Value| json["paths"].as_object().expect("paths").clone();
+        for (path, operations) in paths(&json).into_iter().chain(paths(&of_hub)) {
             for (method, operation) in operations.as_object().expect("operations").iter().filter(|(key, _)| *key != "parameters") {
                 assert!(operation["x-required-role"].is_string(), "{method} {path}");
                 served.insert((method.to_uppercase(), path.clone()));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::http::Method;
-use edgeward::{EdgeError, TokenName, access::Caller, limits::AUDIT_LINES_PER_SECOND_MAX};
+use edgeward::{EdgeError, NodeId, TokenName, access::Caller, limits::AUDIT_LINES_PER_SECOND_MAX};
 use parking_lot::Mutex;
 
 /// The target of the audit log.
@@ -43,6 +43,18 @@ impl Audit {
 pub(super) fn token_changed(what: &str, name: &TokenName, role: Option<&str>, caller: Option<&Caller>) {
     let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
     tracing::info!(target: TARGET, token = %name, role, by, "{what} a token");
+}
+
+/// Tells who removed a node.
+pub(super) fn node_removed(node: &str, caller: Option<&Caller>) {
+    let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+    tracing::info!(target: TARGET, node, by, "removed a node");
+}
+
+/// Tells who made a join token.
+pub(super) fn join_token_created(id: &NodeId, node: Option<&NodeId>, caller: Option<&Caller>) {
+    let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+    tracing::info!(target: TARGET, join_token = %id, node = node.map(NodeId::as_str), by, "made a join token");
 }
 
 /// The lines of the present second.

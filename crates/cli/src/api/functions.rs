@@ -13,7 +13,7 @@ use axum::{
     },
 };
 use edgeward::{
-    EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Node, Precondition,
+    EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Node, Output, Precondition,
     limits::{ENVIRONMENT_BYTES_MAX, REQUEST_BYTES_MAX},
 };
 use futures::{Stream, StreamExt, stream};
@@ -28,13 +28,13 @@ use super::{
 };
 
 /// Largest description of a function, in bytes: its environment as JSON, which writes some bytes as six, and the rest.
-const FUNCTION_BODY_BYTES_MAX: usize = 8 * ENVIRONMENT_BYTES_MAX;
+pub(super) const FUNCTION_BODY_BYTES_MAX: usize = 8 * ENVIRONMENT_BYTES_MAX;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct IdPath {
     /// The function.
-    id: String,
+    pub(super) id: String,
 }
 
 /// Every function, by id.
@@ -114,10 +114,15 @@ pub(crate) async fn invoke(
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
     let output = node.runtime().invoke_with(&id, payload.bytes.clone(), content_type).await?;
+    Ok(self::output(output))
+}
+
+/// What a function gave.
+pub(super) fn output(output: Output) -> Response {
     let mut response = Response::new(Body::from(output.body));
     let content_type = output.content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    Ok(response)
+    response
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -170,7 +175,7 @@ fn follow(coming: Option<broadcast::Receiver<LogLine>>) -> impl Stream<Item = Lo
     })
 }
 
-fn event(line: &LogLine) -> Event {
+pub(super) fn event(line: &LogLine) -> Event {
     let json = serde_json::to_string(line).expect("a line has only text and numbers");
     Event::default().id(line.seq.to_string()).data(json)
 }

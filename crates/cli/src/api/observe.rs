@@ -8,12 +8,16 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use edgeward::{EdgeError, EdgeNode, ErrorKind, Filter, Node};
+use edgeward::{EdgeError, EdgeNode, ErrorKind, Filter, Node, SessionState, cluster::nats::CredentialState};
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{Api, FunctionsListen, Refusal, wire::StatusAnswer};
+use super::{
+    Api, FunctionsListen, Refusal,
+    wire::{FleetAnswer, StatusAnswer},
+};
+use crate::node_process::Membership;
 
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct SummaryQuery {
@@ -32,7 +36,12 @@ pub(crate) async fn summary(State(node): State<Arc<Node>>, Query(query): Query<S
 
 /// The node and its process.
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = StatusAnswer)))]
-pub(crate) async fn status(State(node): State<Arc<Node>>, State(api): State<Api>, State(at): State<FunctionsListen>) -> Json<StatusAnswer> {
+pub(crate) async fn status(
+    State(node): State<Arc<Node>>,
+    State(api): State<Api>,
+    State(at): State<FunctionsListen>,
+    State(membership): State<Option<Arc<Membership>>>,
+) -> Json<StatusAnswer> {
     let runtime = node.runtime();
     // This answer is the node's report.
     let described = EdgeNode { last_heartbeat: Timestamp::now(), ..runtime.node().clone() };
@@ -48,7 +57,34 @@ pub(crate) async fn status(State(node): State<Arc<Node>>, State(api): State<Api>
         functions: node.functions().len(),
         running: runtime.running(),
         resident_bytes: resident_bytes(),
+        fleet: membership.map(|membership| fleet(&membership)),
     })
+}
+
+/// How a member stands to its fleet.
+fn fleet(Membership { link, uplink }: &Membership) -> FleetAnswer {
+    let connection = link.backbone().connection().borrow().clone();
+    let replication = uplink.replication().borrow().clone();
+    let outbox = uplink.outbox();
+    FleetAnswer {
+        connected: connection.is_up,
+        documents: match replication.state {
+            SessionState::Connecting => "connecting",
+            SessionState::Syncing => "syncing",
+            SessionState::Synced => "synced",
+            SessionState::ClockAhead => "clock_ahead",
+        },
+        synced_at: replication.synced_at,
+        why: match &*link.credentials().borrow() {
+            CredentialState::Refused { why } => Some(why.clone()),
+            CredentialState::Stale { why, .. } if connection.is_up => Some(why.clone()),
+            _ => connection.why_down.or(replication.error),
+        },
+        refused: matches!(*link.credentials().borrow(), CredentialState::Refused { .. }),
+        // Of a store that cannot be read nothing is known to wait.
+        waiting_events: outbox.len().unwrap_or(0),
+        dropped_events: outbox.dropped(),
+    }
 }
 
 /// The second number of `/proc/self/statm` is the resident size in pages.
@@ -58,14 +94,19 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Invocations by function and node, in the text format of Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn prometheus(State(node): State<Arc<Node>>) -> impl IntoResponse {
-    let mut text = node.runtime().metrics().prometheus();
+/// Adds the memory of the process to metrics.
+pub(super) fn push_resident(text: &mut String) {
     if let Some(bytes) = resident_bytes() {
         text.push_str("# HELP process_resident_memory_bytes Memory of the process that is in RAM.\n");
         text.push_str(&format!("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"));
     }
+}
+
+/// Invocations by function and node, in the text format of Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+pub(crate) async fn prometheus(State(node): State<Arc<Node>>) -> impl IntoResponse {
+    let mut text = node.runtime().metrics().prometheus();
+    push_resident(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 

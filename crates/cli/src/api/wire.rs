@@ -141,6 +141,12 @@ impl From<EdgeFunction> for FunctionBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FunctionAnswer {
     id: String,
+    /// On which node; left out by a node, which tells of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<String>,
+    /// Who wants it there: `node` is whoever asked the node itself, `fleet` its hub.
+    #[schema(value_type = String)]
+    source: edgeward::Source,
     #[serde(flatten)]
     function: FunctionBody,
     /// Grows with every change; the `ETag` of the record.
@@ -154,10 +160,19 @@ pub(crate) struct FunctionAnswer {
     message: String,
 }
 
+impl FunctionAnswer {
+    /// A function on a node, as its hub tells of it.
+    pub(super) fn on(node: &edgeward::NodeId, view: FunctionView) -> Self {
+        Self { node: Some(node.to_string()), ..view.into() }
+    }
+}
+
 impl From<FunctionView> for FunctionAnswer {
     fn from(view: FunctionView) -> Self {
         Self {
             id: view.record.function.id.to_string(),
+            node: None,
+            source: view.source,
             function: view.record.function.into(),
             generation: view.record.generation,
             observed_generation: view.observed_generation,
@@ -201,6 +216,29 @@ pub(crate) struct StatusAnswer {
     pub(crate) running: usize,
     /// Memory of the process that is in RAM.
     pub(crate) resident_bytes: Option<u64>,
+    /// Of a member of a fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fleet: Option<FleetAnswer>,
+}
+
+/// How a node stands to its fleet.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FleetAnswer {
+    /// Whether it reaches the fleet's servers.
+    pub(crate) connected: bool,
+    /// `connecting`, `syncing`, `synced`, or `clock_ahead` when nothing is sent until the clock of this node is right.
+    pub(crate) documents: &'static str,
+    /// When the hub last had all that is here, and this node all that it should have.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) synced_at: Option<jiff::Timestamp>,
+    /// Why it is not connected or in step; none while it is.
+    pub(crate) why: Option<String>,
+    /// Whether the fleet refuses it, as after it was removed.
+    pub(crate) refused: bool,
+    /// Events that wait for the hub.
+    pub(crate) waiting_events: u64,
+    /// Events that gave way to others while the hub was away.
+    pub(crate) dropped_events: u64,
 }
 
 /// A problem by RFC 9457.

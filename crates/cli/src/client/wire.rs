@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use edgeward::{DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Object, Value};
+use edgeward::{ClusterHealth, DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Load, Object, Value};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -25,6 +25,9 @@ pub(crate) struct Functions {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Record {
     pub(crate) id: edgeward::FunctionId,
+    /// On which node, where a hub tells of it.
+    #[serde(default)]
+    pub(crate) node: Option<edgeward::NodeId>,
     pub(crate) name: String,
     pub(crate) handler: Handler,
     pub(crate) memory_mb: u32,
@@ -44,6 +47,74 @@ pub(crate) struct Record {
     pub(crate) state: String,
     #[serde(default)]
     pub(crate) message: String,
+}
+
+/// Answer of a hub that changed what nodes should run.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NodesChanged {
+    pub(crate) nodes: u64,
+}
+
+/// Answer of `GET /v1/nodes`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Nodes {
+    pub(crate) nodes: Vec<NodeRecord>,
+}
+
+/// A node as its hub sees it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NodeRecord {
+    #[serde(flatten)]
+    pub(crate) node: EdgeNode,
+    pub(crate) since: Timestamp,
+    #[serde(default)]
+    pub(crate) reasons: Vec<String>,
+    #[serde(default)]
+    pub(crate) connectivity: String,
+    #[serde(default)]
+    pub(crate) behind: u64,
+    #[serde(default)]
+    pub(crate) load: Option<Load>,
+    #[serde(default)]
+    pub(crate) release: String,
+    #[serde(default)]
+    pub(crate) joined_at: Option<Timestamp>,
+}
+
+/// Answer of `POST /v1/join-tokens`.
+#[derive(Deserialize)]
+pub(crate) struct CreatedJoinToken {
+    pub(crate) token: String,
+    pub(crate) expires_at: Timestamp,
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
+}
+
+/// Answer of `GET /v1/status` of a hub.
+#[derive(Debug, Deserialize)]
+pub(crate) struct HubStatus {
+    pub(crate) hub: edgeward::NodeId,
+    pub(crate) standing: String,
+    #[serde(default)]
+    pub(crate) term: Option<u64>,
+    #[serde(default)]
+    pub(crate) why: Option<String>,
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
+    #[serde(default)]
+    pub(crate) connected: bool,
+    #[serde(default)]
+    pub(crate) credentials: Option<String>,
+    #[serde(default)]
+    pub(crate) broker_pid: Option<u32>,
+    pub(crate) health: ClusterHealth,
+    pub(crate) version: String,
+    pub(crate) started_at: Timestamp,
+    pub(crate) uptime_seconds: f64,
+    pub(crate) listen: String,
+    pub(crate) data_dir: String,
+    #[serde(default)]
+    pub(crate) resident_bytes: Option<u64>,
 }
 
 /// One line of a function's log.
@@ -198,6 +269,24 @@ pub(crate) struct Status {
     pub(crate) functions: u64,
     pub(crate) running: u64,
     pub(crate) resident_bytes: Option<u64>,
+    #[serde(default)]
+    pub(crate) fleet: Option<FleetStatus>,
+}
+
+/// How a node stands to its fleet.
+#[derive(Debug, Deserialize)]
+pub(crate) struct FleetStatus {
+    pub(crate) connected: bool,
+    #[serde(default)]
+    pub(crate) documents: String,
+    #[serde(default)]
+    pub(crate) why: Option<String>,
+    #[serde(default)]
+    pub(crate) refused: bool,
+    #[serde(default)]
+    pub(crate) waiting_events: u64,
+    #[serde(default)]
+    pub(crate) dropped_events: u64,
 }
 
 /// Why the node said no: RFC 9457 with the product's fields.

@@ -14,7 +14,8 @@ use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Serialize;
 
 use crate::{
-    client::{self, Client, Payload, Record, Request, Status, Uploaded},
+    client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
+    target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
 };
 
@@ -28,6 +29,8 @@ Examples:
   edgeward deploy report.wasm --id report --env UNIT=celsius --allow-host https://api.example.com
   edgeward deploy visits.wasm --id visits --document visits --document prices:ro
   edgeward deploy hello.wasm --id hello --if-generation 3
+  edgeward deploy hello.wasm --id hello --all           # to every node of a fleet, by its hub
+  edgeward deploy hello.wasm --id hello --node edge-01
 
 Deploying an id again replaces the function. What is not given takes its default, not its last value.";
 
@@ -68,8 +71,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     max_reuse: Option<u32>,
     /// Only replace this generation; 0 only creates
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["node", "all"])]
     if_generation: Option<u64>,
+    #[command(flatten)]
+    targets: Targets,
 }
 
 /// What the user wants to run.
@@ -145,7 +150,7 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
     };
-    let mut request = Request::new(Method::PUT, format!("/v1/functions/{}", args.id))
+    let mut request = Request::new(Method::PUT, format!("/v1/functions/{}{}", args.id, args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .payload(serde_json::to_vec(&desired)?)
         .answer_timeout(COMPILE_TIMEOUT);
@@ -157,6 +162,16 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
     spinner.finish_and_clear();
     let answer = answer?.json().await?;
 
+    if args.targets.is_fleet() {
+        if json {
+            terminal::write_json(answer.bytes())?;
+        } else {
+            let NodesChanged { nodes } = answer.read()?;
+            let whom = args.targets.whom(nodes);
+            terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n", id = args.id))?;
+        }
+        return Ok(());
+    }
     let record: Record = answer.read()?;
     if json {
         terminal::write_json(answer.bytes())?;

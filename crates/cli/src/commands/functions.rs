@@ -4,6 +4,7 @@ use edgeward::FunctionId;
 
 use crate::{
     client::{Client, Functions, Record},
+    target::OneNode,
     terminal::{self, Cell, Palette, Style, Table},
 };
 
@@ -17,6 +18,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    target: OneNode,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -30,20 +33,29 @@ enum Action {
     },
 }
 
+/// Of one function a node answers with it, and a hub with it on each node.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Shown {
+    Many(Functions),
+    One(Box<Record>),
+}
+
 /// Runs the command.
 pub(crate) async fn run(args: &Args, client: &Client, json: bool) -> anyhow::Result<()> {
+    let node = args.target.query('?');
     let path = match &args.action {
-        None => "/v1/functions".to_owned(),
-        Some(Action::Show { id }) => format!("/v1/functions/{id}"),
+        None => format!("/v1/functions{node}"),
+        Some(Action::Show { id }) => format!("/v1/functions/{id}{node}"),
     };
     let answer = client.get(path).await?.json().await?;
     if json {
         terminal::write_json(answer.bytes())?;
-    } else if args.action.is_some() {
-        terminal::write(fields(&answer.read()?, Palette::stdout()))?;
     } else {
-        let Functions { functions } = answer.read()?;
-        terminal::write(list(&functions, Palette::stdout()))?;
+        match answer.read()? {
+            Shown::One(function) => terminal::write(fields(&function, Palette::stdout()))?,
+            Shown::Many(Functions { functions }) => terminal::write(list(&functions, Palette::stdout()))?,
+        }
     }
     Ok(())
 }
@@ -57,9 +69,29 @@ pub(crate) fn state_style(state: &str) -> Style {
     }
 }
 
+/// The functions of a fleet: where each is, and how it is there.
+fn on_nodes(functions: &[Record], palette: Palette) -> String {
+    let mut table = Table::new(&["NODE", "ID", "HANDLER", ">GENERATION", ">OBSERVED", "STATE", "WHY"]);
+    for function in functions {
+        table.row(vec![
+            Cell::new(Style::Strong, function.node.as_ref().map_or("", edgeward::NodeId::as_str)),
+            function.id.as_str().into(),
+            shortened(function).into(),
+            function.generation.to_string().into(),
+            function.observed_generation.to_string().into(),
+            Cell::new(state_style(&function.state), &function.state),
+            terminal::printable(&function.message).as_ref().into(),
+        ]);
+    }
+    table.render(palette)
+}
+
 fn list(functions: &[Record], palette: Palette) -> String {
     if functions.is_empty() {
         return "nothing is deployed; `edgeward deploy --help` shows how\n".to_owned();
+    }
+    if functions.iter().any(|function| function.node.is_some()) {
+        return on_nodes(functions, palette);
     }
     let mut table = Table::new(&["ID", "NAME", "HANDLER", ">MEMORY", ">TIMEOUT", ">GENERATION", "STATE"]);
     for function in functions {

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use crate::{
     client::{Client, Request},
     input::Input,
+    target::OneNode,
 };
 
 /// Longest wait for the result to begin: the longest deadline of a function, and as long in its queue. The node ends it earlier.
@@ -19,6 +20,7 @@ const RESULT_TIMEOUT: Duration = Duration::from_hours(2);
 const EXAMPLES: &str = "\
 Examples:
   edgeward invoke hello --data 'Ada'
+  edgeward invoke hello --node edge-01 --data 'Ada'    # on a node of a fleet, by its hub
   edgeward invoke stats --data @readings.csv --content-type text/csv
   cat photo.jpg | edgeward invoke resize --data - > small.jpg
 
@@ -36,6 +38,8 @@ pub(crate) struct Args {
     /// The type of the input [default: application/octet-stream]
     #[arg(long, value_name = "T")]
     content_type: Option<HeaderValue>,
+    #[command(flatten)]
+    target: OneNode,
 }
 
 /// Reads what `--data` says.
@@ -51,7 +55,9 @@ fn input(text: &str) -> Result<Input, EdgeError> {
 /// Runs the command.
 pub(crate) async fn run(args: Args, client: &Client) -> anyhow::Result<()> {
     let input = args.data.map(|input| input.read(REQUEST_BYTES_MAX)).transpose()?.unwrap_or_default();
-    let mut request = Request::new(Method::POST, format!("/v1/functions/{}/invoke", args.id)).payload(input).answer_timeout(RESULT_TIMEOUT);
+    let mut request = Request::new(Method::POST, format!("/v1/functions/{}/invoke{}", args.id, args.target.query('?')))
+        .payload(input)
+        .answer_timeout(RESULT_TIMEOUT);
     if let Some(content_type) = args.content_type {
         request = request.header(CONTENT_TYPE, content_type);
     }

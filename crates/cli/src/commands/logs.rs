@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     client::{self, Client, Events, Functions, LogLine},
+    target::OneNode,
     terminal::{self, Palette, Style, printable},
 };
 
@@ -29,32 +30,34 @@ pub(crate) struct Args {
     /// Go on with new lines as they come
     #[arg(long, short)]
     follow: bool,
+    #[command(flatten)]
+    target: OneNode,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
     let look = Look { json, palette: Palette::stdout(), id_width: 0 };
     match args.id {
-        Some(id) => one(&id, args.follow, client, look).await,
-        None => all(args.follow, client, look).await,
+        Some(id) => one(&id, args.follow, &args.target, client, look).await,
+        None => all(args.follow, &args.target, client, look).await,
     }
 }
 
-async fn one(id: &FunctionId, follow: bool, client: &Client, look: Look) -> anyhow::Result<()> {
+async fn one(id: &FunctionId, follow: bool, target: &OneNode, client: &Client, look: Look) -> anyhow::Result<()> {
     let mut log = Log::new(None);
-    let mut events = open(client, id, follow).await?;
+    let mut events = open(client, id, follow, target).await?;
     while let Some(event) = events.next().await? {
         terminal::write(log.show(&event.data, look)?.1)?;
     }
     Ok(())
 }
 
-async fn all(follow: bool, client: &Client, mut look: Look) -> anyhow::Result<()> {
-    let Functions { functions } = client.get("/v1/functions").await?.json().await?.read()?;
+async fn all(follow: bool, target: &OneNode, client: &Client, mut look: Look) -> anyhow::Result<()> {
+    let Functions { functions } = client.get(format!("/v1/functions{}", target.query('?'))).await?.json().await?.read()?;
     look.id_width = functions.iter().map(|function| function.id.as_str().len()).max().unwrap_or(0);
     let mut logs = Vec::new();
     for function in functions {
-        match open(client, &function.id, follow).await {
+        match open(client, &function.id, follow, target).await {
             Ok(events) => logs.push((Log::new(Some(function.id)), events)),
             // It was undeployed since the list was made, or never came to run.
             Err(client::Error::Refused(problem)) if problem.kind == ErrorKind::NotFound => {}
@@ -76,9 +79,9 @@ async fn all(follow: bool, client: &Client, mut look: Look) -> anyhow::Result<()
     Ok(())
 }
 
-async fn open(client: &Client, id: &FunctionId, follow: bool) -> Result<Events, client::Error> {
-    let query = if follow { "?follow=true" } else { "" };
-    Ok(client.get(format!("/v1/functions/{id}/logs{query}")).await?.events())
+async fn open(client: &Client, id: &FunctionId, follow: bool, target: &OneNode) -> Result<Events, client::Error> {
+    let node = target.query('&');
+    Ok(client.get(format!("/v1/functions/{id}/logs?follow={follow}{node}")).await?.events())
 }
 
 fn lines(log: Log, events: Events, look: Look) -> impl Stream<Item = anyhow::Result<(Timestamp, String)>> {

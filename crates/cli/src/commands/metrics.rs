@@ -4,6 +4,7 @@ use edgeward::FunctionId;
 
 use crate::{
     client::{Client, Summary},
+    target::OneNode,
     terminal::{self, Cell, Palette, Style, Table, bar, latency},
 };
 
@@ -23,13 +24,15 @@ For Prometheus, the node serves /metrics.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Only this function [default: all]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with = "node")]
     function: Option<FunctionId>,
+    #[command(flatten)]
+    target: OneNode,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: &Args, client: &Client, json: bool) -> anyhow::Result<()> {
-    let query = args.function.as_ref().map_or_else(String::new, |id| format!("?function={id}"));
+    let query = args.function.as_ref().map_or_else(|| args.target.query('?'), |id| format!("?function={id}"));
     let answer = client.get(format!("/v1/metrics/summary{query}")).await?.json().await?;
     if json {
         terminal::write_json(answer.bytes())?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use edgeward::EdgeNodeStatus;
 
 use crate::{
-    client::{Client, Status},
-    terminal::{self, Cell, Palette, Style, Table, size, uptime},
+    client::{Client, HubStatus, Status},
+    terminal::{self, Cell, Palette, Style, Table, printable, size, uptime},
 };
 
 const EXAMPLES: &str = "\
@@ -26,9 +26,60 @@ pub(crate) async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
     if json {
         terminal::write_json(answer.bytes())?;
     } else {
-        terminal::write(shown(&answer.read()?, Palette::stdout()))?;
+        let palette = Palette::stdout();
+        terminal::write(match answer.read()? {
+            Process::Hub(status) => hub(&status, palette),
+            Process::Node(status) => shown(&status, palette),
+        })?;
     }
     Ok(())
+}
+
+/// Who answers.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Process {
+    Hub(Box<HubStatus>),
+    Node(Box<Status>),
+}
+
+fn hub(status: &HubStatus, palette: Palette) -> String {
+    let style = match status.standing.as_str() {
+        "active" => Style::Good,
+        "standby" => Style::Warning,
+        _ => Style::Error,
+    };
+    let up = Duration::try_from_secs_f64(status.uptime_seconds).unwrap_or_default();
+    let mut table = Table::of_fields();
+    table.field("hub", Cell::new(Style::Strong, status.hub.as_str()));
+    table.field("standing", Cell::new(style, &status.standing));
+    if let Some(term) = status.term {
+        table.field("term", term.to_string());
+    }
+    if let Some(why) = &status.why {
+        table.field("why", printable(why).as_ref());
+    }
+    table.field("servers", format!("{}{}", status.servers.join(", "), if status.connected { "" } else { " (not connected)" }));
+    if let Some(why) = &status.credentials {
+        table.field("credentials", Cell::new(Style::Error, &printable(why)));
+    }
+    if let Some(pid) = status.broker_pid {
+        table.field("nats-server", format!("runs as process {pid}"));
+    }
+    let health = status.health;
+    let counts = [("online", health.online), ("degraded", health.degraded), ("syncing", health.syncing), ("offline", health.offline)];
+    let counts: Vec<_> = counts.iter().filter(|(_, count)| *count > 0).map(|(status, count)| format!("{count} {status}")).collect();
+    let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+    table.field("nodes", format!("{}{counts}", health.nodes));
+    table.field("assignments", health.assignments.to_string());
+    table.field("version", &status.version);
+    table.field("up", format!("{} (since {:.0})", uptime(up), status.started_at));
+    table.field("api", format!("http://{}", status.listen));
+    table.field("data folder", &status.data_dir);
+    if let Some(bytes) = status.resident_bytes {
+        table.field("memory", format!("{} resident", size(bytes)));
+    }
+    table.render(palette)
 }
 
 fn shown(status: &Status, palette: Palette) -> String {
@@ -58,6 +109,20 @@ fn shown(status: &Status, palette: Palette) -> String {
     table.field("functions", format!("{}, {} invocations running", status.functions, status.running));
     if let Some(bytes) = status.resident_bytes {
         table.field("memory", format!("{} resident", size(bytes)));
+    }
+    if let Some(fleet) = &status.fleet {
+        let (style, text) = match (fleet.refused, fleet.connected) {
+            (true, _) => (Style::Error, "refuses this node".to_owned()),
+            (false, true) => (Style::Good, format!("connected, {}", fleet.documents)),
+            (false, false) => (Style::Warning, "not connected; the node goes on by itself".to_owned()),
+        };
+        table.field("fleet", Cell::new(style, &text));
+        if let Some(why) = &fleet.why {
+            table.field("why", printable(why).as_ref());
+        }
+        if fleet.waiting_events + fleet.dropped_events > 0 {
+            table.field("events", format!("{} wait for the hub, {} were dropped", fleet.waiting_events, fleet.dropped_events));
+        }
     }
     table.render(palette)
 }

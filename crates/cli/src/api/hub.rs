@@ -1,0 +1,73 @@
+//! The routes of a hub: its nodes, what each should run, calls of far functions, events, and the tokens by which nodes join.
+
+pub(crate) mod events;
+pub(crate) mod functions;
+pub(crate) mod join_tokens;
+pub(crate) mod nodes;
+pub(crate) mod observe;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{FromRef, Request, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use edgeward::{EdgeError, FleetHub, NodeId, limits::ARTIFACT_BYTES_MAX};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Api, Refusal, Shared, finish, read_body, shared_routes, wire::ArtifactAnswer};
+
+/// What the routes of a hub have.
+#[derive(Clone, FromRef)]
+pub(crate) struct OfHub {
+    api: Api,
+    hub: Arc<FleetHub>,
+}
+
+/// The routes of a hub.
+pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
+    shared_routes()
+        .routes(routes!(upload))
+        .routes(routes!(nodes::list))
+        .routes(routes!(nodes::show, nodes::label, nodes::remove))
+        .routes(routes!(functions::list))
+        .routes(routes!(functions::show, functions::put, functions::delete))
+        .routes(routes!(functions::invoke))
+        .routes(routes!(functions::logs))
+        .routes(routes!(events::list))
+        .routes(routes!(join_tokens::create))
+        .routes(routes!(observe::summary))
+        .routes(routes!(observe::status))
+        .routes(routes!(observe::prometheus))
+        .routes(routes!(observe::readyz))
+}
+
+/// Everything that the API of a hub answers. The description is served at `/openapi.json`.
+pub(crate) fn hub_router(shared: Shared, hub: Arc<FleetHub>) -> Router {
+    let api = Api(Arc::new(shared));
+    finish(hub_routes(), OfHub { api: api.clone(), hub }, api)
+}
+
+/// Stores an artifact for the nodes of the fleet, which fetch it once it is assigned to them.
+#[utoipa::path(
+    post, path = "/v1/artifacts", operation_id = "upload_artifact", tag = "artifacts",
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 201, body = ArtifactAnswer),
+        (status = 413, description = "It is too large.", body = super::wire::Problem),
+        (status = 422, description = "It cannot run, and why.", body = super::wire::Problem),
+    )
+)]
+pub(crate) async fn upload(State(hub): State<Arc<FleetHub>>, request: Request) -> Result<impl IntoResponse, Refusal> {
+    let body = read_body(request, ARTIFACT_BYTES_MAX).await?;
+    let size_bytes = body.bytes.len();
+    let digest = hub.cluster().add_artifact(body.bytes.clone()).await?.to_string();
+    Ok((StatusCode::CREATED, Json(ArtifactAnswer { digest, size_bytes })))
+}
+
+/// The id of a node in a path or a query.
+fn node_id(text: &str) -> Result<NodeId, EdgeError> {
+    NodeId::new(text)
+}

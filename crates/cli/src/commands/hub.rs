@@ -1,0 +1,169 @@
+//! `edgeward hub`: runs the hub of a fleet.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use edgeward::{
+    DocumentName, EdgeError, ErrorKind, FleetHub, HubOptions, HubServers, HubStanding, NodeId,
+    access::{NODE_TOKENS, Tokens},
+    cluster::nats::{CredentialsTtl, PING_INTERVAL_DEFAULT},
+    listener::{accept, is_loopback},
+};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    api,
+    daemon::{host_name, named, run_until_stopped},
+    data_dir,
+    exit::Hinted,
+    heartbeat::Heartbeat,
+    listen::{self, Address, TlsArgs},
+    signals::StopSignals,
+    terminal,
+};
+
+/// Run the hub of a fleet.
+///
+/// Without --nats it starts and supervises a `nats-server`, to which nodes connect by TLS with credentials of their own. With --nats it
+/// uses servers that were set up with the files of `edgeward nats-config`. Of several hubs with the same servers one is active; another
+/// takes over when that is gone.
+///
+/// On loopback, who is on this machine may call the API. An address that other machines can reach demands --tls-cert, --tls-key and
+/// a token: `edgeward token create NAME --role admin --data-dir DIR --id ID` makes the first one.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  edgeward hub
+  edgeward hub --broker-listen 0.0.0.0:4222 --advertise hub.example
+  edgeward hub --nats nats://nats-1.example:4222 --nats nats://nats-2.example:4222
+  edgeward hub --listen 0.0.0.0:7700 --tls-cert hub.pem --tls-key hub.key")]
+pub(crate) struct Args {
+    /// Id of this hub among the members of its fleet [default: the host name]
+    #[arg(long, env = "EDGEWARD_HUB_ID")]
+    id: Option<String>,
+    /// Folder for everything that lasts [default: `$XDG_DATA_HOME/edgeward-hub` or `~/.local/share/edgeward-hub`]
+    #[arg(long, env = "EDGEWARD_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address of the API
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Address of a NATS server that trusts this fleet; may be given more than once [default: start one]
+    #[arg(long, value_name = "URL")]
+    nats: Vec<String>,
+    /// How many of those servers keep the lease of the active hub: 1, or 3 of a cluster
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "nats", value_parser = clap::value_parser!(u8).range(1..=5))]
+    nats_replicas: u8,
+    /// The program of the NATS server to start [default: the one on the path]
+    #[arg(long, value_name = "FILE", env = "EDGEWARD_NATS_SERVER", conflicts_with = "nats")]
+    nats_server: Option<PathBuf>,
+    /// Address at which the started NATS server listens for nodes
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4222", conflicts_with = "nats")]
+    broker_listen: SocketAddr,
+    /// Host, or host and port, by which nodes reach the started NATS server; may be given more than once [default: --broker-listen]
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with = "nats")]
+    advertise: Vec<String>,
+    /// How long a node's credentials live before it must renew them
+    #[arg(long, value_name = "S", default_value_t = 3600)]
+    credentials_seconds: u64,
+    #[command(flatten)]
+    heartbeat: Heartbeat,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let api_at = Address { option: "--listen", at: args.listen };
+    let tls = args.tls.open(&[api_at])?;
+    let id = NodeId::new(args.id.unwrap_or_else(host_name))?;
+    let data_dir = args.data_dir.map_or_else(|| data_dir::default("edgeward-hub"), Ok)?;
+    if args.nats.is_empty() && args.advertise.is_empty() && args.broker_listen.ip().is_unspecified() {
+        let why = format!("--broker-listen {} says where to listen, and not where nodes find it", args.broker_listen);
+        return Err(Hinted::new(EdgeError::invalid(why), "give the host that nodes know with `--advertise HOST`").into());
+    }
+    let servers = if args.nats.is_empty() {
+        HubServers::Own { program: args.nats_server, listen: args.broker_listen, advertise: args.advertise }
+    } else {
+        HubServers::At(args.nats)
+    };
+    let options = HubOptions {
+        id: id.clone(),
+        data_dir,
+        servers,
+        timing: args.heartbeat.timing()?,
+        credentials_ttl: CredentialsTtl::new(Duration::from_secs(args.credentials_seconds))?,
+        ping_interval: PING_INTERVAL_DEFAULT,
+        lease_replicas: args.nats_replicas.into(),
+    };
+    let api_listener = listen::bind(api_at, tls.as_ref()).await?;
+    let hub = Arc::new(FleetHub::start(options).await.map_err(starting_failed)?);
+    let documents = hub.cluster().documents().clone();
+    let tokens = Arc::new(Tokens::open(&documents, DocumentName::new(NODE_TOKENS)?)?);
+    listen::check_tokens(api_at, &tokens, hub.data_dir())?;
+    let (api_address, api_scheme) = (api_listener.address(), api_listener.scheme());
+
+    let stop = CancellationToken::new();
+    let shared = api::Shared {
+        documents,
+        tokens,
+        door: if is_loopback(api_address) { api::Door::Loopback } else { api::Door::Guarded },
+        audit: api::Audit::default(),
+        listen: api_address.to_string(),
+        started: Instant::now(),
+        started_at: Timestamp::now(),
+        stop: stop.clone(),
+    };
+    let router = api::hub::hub_router(shared, Arc::clone(&hub));
+    let mut signals = StopSignals::catch()?;
+    let mut tasks = JoinSet::new();
+    if let Some(tls) = tls {
+        tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
+    }
+    let answer = move |request| {
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
+    };
+    tasks.spawn(named("the API", accept(api_listener, stop.clone(), answer)));
+    terminal::write(format!(
+        "edgeward {version} · hub {id}\n  nodes join at  {servers}\n  API            {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data           {data}\n  next           edgeward join-token\n",
+        version = env!("CARGO_PKG_VERSION"),
+        servers = hub.servers().join(", "),
+        data = hub.data_dir().display(),
+    ))?;
+    tracing::info!(%id, %api_address, "the hub is up");
+    tasks.spawn(named("the look at the lease", stop.clone().run_until_cancelled_owned(tell_standing(Arc::clone(&hub)))));
+
+    let ended = run_until_stopped(tasks, &stop, async || signals.next().await).await;
+    if let Some(hub) = Arc::into_inner(hub) {
+        hub.stop().await;
+    }
+    ended
+}
+
+/// Logs what the hub becomes, for ever.
+async fn tell_standing(hub: Arc<FleetHub>) {
+    let mut standing = hub.standing();
+    loop {
+        match &*standing.borrow_and_update() {
+            HubStanding::Active { term } => tracing::info!(term, "this hub is the active one"),
+            HubStanding::Standby { holder, term } => tracing::info!(%holder, term, "this hub stands by"),
+            HubStanding::Waiting { why } => tracing::info!(why, "this hub waits"),
+        }
+        if standing.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn starting_failed(error: EdgeError) -> anyhow::Error {
+    if error.kind() == ErrorKind::Conflict {
+        let hint = "a data folder has one hub and one process: stop the other, or give another folder with `--data-dir`";
+        return Hinted::new(error, hint).into();
+    }
+    error.into()
+}

@@ -1,0 +1,33 @@
+//! `edgeward node`: runs a node that belongs to a fleet.
+
+use crate::{
+    heartbeat::Heartbeat,
+    node_process::{self, Joining, NodeArgs},
+};
+
+/// Run a node that belongs to a fleet.
+///
+/// It joins once, by a token that `edgeward join-token` makes on the hub; the token may stay on the command line. From then on the node
+/// needs nobody: it serves, takes writes and starts again without its hub for as long as it must, and catches up when the hub is
+/// back. What the hub assigns runs beside what is deployed at the node itself. Nothing connects inwards to it for the fleet's sake.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  edgeward node --join \"$TOKEN\" --id edge-01 --label site=berlin --capability gpu
+  edgeward node --id edge-01                      # it joined before
+  EDGEWARD_JOIN_TOKEN=… edgeward node --id edge-01
+  edgeward node --id edge-01 --heartbeat-seconds 60   # on a metered link; give the hub the same")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// The join token; needed once
+    #[arg(long, value_name = "TOKEN", env = "EDGEWARD_JOIN_TOKEN", hide_env_values = true)]
+    join: Option<String>,
+    #[command(flatten)]
+    heartbeat: Heartbeat,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let timing = args.heartbeat.timing()?;
+    let token = args.join.filter(|token| !token.is_empty());
+    node_process::run(args.node, Some(Joining { token, timing })).await
+}

@@ -1,0 +1,198 @@
+//! A node in this process, alone or as a member of a fleet, until it is told to stop.
+
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc, time::Instant};
+
+use edgeward::{
+    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Uplink,
+    access::{NODE_TOKENS, Tokens},
+    cluster::{
+        membership::Timing,
+        nats::{Enrolment, JoinToken, NodeLink, PING_INTERVAL_DEFAULT},
+    },
+    listener::{accept, is_loopback, serve_functions},
+};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{
+    api,
+    daemon::{host_name, named, run_until_stopped},
+    data_dir::DataDir,
+    exit::Hinted,
+    listen::{self, Address, TlsArgs},
+    signals::StopSignals,
+    terminal,
+};
+
+// No doc comment: it would become the description of each command that takes the options.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArgs {
+    /// Id of this node [default: the host name]
+    #[arg(long, env = "EDGEWARD_NODE_ID")]
+    id: Option<String>,
+    /// Name of this node, for people [default: its id]
+    #[arg(long)]
+    name: Option<String>,
+    /// Where it stands, for people
+    #[arg(long, default_value = "")]
+    location: String,
+    /// What it can do, such as `gpu`; may be given more than once
+    #[arg(long = "capability", value_name = "CAPABILITY")]
+    capabilities: Vec<String>,
+    /// By what it is chosen, such as `site=berlin`; may be given more than once
+    #[arg(long = "label", value_name = "K=V")]
+    labels: Vec<Label>,
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Address of the API
+    #[arg(long, default_value = "127.0.0.1:7700")]
+    listen: SocketAddr,
+    /// Address at which functions are served
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    functions_listen: SocketAddr,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// A label as it is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+impl FromStr for Label {
+    type Err = EdgeError;
+
+    fn from_str(text: &str) -> Result<Self, EdgeError> {
+        let (name, value) = text.split_once('=').ok_or_else(|| EdgeError::invalid("a label is `NAME=VALUE`"))?;
+        Ok(Self { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+/// How a node belongs to a fleet.
+pub(crate) struct Joining {
+    /// The text of a join token, where there is one.
+    pub(crate) token: Option<String>,
+    /// How often it reports.
+    pub(crate) timing: Timing,
+}
+
+/// What ties a node to its fleet.
+pub(crate) struct Membership {
+    pub(crate) link: NodeLink,
+    pub(crate) uplink: Uplink,
+}
+
+/// Runs a node; with `joining` as a member of a fleet.
+pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Result<()> {
+    let api_at = Address { option: "--listen", at: args.listen };
+    let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
+    let tls = args.tls.open(&[api_at, functions_at])?;
+    let data_dir = args.data_dir.path()?;
+    let id = args.id.unwrap_or_else(host_name);
+    let mut described = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
+    (described.location, described.capabilities) = (args.location, args.capabilities);
+    described.labels = args.labels.into_iter().map(|label| (label.name, label.value)).collect::<BTreeMap<_, _>>();
+    let node = Node::open(NodeOptions { node: described.clone(), data_dir }).map_err(opening_failed)?;
+    let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
+    listen::check_tokens(api_at, &tokens, node.data_dir())?;
+    let api_listener = listen::bind(api_at, tls.as_ref()).await?;
+    let functions_listener = listen::bind(functions_at, tls.as_ref()).await?;
+    let (api_address, functions_address) = (api_listener.address(), functions_listener.address());
+    let (api_scheme, functions_scheme) = (api_listener.scheme(), functions_listener.scheme());
+    // Only now: a token is used once, and what could not start shall not have used it.
+    let membership = match joining {
+        Some(joining) => Some(Arc::new(join(&node, joining).await?)),
+        None => None,
+    };
+
+    let stop = CancellationToken::new();
+    let shared = api::Shared {
+        documents: node.documents().clone(),
+        tokens,
+        door: if is_loopback(api_address) { api::Door::Loopback } else { api::Door::Guarded },
+        audit: api::Audit::default(),
+        listen: api_address.to_string(),
+        started: Instant::now(),
+        started_at: Timestamp::now(),
+        stop: stop.clone(),
+    };
+    let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
+    let mut signals = StopSignals::catch()?;
+    let mut tasks = JoinSet::new();
+    let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
+    tasks.spawn(named("the reconciler", reconciled));
+    tasks.spawn(named("the function listener", serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone())));
+    if let Some(tls) = tls {
+        tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
+    }
+    let answer = move |request| {
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
+    };
+    tasks.spawn(named("the API", accept(api_listener, stop.clone(), answer)));
+    terminal::write(format!(
+        "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
+        version = env!("CARGO_PKG_VERSION"),
+        data = node.data_dir().display(),
+    ))?;
+    tracing::info!(%id, %api_address, %functions_address, is_member = membership.is_some(), "the node is up");
+
+    run_until_stopped(tasks, &stop, async || signals.next().await).await
+}
+
+/// Makes the node a member, once, and ties it to its fleet. A member needs nobody to be there.
+async fn join(node: &Arc<Node>, joining: Joining) -> anyhow::Result<Membership> {
+    let folder = node.fleet_folder()?;
+    let token = joining
+        .token
+        .as_deref()
+        .map(str::parse::<JoinToken>)
+        .transpose()
+        .map_err(|error| Hinted::new(error, "give the whole line that `edgeward join-token` printed on the hub"))?;
+    let described = node.runtime().node();
+    let description = serde_json::json!({ "name": described.name, "location": described.location });
+    let spinner = terminal::spinner("the node joins its fleet");
+    let enrolment = Enrolment::open_or_join(&folder, &described.id, token.as_ref(), description, Timestamp::now()).await;
+    spinner.finish_and_clear();
+    let link = NodeLink::open(enrolment.map_err(joining_failed)?, &folder, PING_INTERVAL_DEFAULT).await?;
+    let uplink = Uplink::start(Arc::clone(node), link.backbone(), joining.timing).await?;
+    Ok(Membership { link, uplink })
+}
+
+fn joining_failed(error: EdgeError) -> anyhow::Error {
+    let hint = match error.kind() {
+        ErrorKind::NotFound => "run it once with `--join TOKEN`",
+        ErrorKind::Forbidden => "make a new token on the hub with `edgeward join-token`: each is good once, for at most 15 minutes",
+        ErrorKind::Conflict => "a token made with `edgeward join-token --node ID` lets the node of that id join anew",
+        ErrorKind::Unavailable => "the hub must run, and this machine must reach the address that the token carries",
+        _ => return error.into(),
+    };
+    Hinted::new(error, hint).into()
+}
+
+fn opening_failed(error: EdgeError) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::Conflict => {
+            let hint = "a data folder has one node and one process: give the node's own `--id`, or another folder with `--data-dir`";
+            Hinted::new(error, hint).into()
+        }
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_split_at_its_first_equals_sign() {
+        let label = |name: &str, value: &str| Label { name: name.to_owned(), value: value.to_owned() };
+        assert_eq!("site=berlin".parse::<Label>().expect("valid"), label("site", "berlin"));
+        assert_eq!("a=b=c".parse::<Label>().expect("valid"), label("a", "b=c"));
+        assert!("site".parse::<Label>().is_err());
+    }
+}
