@@ -7,6 +7,7 @@ mod commands;
 mod daemon;
 mod demo;
 mod documents;
+mod fleet;
 mod policies;
 mod state;
 mod support;

@@ -50,7 +50,12 @@ impl Node {
 
     /// Starts `edgeward up` with these options and variables, and waits until it has told where it listens.
     pub(crate) fn launch(data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> Self {
-        let (child, stderr) = spawn_up(data_dir, options, variables);
+        Self::launch_as("up", data_dir, options, variables)
+    }
+
+    /// Starts `edgeward up`, `node` or `hub`, and waits until it has told where it listens. A hub serves no functions: they are at its API.
+    pub(crate) fn launch_as(command: &str, data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> Self {
+        let (child, stderr) = spawn(command, data_dir, options, variables);
         let mut child = KillOnDrop(Some(child));
         let stdout = child.0.as_mut().and_then(|child| child.stdout.take()).expect("piped");
         let (sender, lines) = mpsc::channel();
@@ -67,8 +72,9 @@ impl Node {
                 break address;
             }
         };
-        let functions = address("functions");
+        let functions = (command != "hub").then(|| address("functions"));
         let api = address("API");
+        let functions = functions.unwrap_or(api);
         Self { child: child.0.take().expect("there"), stderr, api, functions }
     }
 
@@ -164,15 +170,20 @@ impl Drop for KillOnDrop {
 
 /// Runs `edgeward up` where it must end by itself, and gives its exit code and standard error.
 pub(crate) async fn refused_up(data_dir: &Path, options: &[&str]) -> (Option<i32>, String) {
-    let (child, stderr) = spawn_up(data_dir, options, &[]);
+    refused("up", data_dir, options).await
+}
+
+/// The same for any of the processes.
+pub(crate) async fn refused(command: &str, data_dir: &Path, options: &[&str]) -> (Option<i32>, String) {
+    let (child, stderr) = spawn(command, data_dir, options, &[]);
     let mut child = KillOnDrop(Some(child));
     let status = ended(child.0.as_mut().expect("there")).await;
     (status.code(), read(&stderr))
 }
 
-fn spawn_up(data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> (Child, PathBuf) {
-    let has = |name: &str| options.contains(&name);
-    let mut command = edgeward(&["up", "--data-dir"]);
+fn spawn(command: &str, data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> (Child, PathBuf) {
+    let has = |name: &str| options.contains(&name) || (name == "--functions-listen" && command == "hub");
+    let mut command = edgeward(&[command, "--data-dir"]);
     command.arg(data_dir).args(options).envs(variables.iter().copied()).stdout(Stdio::piped());
     for (option, value) in [("--id", "edge-test"), ("--listen", "127.0.0.1:0"), ("--functions-listen", "127.0.0.1:0")] {
         if !has(option) {

@@ -1,0 +1,205 @@
+//! A hub and nodes as processes of their own, over a real nats-server that the hub starts.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use http::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{Node, artifact, edgeward, json as body, refused, until};
+
+/// A hub with the folders of its fleet.
+struct Fleet {
+    folder: TempDir,
+    hub: Option<Node>,
+    /// Where its broker listens, the same after each start.
+    broker: String,
+}
+
+impl Fleet {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut fleet = Self { folder, hub: None, broker: "127.0.0.1:0".to_owned() };
+        fleet.start_hub().await;
+        let servers = fleet.hub().json("/v1/status").await["servers"][0].as_str().expect("an address").to_owned();
+        fleet.broker = servers.strip_prefix("nats://").expect("of NATS").to_owned();
+        fleet
+    }
+
+    async fn start_hub(&mut self) {
+        let options = ["--id", "hub-1", "--broker-listen", &self.broker, "--heartbeat-seconds", "0.2"];
+        let hub = Node::launch_as("hub", &self.path("hub"), &options, &[]);
+        until("the hub serves", async || hub.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+        self.hub = Some(hub);
+    }
+
+    fn hub(&self) -> &Node {
+        self.hub.as_ref().expect("it runs")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn token(&self, options: &[&str]) -> String {
+        let line = self.hub().done(&[&["join-token"], options].concat());
+        String::from_utf8(line).expect("text").trim().to_owned()
+    }
+
+    /// Starts a node, which joins by a token where there is one.
+    fn launch(&self, id: &str, token: Option<&str>) -> Node {
+        let mut options = vec!["--id", id, "--heartbeat-seconds", "0.2", "--label", "site=berlin", "--capability", "gpu"];
+        options.extend(token.map(|token| ["--join", token]).into_iter().flatten());
+        Node::launch_as("node", &self.path(id), &options, &[])
+    }
+
+    async fn join(&self, id: &str) -> Node {
+        let node = self.launch(id, Some(&self.token(&[])));
+        self.is(id, "online").await;
+        node
+    }
+
+    async fn is(&self, id: &str, status: &str) {
+        until(&format!("{id} is {status}"), async || {
+            let answer = self.hub().ask(Method::GET, &format!("/v1/nodes/{id}"), &[], "").await;
+            answer.status() == 200 && body(&answer)["status"] == status
+        })
+        .await;
+    }
+
+    /// Waits until a function serves on so many nodes.
+    async fn serves(&self, function: &str, nodes: usize) {
+        until(&format!("{function} serves on {nodes}"), async || {
+            let functions = self.hub().json("/v1/functions").await;
+            let functions = functions["functions"].as_array().expect("a list");
+            functions.iter().filter(|entry| entry["id"] == function && entry["state"] == "ready").count() == nodes
+        })
+        .await;
+    }
+
+    /// The kinds of the events so far.
+    fn events(&self) -> Vec<Value> {
+        let lines = String::from_utf8(self.hub().done(&["events", "--limit", "1000", "--json"])).expect("text");
+        serde_json::Deserializer::from_str(&lines).into_iter().map(|event| event.expect("JSON")).collect()
+    }
+
+    fn has_event(&self, kind: &str, node: &str) -> bool {
+        self.events().iter().any(|event| event["kind"] == kind && event["node"] == node)
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+#[tokio::test]
+async fn a_fleet_is_joined_deployed_to_called_and_told_of() {
+    let fleet = Fleet::start().await;
+    let hub = fleet.hub();
+    assert!(text(hub.done(&["nodes"])).contains("edgeward join-token"));
+    let one = fleet.join("edge-01").await;
+    let _two = fleet.join("edge-02").await;
+
+    let hello = artifact("hello");
+    let refused = hub.run(&["deploy", &hello, "--id", "hello"]);
+    assert!(text(refused.stderr).contains("`--node ID` or `--all`"));
+    let told = text(hub.done(&["deploy", &hello, "--id", "hello", "--all"]));
+    assert!(told.contains("assigned hello to 2 nodes"), "{told}");
+    fleet.serves("hello", 2).await;
+    assert_eq!(text(hub.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
+    assert_eq!(text(one.done(&["invoke", "hello"])), "hello from the edge\n");
+    assert_eq!(one.get_function("/fn/hello/").await.status(), 200);
+    let unknown = hub.run(&["invoke", "hello", "--node", "edge-09"]);
+    assert!(text(unknown.stderr).contains("node not found: `edge-09`"));
+    let summary: Value = serde_json::from_slice(&hub.done(&["metrics", "--node", "edge-01", "--json"])).expect("JSON");
+    assert_eq!(summary["total"], 3);
+
+    let nodes = text(hub.done(&["nodes"]));
+    assert!(nodes.contains("edge-01  online") && nodes.contains("site=berlin"), "{nodes}");
+    assert!(text(hub.done(&["nodes", "show", "edge-02"])).contains("gpu"));
+    hub.done(&["nodes", "label", "edge-02", "site=hamburg"]);
+    assert!(text(hub.done(&["nodes", "show", "edge-02"])).contains("site=hamburg"));
+    let status = text(one.done(&["status"]));
+    assert!(status.contains("connected, sync"), "{status}");
+    let of_node = text(one.run(&["undeploy", "hello"]).stderr);
+    assert!(of_node.contains("assigned to this node by the hub"), "{of_node}");
+
+    one.done(&["state", "put", "cellar", "--data", r#"{"celsius": 12}"#]);
+    until("the document is at the hub", async || hub.ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    assert_eq!(hub.json("/v1/documents/cellar").await["data"], json!({ "celsius": 12 }));
+
+    assert!(text(hub.done(&["undeploy", "hello", "--node", "edge-02"])).contains("took hello from node edge-02"));
+    fleet.serves("hello", 1).await;
+    assert!(fleet.has_event("node_joined", "edge-01") && fleet.has_event("function_ready", "edge-02"), "{:?}", fleet.events());
+}
+
+#[tokio::test]
+async fn a_hub_that_was_killed_is_back_with_its_nodes_and_what_they_should_run() {
+    let mut fleet = Fleet::start().await;
+    let node = fleet.join("edge-01").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    fleet.hub.take().expect("it runs").kill();
+    until("the node notices", async || node.json("/v1/status").await["fleet"]["connected"] == false).await;
+    assert_eq!(text(node.done(&["invoke", "hello"])), "hello from the edge\n");
+    node.done(&["state", "put", "cellar", "--data", r#"{"celsius": 13}"#]);
+    node.kill();
+    // Nobody is there that could be asked.
+    let node = fleet.launch("edge-01", None);
+    until("it serves again", async || node.ask(Method::POST, "/v1/functions/hello/invoke", &[], "").await.status() == 200).await;
+    let begun = Instant::now();
+    fleet.start_hub().await;
+    println!("the hub serves {:?} after its start", begun.elapsed());
+    fleet.is("edge-01", "online").await;
+    fleet.serves("hello", 1).await;
+    until("its write is at the hub", async || fleet.hub().ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    assert_eq!(fleet.hub().json("/v1/status").await["term"], 2);
+}
+
+#[tokio::test]
+async fn a_node_that_was_removed_is_refused_until_it_joins_anew() {
+    let fleet = Fleet::start().await;
+    let used = fleet.token(&[]);
+    let node = fleet.launch("edge-01", Some(&used));
+    fleet.is("edge-01", "online").await;
+    let (code, told) = refused("node", &fleet.path("edge-02"), &["--id", "edge-02", "--join", &used]).await;
+    assert!(code == Some(14) && told.contains("edgeward join-token"), "{code:?} {told}");
+    // Another machine does not take the place of one that is there, without a token for it.
+    let (code, told) = refused("node", &fleet.path("another"), &["--id", "edge-01", "--join", &fleet.token(&[])]).await;
+    assert!(code == Some(12) && told.contains("belongs to the fleet already"), "{code:?} {told}");
+
+    assert!(text(fleet.hub().done(&["nodes", "remove", "edge-01"])).contains("removed edge-01"));
+    until("the node knows", async || node.json("/v1/status").await["fleet"]["refused"] == true).await;
+    assert!(text(fleet.hub().run(&["nodes", "show", "edge-01"]).stderr).contains("node not found"));
+    node.done(&["state", "put", "cellar", "--data", r#"{"celsius": 14}"#]);
+    node.kill();
+    let token = fleet.token(&["--node", "edge-01"]);
+    let _node = fleet.launch("edge-01", Some(&token));
+    fleet.is("edge-01", "online").await;
+    until("its write is at the hub", async || fleet.hub().ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    let wrong = edgeward(&["join-token", "--data-dir"]).arg(fleet.path("nobody")).output().expect("starts");
+    assert!(text(wrong.stderr).contains("there is no fleet"));
+    let offline = edgeward(&["join-token", "--data-dir"]).arg(fleet.path("hub")).output().expect("starts");
+    assert!(text(offline.stdout).starts_with("edgeward-join-"));
+}
+
+#[tokio::test]
+async fn a_hub_or_node_that_cannot_start_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let options = ["--id", "h", "--nats-server", "/nonexistent/nats-server"];
+    let (code, told) = refused("hub", &at("a"), &options).await;
+    assert!(code == Some(3) && told.contains("nats-server") && told.contains("install"), "{code:?} {told}");
+    let (code, told) = refused("hub", &at("b"), &["--id", "h", "--broker-listen", "0.0.0.0:0"]).await;
+    assert!(code == Some(9) && told.contains("--advertise"), "{code:?} {told}");
+    let (code, told) = refused("node", &at("c"), &["--id", "n"]).await;
+    assert!(code == Some(3) && told.contains("--join TOKEN"), "{code:?} {told}");
+    let (code, told) = refused("node", &at("d"), &["--id", "n", "--join", "edgeward-join-s3cret"]).await;
+    assert!(code == Some(9) && told.contains("join-token") && !told.contains("s3cret"), "{code:?} {told}");
+    assert!(!Path::new(&at("e")).exists());
+    let (code, told) = refused("node", &at("e"), &["--id", "n", "--label", "site"]).await;
+    assert!(code == Some(2) && told.contains("NAME=VALUE"), "{code:?} {told}");
+}
