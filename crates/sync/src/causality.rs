@@ -120,10 +120,10 @@ impl Lineage {
         self.0.push((epoch, None));
     }
 
-    /// Ends the epoch that goes on.
-    pub(crate) fn end_at(&mut self, end: Position) {
-        if let Some((_, ended)) = self.0.last_mut() {
-            *ended = Some(end);
+    /// Ends the epoch that goes on, and those before it no later.
+    fn end_at(&mut self, end: Position) {
+        for (_, ended) in &mut self.0 {
+            *ended = Some(ended.map_or(end, |ended| ended.min(end)));
         }
     }
 

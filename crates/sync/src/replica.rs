@@ -410,7 +410,9 @@ impl ReplicaSession {
                 if !transaction.state.link.must_compare {
                     let applied = transaction.state.link.base.entries().first().copied();
                     transaction.state.link.base.advance(hub, applied.map_or(0, |(_, position)| position));
-                    transaction.state.follow(told_lineage);
+                    if transaction.state.link.lineage.current().is_some() {
+                        transaction.state.follow(told_lineage);
+                    }
                     if applied.is_none() || planted::has(Bug::GrowthNotFetched) {
                         // Nothing was applied, of nothing.
                         told.cover(transaction)?;
@@ -480,6 +482,7 @@ impl ReplicaSession {
 
     fn pulled(&mut self, rows: Rows, writers: Vec<Writer>, upto: Position, more: bool, now_millis: u64) -> Result<(), EdgeError> {
         let (Some(hub), Some(told)) = (self.welcome, self.told.clone()) else { return Ok(()) };
+        let lineage = self.lineage.clone();
         let is_fetched = self.fetch.as_ref().is_some_and(|fetch| fetch.is_asked);
         let mut rows = rows.read()?;
         if planted::has(Bug::PartialFrameApplied) && rows.len() > 1 {
@@ -497,6 +500,10 @@ impl ReplicaSession {
             transaction.state.must_store = true;
             if !is_fetched {
                 transaction.state.link.base.advance(hub.epoch, upto);
+                if !more {
+                    // Before it has caught up once a standby is not fit to be the hub.
+                    transaction.state.follow(lineage);
+                }
             } else if !more && told.cover(transaction)? {
                 transaction.state.link.base.keep_only(hub.epoch);
             }

@@ -246,7 +246,8 @@ impl Store {
     /// number of rows.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when it is no standby, or has writes that no hub has taken; those of the disk. Then nothing is changed.
+    /// [`ErrorKind::Conflict`] when it is no standby, has not caught up with a hub once, or has writes that no hub has taken; those of the disk.
+    /// Then nothing is changed.
     pub fn promote(&self) -> Result<(), EdgeError> {
         self.write(takeover::promote)?;
         *self.role.lock() = Role::Hub;

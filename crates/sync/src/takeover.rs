@@ -32,17 +32,17 @@ pub(crate) fn promote(transaction: &mut Transaction<'_>) -> Result<(), EdgeError
     }
     let link = &mut transaction.state.link;
     let current = link.lineage.current();
+    if current.is_none() {
+        let why = "this standby has not caught up with a hub yet, and would be one that knows nothing; let it follow the hub first";
+        return Err(EdgeError::new(ErrorKind::Conflict, why));
+    }
     let applied = link.base.entries().iter().find(|(epoch, _)| Some(*epoch) == current).map_or(0, |(_, position)| *position);
     let applied = if planted::has(Bug::EpochTakenForWhole) { applied + 100 } else { applied };
-    let lineage = {
-        let mut lineage = link.lineage.clone();
-        lineage.end_at(applied);
-        lineage
-    };
     (link.role, link.hub, link.must_compare) = (Role::Hub, None, false);
     transaction.state.feed = applied;
     let fresh = Epoch::draw()?;
     transaction.state.change_epoch(transaction.sql(), fresh)?;
+    let lineage = transaction.state.link.lineage.clone();
     transaction.execute("UPDATE documents SET covered = 1 WHERE covered = 0", [])?;
     let mut taken = BTreeSet::new();
     for (id, name) in transaction.names_after(0)? {
@@ -105,8 +105,11 @@ pub(crate) fn demote(transaction: &mut Transaction<'_>) -> Result<(), EdgeError>
     }
     let link = &mut transaction.state.link;
     link.base = Base::new();
-    link.base.advance(epoch, feed);
-    (link.role, link.must_compare, link.patterns) = (Role::Standby, !planted::has(Bug::DemotedKeepsToItself), vec![Pattern::all()]);
+    if !planted::has(Bug::DemotedKeepsToItself) {
+        link.base.advance(epoch, feed);
+        link.must_compare = true;
+    }
+    (link.role, link.patterns) = (Role::Standby, vec![Pattern::all()]);
     let fresh = Epoch::draw()?;
     transaction.state.change_epoch(transaction.sql(), fresh)
 }

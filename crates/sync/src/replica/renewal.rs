@@ -94,6 +94,11 @@ pub(super) fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_
     for (sent, is_shadow) in outbox(transaction)? {
         let SentRow { document, key, slot, mut row } = sent;
         let Some(head) = transaction.document(&document)? else { continue };
+        if row.stamp.millis() <= stamp_millis_max {
+            // It was written before the clock was wrong; a hub that was set back since may have taken it with this stamp.
+            transaction.state.clock.observe(row.stamp);
+            continue;
+        }
         let stamp = transaction.state.tick(hub_millis)?;
         given.insert(row.stamp, stamp);
         row.stamp = stamp;

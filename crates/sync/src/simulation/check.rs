@@ -135,7 +135,7 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
     }
     let conflicts: Vec<Conflict> = conflicts(hub).into_iter().chain(world.listed.iter().cloned()).collect();
     no_false_conflict(world, &conflicts)?;
-    let may_be_below = [Fault::LongAway, Fault::ReplicaRestored, Fault::HubRestored, Fault::TwoHubs, Fault::LiveClone];
+    let may_be_below = [Fault::Takeover, Fault::LongAway, Fault::ReplicaRestored, Fault::HubRestored, Fault::TwoHubs, Fault::LiveClone];
     // Who writes to a document that it did not want before may not know of a deletion.
     let is_known = |conflict: &&Conflict| matches!(conflict.document.as_str(), DOCUMENT | WHOLE);
     if let Some(early) = conflicts.iter().filter(is_known).find(|conflict| conflict.why == Why::BelowFloor)
@@ -282,7 +282,9 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
 /// What was counted anywhere adds up.
 fn counted(world: &World, key: &str, shown: Option<&Value>) -> Result<(), String> {
     let counts = world.writes.iter().filter(|write| write.key == key);
-    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_set_back {
+    // What a replica away for long counted on may have been on the lost disk, and then comes below the floor.
+    let is_below = [Fault::Takeover, Fault::LongAway].iter().all(|fault| world.faults.contains_key(fault));
+    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_restored() || is_below {
         return Ok(());
     }
     let sum: i64 = counts.map(|write| if let Act::Add(by) = write.act { by } else { 0 }).sum();
@@ -328,7 +330,9 @@ fn greatest(world: &World, shown: Option<&Value>, conflicts: &[Conflict]) -> Res
         .flat_map(|conflict| ids(world, &conflict.loser))
         .filter(overwrote)
         .collect();
-    let writes = world.writes.iter().enumerate().filter(|(id, write)| write.key == "max" && !write.is_exempt && !below_floor.contains(id));
+    // With it are those that it replaced before they were sent.
+    let is_below = |id: usize| below_floor.iter().any(|below| *below == id || world.writes[*below].past.has(id));
+    let writes = world.writes.iter().enumerate().filter(|(id, write)| write.key == "max" && !write.is_exempt && !is_below(*id));
     let values = writes.filter_map(|(_, write)| match &write.act {
         Act::Value(Some(text)) => Some(number(text)),
         _ => None,

@@ -38,6 +38,8 @@ pub(super) const WHOLE: &str = "whole";
 pub(super) const WANTED: [&str; 3] = ["x0", "x1", "x2"];
 /// How the name of a document begins that one node alone may see; its id follows.
 pub(super) const PRIVATE: &str = "only.";
+/// The hub, and the standby of a run that has one.
+const HUBS: [&str; 2] = ["hub", "hub-2"];
 /// Steps of a run before everything is healed.
 const STEPS: usize = 260;
 const DAY: u64 = 24 * 3_600_000;
@@ -68,6 +70,8 @@ pub(super) struct Replica {
     pub(super) ever_declared: BTreeSet<Pattern>,
     /// Whether a copy of it goes on in its epoch. Opened again before it was met, it cannot be told from it.
     pub(super) has_twin: bool,
+    /// Whether it follows to become the hub.
+    is_standby: bool,
 }
 
 struct ReplicaBackup {
@@ -77,6 +81,7 @@ struct ReplicaBackup {
 }
 
 pub(super) struct HubNode {
+    node: NodeId,
     pub(super) store: Arc<Store>,
     pub(super) hub: Hub,
     pub(super) past: Seen,
@@ -146,7 +151,7 @@ pub(super) fn place(key: &str) -> (&str, &str) {
 
 /// Which node may see which document.
 pub(super) fn may_see(node: &NodeId, document: &str) -> bool {
-    document.strip_prefix(PRIVATE).is_none_or(|owner| owner == node.as_str())
+    HUBS.contains(&node.as_str()) || document.strip_prefix(PRIVATE).is_none_or(|owner| owner == node.as_str())
 }
 
 fn pattern(text: &str) -> Pattern {
@@ -167,17 +172,20 @@ impl World {
         }
         if enabled.contains(&Fault::LiveClone) {
             // A hub that forgot what it took cannot tell a copy from the store that it was made of.
-            enabled.remove(&Fault::HubRestored);
+            enabled.retain(|fault| !matches!(fault, Fault::HubRestored | Fault::TwoHubs | Fault::Takeover));
+        }
+        if enabled.contains(&Fault::Takeover) {
             enabled.remove(&Fault::TwoHubs);
         }
+        let has_standby = enabled.contains(&Fault::Takeover);
         let now = 1_700_000_000_000;
-        let hub_store = open(Connection::open_in_memory().expect("opens"), &name("hub"), Role::Hub);
+        let hub_store = open(Connection::open_in_memory().expect("opens"), &name(HUBS[0]), Role::Hub);
         let replicas = 2 + random.below(6);
         let mut world = Self {
             random,
             now,
             replicas: Vec::new(),
-            hubs: vec![HubNode::new(hub_store, Seen::default(), Some(1))],
+            hubs: vec![HubNode::new(name(HUBS[0]), hub_store, Seen::default(), Some(1))],
             wires: Vec::new(),
             writes: Vec::new(),
             taken: HashMap::new(),
@@ -209,11 +217,20 @@ impl World {
             replica.declare(wanted.chain([DOCUMENT, WHOLE].map(pattern)).collect());
             world.replicas.push(replica);
         }
+        if has_standby {
+            let store = open(Connection::open_in_memory().expect("opens"), &name(HUBS[1]), Role::Standby);
+            world.replicas.push(Replica::standby(name(HUBS[1]), store));
+        }
         // Policies reach everybody before the first write, but where their late arrival is the fault.
         let enabled = std::mem::take(&mut world.enabled);
         world.settle().expect("nothing is wrong yet");
         world.enabled = enabled;
         world
+    }
+
+    /// Whether an old copy of a hub's store took its place.
+    pub(super) fn hub_was_restored(&self) -> bool {
+        [Fault::HubRestored, Fault::TwoHubs].iter().any(|fault| self.faults.contains_key(fault))
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -297,6 +314,9 @@ impl World {
     fn edit(&mut self) -> Result<(), String> {
         let at_hub = self.random.percent(12);
         let index = self.pick();
+        if self.replicas[index].is_standby && !at_hub {
+            return Ok(());
+        }
         let (key, act) = self.choose(index);
         let (store, millis) = if at_hub {
             (Arc::clone(&self.current_hub().store), self.now)
@@ -580,7 +600,7 @@ impl World {
                 None => Ok(None),
             });
             let Some(row) = found.expect("reads") else { continue };
-            if row.origin.dot.node.as_str() != "hub" || self.taken.contains_key(&row.origin.dot) {
+            if row.origin.dot.node != self.hubs[hub].node || self.taken.contains_key(&row.origin.dot) {
                 continue;
             }
             if self.hubs[hub].term.is_none() {
@@ -642,7 +662,7 @@ impl World {
         let was_heard = was_waiting && !replica.session.is_waiting();
         if was_heard {
             match response {
-                Response::Rows { upto, .. } if applied(&replica.store) >= upto => replica.past.add_all(&past),
+                Response::Rows { upto, more, .. } if !more && applied(&replica.store) >= upto => replica.past.add_all(&past),
                 Response::Welcome(_) if replica.session.is_comparing() => replica.comparing = Some(past),
                 Response::Welcome(_) | Response::HelloAgain | Response::Forked | Response::Clock => replica.comparing = None,
                 _ => {}
@@ -672,7 +692,7 @@ impl World {
         } else if self.random.percent(10) {
             // What it has seen is what the hub had at its last welcome, which it has pulled since.
             self.replicas[index].session.compare();
-        } else if self.random.percent(25) {
+        } else if self.random.percent(25) && !self.replicas[index].is_standby {
             // It wants another document than before, or no longer one.
             let pattern = pattern(["x0", "x1", "x2", "x*", "only.*"][self.random.below(5)]);
             let mut declared = self.replicas[index].declared.clone();
@@ -726,6 +746,7 @@ impl World {
                 self.reconnect(index);
             }
             Fault::Restart | Fault::ReplicaRestored if self.replicas[index].has_twin => {}
+            Fault::ReplicaRestored if self.replicas[index].is_standby => {}
             Fault::Restart => {
                 self.fault(fault);
                 self.restart(index);
@@ -751,6 +772,7 @@ impl World {
             }
             Fault::HubRestored => self.restore_hub(),
             Fault::TwoHubs => self.fail_over(),
+            Fault::Takeover => self.take_over(),
             Fault::PolicyChange => {
                 self.fault(fault);
                 self.policies_changed = true;
@@ -788,7 +810,7 @@ impl World {
         if self.hub_was_set_back {
             // It may have been the last that had what the hub lost.
             let since = self.current_hub().past.clone();
-            self.exempt_what_only_the_hub_has(&since);
+            self.exempt_what_only_the_hub_has(&since, true);
         }
         self.note(|| format!("{index} is set back"));
     }
@@ -820,12 +842,12 @@ impl World {
     /// The hub opens its store again, or a copy of it from before.
     fn restart_hub(&mut self, backup: Option<(Connection, Seen)>) {
         let at = self.hubs.len() - 1;
-        let HubNode { store, hub, past, term, backups, .. } = self.hubs.remove(at);
+        let HubNode { node, store, hub, past, term, backups } = self.hubs.remove(at);
         drop(hub);
         let connection = Arc::into_inner(store).expect("nobody else has it").into_connection();
         let (connection, past) = backup.unwrap_or((connection, past));
-        let store = open(connection, &name("hub"), Role::Hub);
-        let mut hub = HubNode::new(store, past, term);
+        let store = open(connection, &node, Role::Hub);
+        let mut hub = HubNode::new(node, store, past, term);
         hub.backups = backups;
         self.hubs.push(hub);
     }
@@ -840,12 +862,12 @@ impl World {
         let chosen = self.random.below(count);
         let backup = self.current_hub_mut().backups.remove(chosen);
         self.current_hub_mut().backups.truncate(chosen);
-        self.exempt_what_only_the_hub_has(&backup.1);
+        self.exempt_what_only_the_hub_has(&backup.1, true);
         self.restart_hub(Some(backup));
     }
 
     /// What the hub took since then may be in its store only.
-    fn exempt_what_only_the_hub_has(&mut self, since: &Seen) {
+    fn exempt_what_only_the_hub_has(&mut self, since: &Seen, is_gone: bool) {
         let mut kept = BTreeSet::new();
         for (index, replica) in self.replicas.iter().enumerate() {
             // What waits for an answer that is on its way leaves its store with that.
@@ -858,7 +880,7 @@ impl World {
         let had = self.current_hub().past.clone();
         for (id, write) in self.writes.iter_mut().enumerate() {
             write.was_set_back |= had.has(id) && !since.has(id);
-            if write.is_taken && !since.has(id) && !kept.contains(&id) {
+            if is_gone && write.is_taken && !since.has(id) && !kept.contains(&id) {
                 write.is_exempt = true;
             }
         }
@@ -872,15 +894,16 @@ impl World {
         self.fault(Fault::TwoHubs);
         self.hub_was_set_back = true;
         let (copy, past) = self.current_hub_mut().backups.pop().expect("there is one");
-        self.exempt_what_only_the_hub_has(&past.clone());
+        self.exempt_what_only_the_hub_has(&past.clone(), true);
         self.shared = past.clone();
         let old = self.current_hub_mut();
         let term = old.term.unwrap_or(1);
         // The lease is gone; it may still be asked.
         old.term = None;
         old.hub.set_term(None);
-        let store = open(copy, &name("hub"), Role::Hub);
-        self.hubs.push(HubNode::new(store, past, Some(term + 1)));
+        let node = old.node.clone();
+        let store = open(copy, &node, Role::Hub);
+        self.hubs.push(HubNode::new(node, store, past, Some(term + 1)));
         let at = self.hubs.len() - 1;
         for index in 0..self.replicas.len() {
             if self.random.percent(50) {
@@ -890,16 +913,83 @@ impl World {
         }
     }
 
+    /// The standby takes over. The hub that was is dead and comes back with its disk, or with an empty one, or goes on for a while without
+    /// the lease.
+    fn take_over(&mut self) {
+        let Some(index) = self.replicas.iter().position(|replica| replica.is_standby) else { return };
+        let follows = |transaction: &mut crate::transaction::Transaction<'_>| Ok(transaction.state.link.lineage.current().is_some());
+        if self.hubs.len() > 1 || !self.replicas[index].store.write(follows).expect("reads") {
+            return;
+        }
+        self.fault(Fault::Takeover);
+        self.hub_was_set_back = true;
+        let kind = self.random.below(3);
+        let Replica { node, store, session, past, .. } = self.replicas.remove(index);
+        drop(session);
+        // Numbers of replicas have changed, and who spoke to the hub speaks anew.
+        self.wires.clear();
+        (0..self.replicas.len()).for_each(|index| self.reconnect(index));
+        self.exempt_what_only_the_hub_has(&past, kind == 0);
+        store.promote().expect("it follows");
+        let mut old = self.hubs.pop().expect("there is one");
+        let term = old.term.unwrap_or(1) + 1;
+        self.note(|| format!("{node} takes over, the old hub's fate is {kind}"));
+        let new = HubNode::new(node, store, past, Some(term));
+        match kind {
+            0 => {
+                let store = open(Connection::open_in_memory().expect("opens"), &old.node, Role::Standby);
+                self.replicas.push(Replica::standby(old.node, store));
+                self.hubs.push(new);
+            }
+            1 => {
+                self.hubs.push(new);
+                self.come_back(old);
+            }
+            _ => {
+                old.term = None;
+                old.hub.set_term(None);
+                self.hubs.extend([old, new]);
+                for index in 0..self.replicas.len() {
+                    if self.random.percent(50) {
+                        self.replicas[index].hub = 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A hub that was comes back as the standby of another, opened anew or not.
+    fn come_back(&mut self, old: HubNode) {
+        let HubNode { node, store, hub, past, .. } = old;
+        drop(hub);
+        let store = if self.random.percent(50) {
+            open(Arc::into_inner(store).expect("nobody else has it").into_connection(), &node, Role::Standby)
+        } else {
+            store.demote().expect("it was a hub");
+            store
+        };
+        let mut replica = Replica::standby(node, store);
+        (replica.past, replica.is_connected) = (past, self.random.percent(70));
+        self.replicas.push(replica);
+    }
+
     /// Everything works again.
     fn heal(&mut self) -> Result<(), String> {
         self.enabled.clear();
         self.wires.clear();
         self.note(|| "everything works again".to_owned());
+        if self.hubs.len() > 1 && self.faults.contains_key(&Fault::Takeover) {
+            let (new, old) = (self.current_hub().past.clone(), self.hubs.remove(0));
+            for (id, write) in self.writes.iter_mut().enumerate() {
+                write.was_set_back |= old.past.has(id) && !new.has(id);
+            }
+            self.come_back(old);
+        }
         // What only an old hub has is lost with it.
         if self.hubs.len() > 1 {
             let new = self.current_hub().past.clone();
             let current = self.hubs.pop().expect("there are two");
-            self.exempt_what_only_the_hub_has(&new);
+            self.exempt_what_only_the_hub_has(&new, true);
             let (old, shared) = (self.current_hub().past.clone(), std::mem::take(&mut self.shared));
             for (id, write) in self.writes.iter_mut().enumerate() {
                 write.was_set_back |= old.has(id) && !shared.has(id);
@@ -969,7 +1059,14 @@ impl Replica {
             declared: BTreeSet::new(),
             ever_declared: BTreeSet::new(),
             has_twin: false,
+            is_standby: false,
         }
+    }
+
+    fn standby(node: NodeId, store: Arc<Store>) -> Self {
+        let mut standby = Self { is_standby: true, ..Self::new(node, store) };
+        standby.declare(BTreeSet::from([Pattern::all()]));
+        standby
     }
 
     /// The documents that it wrote to.
@@ -984,7 +1081,7 @@ impl Replica {
     }
 
     fn begin(&mut self, connection: Connection) {
-        self.store = open(connection, &self.node, Role::Replica);
+        self.store = open(connection, &self.node, if self.is_standby { Role::Standby } else { Role::Replica });
         self.session = ReplicaSession::new(Arc::clone(&self.store));
         self.declare(self.declared.clone());
         self.comparing = None;
@@ -992,10 +1089,11 @@ impl Replica {
 }
 
 impl HubNode {
-    fn new(store: Arc<Store>, past: Seen, term: Option<u64>) -> Self {
+    fn new(node: NodeId, store: Arc<Store>, past: Seen, term: Option<u64>) -> Self {
         let hub = Hub::with_access(Arc::clone(&store), may_see).expect("opens");
+        hub.set_standbys(HUBS.map(name));
         hub.set_term(term);
-        Self { store, hub, past, term, backups: Vec::new() }
+        Self { node, store, hub, past, term, backups: Vec::new() }
     }
 }
 
