@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc, time::Instant};
 
 use edgeward::{
-    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Uplink,
+    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, Uplink, UplinkOptions,
     access::{NODE_TOKENS, Tokens},
     cluster::{
         membership::Timing,
@@ -76,8 +76,9 @@ impl FromStr for Label {
 pub(crate) struct Joining {
     /// The text of a join token, where there is one.
     pub(crate) token: Option<String>,
-    /// How often it reports.
+    /// How often it reports, and which documents it wants: patterns in which `{NAME}` stands for the value of its label.
     pub(crate) timing: Timing,
+    pub(crate) documents: Vec<String>,
 }
 
 /// What ties a node to its fleet.
@@ -159,8 +160,27 @@ async fn join(node: &Arc<Node>, joining: Joining) -> anyhow::Result<Membership> 
     let enrolment = Enrolment::open_or_join(&folder, &described.id, token.as_ref(), description, Timestamp::now()).await;
     spinner.finish_and_clear();
     let link = NodeLink::open(enrolment.map_err(joining_failed)?, &folder, PING_INTERVAL_DEFAULT).await?;
-    let uplink = Uplink::start(Arc::clone(node), link.backbone(), joining.timing).await?;
+    let documents = patterns(&joining.documents, &described.labels)?;
+    let uplink = Uplink::start(Arc::clone(node), link.backbone(), UplinkOptions { timing: joining.timing, documents }).await?;
     Ok(Membership { link, uplink })
+}
+
+/// The documents that a node wants, with the values of its labels in their places.
+fn patterns(texts: &[String], labels: &BTreeMap<String, String>) -> Result<Vec<Pattern>, EdgeError> {
+    if texts.is_empty() {
+        return Ok(vec![Pattern::all()]);
+    }
+    let filled = |text: &String| {
+        let mut filled = text.clone();
+        for (name, value) in labels {
+            filled = filled.replace(&format!("{{{name}}}"), value);
+        }
+        if filled.contains('{') {
+            return Err(EdgeError::invalid(format!("--documents `{}` names a label that this node has not", text.escape_debug())));
+        }
+        filled.parse()
+    };
+    texts.iter().map(filled).collect()
 }
 
 fn joining_failed(error: EdgeError) -> anyhow::Error {
@@ -187,6 +207,18 @@ fn opening_failed(error: EdgeError) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_are_wanted_by_name_by_how_the_name_begins_and_by_label() {
+        let labels = BTreeMap::from([("site".to_owned(), "berlin".to_owned())]);
+        let wanted = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            patterns(&texts, &labels).map(|patterns| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(wanted(&[]).expect("all"), ["*"]);
+        assert_eq!(wanted(&["prices", "sites.{site}.*"]).expect("valid"), ["prices", "sites.berlin.*"]);
+        assert!(wanted(&["sites.{region}.*"]).expect_err("no such label").to_string().contains("{region}"));
+    }
 
     #[test]
     fn a_label_is_split_at_its_first_equals_sign() {

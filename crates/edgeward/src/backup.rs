@@ -12,7 +12,7 @@ use std::path::Path;
 
 use edgeward_durable::{disk_error, remove};
 use edgeward_model::{EdgeError, NodeId};
-use edgeward_sync::{Documents, Epoch, Store};
+use edgeward_sync::{Documents, Epoch, Role, Store};
 
 use crate::desired::{self, record::FunctionRecord};
 
@@ -42,7 +42,7 @@ pub struct Progress {
 
 /// The functions' records in the store of this folder, which is nobody's yet. Opening it shows that this release can.
 fn records_in(documents: &Path, node: &NodeId) -> Result<Vec<FunctionRecord>, EdgeError> {
-    let store = Store::open(documents, node.clone(), Epoch::draw()?)?;
+    let store = Store::open_as_it_is(documents, node.clone(), Epoch::draw()?, Role::Replica)?;
     let records = desired::records_in(&Documents::new(store))?;
     let lock = documents.join("documents.lock");
     remove(&lock).map_err(|error| disk_error("remove the lock of a copy", &lock, error))?;

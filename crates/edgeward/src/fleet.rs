@@ -164,7 +164,11 @@ impl EdgeCluster {
         let epoch = Epoch::draw()?;
         let (store, artifacts) = match folder {
             Some(folder) => {
-                let store = Store::open_as(&folder.join(crate::node::DOCUMENTS), id.clone(), epoch, Role::Hub)?;
+                let store = Store::open_as_it_is(&folder.join(crate::node::DOCUMENTS), id.clone(), epoch, Role::Hub)?;
+                if store.role() == Role::Replica {
+                    let message = format!("the folder `{}` belongs to a node, not to a hub", folder.display());
+                    return Err(EdgeError::new(ErrorKind::Conflict, message));
+                }
                 (store, ArtifactStore::open(folder)?)
             }
             None => (Store::in_memory_as(id.clone(), epoch, Role::Hub)?, ArtifactStore::in_memory()),
@@ -609,6 +613,12 @@ impl EdgeCluster {
             members.nodes.insert(id, Member::Far(registration));
         }
         Ok(())
+    }
+
+    /// Artifacts that are assigned to any node and not here. Reads the disk.
+    pub(crate) fn missing_artifacts(&self) -> Result<Vec<Digest>, EdgeError> {
+        let assigned = self.0.assignments.artifacts()?;
+        Ok(assigned.into_iter().filter(|digest| !self.0.artifacts.contains(digest)).collect())
     }
 
     /// Says whether a far node belongs to the fleet.

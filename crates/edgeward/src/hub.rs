@@ -2,6 +2,7 @@
 //!
 //! Who has the lease serves, in its term. Who has not, answers nobody.
 
+mod following;
 mod leading;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::leading::Leading;
 use crate::{
     fleet::{ClusterOptions, EdgeCluster},
-    node::LOCK,
+    node::{DOCUMENTS, LOCK},
 };
 
 /// The folder of the fleet's keys in a hub's data folder.
@@ -50,6 +51,8 @@ pub struct HubOptions {
     pub id: NodeId,
     /// Where everything that must last lies; made when it is missing.
     pub data_dir: PathBuf,
+    /// Ids of the other hubs of the fleet, which may stand by.
+    pub peers: Vec<NodeId>,
     /// Where its servers are.
     pub servers: HubServers,
     /// How often nodes report.
@@ -103,15 +106,19 @@ impl FleetHub {
     /// # Errors
     /// Those of [`HubLink::open`] and of the disk; [`ErrorKind::Conflict`] when another process has the data folder.
     pub async fn start(options: HubOptions) -> Result<Self, EdgeError> {
-        let HubOptions { id, data_dir, servers, timing, credentials_ttl, ping_interval, lease_replicas } = options;
+        let HubOptions { id, data_dir, peers, servers, timing, credentials_ttl, ping_interval, lease_replicas } = options;
+        if peers.contains(&id) {
+            return Err(EdgeError::invalid(format!("hub `{id}` cannot stand by for itself: each hub has an id of its own")));
+        }
         let opening = (data_dir.clone(), id.clone());
-        let (lock, fleet, cluster) = blocking(move || {
+        let (lock, fleet, cluster, is_new) = blocking(move || {
             let (data_dir, id) = opening;
             create_private_folder(&data_dir).map_err(|error| disk_error("open the data folder", &data_dir, error))?;
             let lock = FolderLock::take(&data_dir, LOCK)?;
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
+            let is_new = !data_dir.join(DOCUMENTS).exists();
             let cluster = EdgeCluster::with_options(ClusterOptions { id, folder: Some(data_dir), timing })?;
-            Ok((lock, fleet, cluster))
+            Ok((lock, fleet, cluster, is_new))
         })
         .await?;
         let revoked = cluster.revoked_keys()?;
@@ -137,6 +144,9 @@ impl FleetHub {
         let (told, standing) = watch::channel(HubStanding::Waiting { why: "it connects".to_owned() });
         let leading = Leading {
             id,
+            peers,
+            data_dir: data_dir.clone(),
+            is_new,
             cluster: cluster.clone(),
             fleet: fleet.clone(),
             link: Arc::clone(&link),
@@ -245,11 +255,15 @@ async fn revoke(cluster: &EdgeCluster, link: &HubLink) -> Result<(), EdgeError> 
 }
 
 /// Who may join, and who belongs to the fleet: its registry says.
-fn registry(cluster: &EdgeCluster, link: &Arc<HubLink>) -> Registry {
+fn registry(cluster: &EdgeCluster, link: &Arc<HubLink>, peers: &[NodeId]) -> Registry {
+    let hubs: Arc<[NodeId]> = peers.iter().chain([cluster.id()]).cloned().collect();
     let (of, revoking, known) = (cluster.clone(), Arc::clone(link), cluster.clone());
     let admit = move |applicant: edgeward_cluster::nats::Applicant| {
-        let (cluster, link) = (of.clone(), Arc::clone(&revoking));
+        let (cluster, link, hubs) = (of.clone(), Arc::clone(&revoking), Arc::clone(&hubs));
         async move {
+            if hubs.contains(&applicant.node) {
+                return Err(EdgeError::new(ErrorKind::Conflict, format!("`{}` is a hub of the fleet; choose another id", applicant.node)));
+            }
             let (at, node) = (cluster.clone(), applicant.node.clone());
             let replaced = blocking(move || {
                 let replaced = cluster.key_of(&node)?.filter(|key| *key != applicant.public_key);

@@ -32,8 +32,8 @@ pub use edgeward_runtime::{
     ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
 pub use edgeward_sync::{
-    Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, PendingChange, Policy,
-    ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
+    Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
+    PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
 pub use events::{EventKind, EventLog, FleetEvent};
 pub use fleet::{CallOptions, ClusterHealth, ClusterOptions, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
@@ -41,4 +41,4 @@ pub use function_documents::FunctionDocuments;
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;
-pub use uplink::Uplink;
+pub use uplink::{Uplink, UplinkOptions};

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
-use edgeward_sync::{Documents, Epoch, Store, backup};
+use edgeward_sync::{Documents, Epoch, Role, Store, backup};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
@@ -167,6 +167,10 @@ impl Node {
         options.node.validate()?;
         let data_dir = options.data_dir;
         let (lock, documents) = open_data_dir(&data_dir, &options.node.id)?;
+        if documents.store().role() != Role::Replica {
+            let message = format!("the data folder `{}` belongs to a hub, not to a node", data_dir.display());
+            return Err(EdgeError::new(ErrorKind::Conflict, message));
+        }
         let artifacts = Arc::new(ArtifactStore::open(&data_dir)?);
         let desired = Desired::open(&documents, &data_dir)?;
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
@@ -424,7 +428,7 @@ pub(crate) fn open_data_dir(data_dir: &Path, id: &NodeId) -> Result<(FolderLock,
 
 fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
     let folder = data_dir.join(DOCUMENTS);
-    Store::open(&folder, id.clone(), Epoch::draw()?).map_err(|error| match backup::owner(&folder) {
+    Store::open_as_it_is(&folder, id.clone(), Epoch::draw()?, Role::Replica).map_err(|error| match backup::owner(&folder) {
         Ok(owner) if owner != *id => {
             let message = format!("the data folder `{}` belongs to node `{owner}`, not to `{id}`", data_dir.display());
             EdgeError::new(ErrorKind::Conflict, message)

@@ -10,11 +10,11 @@ use edgeward_cluster::{
     subject::{Subject, Subjects},
 };
 use edgeward_model::{
-    EdgeError, NodeId,
+    DocumentName, EdgeError, NodeId,
     limits::{COMPARE_EVERY, POKE_PAUSE, PULL_EVERY, SYNC_CONCURRENCY, SYNC_TIMEOUT},
 };
 use edgeward_runtime::blocking;
-use edgeward_sync::{Hub, ReplicaSession, SessionState, Store};
+use edgeward_sync::{Hub, Pattern, ReplicaSession, Role, SessionState, Store, access::NODE_PREFIXES};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -92,14 +92,24 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Begins to replicate, for as long as it is kept. There may be one for a store.
-    pub async fn start(store: Arc<Store>, backbone: Arc<dyn Backbone>) -> Result<Self, BackboneError> {
+    /// Begins to replicate, for as long as it is kept. There may be one for a store. A replica gets what it wants, what it holds, and what is
+    /// for it alone; a standby everything.
+    ///
+    /// # Errors
+    /// [`edgeward_model::ErrorKind::TooLarge`] when it wants too many things, and those of [`Backbone::subscribe`].
+    pub async fn start(store: Arc<Store>, backbone: Arc<dyn Backbone>, wanted: Vec<Pattern>) -> Result<Self, EdgeError> {
         let node = store.node().clone();
         let pokes = backbone.subscribe(&Subjects::to_node(node.clone(), POKE)).await?;
         let begin = Replication { state: SessionState::Connecting, synced_at: None, error: None };
         let (sender, replication) = watch::channel(begin);
         let commits = store.commits();
-        let exchange = Exchange { session: Some(ReplicaSession::new(store)), subject: Subject::to_hub(node, SYNC), backbone, told: sender };
+        let is_replica = store.role() == Role::Replica;
+        let mut session = ReplicaSession::new(store);
+        if is_replica {
+            let own = NODE_PREFIXES.iter().map(|prefix| Pattern::named(&document_of(prefix, &node)));
+            session.declare(wanted.into_iter().chain(own))?;
+        }
+        let exchange = Exchange { session: Some(session), subject: Subject::to_hub(node, SYNC), backbone, told: sender };
         let running = tokio::spawn(run(exchange, pokes, commits));
         Ok(Self { replication, _running: AbortOnDropHandle::new(running) })
     }
@@ -108,6 +118,11 @@ impl Replicator {
     pub fn replication(&self) -> watch::Receiver<Replication> {
         self.replication.clone()
     }
+}
+
+/// The document that is between a node and its hub alone.
+fn document_of(prefix: &str, node: &NodeId) -> DocumentName {
+    DocumentName::new(format!("{prefix}{node}")).expect("the id of a node makes a valid name of a document")
 }
 
 /// What wakes a node that has nothing to say.

@@ -2,7 +2,7 @@
 //!
 //! The node needs none of it to serve: whatever fails here is tried again, for as long as it takes.
 
-mod artifacts;
+pub(crate) mod artifacts;
 mod assigned;
 mod calls;
 mod heartbeats;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use edgeward_cluster::{Backbone, Service, membership::Timing};
 use edgeward_model::EdgeError;
+use edgeward_sync::Pattern;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,6 +26,22 @@ use crate::{
 
 /// The release of this program.
 pub(crate) const RELEASE: &str = env!("CARGO_PKG_VERSION");
+
+/// How a node belongs to its fleet.
+#[derive(Clone, Debug)]
+pub struct UplinkOptions {
+    /// How often it reports.
+    pub timing: Timing,
+    /// Which documents it wants, beside those that it holds and its own.
+    pub documents: Vec<Pattern>,
+}
+
+impl Default for UplinkOptions {
+    /// Every document, at the default heartbeat.
+    fn default() -> Self {
+        Self { timing: Timing::default(), documents: vec![Pattern::all()] }
+    }
+}
 
 /// What ties a node to its fleet. Dropped, it ends, and the node goes on alone.
 pub struct Uplink {
@@ -39,10 +56,11 @@ impl Uplink {
     ///
     /// # Errors
     /// Those of the backbone's `serve` and `subscribe`, and of the disk.
-    pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, timing: Timing) -> Result<Self, EdgeError> {
+    pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, options: UplinkOptions) -> Result<Self, EdgeError> {
+        let UplinkOptions { timing, documents } = options;
         let outbox = Arc::new(Outbox::new(node.documents(), node.runtime().node().id.clone())?);
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
-        let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone)).await?;
+        let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone), documents).await?;
         let services = calls::serve(&node, &backbone).await?;
         let replication = replicator.replication();
         let (sick, failing) = watch::channel(0);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use edgeward::{
-    Document, DocumentName, Documents, EdgeError, Epoch, Hub, NodeId, Role, SessionState, Store, Value,
+    Document, DocumentName, Documents, EdgeError, Epoch, Hub, NodeId, Pattern, Role, SessionState, Store, Value,
     cluster::{Backbone, LocalNetwork, Message, Subject, subject::Name},
     document::Precondition,
     replication::{HubService, Replicator},
@@ -61,7 +61,7 @@ impl Fleet {
     async fn node(&self, node: &str) -> (Document, Replicator) {
         let store = store(node, Role::Replica);
         let document = cellar(&store);
-        (document, Replicator::start(store, Arc::new(self.network.member(id(node)))).await.expect("starts"))
+        (document, Replicator::start(store, Arc::new(self.network.member(id(node))), vec![Pattern::all()]).await.expect("starts"))
     }
 }
 

@@ -142,6 +142,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Documents on one node.
 pub const DOCUMENTS_MAX: usize = 1000;
+/// Documents on a hub and on its standby, which hold those of all nodes.
+pub const HUB_DOCUMENTS_MAX: usize = 50_000;
+/// Patterns of document names that one node declares to want.
+pub const INTEREST_PATTERNS_MAX: usize = 64;
 /// Live keys in one document.
 pub const DOCUMENT_KEYS_MAX: usize = 100_000;
 /// Longest key of a document, in bytes.

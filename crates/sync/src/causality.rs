@@ -79,6 +79,11 @@ impl Base {
         }
     }
 
+    /// Forgets all but one epoch.
+    pub fn keep_only(&mut self, epoch: Epoch) {
+        self.0.retain(|(known, _)| *known == epoch);
+    }
+
     /// The epochs and positions, newest epoch first.
     pub fn entries(&self) -> &[(Epoch, Position)] {
         &self.0
@@ -111,10 +116,20 @@ pub struct Lineage(Vec<(Epoch, Option<Position>)>);
 impl Lineage {
     /// Ends the epoch that went on at `end`, and begins another.
     pub fn begin(&mut self, epoch: Epoch, end: Position) {
-        if let Some((_, ended)) = self.0.last_mut() {
-            *ended = Some(end);
-        }
+        self.end_at(end);
         self.0.push((epoch, None));
+    }
+
+    /// Ends the epoch that goes on, and those before it no later.
+    fn end_at(&mut self, end: Position) {
+        for (_, ended) in &mut self.0 {
+            *ended = Some(ended.map_or(end, |ended| ended.min(end)));
+        }
+    }
+
+    /// Whether this is one of the epochs.
+    pub(crate) fn includes(&self, epoch: Epoch) -> bool {
+        self.0.iter().any(|(known, _)| *known == epoch)
     }
 
     /// The epoch that goes on.
@@ -155,6 +170,11 @@ impl Ancestors {
     /// Adds an epoch in which the store had come to this counter.
     pub fn add(&mut self, epoch: Epoch, counter: u64) {
         self.0.push((epoch, counter));
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     fn includes(&self, epoch: Epoch, counter: u64) -> bool {

@@ -1,13 +1,15 @@
 //! Digests of a document, by which two replicas find where they differ: of all of it, of 64 buckets of its keys, of each row.
 
+use std::sync::Arc;
+
 use edgeward_model::EdgeError;
 
 use crate::{
+    interest::Scope,
     planted::{self, Bug},
-    policy::LOCAL_PREFIX,
     record,
     row::{Body, Row, Slot},
-    snapshot::{DocumentHead, Snapshot},
+    snapshot::Snapshot,
     view::Stored,
     wire::Digest,
 };
@@ -57,26 +59,31 @@ pub(crate) fn of_row(key: &str, slot: &Slot, row: &Row) -> u64 {
 }
 
 /// Whether a row is compared: a hub has all, a replica leaves out its outbox.
-pub(crate) fn counts(slot: &Slot, stored: &Stored, is_hub: bool) -> bool {
-    (is_hub || stored.seq.is_none()) && *slot != Slot::Floor
+pub(crate) fn counts(stored: &Stored, is_hub: bool) -> bool {
+    is_hub || stored.seq.is_none()
 }
 
 /// The digests of the buckets of the document of this name, which need not be there.
-pub(crate) fn of_named(snapshot: &Snapshot<'_>, name: &str, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
+pub(crate) fn of_named(snapshot: &Snapshot<'_>, name: &str, scope: Scope<'_>, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
     match snapshot.head(name)? {
-        Some(head) => of_buckets(snapshot, &head, is_hub),
+        Some(head) => of_buckets(snapshot, head.id, name, scope, is_hub),
         None => Ok(vec![first(&blake3::Hasher::new().finalize()); usize::from(BUCKETS)]),
     }
 }
 
-fn of_buckets(snapshot: &Snapshot<'_>, head: &DocumentHead, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
+fn of_buckets(snapshot: &Snapshot<'_>, id: i64, name: &str, scope: Scope<'_>, is_hub: bool) -> Result<Vec<Digest>, EdgeError> {
     let mut hashers = vec![blake3::Hasher::new(); usize::from(BUCKETS)];
-    snapshot.each_row(head, "", |key, slot, stored| {
-        if counts(&slot, &stored, is_hub) {
-            hashers[usize::from(bucket(key))].update(&of_row(key, &slot, &stored.row).to_le_bytes());
-        }
-        Ok(true)
-    })?;
+    snapshot.each_row_of(
+        id,
+        "",
+        |key| scope.sees(name, key),
+        |key, slot, stored| {
+            if counts(&stored, is_hub) {
+                hashers[usize::from(bucket(key))].update(&of_row(key, &slot, &stored.row).to_le_bytes());
+            }
+            Ok(true)
+        },
+    )?;
     let digests = hashers
         .iter()
         .enumerate()
@@ -93,15 +100,17 @@ pub(crate) fn of_document(buckets: &[Digest]) -> Option<Digest> {
     Some(first(&blake3::hash(&buckets.concat())))
 }
 
-/// The documents that are compared, with their digests, by name.
-pub(crate) fn of_documents(snapshot: &Snapshot<'_>, is_hub: bool) -> Result<Vec<(String, Digest)>, EdgeError> {
-    let mut digests = Vec::new();
-    for head in snapshot.heads()?.into_iter().filter(|head| !head.name.starts_with(LOCAL_PREFIX)) {
-        if let Some(digest) = of_document(&of_buckets(snapshot, &head, is_hub)?) {
-            digests.push((head.name.to_string(), digest));
-        }
-    }
-    Ok(digests)
+/// The digests of these documents, by name; of one that has nothing to compare there is none.
+pub(crate) fn of_documents<'a>(
+    snapshot: &'a Snapshot<'_>,
+    scope: Scope<'a>,
+    documents: Vec<(i64, Arc<str>)>,
+    is_hub: bool,
+) -> impl Iterator<Item = Result<(Arc<str>, Digest), EdgeError>> + 'a {
+    documents.into_iter().filter_map(move |(id, name)| {
+        let digest = of_buckets(snapshot, id, &name, scope, is_hub).map(|buckets| of_document(&buckets));
+        digest.transpose().map(|digest| digest.map(|digest| (name, digest)))
+    })
 }
 
 fn first(hash: &blake3::Hash) -> Digest {

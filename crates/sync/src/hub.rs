@@ -4,37 +4,41 @@
 //! lost, repeated or late.
 
 mod collection;
+mod comparison;
+mod feed;
 mod taking;
-mod writers;
+pub(crate) mod writers;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use parking_lot::Mutex;
-use rusqlite::params;
 
 use crate::{
+    access::Access,
     causality::{Epoch, Lineage, Position},
     clock::Stamp,
-    digest,
-    error::{damaged, reading},
+    error::reading,
     hub::{
         collection::{collect_document, forget_conflicts},
         taking::Taking,
-        writers::{note_writer, writer},
+        writers::{changed_after, note_writer, put_writer, writer},
     },
+    interest::{Interest, Scope, is_system, subject},
     planted::{self, Bug},
-    policy::{LOCAL_PREFIX, POLICIES},
-    record,
+    policy::LOCAL_PREFIX,
     replica_state::Role,
-    row::{Body, Slot},
-    snapshot::{Snapshot, from_sql, to_sql},
+    row::{Body, Row},
+    snapshot::{DocumentHead, Snapshot, from_sql, to_sql},
     store::Store,
     transaction::Transaction,
-    wire::{self, Ack, Different, Fate, Hello, Keys, Push, Request, Response, Rows, RowsWriter, SentRow, Welcome},
+    wire::{self, Ack, Asker, Fate, Hello, Keys, Push, Question, Request, Response, Rows, RowsWriter, SentRow, Welcome, Writer},
 };
 
 /// How far a stamp may be ahead of the hub's clock.
@@ -44,33 +48,68 @@ const STAMP_AHEAD_MILLIS_MAX: u64 = 1_000;
 /// After this time without a hello a replica holds back no tombstone, and a conflict ages out.
 const FORGET_AFTER_MILLIS: u64 = 30 * 24 * 3600 * 1000;
 
+/// Rows of one answer to a standby: tests have answers that are not the last.
+const STANDBY_ROWS_MAX: usize = if cfg!(test) { 4 } else { usize::MAX };
+/// Interests that are remembered of one node: copies of its store may have others.
+const INTERESTS_MAX: usize = 8;
+
 /// The hub of a fleet, on its store. Thread-safe.
 pub struct Hub {
     store: Arc<Store>,
     epoch: Epoch,
     lineage: Lineage,
+    access: Arc<Access>,
+    refused: AtomicU64,
     memory: Mutex<Memory>,
 }
 
 #[derive(Default)]
 struct Memory {
-    /// Up to where each replica has said to have applied.
-    applied: HashMap<NodeId, Position>,
+    replicas: HashMap<NodeId, Replica>,
     /// The term of the lease, while this hub holds it.
     term: Option<u64>,
     /// The highest floor of a document.
     floor_max: Position,
 }
 
+/// What is remembered of a replica.
+#[derive(Default)]
+struct Replica {
+    /// Up to where it has said to have applied.
+    applied: Position,
+    /// What it wants, by digest, the newest last.
+    interests: VecDeque<(u64, Arc<Interest>)>,
+}
+
 impl Hub {
-    /// The hub on this store, which must have been opened as one. Its epoch is durable when this returns.
+    /// The hub on this store, which must have been opened as one or promoted. Its epoch is durable when this returns. Every node may see and write every
+    /// document, but those whose names say otherwise, see [`names_allow`](crate::access::names_allow).
     pub fn new(store: Arc<Store>) -> Result<Self, EdgeError> {
-        if store.role() != Role::Hub {
-            return Err(EdgeError::new(ErrorKind::Internal, "the store of a replica cannot be a hub"));
-        }
-        let (epoch, lineage) = store.write(|transaction| Ok((transaction.state.epoch, transaction.state.link.lineage.clone())))?;
+        Self::with_access(store, |_, _| true)
+    }
+
+    /// The same with a rule that may keep a node also from others, by name: its writes to them are refused, and it hears nothing of them. The
+    /// rule must always say the same.
+    pub fn with_access(store: Arc<Store>, rule: impl Fn(&NodeId, &str) -> bool + Send + Sync + 'static) -> Result<Self, EdgeError> {
+        let (epoch, lineage) = store.write(|transaction| {
+            if !transaction.state.is_hub() {
+                return Err(EdgeError::new(ErrorKind::Internal, "the store of a replica cannot be a hub; a standby is promoted first"));
+            }
+            Ok((transaction.state.epoch, transaction.state.link.lineage.clone()))
+        })?;
         let floor_max = store.read(floor_max)?;
-        Ok(Self { store, epoch, lineage, memory: Mutex::new(Memory { floor_max, ..Memory::default() }) })
+        let memory = Mutex::new(Memory { floor_max, ..Memory::default() });
+        Ok(Self { store, epoch, lineage, access: Arc::new(Access::new(rule)), refused: AtomicU64::new(0), memory })
+    }
+
+    /// Rows that nodes wrote to documents that they may not write, since this hub was made.
+    pub fn refused_rows(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Lets these nodes see and write everything, as other hubs that follow this one: to be called before they first say hello.
+    pub fn set_standbys(&self, standbys: impl IntoIterator<Item = NodeId>) {
+        self.access.set_standbys(standbys);
     }
 
     /// Lets this hub decide between an edge's write and its own, in this term of the lease; none lets it no more.
@@ -103,41 +142,82 @@ impl Hub {
         let (number, message) = wire::open(frame)?;
         let request: Request = wire::read(message)?;
         let speaker = match &request {
-            Request::Hello(hello) => Some(hello.node.clone()),
-            Request::Push(push) => Some(push.rows.writer()?.0),
-            Request::Pull { node, .. } => Some(node.clone()),
-            Request::Documents { .. } | Request::Buckets { .. } | Request::Keys(_) | Request::Give { .. } => None,
+            Request::Hello(hello) => hello.node.clone(),
+            Request::Push(push) => push.rows.writer()?.0,
+            Request::Ask(asker, _) => asker.node.clone(),
         };
-        if let Some(other) = speaker.filter(|speaker| speaker != node) {
+        if speaker != *node {
             return Err(EdgeError::new(
                 ErrorKind::Forbidden,
-                format!("node `{node}` sent a frame of the sync protocol for node `{other}`"),
+                format!("node `{node}` sent a frame of the sync protocol for node `{speaker}`"),
             ));
         }
         self.respond(number, message, request, now_millis)
     }
 
+    /// Does `work` in one transaction, unless the store became that of a standby meanwhile.
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send + 'static,
+    ) -> Result<T, EdgeError> {
+        let epoch = self.epoch;
+        self.store.write(move |transaction| {
+            if !transaction.state.is_hub() || transaction.state.epoch != epoch {
+                return Err(deposed());
+            }
+            work(transaction)
+        })
+    }
+
     fn respond(&self, number: u32, message: &[u8], request: Request, now_millis: u64) -> Result<Vec<u8>, EdgeError> {
+        if self.store.role() != Role::Hub {
+            return Err(deposed());
+        }
         let response = match request {
             Request::Hello(hello) => wire::message(&Response::Welcome(self.welcome(hello, now_millis)?)),
             Request::Push(push) => self.push(push, message, now_millis)?,
-            Request::Pull { hub, node, epoch, counter, since } if hub == self.epoch => {
-                wire::message(&self.pull(node, epoch, counter, since)?)
-            }
-            Request::Documents { hub, digests } if hub == self.epoch => wire::message(&self.documents(digests)?),
-            Request::Buckets { hub, document, digests } if hub == self.epoch => wire::message(&self.buckets(&document, &digests)?),
-            Request::Keys(keys) if keys.hub == self.epoch => wire::message(&self.keys(keys)?),
-            Request::Give { hub, rows } if hub == self.epoch => wire::message(&self.give(rows, now_millis)?),
-            _ => wire::message(&Response::HelloAgain),
+            Request::Ask(asker, question) => wire::message(&self.reply(asker, question, now_millis)?),
         };
         Ok(wire::frame(number, &response))
     }
 
+    fn reply(&self, asker: Asker, question: Question, now_millis: u64) -> Result<Response, EdgeError> {
+        let Asker { node, hub, interest } = asker;
+        let known = || {
+            let memory = self.memory.lock();
+            let interests = &memory.replicas.get(&node)?.interests;
+            interests.iter().find(|(digest, _)| *digest == interest).map(|(_, interest)| Arc::clone(interest))
+        };
+        let Some(interest) = known().filter(|_| hub == self.epoch) else { return Ok(Response::HelloAgain) };
+        let may_see = |document: &str| self.access.allows(&node, document);
+        let scope = Scope { interest: &interest, may_see: &may_see };
+        match question {
+            Question::Pull { epoch, counter, since, writers } => {
+                let writers = writers.filter(|_| self.access.is_standby(&node));
+                self.pull(&node, scope, (epoch, counter), since, writers)
+            }
+            Question::Fetch { patterns, since, until } => {
+                self.rows(Scope { interest: &Interest::new(patterns)?, ..scope }, (since, until), None, |_| true)
+            }
+            Question::Documents { from, until, digests } => {
+                self.store.read(|snapshot| comparison::documents(snapshot, scope, &from, until, digests))
+            }
+            Question::Buckets { document, digests } => {
+                self.store.read(|snapshot| comparison::buckets(snapshot, scope, &document, &digests))
+            }
+            Question::Keys(keys) => self.compare(scope, keys),
+            Question::Give { rows } => self.give(node.clone(), rows, now_millis),
+        }
+    }
+
     fn welcome(&self, hello: Hello, now_millis: u64) -> Result<Welcome, EdgeError> {
+        let version = wire::agree(hello.versions)?;
+        let interest = Arc::new(Interest::new(hello.interest.iter().cloned())?);
         let lineage = self.lineage.clone();
         let applied = hello.applied;
+        let told_lineage = self.access.is_standby(&hello.node).then(|| lineage.clone());
         let (epoch, node, floor_max) = (self.epoch, hello.node.clone(), self.memory.lock().floor_max);
-        let welcome = self.store.write(move |transaction| {
+        let welcome = self.write(move |transaction| {
             let (mut epochs, mut taken) = (Vec::new(), Stamp::ZERO);
             let mut before = &hello.ancestors[..];
             for epoch in std::iter::once(hello.epoch).chain(hello.ancestors.iter().map(|(epoch, _)| *epoch)) {
@@ -158,20 +238,18 @@ impl Hub {
             };
             let stamp_millis_max = stamp_millis_max(transaction, now_millis);
             let node = transaction.node().clone();
-            Ok(Welcome { node, epoch, feed, now_millis, stamp_millis_max, taken, epochs, resync, set_back })
+            let (lineage, more) = (told_lineage, Vec::new());
+            Ok(Welcome { node, epoch, feed, now_millis, stamp_millis_max, taken, epochs, resync, set_back, lineage, version, more })
         })?;
-        if let Some((known, position)) = applied
-            && known == self.epoch
-        {
-            self.note_applied(node, position);
-        } else {
-            self.memory.lock().applied.remove(&node);
-        }
+        let mut memory = self.memory.lock();
+        let replica = memory.replicas.entry(node).or_default();
+        replica.applied = applied.filter(|(known, _)| *known == self.epoch).map_or(0, |(_, position)| position);
+        let digest = interest.digest();
+        replica.interests.retain(|(known, _)| *known != digest);
+        replica.interests.push_back((digest, interest));
+        let excess = replica.interests.len().saturating_sub(INTERESTS_MAX);
+        replica.interests.drain(..excess);
         Ok(welcome)
-    }
-
-    fn note_applied(&self, node: NodeId, position: Position) {
-        self.memory.lock().applied.insert(node, position);
     }
 
     fn push(&self, push: Push, message: &[u8], now_millis: u64) -> Result<Vec<u8>, EdgeError> {
@@ -182,153 +260,112 @@ impl Hub {
             return Err(EdgeError::invalid("a frame of the sync protocol holds rows of another writer"));
         }
         let next = wire::chain(chain, message);
-        let (lineage, term) = (self.lineage.clone(), self.memory.lock().term);
-        self.store.write(move |transaction| {
-            let Some(known) = writer(transaction, &node, epoch)? else { return Ok(wire::message(&Response::HelloAgain)) };
+        let (lineage, term, access) = (self.lineage.clone(), self.memory.lock().term, Arc::clone(&self.access));
+        let sender = node.clone();
+        let (answer, refused) = self.write(move |transaction| {
+            let Some(known) = writer(transaction, &node, epoch)? else { return Ok((wire::message(&Response::HelloAgain), None)) };
             if chain == known.before && next == known.chain && !known.answer.is_empty() {
-                return Ok(known.answer);
+                return Ok((known.answer, None));
             }
             let fits = chain == known.chain && after == known.acknowledged;
             if !fits && !planted::has(Bug::CloneNotFenced) {
-                return Ok(wire::message(&if after > known.acknowledged { Response::HelloAgain } else { Response::Forked }));
+                let why = if after > known.acknowledged { Response::HelloAgain } else { Response::Forked };
+                return Ok((wire::message(&why), None));
             }
             let latest = stamp_millis_max(transaction, now_millis);
             if rows.iter().any(|sent| sent.row.stamp.millis() > latest) {
-                return Ok(wire::message(&Response::Clock));
+                return Ok((wire::message(&Response::Clock), None));
             }
             let taken = rows.iter().map(|sent| sent.row.stamp).max().unwrap_or_default().max(known.taken);
             let mut taking = Taking::new(transaction, &lineage, term, false);
-            let mut fates = Vec::new();
+            let (mut fates, mut refused) = (Vec::new(), Vec::new());
             for sent in rows {
-                let is_old = sent.row.origin.dot.counter <= known.acknowledged;
-                fates.push(if is_old { Fate::Superseded(taking.end()) } else { taking.take(sent)? });
+                fates.push(if sent.row.origin.dot.counter <= known.acknowledged {
+                    Fate::Superseded(taking.end())
+                } else if may_write(&access, &node, &sent) {
+                    taking.take(sent)?
+                } else {
+                    refused.push(sent.document);
+                    Fate::Lost
+                });
             }
             taking.finish(now_millis)?;
             // A hub that is set back to before this frame has not come so far.
             let end = transaction.state.feed;
             fates.iter_mut().filter(|fate| matches!(fate, Fate::Superseded(_))).for_each(|fate| *fate = Fate::Superseded(end));
             let answer = wire::message(&Response::Ack(ack(transaction.state.epoch, upto, &fates)));
-            let update =
-                "UPDATE writers SET acknowledged = ?3, chain = ?4, before = ?5, answer = ?6, taken = ?7 WHERE node = ?1 AND epoch = ?2";
-            let (node, epoch) = (node.as_str(), to_sql(epoch.0));
-            transaction.execute(update, params![node, epoch, to_sql(upto), to_sql(next), to_sql(chain), answer, to_sql(taken.bits())])?;
-            Ok(answer)
-        })
+            let writer = Writer { acknowledged: upto, chain: next, before: chain, answer: answer.clone(), taken, ..known };
+            put_writer(transaction, &writer)?;
+            Ok((answer, Some(refused)))
+        })?;
+        self.note_refused(&sender, &refused.unwrap_or_default());
+        Ok(answer)
     }
 
-    fn pull(&self, node: NodeId, epoch: Epoch, counter: u64, since: Position) -> Result<Response, EdgeError> {
-        let floor_max = self.memory.lock().floor_max;
-        let response = self.store.read(|snapshot| {
-            if since > 0 && since < floor_max {
-                return Ok(Response::HelloAgain);
-            }
-            let (mut writer, mut upto, mut more) = (RowsWriter::default(), since, false);
-            snapshot.feed(since, |SentRow { document, key, slot, mut row }, position| {
-                row.place(self.lineage.epoch_at(position).unwrap_or(self.epoch), position);
-                let is_hidden = document.starts_with(LOCAL_PREFIX) || (*document == *POLICIES && planted::has(Bug::PolicyNotReplicated));
-                // Its own writes have their positions from the acknowledgement; of a set others may have removed some.
-                let dot = &row.origin.dot;
-                let is_own = dot.node == node && ((dot.epoch == epoch && dot.counter <= counter) || planted::has(Bug::WrongEchoFilter));
-                let is_hidden = is_hidden || (is_own && !matches!(row.body, Body::Member(_)));
-                more = !is_hidden && !writer.add(&document, &key, &slot, &row);
-                if !more {
-                    upto = position;
-                }
-                Ok(!more)
-            })?;
-            Ok(Response::Rows { rows: writer.finish(), upto, more })
-        })?;
-        if matches!(response, Response::Rows { .. }) {
-            self.note_applied(node, since);
+    fn note_refused(&self, node: &NodeId, documents: &[Arc<str>]) {
+        let Some(document) = documents.first() else { return };
+        self.refused.fetch_add(documents.len() as u64, Ordering::Relaxed);
+        tracing::warn!(%node, rows = documents.len(), document = &**document, "a node wrote to documents that are not its own; nothing was changed");
+    }
+
+    fn pull(
+        &self,
+        node: &NodeId,
+        scope: Scope<'_>,
+        (epoch, counter): (Epoch, u64),
+        since: Position,
+        writers: Option<u64>,
+    ) -> Result<Response, EdgeError> {
+        if since > 0 && since < self.memory.lock().floor_max {
+            return Ok(Response::HelloAgain);
         }
+        let response = self.rows(scope, (since, Position::MAX), writers, |row| {
+            // Its own writes have their positions from the acknowledgement; of a set others may have removed some.
+            let dot = &row.origin.dot;
+            let is_own = dot.node == *node && ((dot.epoch == epoch && dot.counter <= counter) || planted::has(Bug::WrongEchoFilter));
+            !is_own || matches!(row.body, Body::Member(_))
+        })?;
+        self.memory.lock().replicas.entry(node.clone()).or_default().applied = since;
         Ok(response)
     }
 
-    fn documents(&self, digests: Vec<(String, wire::Digest)>) -> Result<Response, EdgeError> {
-        let own: BTreeMap<_, _> = self.store.read(|snapshot| digest::of_documents(snapshot, true))?.into_iter().collect();
-        let theirs: BTreeMap<_, _> = digests.into_iter().collect();
-        let names: std::collections::BTreeSet<_> = own.keys().chain(theirs.keys()).collect();
-        let documents = names.into_iter().filter(|name| own.get(*name) != theirs.get(*name)).cloned().collect();
-        Ok(Response::Differ { documents })
-    }
-
-    fn buckets(&self, document: &str, digests: &[wire::Digest]) -> Result<Response, EdgeError> {
-        let own = self.store.read(|snapshot| digest::of_named(snapshot, document, true))?;
-        if digests.len() != own.len() {
-            return Err(EdgeError::invalid(format!("{} digests of buckets came, not {}", digests.len(), own.len())));
-        }
-        let different = own.iter().zip(digests).enumerate().filter(|(_, (own, theirs))| own != theirs);
-        Ok(Response::DifferentBuckets { mask: different.fold(0, |mask, (bucket, _)| mask | (1 << bucket)) })
-    }
-
-    /// Tells rows that a replica lacks or has otherwise, and asks for those that this hub lacks or has otherwise.
-    fn keys(&self, request: Keys) -> Result<Response, EdgeError> {
-        let Keys { document, bucket, from, until, rows: theirs, lost, .. } = request;
-        let (lineage, epoch) = (&self.lineage, self.epoch);
-        let known: HashMap<_, _> = theirs.iter().enumerate().map(|(index, known)| ((known.key.as_str(), &known.slot[..]), index)).collect();
-        let mut deleted = Vec::new();
-        let mut seen = vec![false; theirs.len()];
-        let mut different = Different { rows: Rows::default(), wanted: Vec::new(), gone: Vec::new(), until: until.clone() };
+    /// The rows after a position and up to another, and with the last of them the writers after a number.
+    fn rows(
+        &self,
+        scope: Scope<'_>,
+        (since, until): (Position, Position),
+        writers: Option<u64>,
+        is_told: impl Fn(&Row) -> bool,
+    ) -> Result<Response, EdgeError> {
         self.store.read(|snapshot| {
-            let feed = last_position(snapshot)?;
-            let reach =
-                |(known, position): &(Epoch, Position)| lineage.reach(*known, feed).filter(|end| position <= end).map(|_| *position);
-            let head = snapshot.head(&document)?;
             let mut writer = RowsWriter::default();
-            let mut end = until.clone();
-            let mut wanted = Vec::new();
-            if let Some(head) = &head {
-                snapshot.each_row(head, &from, |key, slot, stored| {
-                    if until.as_deref().is_some_and(|until| key >= until) {
-                        return Ok(false);
-                    }
-                    if digest::bucket(key) != bucket || !digest::counts(&slot, &stored, true) {
-                        return Ok(true);
-                    }
-                    let bytes = record::slot_bytes(&slot);
-                    let theirs_at = known.get(&(key, &bytes[..])).copied();
-                    if let Some(index) = theirs_at {
-                        seen[index] = true;
-                        if theirs[index].digest == digest::of_row(key, &slot, &stored.row) {
-                            return Ok(true);
-                        }
-                        // What this hub has given a position it knows: its own row is what became of it.
-                        if !theirs[index].is_unsent && !theirs[index].positions.iter().any(|position| reach(position).is_some()) {
-                            wanted.push(index);
-                        }
-                    }
-                    let position = stored.seq.ok_or_else(|| damaged("feed"))?;
-                    let given_in = lineage.epoch_at(position).unwrap_or(epoch);
-                    // What the replica had applied and lacks was deleted, and the deletion forgotten, before this hub was set back.
-                    let was_applied = lost.is_some_and(|(known, applied)| lineage.reach(known, feed).unwrap_or(0).min(applied) >= position);
-                    if theirs_at.is_none() && was_applied && slot == Slot::Register && !stored.row.is_dead() {
-                        deleted.push(key.to_owned());
-                        return Ok(true);
-                    }
-                    let mut row = stored.row;
-                    row.place(given_in, position);
-                    if !writer.add(&document, key, &slot, &row) {
-                        // A key of more rows than a frame holds is told in part.
-                        end = Some(if key == from { format!("{key}\0") } else { key.to_owned() });
-                        return Ok(false);
-                    }
-                    Ok(true)
-                })?;
-            }
-            let is_in = |index: &usize| end.as_deref().is_none_or(|end| theirs[*index].key.as_str() < end);
-            different.wanted = wanted.into_iter().filter(is_in).map(to_u32).collect();
-            for index in (0..theirs.len()).filter(|index| !seen[*index] && !theirs[*index].is_unsent).filter(is_in) {
-                // What this hub had and has no more was deleted, and the deletion forgotten.
-                let was_forgotten = theirs[index].positions.iter().any(|position| reach(position).is_some());
-                if was_forgotten { &mut different.gone } else { &mut different.wanted }.push(to_u32(index));
-            }
-            (different.rows, different.until) = (writer.finish(), end);
-            Ok(())
-        })?;
+            let mut left = if writers.is_some() { STANDBY_ROWS_MAX } else { usize::MAX };
+            let (upto, is_all) = feed::each_since(snapshot, scope, since, until, |SentRow { document, key, slot, mut row }, position| {
+                row.place(self.lineage.epoch_at(position).unwrap_or(self.epoch), position);
+                let is_taken = !is_told(&row) || (left > 0 && writer.add(&document, &key, &slot, &row));
+                left = left.saturating_sub(1);
+                Ok(is_taken)
+            })?;
+            let (writers, is_whole) = match writers {
+                None => (Vec::new(), is_all),
+                // What is acknowledged of a writer is to be there before it is told.
+                Some(number) if (is_all && writer.leaves_room()) || planted::has(Bug::WritersAheadOfRows) => {
+                    let (writers, is_last) = changed_after(snapshot, number)?;
+                    (writers, is_all && is_last)
+                }
+                Some(_) => (Vec::new(), false),
+            };
+            Ok(Response::Rows { rows: writer.finish(), upto, more: !is_whole, writers })
+        })
+    }
+
+    /// Compares the rows of a bucket.
+    fn compare(&self, scope: Scope<'_>, keys: Keys) -> Result<Response, EdgeError> {
+        let document: Arc<str> = Arc::from(keys.document.as_str());
+        let (different, deleted) = self.store.read(|snapshot| comparison::keys(snapshot, scope, &self.lineage, self.epoch, keys))?;
         if !deleted.is_empty() {
-            let (document, term) = (Arc::from(document.as_str()), self.memory.lock().term);
-            let lineage = self.lineage.clone();
-            self.store.write(move |transaction| {
+            let (lineage, term) = (self.lineage.clone(), self.memory.lock().term);
+            self.write(move |transaction| {
                 let mut taking = Taking::new(transaction, &lineage, term, true);
                 taking.decided = deleted.into_iter().map(|key| (Arc::clone(&document), key, None)).collect();
                 taking.finish(0)
@@ -338,16 +375,16 @@ impl Hub {
     }
 
     /// Takes rows that were found different.
-    fn give(&self, rows: Rows, now_millis: u64) -> Result<Response, EdgeError> {
+    fn give(&self, node: NodeId, rows: Rows, now_millis: u64) -> Result<Response, EdgeError> {
         let rows = rows.read()?;
-        let (lineage, term) = (self.lineage.clone(), self.memory.lock().term);
-        self.store.write(move |transaction| {
+        let (lineage, term, access) = (self.lineage.clone(), self.memory.lock().term, Arc::clone(&self.access));
+        self.write(move |transaction| {
             let latest = stamp_millis_max(transaction, now_millis);
             if rows.iter().any(|sent| sent.row.stamp.millis() > latest) {
                 return Ok(Response::Clock);
             }
             let mut taking = Taking::new(transaction, &lineage, term, true);
-            for sent in rows {
+            for sent in rows.into_iter().filter(|sent| may_write(&access, &node, sent)) {
                 taking.take(sent)?;
             }
             taking.finish(now_millis)?;
@@ -358,31 +395,46 @@ impl Hub {
     /// Forgets tombstones that every replica has applied, or that are older than 30 days, and conflicts of that age. To be called now
     /// and then.
     pub fn collect(&self, now_millis: u64) -> Result<(), EdgeError> {
-        let applied = self.memory.lock().applied.clone();
-        let floor = self.store.write(move |transaction| {
-            let mut least = Position::MAX;
+        let applied: HashMap<_, _> = self.memory.lock().replicas.iter().map(|(node, replica)| (node.clone(), replica.applied)).collect();
+        let (floor, living) = self.write(move |transaction| {
+            let (mut least, mut living) = (Position::MAX, HashSet::new());
             let mut statement = transaction.prepare("SELECT DISTINCT node FROM writers WHERE seen_at >= ?1")?;
             let oldest = now_millis.saturating_sub(FORGET_AFTER_MILLIS);
             let nodes = statement.query_map([to_sql(oldest)], |row| row.get::<_, String>(0)).map_err(reading)?;
             for node in nodes {
                 let node = node.map_err(reading)?;
                 least = least.min(applied.get(node.as_str()).copied().unwrap_or(0));
+                living.insert(node);
             }
             if planted::has(Bug::EarlyTombstoneCollection) {
                 least = Position::MAX;
             }
-            for head in transaction.heads()?.into_iter().filter(|head| !head.name.starts_with(LOCAL_PREFIX)) {
-                collect_document(transaction, &head, least, oldest, now_millis)?;
+            for (id, name) in transaction.names_after(0)?.into_iter().filter(|(_, name)| !name.starts_with(LOCAL_PREFIX)) {
+                collect_document(transaction, &DocumentHead::new(id, &name), least, oldest, now_millis)?;
             }
             forget_conflicts(transaction, oldest, now_millis)?;
             // Openings that a living replica has not named for so long are before the last that it names.
-            let forget = "DELETE FROM writers WHERE seen_at < ?1 AND node IN (SELECT node FROM writers WHERE seen_at >= ?1)";
+            let forget = "DELETE FROM writers WHERE seen_at < ?1 AND node IN (SELECT node FROM writers WHERE seen_at >= ?1)
+                AND number < (SELECT max(number) FROM writers)";
             transaction.execute(forget, [to_sql(oldest)])?;
-            floor_max(transaction)
+            Ok((floor_max(transaction)?, living))
         })?;
-        self.memory.lock().floor_max = floor;
+        let mut memory = self.memory.lock();
+        memory.floor_max = floor;
+        memory.replicas.retain(|node, _| living.contains(node.as_str()));
         Ok(())
     }
+}
+
+/// Says that this hub is one no more.
+fn deposed() -> EdgeError {
+    EdgeError::new(ErrorKind::Unavailable, "this hub has become a standby; ask the one that it follows")
+}
+
+/// Whether a node may write this row.
+fn may_write(access: &Access, node: &NodeId, sent: &SentRow) -> bool {
+    let subject = subject(&sent.document, &sent.key);
+    is_system(subject) || access.allows(node, subject)
 }
 
 /// The answer to a push: where its rows are.
@@ -408,7 +460,7 @@ fn last_position(snapshot: &Snapshot<'_>) -> Result<Position, EdgeError> {
 }
 
 fn floor_max(snapshot: &Snapshot<'_>) -> Result<Position, EdgeError> {
-    snapshot.heads()?.iter().try_fold(0, |most: Position, head| Ok(most.max(snapshot.floor(head)?)))
+    snapshot.names_after(0)?.iter().try_fold(0, |most: Position, (id, _)| Ok(most.max(snapshot.floor(*id)?)))
 }
 
 fn to_u32(index: usize) -> u32 {

@@ -2,6 +2,7 @@
 //!
 //! What is decided here is pure: time, positions and what a writer saw are arguments.
 
+pub mod access;
 pub mod backup;
 pub mod causality;
 pub mod changes;
@@ -13,6 +14,7 @@ mod error;
 #[cfg(test)]
 mod fuzz;
 pub mod hub;
+pub mod interest;
 mod magnitude;
 mod merge;
 mod merge_patch;
@@ -27,6 +29,7 @@ mod simulation;
 pub mod snapshot;
 pub mod store;
 pub mod synchronizer;
+mod takeover;
 mod transaction;
 mod view;
 pub mod watch;
@@ -38,6 +41,7 @@ pub use clock::{Clock, Stamp};
 pub use conflict::{Conflict, ConflictsPage, Resolution, Side, Why};
 pub use document::{Document, DocumentInfo, Documents, Draft, Edited, Precondition};
 pub use hub::Hub;
+pub use interest::Pattern;
 pub use policy::{Policies, Policy};
 pub use replica::{ReplicaSession, SessionState};
 pub use replica_state::Role;

@@ -54,7 +54,7 @@ impl Merge {
         self.head(transaction, document)?;
         let touched = self.documents.get_mut(document).expect("its head was looked up");
         if touched.floor.is_none() {
-            touched.floor = Some(transaction.floor(&touched.head)?);
+            touched.floor = Some(transaction.floor(touched.head.id)?);
         }
         Ok(touched.floor.unwrap_or(0))
     }

@@ -24,11 +24,18 @@ pub(crate) enum Bug {
     DigestSkipsBucket,
     PartialFrameApplied,
     ArbitrationByTwoHubs,
+    BaseOfUncovered,
+    GrowthNotFetched,
+    DeletedWhatWasNotWanted,
+    EpochTakenForWhole,
+    DemotedKeepsToItself,
+    WritersAheadOfRows,
+    RuleNotAsked,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::SendBeforeDurable,
         Self::CursorAdvancedAtSend,
         Self::AcknowledgedBeforeCommit,
@@ -49,6 +56,13 @@ impl Bug {
         Self::DigestSkipsBucket,
         Self::PartialFrameApplied,
         Self::ArbitrationByTwoHubs,
+        Self::BaseOfUncovered,
+        Self::GrowthNotFetched,
+        Self::DeletedWhatWasNotWanted,
+        Self::EpochTakenForWhole,
+        Self::DemotedKeepsToItself,
+        Self::WritersAheadOfRows,
+        Self::RuleNotAsked,
     ];
 }
 

@@ -5,42 +5,51 @@
 //! sent is sent again byte for byte until it is answered, so that the hub knows it from the frame of a copy of this store.
 
 mod acknowledgement;
+mod growth;
 mod join;
 pub(crate) mod outbox;
 mod renewal;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use edgeward_model::EdgeError;
+use edgeward_model::{EdgeError, ErrorKind, limits::INTEREST_PATTERNS_MAX};
 use rusqlite::params;
 
 use crate::{
-    causality::{Base, Epoch, Position},
+    causality::{Base, Epoch, Lineage, Position},
     clock::time,
     digest,
     error::reading,
-    hub::CLOCK_AHEAD_MILLIS_MAX,
+    hub::{CLOCK_AHEAD_MILLIS_MAX, writers},
+    interest::{Pattern, Scope, is_system},
     merge::Merge,
     planted::{self, Bug},
     record,
     replica::{
         acknowledgement::note_ack,
+        growth::{Fetch, Told},
         join::join,
         outbox::{InFlight, acknowledge_up_to, compose, cursor, take_over_cursor},
         renewal::{begin_apart, restamp},
     },
+    replica_state::Role,
     row::{Body, Slot},
     snapshot::{Snapshot, from_sql, to_sql},
     store::Store,
     transaction::Transaction,
     view::Stored,
-    wire::{self, Ack, Different, Hello, Keys, Known, Request, Response, Rows, RowsWriter, SentRow, Welcome},
+    wire::{self, Ack, Asker, Different, Hello, Keys, Known, Question, Request, Response, Rows, RowsWriter, SentRow, Welcome, Writer},
 };
 
 /// Epochs that a hello names beside the current one, newest first.
 const ANCESTORS_MAX: u64 = 64;
 /// Rows that one request to compare names.
 const COMPARED_ROWS_MAX: usize = 4000;
+/// Documents that one request to compare names.
+const COMPARED_DOCUMENTS_MAX: usize = 4000;
 
 /// What sessions remember of one opening of a store.
 #[derive(Debug, Default)]
@@ -82,8 +91,17 @@ pub struct ReplicaSession {
     number: u32,
     is_waiting: bool,
     state: SessionState,
+    declared: BTreeSet<Pattern>,
+    told: Option<Arc<Told>>,
+    /// Whether something else is declared than was told.
+    must_tell: bool,
+    /// It tells of every document up to this one.
+    told_upto: i64,
     welcome: Option<Hub>,
+    /// The epochs of the hub that welcomed this standby.
+    lineage: Option<Lineage>,
     resync: Option<Resync>,
+    fetch: Option<Fetch>,
     wants_pull: bool,
     wants_resync: bool,
     /// Whether the hub took the frame that was sent, and its answer was lost.
@@ -104,7 +122,14 @@ struct Resync {
     feed: Position,
     /// Up to where the rows of a hub that was set back were applied.
     lost: Option<(Epoch, Position)>,
+    /// Whether the hub asked for it, or an earlier one did not end.
+    is_due: bool,
+    /// Of what these mean nothing was applied, and so nothing lost.
+    grown: Vec<Pattern>,
     step: Step,
+    /// The documents from this name on are compared next, up to before the second; none is the end.
+    from_document: String,
+    until_document: Option<String>,
     documents: Vec<String>,
     buckets: Vec<u8>,
     from: String,
@@ -121,19 +146,41 @@ enum Step {
 }
 
 impl ReplicaSession {
-    /// A session of this replica. There may be another one before it, but not beside it.
+    /// A session of this replica, which wants every document that its hub lets it see, until it declares otherwise. There may be another
+    /// session before it, but not beside it.
     pub fn new(store: Arc<Store>) -> Self {
         Self {
             store,
             number: 0,
             is_waiting: false,
             state: SessionState::Connecting,
+            declared: BTreeSet::from([Pattern::all()]),
+            told: None,
+            must_tell: false,
+            told_upto: 0,
             welcome: None,
+            lineage: None,
             resync: None,
+            fetch: None,
             wants_pull: true,
             wants_resync: false,
             wants_answer: false,
         }
+    }
+
+    /// Wants the documents that these mean, and those that it holds: what was written here goes to the hub, and what is here is kept the same,
+    /// also when nothing that is declared means it any more. A standby wants every document, whatever it declares.
+    ///
+    /// # Errors
+    /// [`edgeward_model::ErrorKind::InvalidInput`] when there are too many.
+    pub fn declare(&mut self, patterns: impl IntoIterator<Item = Pattern>) -> Result<(), EdgeError> {
+        let declared: BTreeSet<_> = patterns.into_iter().collect();
+        if declared.len() > INTEREST_PATTERNS_MAX {
+            let why = format!("a node may declare {INTEREST_PATTERNS_MAX} patterns of documents, not {}", declared.len());
+            return Err(EdgeError::invalid(why));
+        }
+        self.must_tell |= std::mem::replace(&mut self.declared, declared) != self.declared;
+        Ok(())
     }
 
     /// How it stands.
@@ -153,7 +200,7 @@ impl ReplicaSession {
 
     /// Begins anew: the connection was lost, or an answer did not come in time.
     pub fn reconnect(&mut self) {
-        (self.is_waiting, self.welcome, self.resync) = (false, None, None);
+        (self.is_waiting, self.welcome, self.resync, self.fetch) = (false, None, None, None);
         self.state = SessionState::Connecting;
         self.wants_pull = true;
     }
@@ -191,12 +238,30 @@ impl ReplicaSession {
         {
             return Ok(Some(message));
         }
+        let Some(told) = self.told.clone().filter(|_| !self.must_tell) else { return self.hello().map(Some) };
+        let asker = Asker { node: self.store.node().clone(), hub: hub.epoch, interest: told.digest };
+        let ask = |question| Ok(Some(wire::message(&Request::Ask(asker, question))));
         if self.wants_resync && self.resync.is_none() {
             self.wants_resync = false;
-            self.resync = Some(Resync::new(hub.feed, None));
+            let told = Arc::clone(&told);
+            let (grown, is_due) = write(&self.store, move |transaction| {
+                // Until it has ended, rows from past the applied position may be here.
+                let is_due = std::mem::replace(&mut transaction.state.link.must_compare, true);
+                transaction.state.must_store = true;
+                Ok((told.grown(transaction)?, is_due))
+            })?;
+            self.resync = Some(Resync { is_due, ..Resync::new(hub.feed, None, grown) });
         }
-        if let Some(request) = self.compare_next(hub)? {
-            return Ok(Some(wire::message(&request)));
+        if let Some(question) = self.compare_next(hub)? {
+            return ask(question);
+        }
+        match self.store.read(|snapshot| told.tells_of_all_after(snapshot, self.told_upto))? {
+            Some(last) => self.told_upto = last,
+            None => return self.hello().map(Some),
+        }
+        if let Some(fetch) = &mut self.fetch {
+            fetch.is_asked = true;
+            return ask(Question::Fetch { patterns: fetch.patterns.clone(), since: fetch.since, until: fetch.until });
         }
         if let Some(message) = self.push()? {
             self.state = SessionState::Syncing;
@@ -207,16 +272,20 @@ impl ReplicaSession {
             return Ok(None);
         }
         self.state = SessionState::Syncing;
-        let (epoch, counter, since) = self.store.write(move |transaction| {
+        let (epoch, counter, since, writers) = write(&self.store, move |transaction| {
             let epoch = transaction.state.epoch;
-            Ok((epoch, cursor(transaction, epoch)?.0, applied(&transaction.state.link.base, hub.epoch)))
+            let is_standby = transaction.state.role() == Role::Standby;
+            let writers = is_standby.then(|| writers::last_number(transaction)).transpose()?;
+            Ok((epoch, cursor(transaction, epoch)?.0, applied(&transaction.state.link.base, hub.epoch), writers))
         })?;
-        Ok(Some(wire::message(&Request::Pull { hub: hub.epoch, node: self.store.node().clone(), epoch, counter, since })))
+        ask(Question::Pull { epoch, counter, since, writers })
     }
 
-    fn hello(&self) -> Result<Vec<u8>, EdgeError> {
-        let node = self.store.node().clone();
-        let hello = self.store.write(move |transaction| {
+    fn hello(&mut self) -> Result<Vec<u8>, EdgeError> {
+        self.reconnect();
+        let (node, declared) = (self.store.node().clone(), self.declared.clone());
+        let (hello, told) = write(&self.store, move |transaction| {
+            let told = Told::new(transaction, &declared)?;
             let select = "SELECT epoch, counter FROM epochs WHERE epoch <> ?1 ORDER BY opening DESC LIMIT ?2";
             let mut statement = transaction.prepare(select)?;
             let epoch = transaction.state.epoch;
@@ -226,8 +295,11 @@ impl ReplicaSession {
                 .map(|row| row.map(|(epoch, counter)| (Epoch(from_sql(epoch)), from_sql(counter))).map_err(reading))
                 .collect::<Result<_, _>>()?;
             let applied = transaction.state.link.base.entries().first().copied();
-            Ok(Hello { node, epoch, ancestors, applied })
+            let (interest, more) = (told.interest.patterns().cloned().collect(), Vec::new());
+            Ok((Hello { node, epoch, ancestors, applied, versions: wire::VERSIONS, interest, more }, told))
         })?;
+        self.told_upto = told.last;
+        (self.told, self.must_tell) = (Some(Arc::new(told)), false);
         Ok(wire::message(&Request::Hello(hello)))
     }
 
@@ -241,7 +313,7 @@ impl ReplicaSession {
             && planted::has(Bug::CursorAdvancedAtSend)
         {
             let (upto, epoch) = (in_flight.upto(), in_flight.epoch);
-            self.store.write(move |transaction| acknowledge_up_to(transaction, epoch, upto, None))?;
+            write(&self.store, move |transaction| acknowledge_up_to(transaction, epoch, upto, None))?;
         }
         Ok(memory.in_flight.as_ref().map(|in_flight| in_flight.message.clone()))
     }
@@ -261,10 +333,11 @@ impl ReplicaSession {
         match response {
             Response::Welcome(welcome) => self.welcomed(welcome, now_millis),
             Response::Ack(ack) => self.acknowledged(ack, now_millis),
-            Response::Rows { rows, upto, more } => self.pulled(rows, upto, more, now_millis),
-            Response::Differ { documents } => {
+            Response::Rows { rows, upto, more, writers } => self.pulled(rows, writers, upto, more, now_millis),
+            Response::Differ { documents, until } => {
                 if let Some(resync) = &mut self.resync {
                     (resync.documents, resync.step) = (documents, Step::Buckets);
+                    resync.until_document = until;
                 }
                 Ok(())
             }
@@ -295,9 +368,12 @@ impl ReplicaSession {
             self.state = SessionState::ClockAhead;
             return Ok(());
         }
-        let Welcome { node, epoch: hub, feed, now_millis: hub_millis, stamp_millis_max, taken, epochs, resync, set_back } = welcome;
+        let Welcome { node, epoch: hub, feed, now_millis: hub_millis, stamp_millis_max, taken, epochs, resync, set_back, lineage, .. } =
+            welcome;
+        let told_lineage = lineage.clone();
         let in_flight = self.store.link.lock().in_flight.clone();
-        let verdict = self.store.write(move |transaction| {
+        let Some(told) = self.told.clone() else { return Ok(()) };
+        let verdict = write(&self.store, move |transaction| {
             let own = transaction.state.epoch;
             let known_hub = transaction.state.link.base.entries().first().map(|(epoch, _)| *epoch);
             let mut verdict = Verdict::Fits;
@@ -332,8 +408,15 @@ impl ReplicaSession {
                 transaction.state.link.hub = Some(node);
                 transaction.state.link.taken = transaction.state.link.taken.max(taken);
                 if !transaction.state.link.must_compare {
-                    let applied = transaction.state.link.base.entries().first().map_or(0, |(_, position)| *position);
-                    transaction.state.link.base.advance(hub, applied);
+                    let applied = transaction.state.link.base.entries().first().copied();
+                    transaction.state.link.base.advance(hub, applied.map_or(0, |(_, position)| position));
+                    if transaction.state.link.lineage.current().is_some() {
+                        transaction.state.follow(told_lineage);
+                    }
+                    if applied.is_none() || planted::has(Bug::GrowthNotFetched) {
+                        // Nothing was applied, of nothing.
+                        told.cover(transaction)?;
+                    }
                 }
                 // What the hub has taken keeps its stamps: its answer comes first.
                 if is_answered && !planted::has(Bug::QuarantineNeverHeals) {
@@ -341,9 +424,10 @@ impl ReplicaSession {
                 }
             }
             let applied = transaction.state.link.base.entries().first().copied();
-            Ok((verdict, transaction.state.link.must_compare, applied, is_void, is_answered))
+            let grown = told.grown(transaction)?;
+            Ok((verdict, transaction.state.link.must_compare, applied, is_void, is_answered, grown))
         })?;
-        let (verdict, must_compare, applied, is_void, is_answered) = verdict;
+        let (verdict, must_compare, applied, is_void, is_answered, grown) = verdict;
         self.wants_answer = !is_answered;
         if verdict != Verdict::Fits {
             self.store.link.lock().in_flight = None;
@@ -354,11 +438,14 @@ impl ReplicaSession {
             // It was never taken, and its rows have another cursor or other stamps now.
             self.store.link.lock().in_flight = None;
         }
-        self.welcome = Some(Hub { epoch: hub, feed });
+        (self.welcome, self.lineage) = (Some(Hub { epoch: hub, feed }), lineage);
         self.state = SessionState::Syncing;
         self.wants_pull = true;
         if must_compare {
-            self.resync = Some(Resync::new(feed, applied.filter(|_| set_back)));
+            self.resync = Some(Resync::new(feed, applied.filter(|_| set_back), grown));
+        } else if !grown.is_empty() {
+            let until = applied.map_or(0, |(_, position)| position);
+            self.fetch = Some(Fetch { patterns: grown, since: 0, until, is_asked: false });
         }
         Ok(())
     }
@@ -374,7 +461,7 @@ impl ReplicaSession {
 
     /// Another store wrote in this epoch: what the hub has not taken goes on in another.
     fn forked(&mut self) -> Result<(), EdgeError> {
-        self.store.write(|transaction| {
+        write(&self.store, |transaction| {
             transaction.state.link.must_compare = true;
             begin_apart(transaction)
         })?;
@@ -385,7 +472,7 @@ impl ReplicaSession {
 
     fn acknowledged(&mut self, ack: Ack, now_millis: u64) -> Result<(), EdgeError> {
         let Some(in_flight) = self.store.link.lock().in_flight.clone() else { return Ok(()) };
-        let must_compare = self.store.write(move |transaction| note_ack(transaction, &in_flight, &ack, time(now_millis)))?;
+        let must_compare = write(&self.store, move |transaction| note_ack(transaction, &in_flight, &ack, time(now_millis)))?;
         // Only now: what could not be noted must be sent again as it was.
         self.store.link.lock().in_flight = None;
         self.wants_answer = false;
@@ -393,50 +480,79 @@ impl ReplicaSession {
         Ok(())
     }
 
-    fn pulled(&mut self, rows: Rows, upto: Position, more: bool, now_millis: u64) -> Result<(), EdgeError> {
-        let Some(hub) = self.welcome else { return Ok(()) };
+    fn pulled(&mut self, rows: Rows, writers: Vec<Writer>, upto: Position, more: bool, now_millis: u64) -> Result<(), EdgeError> {
+        let (Some(hub), Some(told)) = (self.welcome, self.told.clone()) else { return Ok(()) };
+        let lineage = self.lineage.clone();
+        let is_fetched = self.fetch.as_ref().is_some_and(|fetch| fetch.is_asked);
         let mut rows = rows.read()?;
         if planted::has(Bug::PartialFrameApplied) && rows.len() > 1 {
             rows.pop();
         }
-        let policies_changed = self.store.write(move |transaction| {
+        let policies_changed = write(&self.store, move |transaction| {
             if tells_of_more(transaction, &rows)? {
                 return Ok(None);
             }
             let before = transaction.policies()?;
             join(transaction, rows, time(now_millis))?;
-            transaction.state.link.base.advance(hub.epoch, upto);
+            if transaction.state.role() == Role::Standby {
+                writers::follow(transaction, &writers)?;
+            }
             transaction.state.must_store = true;
+            if !is_fetched {
+                transaction.state.link.base.advance(hub.epoch, upto);
+                if !more {
+                    // Before it has caught up once a standby is not fit to be the hub.
+                    transaction.state.follow(lineage);
+                }
+            } else if !more && told.cover(transaction)? {
+                transaction.state.link.base.keep_only(hub.epoch);
+            }
             Ok(Some(*before != *transaction.policies()?))
         })?;
         let Some(policies_changed) = policies_changed else { return self.told_of_more() };
-        self.wants_pull = more;
+        match &mut self.fetch {
+            Some(fetch) if is_fetched && more => (fetch.since, fetch.is_asked) = (upto, false),
+            _ if is_fetched => self.fetch = None,
+            _ => self.wants_pull = more,
+        }
         // What was joined under another policy may have to be joined anew.
         self.wants_resync |= policies_changed;
         Ok(())
     }
 
     /// The next request of a comparison; none when it is over.
-    fn compare_next(&mut self, hub: Hub) -> Result<Option<Request>, EdgeError> {
-        let Some(resync) = &mut self.resync else { return Ok(None) };
+    fn compare_next(&mut self, hub: Hub) -> Result<Option<Question>, EdgeError> {
+        let (Some(resync), Some(told)) = (&mut self.resync, &self.told) else { return Ok(None) };
         let hub = hub.epoch;
+        let scope = Scope { interest: &told.interest, may_see: &|_| true };
         if !resync.give.is_empty() {
             let mut writer = RowsWriter::default();
             while let Some(sent) = resync.give.pop_front_if(|sent| writer.add(&sent.document, &sent.key, &sent.slot, &sent.row)) {
                 resync.given.push(sent);
             }
-            return Ok(Some(Request::Give { hub, rows: writer.finish() }));
+            return Ok(Some(Question::Give { rows: writer.finish() }));
         }
         loop {
             match resync.step {
                 Step::Documents => {
-                    let digests = self.store.read(|snapshot| digest::of_documents(snapshot, false))?;
-                    return Ok(Some(Request::Documents { hub, digests }));
+                    let from = resync.from_document.clone();
+                    let (until, digests) = self.store.read(|snapshot| {
+                        let mut documents = scope.documents(snapshot)?;
+                        documents.retain(|(_, name)| **name >= *from);
+                        let until = documents.get(COMPARED_DOCUMENTS_MAX).map(|(_, name)| name.to_string());
+                        documents.truncate(COMPARED_DOCUMENTS_MAX);
+                        Ok((until, digest::of_documents(snapshot, scope, documents, false).collect::<Result<_, _>>()?))
+                    })?;
+                    return Ok(Some(Question::Documents { from, until, digests }));
                 }
                 Step::Buckets => {
-                    let Some(document) = resync.documents.last() else { break };
-                    let digests = self.store.read(|snapshot| digest::of_named(snapshot, document, false))?;
-                    return Ok(Some(Request::Buckets { hub, document: document.clone(), digests }));
+                    let Some(document) = resync.documents.last() else {
+                        let Some(next) = resync.until_document.take() else { break };
+                        (resync.from_document, resync.step) = (next, Step::Documents);
+                        continue;
+                    };
+                    let digests = self.store.read(|snapshot| digest::of_named(snapshot, document, scope, false))?;
+                    return Ok(Some(Question::Buckets { document: document.clone(), digests }));
                 }
                 Step::Keys => {
                     let (Some(document), Some(bucket)) = (resync.documents.last(), resync.buckets.last().copied()) else {
@@ -444,19 +560,28 @@ impl ReplicaSession {
                         resync.step = Step::Buckets;
                         continue;
                     };
-                    let (rows, until) = self.store.read(|snapshot| known_rows(snapshot, document, bucket, &resync.from))?;
-                    let (document, from) = (document.clone(), resync.from.clone());
-                    return Ok(Some(Request::Keys(Keys { hub, document, bucket, from, until, rows, lost: resync.lost })));
+                    let (rows, until) = self.store.read(|snapshot| known_rows(snapshot, scope, document, bucket, &resync.from))?;
+                    let (document, from, lost) = (document.clone(), resync.from.clone(), resync.lost_of(document));
+                    return Ok(Some(Question::Keys(Keys { document, bucket, from, until, rows, lost })));
                 }
             }
         }
-        let feed = resync.feed;
-        self.store.write(move |transaction| {
+        let (feed, is_due) = (resync.feed, resync.is_due);
+        let (told, lineage) = (Arc::clone(told), self.lineage.clone());
+        write(&self.store, move |transaction| {
             transaction.state.link.base.advance(hub, feed);
-            (transaction.state.link.must_compare, transaction.state.must_store) = (false, true);
+            transaction.state.link.must_compare = false;
+            if is_due && transaction.state.role() == Role::Standby {
+                // Those that are here may be of another hub, or of this one before it was set back.
+                writers::forget(transaction)?;
+            }
+            transaction.state.follow(lineage);
+            if told.cover(transaction)? {
+                transaction.state.link.base.keep_only(hub);
+            }
             Ok(())
         })?;
-        self.resync = None;
+        (self.resync, self.fetch) = (None, None);
         Ok(None)
     }
 
@@ -464,7 +589,7 @@ impl ReplicaSession {
     fn taken(&mut self, end: Position) -> Result<(), EdgeError> {
         let (Some(resync), Some(hub)) = (&mut self.resync, self.welcome) else { return Ok(()) };
         let given = std::mem::take(&mut resync.given);
-        self.store.write(move |transaction| {
+        write(&self.store, move |transaction| {
             for sent in given {
                 let Some(head) = transaction.document(&sent.document)? else { continue };
                 if let Some(mut stored) = transaction.row(&head, &sent.key, &sent.slot)?
@@ -479,15 +604,16 @@ impl ReplicaSession {
     }
 
     fn compared(&mut self, different: Different, now_millis: u64) -> Result<(), EdgeError> {
-        let Some(resync) = &mut self.resync else { return Ok(()) };
+        let (Some(resync), Some(told)) = (&mut self.resync, &self.told) else { return Ok(()) };
+        let told = Arc::clone(told);
         let (Some(document), Some(bucket)) = (resync.documents.last().cloned(), resync.buckets.last().copied()) else { return Ok(()) };
         let Different { rows, wanted, gone, until } = different;
         let (rows, from) = (rows.read()?, resync.from.clone());
-        let compared = self.store.write(move |transaction| {
+        let compared = write(&self.store, move |transaction| {
             if tells_of_more(transaction, &rows)? {
                 return Ok(None);
             }
-            let (known, end) = known_rows(transaction, &document, bucket, &from)?;
+            let (known, end) = known_rows(transaction, Scope { interest: &told.interest, may_see: &|_| true }, &document, bucket, &from)?;
             let name: Arc<str> = Arc::from(document);
             let find = |index: &u32| known.get(*index as usize).and_then(|known| Some((known, record::slot_of(&known.slot)?)));
             let mut give = VecDeque::new();
@@ -539,10 +665,41 @@ impl ReplicaSession {
 }
 
 impl Resync {
-    fn new(feed: Position, lost: Option<(Epoch, Position)>) -> Self {
-        let (documents, buckets, from) = (Vec::new(), Vec::new(), String::new());
-        Self { feed, lost, step: Step::Documents, documents, buckets, from, give: VecDeque::new(), given: Vec::new() }
+    fn new(feed: Position, lost: Option<(Epoch, Position)>, grown: Vec<Pattern>) -> Self {
+        Self {
+            feed,
+            lost,
+            is_due: true,
+            grown,
+            step: Step::Documents,
+            from_document: String::new(),
+            until_document: None,
+            documents: Vec::new(),
+            buckets: Vec::new(),
+            from: String::new(),
+            give: VecDeque::new(),
+            given: Vec::new(),
+        }
     }
+
+    /// Up to where the rows of a document were applied: of one that was not wanted then, nothing.
+    fn lost_of(&self, document: &str) -> Option<(Epoch, Position)> {
+        let is_new = if is_system(document) { !self.grown.is_empty() } else { self.grown.iter().any(|pattern| pattern.matches(document)) };
+        self.lost.filter(|_| !is_new || planted::has(Bug::DeletedWhatWasNotWanted))
+    }
+}
+
+/// Does `work` in one transaction, unless the store became that of a hub meanwhile.
+fn write<T: Send + 'static>(
+    store: &Store,
+    work: impl FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send + 'static,
+) -> Result<T, EdgeError> {
+    store.write(move |transaction| {
+        if transaction.state.is_hub() {
+            return Err(EdgeError::new(ErrorKind::Unavailable, "this store is that of a hub, which follows nobody"));
+        }
+        work(transaction)
+    })
 }
 
 /// What a welcome says of this opening.
@@ -580,15 +737,19 @@ fn applied(base: &Base, hub: Epoch) -> Position {
 }
 
 /// The rows of a bucket from a key on that are compared, and the key before which they end.
-fn known_rows(snapshot: &Snapshot<'_>, document: &str, bucket: u8, from: &str) -> Result<(Vec<Known>, Option<String>), EdgeError> {
+fn known_rows(
+    snapshot: &Snapshot<'_>,
+    scope: Scope<'_>,
+    document: &str,
+    bucket: u8,
+    from: &str,
+) -> Result<(Vec<Known>, Option<String>), EdgeError> {
     let Some(head) = snapshot.head(document)? else { return Ok((Vec::new(), None)) };
     let mut rows: Vec<Known> = Vec::new();
     let mut until = None;
     let mut bytes = 0;
-    snapshot.each_row(&head, from, |key, slot, stored| {
-        if digest::bucket(key) != bucket || slot == Slot::Floor {
-            return Ok(true);
-        }
+    let is_seen = |key: &str| digest::bucket(key) == bucket && scope.sees(document, key);
+    snapshot.each_row_of(head.id, from, is_seen, |key, slot, stored| {
         let is_full = rows.len() >= COMPARED_ROWS_MAX || bytes > wire::FRAME_BYTES_MAX / 2;
         if is_full && rows.last().is_some_and(|last| last.key != key) {
             until = Some(key.to_owned());

@@ -10,18 +10,22 @@ use crate::{
     causality::{Base, Epoch, Lineage, Position},
     clock::{Clock, Stamp},
     error::{damaged, reading, writing},
+    interest::Pattern,
     planted::{self, Bug},
-    snapshot::{from_sql, stored, to_sql},
+    snapshot::{Snapshot, from_sql, stored, to_sql},
 };
 
 /// Version of the encoding of a link.
-const LINK_VERSION: u8 = 1;
+const LINK_VERSION: u8 = 2;
 
 /// What a store is to others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// It may have a hub.
+    /// It may have a hub, and holds the documents that it wants.
+    #[default]
     Replica,
+    /// It follows a hub, holds all documents and writes none, and may become the hub.
+    Standby,
     /// Others are its replicas: its feed numbers are their positions.
     Hub,
 }
@@ -33,17 +37,55 @@ pub(crate) struct Link {
     pub(crate) hub: Option<NodeId>,
     /// Up to where its rows are applied.
     pub(crate) base: Base,
-    /// The epochs of a hub.
+    /// The epochs of a hub: of the one that this is, or that this standby follows.
     pub(crate) lineage: Lineage,
     /// The greatest stamp of its own that a hub has taken.
     pub(crate) taken: Stamp,
     /// Whether this replica must compare all it has with its hub, until it has.
     pub(crate) must_compare: bool,
+    /// The declared patterns that the base counts for: of a document that they mean, every row up to it is here.
+    pub(crate) patterns: Vec<Pattern>,
+    /// What the store is: at a hub the numbers of its feed are positions.
+    pub(crate) role: Role,
+}
+
+impl Link {
+    /// Whether the base counts for a document that is not here.
+    pub(crate) fn covers(&self, document: &str) -> bool {
+        self.base.entries().is_empty() || self.patterns.iter().any(|pattern| pattern.matches(document))
+    }
+}
+
+/// A link as format 1 of the store has it.
+#[derive(Deserialize)]
+struct OldLink {
+    hub: Option<NodeId>,
+    base: Base,
+    lineage: Lineage,
+    taken: Stamp,
+    must_compare: bool,
+}
+
+impl From<OldLink> for Link {
+    fn from(old: OldLink) -> Self {
+        let OldLink { hub, base, lineage, taken, must_compare } = old;
+        let role = if lineage.current().is_some() { Role::Hub } else { Role::Replica };
+        // Everything reached everybody.
+        Self { hub, base, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
+    }
+}
+
+fn read_link(bytes: &[u8]) -> Result<Link, EdgeError> {
+    match bytes.split_first() {
+        Some((&LINK_VERSION, bytes)) => postcard::from_bytes(bytes).map_err(|_| damaged("link to the hub")),
+        Some((&1, bytes)) => postcard::from_bytes::<OldLink>(bytes).map(Link::from).map_err(|_| damaged("link to the hub")),
+        None => Ok(Link::default()),
+        Some(_) => Err(damaged("link to the hub")),
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct ReplicaState {
-    role: Role,
     pub(crate) clock: Clock,
     pub(crate) feed: Position,
     pub(crate) epoch: Epoch,
@@ -60,20 +102,21 @@ impl ReplicaState {
         let (clock, feed, link): (i64, i64, Vec<u8>) = sql
             .query_row("SELECT clock, feed, link FROM replica", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .map_err(reading)?;
-        let link = match link.split_first() {
-            Some((&LINK_VERSION, bytes)) => postcard::from_bytes(bytes).map_err(|_| damaged("link to the hub"))?,
-            None => Link::default(),
-            Some(_) => return Err(damaged("link to the hub")),
-        };
+        let mut link = read_link(&link)?;
+        let is_new = !sql.query_row("SELECT EXISTS (SELECT 1 FROM epochs)", [], |row| row.get::<_, bool>(0)).map_err(reading)?;
+        let stored_role = link.role;
+        // To become a hub, or to cease to be one, takes more than that.
+        if is_new || (link.role != Role::Hub && role != Role::Hub) {
+            link.role = role;
+        }
         let mut state = Self {
-            role,
             clock: Clock::new(Stamp::from_bits(from_sql(clock))),
             feed: from_sql(feed),
             epoch,
             counter: 0,
+            must_store: link.role != stored_role,
             link,
             epoch_is_stored: false,
-            must_store: false,
         };
         state.read_last_row(sql)?;
         // A commit of which nobody knows may have written it already, with counters that must not come twice.
@@ -84,6 +127,14 @@ impl ReplicaState {
             Err(error) => return Err(reading(error)),
         }
         Ok(state)
+    }
+
+    /// What a store is that was opened before; none of a new one.
+    pub(crate) fn stored_role(snapshot: &Snapshot<'_>) -> Result<Option<Role>, EdgeError> {
+        let select = "SELECT link, EXISTS (SELECT 1 FROM epochs) FROM replica";
+        let (link, is_old): (Vec<u8>, bool) =
+            snapshot.prepare(select)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(reading)?;
+        Ok(if is_old { Some(read_link(&link)?.role) } else { None })
     }
 
     /// The last row of the feed is of the last local write, if none stored the numbers after it.
@@ -114,6 +165,9 @@ impl ReplicaState {
         sql.execute(insert, [to_sql(self.epoch.0)]).map_err(writing)?;
         self.epoch_is_stored = true;
         if self.is_hub() {
+            // A pull looks up the rows of each document that is wanted.
+            let index = "CREATE INDEX IF NOT EXISTS feed_of ON rows (document, seq) WHERE seq IS NOT NULL";
+            sql.execute(index, []).map_err(writing)?;
             self.link.lineage.begin(self.epoch, self.feed);
             self.must_store = true;
         }
@@ -144,8 +198,23 @@ impl ReplicaState {
         Ok(())
     }
 
+    /// Takes over the epochs of a hub, which tells them to standbys.
+    pub(crate) fn follow(&mut self, lineage: Option<Lineage>) {
+        if let Some(lineage) = lineage.filter(|_| self.link.role == Role::Standby) {
+            self.link.lineage = lineage;
+        }
+    }
+
     pub(crate) fn is_hub(&self) -> bool {
-        self.role == Role::Hub
+        self.link.role == Role::Hub
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.link.role
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.link.role == Role::Replica
     }
 
     pub(crate) fn tick(&mut self, millis: u64) -> Result<Stamp, EdgeError> {

@@ -35,6 +35,8 @@ pub struct DocumentHead {
     pub(crate) number: u64,
     /// Bytes of the changes that were kept since they were last looked through.
     pub(crate) bytes: u64,
+    /// Whether its replica has all rows that its base says. Else nothing of the hub's is known here but the rows that are.
+    pub(crate) is_covered: bool,
 }
 
 /// When a document changed that never did.
@@ -42,8 +44,19 @@ pub(crate) const NEVER: Timestamp = Timestamp::UNIX_EPOCH;
 
 impl DocumentHead {
     pub(crate) fn new(id: i64, name: &str) -> Self {
-        let name = Arc::from(name);
-        Self { id, name, version: 0, updated_at: NEVER, keys: 0, confirmed: 0, pending: 0, kept: 0, number: from_sql(id << 40), bytes: 0 }
+        Self {
+            id,
+            name: Arc::from(name),
+            version: 0,
+            updated_at: NEVER,
+            keys: 0,
+            confirmed: 0,
+            pending: 0,
+            kept: 0,
+            number: from_sql(id << 40),
+            bytes: 0,
+            is_covered: true,
+        }
     }
 }
 
@@ -68,15 +81,15 @@ impl<'a> Snapshot<'a> {
     /// The document of this name, when there is one.
     pub(crate) fn head(&self, name: &str) -> Result<Option<DocumentHead>, EdgeError> {
         let found = self
-            .prepare("SELECT id, confirmed FROM documents WHERE name = ?1")?
-            .query_row([name], |row| Ok((row.get(0)?, row.get(1)?)))
+            .prepare("SELECT id, confirmed, covered FROM documents WHERE name = ?1")?
+            .query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
             .map_err(reading)?;
-        found.map(|(id, confirmed)| self.load_head(id, name, from_sql(confirmed))).transpose()
+        found.map(|(id, confirmed, is_covered)| self.load_head(id, name, from_sql(confirmed), is_covered)).transpose()
     }
 
-    fn load_head(&self, id: i64, name: &str, confirmed: u64) -> Result<DocumentHead, EdgeError> {
-        let mut head = DocumentHead { confirmed, ..DocumentHead::new(id, name) };
+    fn load_head(&self, id: i64, name: &str, confirmed: u64, is_covered: bool) -> Result<DocumentHead, EdgeError> {
+        let mut head = DocumentHead { confirmed, is_covered, ..DocumentHead::new(id, name) };
         // The last change says how the document stands.
         let last = "SELECT number, version, keys, timestamp FROM changes WHERE number BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775
             ORDER BY number DESC LIMIT 1";
@@ -93,10 +106,24 @@ impl<'a> Snapshot<'a> {
 
     /// Every document, by name, also those that were never changed.
     pub(crate) fn heads(&self) -> Result<Vec<DocumentHead>, EdgeError> {
-        let mut statement = self.prepare("SELECT id, confirmed, name FROM documents ORDER BY name")?;
-        let documents = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))).map_err(reading)?;
-        let documents: Vec<_> = documents.collect::<Result<_, _>>().map_err(reading)?;
-        documents.into_iter().map(|(id, confirmed, name)| self.load_head(id, &name, from_sql(confirmed))).collect()
+        let mut statement = self.prepare("SELECT id, confirmed, covered, name FROM documents ORDER BY name")?;
+        let documents = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, String>(3)?)));
+        let documents: Vec<_> = documents.map_err(reading)?.collect::<Result<_, _>>().map_err(reading)?;
+        documents.into_iter().map(|(id, confirmed, is_covered, name)| self.load_head(id, &name, from_sql(confirmed), is_covered)).collect()
+    }
+
+    /// The ids and names of the documents that were made after one, by id.
+    pub(crate) fn names_after(&self, id: i64) -> Result<Vec<(i64, Arc<str>)>, EdgeError> {
+        let mut statement = self.prepare("SELECT id, name FROM documents WHERE id > ?1 ORDER BY id")?;
+        let names = statement.query_map([id], |row| Ok((row.get(0)?, Arc::from(row.get::<_, String>(1)?)))).map_err(reading)?;
+        names.collect::<Result<_, _>>().map_err(reading)
+    }
+
+    /// The documents of which not all is here that the base says.
+    pub(crate) fn uncovered(&self) -> Result<Vec<Arc<str>>, EdgeError> {
+        let mut statement = self.prepare("SELECT name FROM documents WHERE covered = 0 ORDER BY name")?;
+        let names = statement.query_map([], |row| Ok(Arc::from(row.get::<_, String>(0)?))).map_err(reading)?;
+        names.collect::<Result<_, _>>().map_err(reading)
     }
 
     /// The live keys of a document with their values as canonical JSON, by code point.
@@ -260,13 +287,27 @@ impl<'a> Snapshot<'a> {
         &self,
         head: &DocumentHead,
         from: &str,
+        each: impl FnMut(&str, Slot, Stored) -> Result<bool, EdgeError>,
+    ) -> Result<(), EdgeError> {
+        self.each_row_of(head.id, from, |_| true, each)
+    }
+
+    /// As [`Snapshot::each_row`], of the keys that are seen.
+    pub(crate) fn each_row_of(
+        &self,
+        document: i64,
+        from: &str,
+        is_seen: impl Fn(&str) -> bool,
         mut each: impl FnMut(&str, Slot, Stored) -> Result<bool, EdgeError>,
     ) -> Result<(), EdgeError> {
         let mut statement =
             self.prepare("SELECT slot, value, state, seq, key FROM rows WHERE document = ?1 AND key >= ?2 ORDER BY key, slot")?;
-        let mut rows = statement.query(params![head.id, from]).map_err(reading)?;
+        let mut rows = statement.query(params![document, from]).map_err(reading)?;
         while let Some(row) = rows.next().map_err(reading)? {
             let key = row.get_ref(4).and_then(|text| Ok(text.as_str()?)).map_err(reading)?;
+            if !is_seen(key) {
+                continue;
+            }
             let slot = row.get_ref(0).and_then(|bytes| Ok(bytes.as_blob()?)).map_err(reading)?;
             let slot = record::slot_of(slot).ok_or_else(|| damaged_row(key))?;
             if !each(key, slot, stored(row, key)?)? {
@@ -291,9 +332,18 @@ impl<'a> Snapshot<'a> {
         Ok(())
     }
 
+    /// The row at a place in the feed.
+    pub(crate) fn row_at(&self, seq: u64) -> Result<Option<SentRow>, EdgeError> {
+        let select = "SELECT rows.slot, rows.value, rows.state, rows.seq, rows.key, documents.name FROM rows
+            JOIN documents ON documents.id = rows.document WHERE rows.seq = ?1";
+        let mut statement = self.prepare(select)?;
+        let mut rows = statement.query([to_sql(seq)]).map_err(reading)?;
+        rows.next().map_err(reading)?.map(|row| Ok(sent(row)?.0)).transpose()
+    }
+
     /// Up to which position of its hub the tombstones of a document are forgotten.
-    pub(crate) fn floor(&self, head: &DocumentHead) -> Result<u64, EdgeError> {
-        Ok(self.row(head, "", &Slot::Floor)?.map_or(0, |stored| match stored.row.body {
+    pub(crate) fn floor(&self, document: i64) -> Result<u64, EdgeError> {
+        Ok(self.row(&DocumentHead::new(document, ""), "", &Slot::Floor)?.map_or(0, |stored| match stored.row.body {
             Body::Floor(position) => position,
             _ => 0,
         }))

@@ -27,11 +27,12 @@ use crate::{
     replica::LinkMemory,
     replica_state::{ReplicaState, Role},
     snapshot::{Snapshot, from_sql},
+    takeover,
     transaction::{Known, Transaction},
 };
 
 /// Format of the database. A newer one is refused.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// "EDGW", so that another program's database is not taken for ours.
 const APPLICATION_ID: i64 = 0x4544_4757;
 /// Writes that are committed together.
@@ -47,7 +48,7 @@ const CACHE_KIB: i64 = 2048;
 pub struct Store {
     place: Place,
     node: NodeId,
-    role: Role,
+    role: Mutex<Role>,
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
     /// How often was committed.
@@ -168,7 +169,7 @@ impl Store {
     pub(crate) fn on(connection: Connection, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         prepare(&connection, &node)?;
-        Ok(Self::new(Place::Memory, node, epoch, role, connection, None, None))
+        Self::new(Place::Memory, node, epoch, role, connection, None, None).opened()
     }
 
     /// The store in this folder, which is made when it is missing. `epoch` must be a fresh one, see [`Epoch::draw`]. One process
@@ -177,8 +178,25 @@ impl Store {
         Self::open_as(folder, node, epoch, Role::Replica)
     }
 
-    /// The store of a hub or of a replica, see [`Store::open`].
+    /// The store of a hub, a standby or a replica, see [`Store::open`]. That of a standby that is opened as a hub is promoted, and that of a
+    /// hub that is opened as a standby demoted.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is a hub's and is opened as a replica's, or the other way round.
     pub fn open_as(folder: &Path, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
+        Self::in_folder(folder, node, epoch, role)?.opened()
+    }
+
+    /// The store in this folder as what it is, a hub's, a standby's or a replica's; a new one is of `role`. See [`Store::open`].
+    pub fn open_as_it_is(folder: &Path, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
+        let store = Self::in_folder(folder, node, epoch, role)?;
+        if let Some(role) = store.read(ReplicaState::stored_role)? {
+            *store.role.lock() = role;
+        }
+        Ok(store)
+    }
+
+    fn in_folder(folder: &Path, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
         let failed = |error| disk_error("make the store", folder, error);
         create_private_folder(folder).map_err(failed)?;
         let lock = FolderLock::take(folder, "documents.lock")?;
@@ -203,7 +221,7 @@ impl Store {
         Self {
             place,
             node,
-            role,
+            role: Mutex::new(role),
             queue: Mutex::default(),
             writer: Mutex::new(Writer { connection: Some(writer), epoch, state: None, known: Known::default() }),
             commits: watch::Sender::new(0),
@@ -215,6 +233,52 @@ impl Store {
         }
     }
 
+    /// Makes it what it was opened as, when it was something else.
+    fn opened(self) -> Result<Self, EdgeError> {
+        let role = self.role();
+        let before = self.read(ReplicaState::stored_role)?;
+        match (before, role) {
+            (Some(Role::Standby), Role::Hub) => self.promote()?,
+            (Some(Role::Hub), Role::Standby) => self.demote()?,
+            (Some(Role::Hub), Role::Replica) => {
+                return Err(EdgeError::new(
+                    ErrorKind::Conflict,
+                    "failed to open the store: it is that of a hub; open it as a hub or as a standby",
+                ));
+            }
+            (Some(Role::Replica), Role::Hub) => {
+                let why = "failed to open the store: it is that of a replica; open it as a standby first, so that it follows the hub";
+                return Err(EdgeError::new(ErrorKind::Conflict, why));
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+
+    /// Makes this standby the hub: a [`Hub`](crate::Hub) on it may then be made. Whoever calls it holds the lease, and drops the session before. It costs by the
+    /// number of rows.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is no standby, has not caught up with a hub once, or has writes that no hub has taken; those of the disk.
+    /// Then nothing is changed.
+    pub fn promote(&self) -> Result<(), EdgeError> {
+        self.write(takeover::promote)?;
+        *self.role.lock() = Role::Hub;
+        Ok(())
+    }
+
+    /// Makes this hub a standby of another one: a [`ReplicaSession`](crate::ReplicaSession) on it gives that one what it lacks. What a
+    /// [`Hub`](crate::Hub) on it is still asked fails.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is no hub; those of the disk. Then nothing is changed.
+    pub fn demote(&self) -> Result<(), EdgeError> {
+        self.write(takeover::demote)?;
+        *self.link.lock() = LinkMemory::default();
+        *self.role.lock() = Role::Standby;
+        Ok(())
+    }
+
     /// Whose replica this is.
     pub fn node(&self) -> &NodeId {
         &self.node
@@ -222,7 +286,7 @@ impl Store {
 
     /// What this store is to others.
     pub fn role(&self) -> Role {
-        self.role
+        *self.role.lock()
     }
 
     /// Changes with each commit that wrote something. Who watches a document looks at its version then: nothing is missed, whatever comes between.
@@ -329,7 +393,7 @@ impl Store {
         run(connection, "BEGIN IMMEDIATE").map_err(failed)?;
         let state = match &mut writer.state {
             Some(state) => state,
-            none => none.insert(ReplicaState::load(connection, self.role, writer.epoch)?),
+            none => none.insert(ReplicaState::load(connection, self.role(), writer.epoch)?),
         };
         state.begin_epoch(connection)?;
         for job in batch {
@@ -436,6 +500,10 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, format) = (pragma("application_id")?, pragma("user_version")?);
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if (application, format) == (APPLICATION_ID, 1) {
+        connection.execute_batch(include_str!("store/from_1.sql")).map_err(|error| database("bring the store to a newer format", error))?;
+        return prepare(connection, node);
+    }
     let refused = |why: String| Err(EdgeError::new(ErrorKind::Internal, format!("failed to open the store: {why}")));
     match (application, format) {
         (APPLICATION_ID, FORMAT) => {

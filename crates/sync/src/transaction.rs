@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Deref, sync::Arc};
 
 use edgeward_model::{
     EdgeError, ErrorKind, NodeId, Value,
-    limits::{DOCUMENT_KEYS_MAX, DOCUMENTS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
+    limits::{DOCUMENT_KEYS_MAX, DOCUMENTS_MAX, HUB_DOCUMENTS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX},
     python_json,
 };
 use rusqlite::{Connection, params};
@@ -13,10 +13,11 @@ use crate::{
     causality::{Base, Dot, Origin},
     clock::Stamp,
     error::{damaged, reading, writing},
+    interest::{Interest, Pattern, is_system, subject},
     planted::{self, Bug},
     policy::{LOCAL_PREFIX, Policies, Policy},
     record,
-    replica_state::ReplicaState,
+    replica_state::{ReplicaState, Role},
     row::{Addition, Body, Membership, Register, Row, Slot, Subtotal},
     snapshot::{DocumentHead, Snapshot, from_sql, to_sql},
     view::{KeyRows, Kind, NewValue, Stored},
@@ -81,19 +82,54 @@ impl<'a> Transaction<'a> {
         Ok(head)
     }
 
-    /// The document of this name, which is made when there is none. At most [`DOCUMENTS_MAX`].
+    /// The document of this name, which is made when there is none. At most [`DOCUMENTS_MAX`], or [`HUB_DOCUMENTS_MAX`] at a hub.
     pub(crate) fn document_or_new(&mut self, name: &str) -> Result<DocumentHead, EdgeError> {
         if let Some(head) = self.document(name)? {
             return Ok(head);
         }
-        let count: i64 = self.sql().query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).map_err(reading)?;
-        if from_sql(count) >= DOCUMENTS_MAX as u64 {
-            return Err(EdgeError::new(ErrorKind::TooLarge, format!("this node has {DOCUMENTS_MAX} documents, which is the most")));
+        let most = if self.state.is_replica() { DOCUMENTS_MAX } else { HUB_DOCUMENTS_MAX };
+        // None is ever removed, so the last id counts them.
+        let last: i64 = self.prepare("SELECT coalesce(max(id), 0) FROM documents")?.query_row([], |row| row.get(0)).map_err(reading)?;
+        if from_sql(last) >= most as u64 {
+            return Err(EdgeError::new(ErrorKind::TooLarge, format!("this node has {most} documents, which is the most")));
         }
-        self.execute("INSERT INTO documents (name, confirmed) VALUES (?1, 0)", [name])?;
-        let head = DocumentHead::new(self.sql().last_insert_rowid(), name);
+        // What the hub has of a document that nobody here wanted until now was never asked for.
+        let is_covered = self.state.is_hub() || is_system(name) || name.starts_with(LOCAL_PREFIX) || self.state.link.covers(name);
+        self.execute("INSERT INTO documents (name, confirmed, covered) VALUES (?1, 0, ?2)", params![name, is_covered])?;
+        let head = DocumentHead { is_covered, ..DocumentHead::new(self.sql().last_insert_rowid(), name) };
         self.store_head(&head);
         Ok(head)
+    }
+
+    /// Notes that of what is wanted every row up to the base is here. Returns whether that is more than before.
+    pub(crate) fn cover(&mut self, wanted: &Interest, declared: &[Pattern]) -> Result<bool, EdgeError> {
+        let link = &mut self.state.link;
+        let mut is_more = declared.iter().any(|pattern| !link.patterns.contains(pattern));
+        link.patterns = declared.to_vec();
+        self.state.must_store = true;
+        for name in self.uncovered()?.into_iter().filter(|name| wanted.wants(name)) {
+            self.execute("UPDATE documents SET covered = 1 WHERE name = ?1", [&*name])?;
+            if let Some(head) = self.document(&name)? {
+                self.store_head(&DocumentHead { is_covered: true, ..head });
+            }
+            is_more = true;
+        }
+        Ok(is_more)
+    }
+
+    /// What a write to this key has seen of the hub.
+    fn base(&mut self, head: &DocumentHead, key: &str) -> Result<Base, EdgeError> {
+        let subject = subject(&head.name, key);
+        let is_covered = match subject {
+            _ if self.state.is_hub() || is_system(subject) => true,
+            own if *own == *head.name => head.is_covered,
+            other => match self.document(other)? {
+                Some(head) => head.is_covered,
+                None => self.state.link.covers(other),
+            },
+        };
+        let counts = is_covered || planted::has(Bug::BaseOfUncovered);
+        Ok(if counts { self.state.base() } else { Base::new() })
     }
 
     /// Keeps what was changed of a head.
@@ -223,7 +259,7 @@ impl<'a> Transaction<'a> {
     fn writable(&mut self, head: &DocumentHead, key: &str) -> Result<Policy, EdgeError> {
         let policy = self.policies()?.policy(&head.name, key);
         // A node that never had a hub is its own.
-        let is_hub = self.state.is_hub() || self.state.link.hub.is_none();
+        let is_hub = self.state.is_hub() || (self.state.is_replica() && self.state.link.hub.is_none());
         if policy.allows(key, self.node, is_hub) {
             return Ok(policy);
         }
@@ -278,7 +314,12 @@ struct KeyWrite<'t, 'a, 'h> {
 impl KeyWrite<'_, '_, '_> {
     /// Writes a row of this replica: gives it a stamp and a dot, and says what was seen.
     fn put(&mut self, slot: &Slot, body: impl FnOnce(Stamp, u64) -> Body) -> Result<(), EdgeError> {
+        if self.transaction.state.role() == Role::Standby && !self.head.name.starts_with(LOCAL_PREFIX) {
+            let why = format!("this hub stands by and writes no documents, such as `{}`; write at the hub that it follows", self.head.name);
+            return Err(EdgeError::new(ErrorKind::Unavailable, why));
+        }
         let node = self.transaction.node.clone();
+        let base = self.transaction.base(self.head, self.key)?;
         let state = &mut *self.transaction.state;
         let before = self.rows.get(slot);
         let millis = self.millis;
@@ -294,7 +335,7 @@ impl KeyWrite<'_, '_, '_> {
                     Origin { dot, base: before.row.origin.base.clone(), overwrote: before.row.origin.overwrote.clone() }
                 }
             }
-            before => Origin { dot, base: state.base(), overwrote: before.map(|before| before.row.origin.dot.clone()) },
+            before => Origin { dot, base, overwrote: before.map(|before| before.row.origin.dot.clone()) },
         };
         let term = before.map_or(0, |before| before.row.term).max(self.term.unwrap_or(0));
         let version = self.head.version.saturating_add(1);

@@ -9,13 +9,14 @@ use edgeward_model::{DocumentName, EdgeError, ErrorKind, NodeId, limits::KEY_BYT
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    causality::{Base, Dot, Epoch, Origin, Position},
+    causality::{Ancestors, Base, Dot, Epoch, Lineage, Origin, Position},
     clock::Stamp,
+    interest::Pattern,
     row::{Addition, Body, Membership, Register, Row, Slot, Subtotal},
 };
 
-/// Version of the protocol.
-const VERSION: u8 = 1;
+/// Versions of the protocol that this release speaks, the oldest and the newest.
+pub(crate) const VERSIONS: [u8; 2] = [2, 2];
 /// Largest frame, in bytes: one row of the largest value is below it.
 pub const FRAME_BYTES_MAX: usize = 512 * 1024;
 /// Rows are added to a frame up to here.
@@ -29,32 +30,43 @@ const CHECKSUM_BYTES: usize = 4;
 pub(crate) enum Request {
     Hello(Hello),
     Push(Push),
+    Ask(Asker, Question),
+}
+
+/// Who asks: the hub is to know what it wants.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Asker {
+    pub(crate) node: NodeId,
+    /// The hub epoch that welcomed it, and the digest of the interest that it told then.
+    pub(crate) hub: Epoch,
+    pub(crate) interest: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Question {
     /// The rows after a position, but those of this epoch up to this counter, which the replica has.
     Pull {
-        hub: Epoch,
-        node: NodeId,
         epoch: Epoch,
         counter: u64,
         since: Position,
+        /// A standby is also told the writers that changed after this number.
+        writers: Option<u64>,
     },
-    /// Which of these documents differ, and which others are there?
+    /// The rows after a position, up to another, of the documents that these patterns mean: the replica did not want them before.
+    Fetch { patterns: Vec<Pattern>, since: Position, until: Position },
+    /// Which of these documents, by name, differ, and which others are there?
     Documents {
-        hub: Epoch,
-        digests: Vec<(String, Digest)>,
+        from: String,
+        /// The name before which these end; none is the end.
+        until: Option<String>,
+        digests: Vec<(Arc<str>, Digest)>,
     },
     /// Which buckets of this document differ?
-    Buckets {
-        hub: Epoch,
-        document: String,
-        digests: Vec<Digest>,
-    },
+    Buckets { document: String, digests: Vec<Digest> },
     /// Which rows of this bucket differ?
     Keys(Keys),
     /// Rows that the hub wanted.
-    Give {
-        hub: Epoch,
-        rows: Rows,
-    },
+    Give { rows: Rows },
 }
 
 /// What a hub answers.
@@ -66,9 +78,13 @@ pub(crate) enum Response {
         rows: Rows,
         upto: Position,
         more: bool,
+        /// With the last rows, to a standby.
+        writers: Vec<Writer>,
     },
     Differ {
         documents: Vec<String>,
+        /// The name before which the answer ends; none is the end of the request.
+        until: Option<String>,
     },
     DifferentBuckets {
         mask: u64,
@@ -96,6 +112,12 @@ pub(crate) struct Hello {
     pub(crate) ancestors: Vec<(Epoch, u64)>,
     /// Up to where the rows of which hub epoch are applied.
     pub(crate) applied: Option<(Epoch, Position)>,
+    /// The oldest and the newest version of the protocol that the replica speaks.
+    pub(crate) versions: [u8; 2],
+    /// The documents that it wants.
+    pub(crate) interest: Vec<Pattern>,
+    /// What a later release says beside, by its number: what is not known is passed over.
+    pub(crate) more: Vec<(u32, Vec<u8>)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,6 +136,31 @@ pub(crate) struct Welcome {
     /// Whether the replica must compare all it has, and whether that is because this hub was set back.
     pub(crate) resync: bool,
     pub(crate) set_back: bool,
+    /// The hub's epochs, to a standby.
+    pub(crate) lineage: Option<Lineage>,
+    /// The version of the protocol in which to go on.
+    pub(crate) version: u8,
+    /// What a later release says beside, by its number.
+    pub(crate) more: Vec<(u32, Vec<u8>)>,
+}
+
+/// What a hub keeps of an epoch of a replica.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Writer {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: Epoch,
+    pub(crate) acknowledged: u64,
+    pub(crate) chain: u64,
+    /// The chain before the last frame, and its answer.
+    pub(crate) before: u64,
+    pub(crate) answer: Vec<u8>,
+    /// The greatest stamp of its rows.
+    pub(crate) taken: Stamp,
+    pub(crate) ancestors: Ancestors,
+    /// The milliseconds of its last hello.
+    pub(crate) seen_at: u64,
+    /// Orders the writers by their last change.
+    pub(crate) number: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,7 +196,6 @@ pub(crate) enum Fate {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Keys {
-    pub(crate) hub: Epoch,
     pub(crate) document: String,
     pub(crate) bucket: u8,
     pub(crate) from: String,
@@ -323,6 +369,11 @@ impl RowsWriter {
         self.rows.each.is_empty()
     }
 
+    /// Whether most of a frame is left.
+    pub(crate) fn leaves_room(&self) -> bool {
+        self.bytes < FRAME_BYTES_MAX / 4
+    }
+
     pub(crate) fn finish(self) -> Rows {
         self.rows
     }
@@ -435,7 +486,7 @@ pub(crate) fn chain(before: u64, message: &[u8]) -> u64 {
 
 /// The frame of a message.
 pub(crate) fn frame(request: u32, message: &[u8]) -> Vec<u8> {
-    let mut frame = postcard::to_extend(&request, vec![VERSION]).expect("a number");
+    let mut frame = postcard::to_extend(&request, vec![VERSIONS[0]]).expect("a number");
     frame.extend_from_slice(message);
     let checksum = blake3::hash(&frame);
     frame.extend_from_slice(&checksum.as_bytes()[..CHECKSUM_BYTES]);
@@ -453,13 +504,24 @@ pub(crate) fn open(frame: &[u8]) -> Result<(u32, &[u8]), EdgeError> {
         return Err(damaged());
     }
     match content.split_first() {
-        Some((&VERSION, rest)) => postcard::take_from_bytes(rest).map_err(|_| damaged()),
-        Some((version, _)) => {
-            let why = format!("a frame has version {version} of the sync protocol, and this release knows {VERSION}; use the same release");
-            Err(EdgeError::new(ErrorKind::InvalidInput, why))
-        }
+        Some((version, rest)) if (VERSIONS[0]..=VERSIONS[1]).contains(version) => postcard::take_from_bytes(rest).map_err(|_| damaged()),
+        Some((version, _)) => Err(unknown_version([*version, *version])),
         None => Err(damaged()),
     }
+}
+
+/// The newest version that a peer speaks too.
+pub(crate) fn agree(theirs: [u8; 2]) -> Result<u8, EdgeError> {
+    let version = theirs[1].min(VERSIONS[1]);
+    if version < theirs[0] || version < VERSIONS[0] { Err(unknown_version(theirs)) } else { Ok(version) }
+}
+
+fn unknown_version([oldest, newest]: [u8; 2]) -> EdgeError {
+    let [own_oldest, own_newest] = VERSIONS;
+    let why = format!(
+        "the other side speaks versions {oldest} to {newest} of the sync protocol, and this release {own_oldest} to {own_newest}; upgrade the older one"
+    );
+    EdgeError::new(ErrorKind::InvalidInput, why)
 }
 
 /// The message of these bytes.

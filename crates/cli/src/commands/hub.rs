@@ -55,6 +55,9 @@ pub(crate) struct Args {
     listen: SocketAddr,
     #[command(flatten)]
     tls: TlsArgs,
+    /// Id of another hub of this fleet, with the same servers and keys, which may stand by; may be given more than once
+    #[arg(long = "peer", value_name = "ID", requires = "nats")]
+    peers: Vec<NodeId>,
     /// Address of a NATS server that trusts this fleet; may be given more than once [default: start one]
     #[arg(long, value_name = "URL")]
     nats: Vec<String>,
@@ -94,6 +97,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let options = HubOptions {
         id: id.clone(),
         data_dir,
+        peers: args.peers,
         servers,
         timing: args.heartbeat.timing()?,
         credentials_ttl: CredentialsTtl::new(Duration::from_secs(args.credentials_seconds))?,

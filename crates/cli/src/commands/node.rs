@@ -22,6 +22,10 @@ pub(crate) struct Args {
     /// The join token; needed once
     #[arg(long, value_name = "TOKEN", env = "EDGEWARD_JOIN_TOKEN", hide_env_values = true)]
     join: Option<String>,
+    /// Documents that this node wants, by name or by how the name begins, as `prices` or `sites.{site}.*` with the value of its label `site`;
+    /// may be given more than once. What it holds it keeps in step anyway [default: all]
+    #[arg(long, value_name = "PATTERN")]
+    documents: Vec<String>,
     #[command(flatten)]
     heartbeat: Heartbeat,
 }
@@ -29,5 +33,5 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let timing = args.heartbeat.timing()?;
     let token = args.join.filter(|token| !token.is_empty());
-    node_process::run(args.node, Some(Joining { token, timing })).await
+    node_process::run(args.node, Some(Joining { token, timing, documents: args.documents })).await
 }

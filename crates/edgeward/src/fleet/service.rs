@@ -38,10 +38,12 @@ const REFUSED_PAUSE: Duration = Duration::from_mins(1);
 const REFUSED_MAX: usize = 1000;
 
 /// How a hub serves.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServiceOptions {
     /// The term of the lease under which it decides; none for a hub that has no other beside it.
     pub term: Option<u64>,
+    /// Hubs that may stand by: they get every document and artifact.
+    pub standbys: Vec<NodeId>,
 }
 
 /// A hub that serves its fleet. Dropped, it stops.
@@ -72,7 +74,8 @@ impl EdgeCluster {
         let hub = Arc::new(hub.await?);
         // Alone it decides in a term of its own.
         hub.set_term(Some(options.term.unwrap_or(1)));
-        let guard = Arc::new(Guard { cluster: self.clone(), told: Mutex::default() });
+        hub.set_standbys(options.standbys.iter().chain([&self.0.id]).cloned());
+        let guard = Arc::new(Guard { cluster: self.clone(), standbys: options.standbys, told: Mutex::default() });
         let heartbeats = backbone.subscribe(&Subjects::to_hub(HEARTBEAT)).await?;
         let guarded = Arc::clone(&guard);
         let replication = HubService::start(Arc::clone(&hub), store, Arc::clone(&backbone), move |node| guarded.check(node)).await?;
@@ -96,16 +99,17 @@ impl EdgeCluster {
                 let node = call.subject.node;
                 guard.check(&node)?;
                 let range: ArtifactRange = services::read(&call.message, "a request for an artifact")?;
-                blocking(move || cluster.artifact_range(&node, range)).await
+                let is_standby = guard.standbys.contains(&node);
+                blocking(move || cluster.artifact_range(&node, is_standby, range)).await
             }
         };
         Ok(backbone.serve(&Subjects::to_hub(ARTIFACT), ARTIFACT_CONCURRENCY, handler(answer)).await?)
     }
 
     /// A part of an artifact, for a node that is to run it.
-    fn artifact_range(&self, node: &NodeId, range: ArtifactRange) -> Result<Message, EdgeError> {
+    fn artifact_range(&self, node: &NodeId, is_standby: bool, range: ArtifactRange) -> Result<Message, EdgeError> {
         let ArtifactRange { digest, offset, length } = range;
-        if !self.0.assignments.need(node, &digest)? {
+        if !is_standby && !self.0.assignments.need(node, &digest)? {
             return Err(EdgeError::new(ErrorKind::Forbidden, format!("artifact `{digest}` is not assigned to node `{node}`")));
         }
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(ARTIFACT_RANGE_BYTES_MAX);
@@ -137,12 +141,16 @@ impl EdgeCluster {
 /// Refuses who does not belong to the fleet, and tells of it.
 struct Guard {
     cluster: EdgeCluster,
+    standbys: Vec<NodeId>,
     /// When a refusal of a node was last told.
     told: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl Guard {
     fn check(&self, node: &NodeId) -> Result<(), EdgeError> {
+        if self.standbys.contains(node) {
+            return Ok(());
+        }
         self.cluster.check_member(node).inspect_err(|error| {
             let mut told = self.told.lock();
             told.retain(|_, at| at.elapsed() < REFUSED_PAUSE);

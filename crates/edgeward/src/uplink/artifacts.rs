@@ -4,32 +4,41 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use bytes::Bytes;
 use edgeward_cluster::{Backbone, Subject};
 use edgeward_durable::{create_private_folder, disk_error};
 use edgeward_model::{
-    Digest, EdgeError, ErrorKind,
+    Digest, EdgeError, ErrorKind, NodeId,
     limits::{ARTIFACT_BYTES_MAX, ARTIFACT_RANGE_BYTES_MAX, ARTIFACT_TIMEOUT},
 };
 use edgeward_runtime::blocking;
 
-use crate::{
-    node::Node,
-    services::{self, ARTIFACT, ArtifactRange, SIZE},
-};
+use crate::services::{self, ARTIFACT, ArtifactRange, SIZE};
 
 /// The folder of what is being fetched, in the data folder.
 const FOLDER: &str = "fetching";
 
-/// Fetches an artifact, and deploys what waits for it.
-pub(super) async fn fetch(node: &Arc<Node>, backbone: &dyn Backbone, digest: &Digest) -> Result<(), EdgeError> {
+/// Whose artifacts are fetched, and where their parts stay meanwhile: in a folder in its data folder.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetching<'a> {
+    pub(crate) member: &'a NodeId,
+    pub(crate) data_dir: &'a Path,
+    pub(crate) backbone: &'a dyn Backbone,
+}
+
+/// Fetches an artifact, and gives it to `keep`, which says what it is.
+pub(crate) async fn fetch(
+    fetching: Fetching<'_>,
+    digest: &Digest,
+    keep: impl AsyncFnOnce(Bytes) -> Result<Digest, EdgeError>,
+) -> Result<(), EdgeError> {
+    let Fetching { member, data_dir, backbone } = fetching;
     let digest = *digest;
-    let part = Part { path: node.data_dir().join(FOLDER).join(digest.hex()) };
+    let part = Part { path: data_dir.join(FOLDER).join(digest.hex()) };
     let mut offset = part.run(Part::begin).await?;
-    let to = Subject::to_hub(node.runtime().node().id.clone(), ARTIFACT);
+    let to = Subject::to_hub(member.clone(), ARTIFACT);
     loop {
         let range = ArtifactRange { digest, offset, length: ARTIFACT_RANGE_BYTES_MAX as u64 };
         let answer = backbone.request(&to, services::write(&range), ARTIFACT_TIMEOUT).await?;
@@ -51,7 +60,7 @@ pub(super) async fn fetch(node: &Arc<Node>, backbone: &dyn Backbone, digest: &Di
         }
     }
     let bytes = part.run(Part::read).await?;
-    let fetched = node.add_artifact(bytes).await;
+    let fetched = keep(bytes).await;
     // Whole and in its place, or not what it should be.
     part.run(Part::remove).await?;
     match fetched? {

@@ -11,7 +11,11 @@ use crate::{
     events::{EventKind, FleetEvent},
     node::{FunctionState, Node, Source},
     reports::{Description, FunctionReport, NodeReport},
-    uplink::{RELEASE, artifacts, outbox::Outbox},
+    uplink::{
+        RELEASE,
+        artifacts::{self, Fetching},
+        outbox::Outbox,
+    },
 };
 
 /// Makes the node run what is assigned, for ever: after each change, and again while an artifact is missing.
@@ -25,7 +29,8 @@ pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>) {
         let missing = node.missing_artifacts();
         let mut is_whole = true;
         for digest in missing {
-            match artifacts::fetch(&node, backbone.as_ref(), &digest).await {
+            let fetching = Fetching { member: &id, data_dir: node.data_dir(), backbone: backbone.as_ref() };
+            match artifacts::fetch(fetching, &digest, async |bytes| node.add_artifact(bytes).await).await {
                 Ok(()) => {}
                 Err(error) => {
                     is_whole = false;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use edgeward::{
     ClusterOptions, Document, DocumentName, EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, FleetService, Handler, HandlerName,
-    NativeHandler, Node, NodeId, NodeOptions, NodeView, ServiceOptions, Uplink,
+    NativeHandler, Node, NodeId, NodeOptions, NodeView, ServiceOptions, Uplink, UplinkOptions,
     cluster::membership::Timing,
     document::Precondition,
     events::{EventKind, FleetEvent},
@@ -91,7 +91,11 @@ impl AtNode {
 
     pub(crate) async fn connect(&mut self, site: &Site) {
         let member = site.member(self.node.runtime().node().id.as_str()).await;
-        self.uplink = Some(Uplink::start(Arc::clone(&self.node), member, timing()).await.expect("starts"));
+        self.uplink = Some(
+            Uplink::start(Arc::clone(&self.node), member, UplinkOptions { timing: timing(), ..UplinkOptions::default() })
+                .await
+                .expect("starts"),
+        );
     }
 
     /// Ends it, and leaves its data folder.

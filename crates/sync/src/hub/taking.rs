@@ -163,7 +163,7 @@ impl<'t, 'a> Taking<'t, 'a> {
         if !policy.is_arbitrated() || self.term.is_none() {
             return false;
         }
-        let is_hubs = |row: &Row| row.origin.dot.node == *self.transaction.node();
+        let is_hubs = |row: &Row| row.origin.dot.node == *self.transaction.node() || self.lineage.includes(row.origin.dot.epoch);
         let prefers_loser = match policy {
             Policy::HubWins => is_hubs(loser) && !is_hubs(winner),
             _ => !is_hubs(loser) && is_hubs(winner),

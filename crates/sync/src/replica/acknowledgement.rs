@@ -57,8 +57,8 @@ pub(super) fn note_ack(transaction: &mut Transaction<'_>, in_flight: &InFlight, 
     transaction.state.must_store = true;
     // What was changed up to here is with the hub when nothing is left to send.
     if planted::has(Bug::ConfirmByVersionAlone) || Outbox::open(transaction)?.first_epoch(transaction)?.is_none() {
-        for head in transaction.heads()? {
-            if let Some(mut head) = transaction.document(&head.name)?
+        for (_, name) in transaction.names_after(0)? {
+            if let Some(mut head) = transaction.document(&name)?
                 && head.pending > 0
             {
                 let version = head.version;

@@ -38,10 +38,12 @@ pub(crate) fn compose(snapshot: &Snapshot<'_>) -> Result<Option<InFlight>, EdgeE
     let mut outbox = Outbox::open(snapshot)?;
     let Some(first) = outbox.first_epoch(snapshot)? else { return Ok(None) };
     let (acknowledged, before) = cursor(snapshot, first)?;
+    // What the hub has of these is to be seen first.
+    let uncovered = snapshot.uncovered()?;
     let mut writer = RowsWriter::default();
     let mut rows = Vec::new();
     outbox.each(snapshot, first, |sent, seq| {
-        let fits = writer.add(&sent.document, &sent.key, &sent.slot, &sent.row);
+        let fits = !uncovered.contains(&sent.document) && writer.add(&sent.document, &sent.key, &sent.slot, &sent.row);
         if fits {
             rows.push((sent, seq));
         }

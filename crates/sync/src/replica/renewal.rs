@@ -75,13 +75,18 @@ pub(super) fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_
         return Ok(false);
     }
     let mut clock = Clock::new(Stamp::from_millis(hub_millis).max(transaction.state.link.taken));
-    for head in transaction.heads()? {
-        transaction.each_row(&head, "", |_, _, stored| {
-            if stored.seq.is_none() {
-                clock.observe(stored.row.stamp);
-            }
-            Ok(true)
-        })?;
+    for (id, _) in transaction.names_after(0)? {
+        transaction.each_row_of(
+            id,
+            "",
+            |_| true,
+            |_, _, stored| {
+                if stored.seq.is_none() {
+                    clock.observe(stored.row.stamp);
+                }
+                Ok(true)
+            },
+        )?;
     }
     transaction.state.clock = clock;
     transaction.state.must_store = true;
@@ -89,6 +94,11 @@ pub(super) fn restamp(transaction: &mut Transaction<'_>, hub_millis: u64, stamp_
     for (sent, is_shadow) in outbox(transaction)? {
         let SentRow { document, key, slot, mut row } = sent;
         let Some(head) = transaction.document(&document)? else { continue };
+        if row.stamp.millis() <= stamp_millis_max {
+            // It was written before the clock was wrong; a hub that was set back since may have taken it with this stamp.
+            transaction.state.clock.observe(row.stamp);
+            continue;
+        }
         let stamp = transaction.state.tick(hub_millis)?;
         given.insert(row.stamp, stamp);
         row.stamp = stamp;

@@ -1,17 +1,18 @@
 //! What must hold while a world runs, and when it has come to rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgeward_model::{Value, python_json};
 
 use super::{
     fault::Fault,
     history::{Act, Write},
-    world::{DOCUMENT, WHOLE, World, conflicts, document},
+    world::{DOCUMENT, WHOLE, World, conflicts, document, documents, may_see, place},
 };
 use crate::{
     conflict::{CONFLICTS, Conflict, Side, Why},
     digest,
+    interest::{Interest, Scope},
     policy::POLICIES,
     replica::outbox::outbox_dots,
 };
@@ -44,14 +45,31 @@ pub(super) fn always(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// Everybody shows the same.
+/// Everybody shows the same of what it wants, and has nothing else.
 pub(super) fn same_views(world: &World) -> Result<(), String> {
     let hub = &world.hubs.last().expect("there is one").store;
-    for name in [DOCUMENT, WHOLE, POLICIES, CONFLICTS] {
-        let data = |store: &_| document(store, name).view().expect("reads").map(|state| state.data).unwrap_or_default();
-        let expected = data(hub);
-        for (index, replica) in world.replicas.iter().enumerate() {
-            let found = data(&replica.store);
+    let data = |store: &_, name: &str| document(store, name).view().expect("reads").map(|state| state.data).unwrap_or_default();
+    for (index, replica) in world.replicas.iter().enumerate() {
+        let held = documents(&replica.store);
+        for name in &held {
+            if !may_see(&replica.node, name) {
+                return Err(format!("replica {index} has `{name}`, which it may not see"));
+            }
+            let is_own = replica.wrote().contains(name.as_str());
+            if !is_own && !replica.ever_declared.iter().any(|pattern| pattern.matches(name)) {
+                return Err(format!("replica {index} has `{name}`, which it never wanted"));
+            }
+        }
+        let wants = |name: &str| {
+            may_see(&replica.node, name)
+                && (held.iter().any(|held| held == name) || replica.declared.iter().any(|pattern| pattern.matches(name)))
+        };
+        let names = documents(hub).into_iter().filter(|name| wants(name)).chain([POLICIES, CONFLICTS].map(str::to_owned));
+        for name in names {
+            let is_seen = |key: &String| !matches!(name.as_str(), POLICIES | CONFLICTS) || wants(key.split('/').next().unwrap_or_default());
+            let (mut found, mut expected) = (data(&replica.store, &name), data(hub, &name));
+            found.0.retain(|key, _| is_seen(key));
+            expected.0.retain(|key, _| is_seen(key));
             if found != expected {
                 let other = |left: &edgeward_model::Object, right: &edgeward_model::Object| {
                     left.0
@@ -75,25 +93,35 @@ pub(super) fn same_views(world: &World) -> Result<(), String> {
 pub(super) fn at_rest(world: &World) -> Result<(), String> {
     same_views(world)?;
     let hub = &world.hubs.last().expect("there is one").store;
-    let expected = hub.read(|snapshot| digest::of_documents(snapshot, true)).expect("reads");
     for (index, replica) in world.replicas.iter().enumerate() {
         let unsent = replica.store.write(|transaction| outbox_dots(transaction)).expect("reads");
         if !unsent.is_empty() {
             return Err(format!("replica {index} has still to send {unsent:?}"));
         }
-        let found = replica.store.read(|snapshot| digest::of_documents(snapshot, false)).expect("reads");
-        if found != expected {
+        let held = documents(&replica.store);
+        let held = held.iter().map(|name| name.parse().expect("a name"));
+        let interest = Interest::new(replica.declared.iter().cloned().chain(held)).expect("few");
+        let scope = Scope { interest: &interest, may_see: &|name| may_see(&replica.node, name) };
+        let digests = |store: &std::sync::Arc<crate::store::Store>, is_hub| {
+            let digests = store.read(|snapshot| digest::of_documents(snapshot, scope, scope.documents(snapshot)?, is_hub).collect());
+            let digests: Vec<_> = digests.expect("reads");
+            digests
+        };
+        if digests(&replica.store, false) != digests(hub, true) {
             let all = |store: &std::sync::Arc<crate::store::Store>| {
                 let mut rows = BTreeSet::new();
                 let read = store.read(|snapshot| {
-                    for head in snapshot.heads()? {
-                        snapshot.each_row(&head, "", |key, slot, stored| {
-                            if slot != crate::row::Slot::Floor {
+                    for (id, name) in scope.documents(snapshot)? {
+                        snapshot.each_row_of(
+                            id,
+                            "",
+                            |key| scope.sees(&name, key),
+                            |key, slot, stored| {
                                 let row = crate::row::Row { positions: Vec::new(), ..stored.row };
-                                rows.insert(format!("{} {key} {slot:?} {row:?}", head.name));
-                            }
-                            Ok(true)
-                        })?;
+                                rows.insert(format!("{name} {key} {slot:?} {row:?}"));
+                                Ok(true)
+                            },
+                        )?;
                     }
                     Ok(())
                 });
@@ -107,23 +135,31 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
     }
     let conflicts: Vec<Conflict> = conflicts(hub).into_iter().chain(world.listed.iter().cloned()).collect();
     no_false_conflict(world, &conflicts)?;
-    let may_be_below = [Fault::LongAway, Fault::ReplicaRestored, Fault::HubRestored, Fault::TwoHubs, Fault::LiveClone];
-    if let Some(early) = conflicts.iter().find(|conflict| conflict.why == Why::BelowFloor)
+    let may_be_below = [Fault::Takeover, Fault::LongAway, Fault::ReplicaRestored, Fault::HubRestored, Fault::TwoHubs, Fault::LiveClone];
+    // Who writes to a document that it did not want before may not know of a deletion.
+    let is_known = |conflict: &&Conflict| matches!(conflict.document.as_str(), DOCUMENT | WHOLE);
+    if let Some(early) = conflicts.iter().filter(is_known).find(|conflict| conflict.why == Why::BelowFloor)
         && !may_be_below.iter().any(|fault| world.faults.contains_key(fault))
     {
         return Err(format!("a tombstone was forgotten before every replica had it: {early:?}"));
     }
-    let view = document(hub, DOCUMENT).view().expect("reads").map(|state| state.data).unwrap_or_default();
-    let whole = document(hub, WHOLE).view().expect("reads").map(|state| state.data).unwrap_or_default();
+    let views: BTreeMap<String, _> = documents(hub)
+        .into_iter()
+        .map(|name| {
+            let view = document(hub, &name).view().expect("reads").map(|state| state.data).unwrap_or_default();
+            (name, view)
+        })
+        .collect();
     let keys: BTreeSet<_> = world.writes.iter().map(|write| write.key.as_str()).collect();
     for key in keys {
-        let shown = if key == "whole" { whole.0.get(key) } else { view.0.get(key) };
-        match key {
-            "count" => counted(world, shown)?,
+        let (name, member) = place(key);
+        let shown = views.get(name).and_then(|view| view.0.get(if key == "whole" { key } else { member }));
+        match member {
+            "count" => counted(world, key, shown)?,
             "set" => elements(world, shown)?,
             "max" => greatest(world, shown, &conflicts)?,
             // Under a policy that came later a value may have lost to one that it overwrote.
-            "k0" if world.policies_changed => {}
+            "k0" if name == DOCUMENT && world.policies_changed => {}
             _ => values(world, key, shown, &conflicts)?,
         }
     }
@@ -174,9 +210,7 @@ fn text(value: Option<&Value>) -> Option<String> {
 /// Each value shows, was overwritten by someone who had seen it, or is in the conflict log.
 fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict]) -> Result<(), String> {
     let shown = text(shown);
-    let here = |conflict: &&Conflict| {
-        if key == "whole" { conflict.document == WHOLE } else { conflict.document == DOCUMENT && conflict.key == key }
-    };
+    let here = |conflict: &&Conflict| (conflict.document.as_str(), conflict.key.as_str()) == place(key);
     let mut listed: BTreeSet<usize> = BTreeSet::new();
     for conflict in conflicts.iter().filter(here) {
         listed.extend(ids(world, &conflict.loser));
@@ -194,7 +228,8 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
         let write = &world.writes[*id];
         let Act::Value(value) = &write.act else { continue };
         // A deletion that was forgotten is not told apart from what came after it.
-        let was_forgotten = value.is_none() && (world.hub_was_set_back || below_floor());
+        let is_partial = !matches!(place(key).0, DOCUMENT | WHOLE);
+        let was_forgotten = value.is_none() && (world.hub_was_set_back || below_floor() || is_partial);
         let is_same_delete = value.is_none() && of_key.iter().any(|other| other != id && world.writes[*other].act == Act::Value(None));
         if write.is_exempt || *value == shown || is_overwritten(*id) || listed.contains(id) || is_same_delete || was_forgotten {
             continue;
@@ -245,14 +280,16 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
 }
 
 /// What was counted anywhere adds up.
-fn counted(world: &World, shown: Option<&Value>) -> Result<(), String> {
-    let counts = world.writes.iter().filter(|write| write.key == "count");
-    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_set_back {
+fn counted(world: &World, key: &str, shown: Option<&Value>) -> Result<(), String> {
+    let counts = world.writes.iter().filter(|write| write.key == key);
+    // What a replica away for long counted on may have been on the lost disk, and then comes below the floor.
+    let is_below = [Fault::Takeover, Fault::LongAway].iter().all(|fault| world.faults.contains_key(fault));
+    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_restored() || is_below {
         return Ok(());
     }
     let sum: i64 = counts.map(|write| if let Act::Add(by) = write.act { by } else { 0 }).sum();
     let shown = text(shown).unwrap_or_else(|| "0".to_owned());
-    if shown == sum.to_string() { Ok(()) } else { Err(format!("{sum} were counted, and {shown} show")) }
+    if shown == sum.to_string() { Ok(()) } else { Err(format!("{sum} were counted in `{key}`, and {shown} show")) }
 }
 
 /// An element is there as long as an addition of it was not removed by someone who had seen it.
@@ -293,7 +330,9 @@ fn greatest(world: &World, shown: Option<&Value>, conflicts: &[Conflict]) -> Res
         .flat_map(|conflict| ids(world, &conflict.loser))
         .filter(overwrote)
         .collect();
-    let writes = world.writes.iter().enumerate().filter(|(id, write)| write.key == "max" && !write.is_exempt && !below_floor.contains(id));
+    // With it are those that it replaced before they were sent.
+    let is_below = |id: usize| below_floor.iter().any(|below| *below == id || world.writes[*below].past.has(id));
+    let writes = world.writes.iter().enumerate().filter(|(id, write)| write.key == "max" && !write.is_exempt && !is_below(*id));
     let values = writes.filter_map(|(_, write)| match &write.act {
         Act::Value(Some(text)) => Some(number(text)),
         _ => None,

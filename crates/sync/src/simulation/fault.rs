@@ -16,11 +16,12 @@ pub(super) enum Fault {
     HubRestart,
     HubRestored,
     TwoHubs,
+    Takeover,
     PolicyChange,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Loss,
         Self::Duplication,
         Self::Reordering,
@@ -34,6 +35,7 @@ impl Fault {
         Self::HubRestart,
         Self::HubRestored,
         Self::TwoHubs,
+        Self::Takeover,
         Self::PolicyChange,
     ];
 }

@@ -16,23 +16,30 @@ use super::{
     random::Random,
 };
 use crate::{
-    causality::{Dot, Epoch, told},
+    causality::{Dot, Epoch, Position, told},
     conflict::Conflict,
     document::{Document, Documents, Precondition},
     hub::Hub,
+    interest::Pattern,
     planted::{self, Bug},
     policy::Policy,
     replica::{ReplicaSession, SessionState},
     replica_state::Role,
     row::Slot,
     store::Store,
-    wire::{self, Fate, Request, Response, SentRow},
+    wire::{self, Fate, Question, Request, Response, SentRow},
 };
 
 /// The document of most keys.
 pub(super) const DOCUMENT: &str = "d";
 /// The document that is one register.
 pub(super) const WHOLE: &str = "whole";
+/// Documents that some replicas want.
+pub(super) const WANTED: [&str; 3] = ["x0", "x1", "x2"];
+/// How the name of a document begins that one node alone may see; its id follows.
+pub(super) const PRIVATE: &str = "only.";
+/// The hub, and the standby of a run that has one.
+const HUBS: [&str; 2] = ["hub", "hub-2"];
 /// Steps of a run before everything is healed.
 const STEPS: usize = 260;
 const DAY: u64 = 24 * 3_600_000;
@@ -56,8 +63,15 @@ pub(super) struct Replica {
     /// Which hub it talks to.
     hub: usize,
     backups: Vec<ReplicaBackup>,
+    /// The documents that it wrote to.
+    wrote: BTreeSet<String>,
+    /// The patterns that it declares, and those that it ever did.
+    pub(super) declared: BTreeSet<Pattern>,
+    pub(super) ever_declared: BTreeSet<Pattern>,
     /// Whether a copy of it goes on in its epoch. Opened again before it was met, it cannot be told from it.
     pub(super) has_twin: bool,
+    /// Whether it follows to become the hub.
+    is_standby: bool,
 }
 
 struct ReplicaBackup {
@@ -67,6 +81,7 @@ struct ReplicaBackup {
 }
 
 pub(super) struct HubNode {
+    node: NodeId,
     pub(super) store: Arc<Store>,
     pub(super) hub: Hub,
     pub(super) past: Seen,
@@ -129,6 +144,20 @@ fn document_name(text: &str) -> DocumentName {
     DocumentName::new(text).expect("valid")
 }
 
+/// The document of the key of a write, and its key there.
+pub(super) fn place(key: &str) -> (&str, &str) {
+    if key == "whole" { (WHOLE, "") } else { key.split_once(':').unwrap_or((DOCUMENT, key)) }
+}
+
+/// Which node may see which document.
+pub(super) fn may_see(node: &NodeId, document: &str) -> bool {
+    HUBS.contains(&node.as_str()) || document.strip_prefix(PRIVATE).is_none_or(|owner| owner == node.as_str())
+}
+
+fn pattern(text: &str) -> Pattern {
+    text.parse().expect("valid")
+}
+
 pub(super) fn document(store: &Arc<Store>, name: &str) -> Document {
     Documents::new(Arc::clone(store)).document(document_name(name))
 }
@@ -143,17 +172,20 @@ impl World {
         }
         if enabled.contains(&Fault::LiveClone) {
             // A hub that forgot what it took cannot tell a copy from the store that it was made of.
-            enabled.remove(&Fault::HubRestored);
+            enabled.retain(|fault| !matches!(fault, Fault::HubRestored | Fault::TwoHubs | Fault::Takeover));
+        }
+        if enabled.contains(&Fault::Takeover) {
             enabled.remove(&Fault::TwoHubs);
         }
+        let has_standby = enabled.contains(&Fault::Takeover);
         let now = 1_700_000_000_000;
-        let hub_store = open(Connection::open_in_memory().expect("opens"), &name("hub"), Role::Hub);
+        let hub_store = open(Connection::open_in_memory().expect("opens"), &name(HUBS[0]), Role::Hub);
         let replicas = 2 + random.below(6);
         let mut world = Self {
             random,
             now,
             replicas: Vec::new(),
-            hubs: vec![HubNode::new(hub_store, Seen::default(), Some(1))],
+            hubs: vec![HubNode::new(name(HUBS[0]), hub_store, Seen::default(), Some(1))],
             wires: Vec::new(),
             writes: Vec::new(),
             taken: HashMap::new(),
@@ -179,13 +211,26 @@ impl World {
         for number in 0..replicas {
             let node = name(&format!("n{number}"));
             let store = open(Connection::open_in_memory().expect("opens"), &node, Role::Replica);
-            world.replicas.push(Replica::new(node, store));
+            let mut replica = Replica::new(node, store);
+            let wanted = [("x0", 30), ("x1", 30), ("x2", 30), ("x*", 10), ("only.*", 30)];
+            let wanted = wanted.into_iter().filter(|(_, percent)| world.random.percent(*percent)).map(|(text, _)| pattern(text));
+            replica.declare(wanted.chain([DOCUMENT, WHOLE].map(pattern)).collect());
+            world.replicas.push(replica);
+        }
+        if has_standby {
+            let store = open(Connection::open_in_memory().expect("opens"), &name(HUBS[1]), Role::Standby);
+            world.replicas.push(Replica::standby(name(HUBS[1]), store));
         }
         // Policies reach everybody before the first write, but where their late arrival is the fault.
         let enabled = std::mem::take(&mut world.enabled);
         world.settle().expect("nothing is wrong yet");
         world.enabled = enabled;
         world
+    }
+
+    /// Whether an old copy of a hub's store took its place.
+    pub(super) fn hub_was_restored(&self) -> bool {
+        [Fault::HubRestored, Fault::TwoHubs].iter().any(|fault| self.faults.contains_key(fault))
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -231,6 +276,17 @@ impl World {
     /// What a replica writes next, and where.
     fn choose(&mut self, index: usize) -> (String, Act) {
         let id = self.writes.len();
+        if self.random.percent(20) {
+            let document = match self.random.below(7) {
+                0 => format!("{PRIVATE}{}", self.replicas[index].node),
+                n => WANTED[n % 3].to_owned(),
+            };
+            if self.random.percent(25) {
+                return (format!("{document}:count"), Act::Add(i64::try_from(self.random.below(9)).expect("small") - 3));
+            }
+            let value = if self.random.percent(25) { None } else { Some(format!("w{id}")) };
+            return (format!("{document}:k{}", self.random.below(2)), Act::Value(value));
+        }
         let key = match self.random.below(20) {
             0..8 => format!("k{}", self.random.below(3)),
             8 => "first".to_owned(),
@@ -258,6 +314,9 @@ impl World {
     fn edit(&mut self) -> Result<(), String> {
         let at_hub = self.random.percent(12);
         let index = self.pick();
+        if self.replicas[index].is_standby && !at_hub {
+            return Ok(());
+        }
         let (key, act) = self.choose(index);
         let (store, millis) = if at_hub {
             (Arc::clone(&self.current_hub().store), self.now)
@@ -265,16 +324,16 @@ impl World {
             (Arc::clone(&self.replicas[index].store), self.now.saturating_add_signed(self.replicas[index].skew))
         };
         let id = self.writes.len();
-        let document_of = if key == "whole" { WHOLE } else { DOCUMENT };
-        let place = if key == "whole" { "" } else { key.as_str() };
-        let before = rows_seen(&store, document_of, place);
+        let (document_of, place) = place(&key);
+        let (document_of, place) = (document_of.to_owned(), place.to_owned());
+        let before = rows_seen(&store, &document_of, &place);
         let fails = !at_hub && self.has(Fault::FailedCommit) && self.random.percent(8);
         if fails {
             self.fault(Fault::FailedCommit);
             store.fails.store(true, Ordering::Relaxed);
         }
-        let (edited_key, edited_act) = (key.clone(), act.clone());
-        let edited = document(&store, document_of).edit_at(time(millis), Precondition::None, move |draft| match edited_act {
+        let (edited_key, edited_act) = (if key == "whole" { key.clone() } else { place.clone() }, act.clone());
+        let edited = document(&store, &document_of).edit_at(time(millis), Precondition::None, move |draft| match edited_act {
             Act::Value(Some(text)) if edited_key == "max" => draft.set(&edited_key, &Value::from(text.parse::<i64>().expect("a number"))),
             Act::Value(Some(text)) => draft.set(&edited_key, &Value::from(text)),
             Act::Value(None) => draft.remove(&edited_key),
@@ -299,15 +358,19 @@ impl World {
             }
             return Err(format!("an edit of {key} failed: {}", edited.expect_err("failed").chain()));
         };
+        if !at_hub {
+            self.replicas[index].wrote.insert(document_of.clone());
+        }
         if !edited.changed || fails {
             return Ok(());
         }
-        let after: Vec<_> = rows_seen(&store, document_of, place)
+        let after: Vec<_> = rows_seen(&store, &document_of, &place)
             .into_iter()
             .filter(|row| before.iter().all(|(dot, ..)| *dot != row.0))
             .map(|(dot, ..)| dot)
             .collect();
-        let is_members = matches!(key.as_str(), "set" | "both");
+        // Of a document that not everybody has, what was seen is what was there.
+        let is_members = matches!(key.as_str(), "set" | "both") || !matches!(document_of.as_str(), DOCUMENT | WHOLE);
         // What replaces a row that is not sent yet stands for both: it has seen no more than that one.
         let replaces_unsent = !at_hub && before.iter().any(|(_, is_seen, is_unsent)| *is_seen && *is_unsent);
         let mut past = match &self.replicas[index] {
@@ -377,6 +440,10 @@ impl World {
         }
         match replica.session.next_frame() {
             Ok(Some(bytes)) => {
+                // A hello ends a comparison before its end.
+                if matches!(wire::read(wire::open(&bytes).expect("own").1), Ok(Request::Hello(_))) {
+                    replica.comparing = None;
+                }
                 let message = Message { replica: index, to_hub: true, hub: replica.hub, bytes, past: Seen::default() };
                 self.wires.push(message);
             }
@@ -479,7 +546,7 @@ impl World {
                 self.hub_takes(hub, &placed);
                 self.note_decisions(hub, &self.ids_of(replica, &sent));
             }
-            (Request::Give { rows, .. }, Response::Taken { .. }) => {
+            (Request::Ask(_, Question::Give { rows }), Response::Taken { .. }) => {
                 let sent = rows.clone().read().expect("checked");
                 let store = Arc::clone(&self.hubs[hub].store);
                 let placed: Vec<_> = sent
@@ -498,7 +565,9 @@ impl World {
             }
             _ => {}
         }
-        let past = self.hubs[hub].past.clone();
+        // What is fetched tells of some documents only.
+        let is_part = matches!(request, Request::Ask(_, Question::Fetch { .. }));
+        let past = if is_part { Seen::default() } else { self.hubs[hub].past.clone() };
         self.wires.push(Message { replica, to_hub: false, hub, bytes: answer, past });
         Ok(())
     }
@@ -531,7 +600,7 @@ impl World {
                 None => Ok(None),
             });
             let Some(row) = found.expect("reads") else { continue };
-            if row.origin.dot.node.as_str() != "hub" || self.taken.contains_key(&row.origin.dot) {
+            if row.origin.dot.node != self.hubs[hub].node || self.taken.contains_key(&row.origin.dot) {
                 continue;
             }
             if self.hubs[hub].term.is_none() {
@@ -593,7 +662,7 @@ impl World {
         let was_heard = was_waiting && !replica.session.is_waiting();
         if was_heard {
             match response {
-                Response::Rows { .. } => replica.past.add_all(&past),
+                Response::Rows { upto, more, .. } if !more && applied(&replica.store) >= upto => replica.past.add_all(&past),
                 Response::Welcome(_) if replica.session.is_comparing() => replica.comparing = Some(past),
                 Response::Welcome(_) | Response::HelloAgain | Response::Forked | Response::Clock => replica.comparing = None,
                 _ => {}
@@ -623,6 +692,15 @@ impl World {
         } else if self.random.percent(10) {
             // What it has seen is what the hub had at its last welcome, which it has pulled since.
             self.replicas[index].session.compare();
+        } else if self.random.percent(25) && !self.replicas[index].is_standby {
+            // It wants another document than before, or no longer one.
+            let pattern = pattern(["x0", "x1", "x2", "x*", "only.*"][self.random.below(5)]);
+            let mut declared = self.replicas[index].declared.clone();
+            if !declared.remove(&pattern) {
+                declared.insert(pattern);
+            }
+            self.note(|| format!("{index} declares {declared:?}"));
+            self.replicas[index].declare(declared);
         } else {
             self.replicas[index].session.poke();
         }
@@ -668,6 +746,7 @@ impl World {
                 self.reconnect(index);
             }
             Fault::Restart | Fault::ReplicaRestored if self.replicas[index].has_twin => {}
+            Fault::ReplicaRestored if self.replicas[index].is_standby => {}
             Fault::Restart => {
                 self.fault(fault);
                 self.restart(index);
@@ -693,6 +772,7 @@ impl World {
             }
             Fault::HubRestored => self.restore_hub(),
             Fault::TwoHubs => self.fail_over(),
+            Fault::Takeover => self.take_over(),
             Fault::PolicyChange => {
                 self.fault(fault);
                 self.policies_changed = true;
@@ -727,6 +807,11 @@ impl World {
                 self.writes[id].is_exempt = true;
             }
         }
+        if self.hub_was_set_back {
+            // It may have been the last that had what the hub lost.
+            let since = self.current_hub().past.clone();
+            self.exempt_what_only_the_hub_has(&since, true);
+        }
         self.note(|| format!("{index} is set back"));
     }
 
@@ -743,6 +828,9 @@ impl World {
         let mut clone = Replica::new(replica.node.clone(), Arc::new(store));
         (clone.past, clone.own, clone.skew, clone.hub) = (replica.past.clone(), replica.own.clone(), replica.skew, replica.hub);
         clone.has_twin = true;
+        clone.wrote = replica.wrote.clone();
+        clone.ever_declared = replica.ever_declared.clone();
+        clone.declare(replica.declared.clone());
         for dot in outbox_dots(&clone.store) {
             if let Some(id) = clone.own.get(&dot) {
                 self.writes[*id].is_shared = true;
@@ -754,12 +842,12 @@ impl World {
     /// The hub opens its store again, or a copy of it from before.
     fn restart_hub(&mut self, backup: Option<(Connection, Seen)>) {
         let at = self.hubs.len() - 1;
-        let HubNode { store, hub, past, term, backups, .. } = self.hubs.remove(at);
+        let HubNode { node, store, hub, past, term, backups } = self.hubs.remove(at);
         drop(hub);
         let connection = Arc::into_inner(store).expect("nobody else has it").into_connection();
         let (connection, past) = backup.unwrap_or((connection, past));
-        let store = open(connection, &name("hub"), Role::Hub);
-        let mut hub = HubNode::new(store, past, term);
+        let store = open(connection, &node, Role::Hub);
+        let mut hub = HubNode::new(node, store, past, term);
         hub.backups = backups;
         self.hubs.push(hub);
     }
@@ -774,15 +862,17 @@ impl World {
         let chosen = self.random.below(count);
         let backup = self.current_hub_mut().backups.remove(chosen);
         self.current_hub_mut().backups.truncate(chosen);
-        self.exempt_what_only_the_hub_has(&backup.1);
+        self.exempt_what_only_the_hub_has(&backup.1, true);
         self.restart_hub(Some(backup));
     }
 
     /// What the hub took since then may be in its store only.
-    fn exempt_what_only_the_hub_has(&mut self, since: &Seen) {
+    fn exempt_what_only_the_hub_has(&mut self, since: &Seen, is_gone: bool) {
         let mut kept = BTreeSet::new();
-        for replica in &self.replicas {
-            for dot in all_dots(&replica.store) {
+        for (index, replica) in self.replicas.iter().enumerate() {
+            // What waits for an answer that is on its way leaves its store with that.
+            let is_answered = self.wires.iter().any(|message| message.replica == index && !message.to_hub);
+            for dot in all_dots(&replica.store, !is_answered) {
                 kept.extend(replica.own.get(&dot).copied());
                 kept.extend(self.taken.get(&dot).into_iter().flatten().copied());
             }
@@ -790,7 +880,7 @@ impl World {
         let had = self.current_hub().past.clone();
         for (id, write) in self.writes.iter_mut().enumerate() {
             write.was_set_back |= had.has(id) && !since.has(id);
-            if write.is_taken && !since.has(id) && !kept.contains(&id) {
+            if is_gone && write.is_taken && !since.has(id) && !kept.contains(&id) {
                 write.is_exempt = true;
             }
         }
@@ -804,15 +894,16 @@ impl World {
         self.fault(Fault::TwoHubs);
         self.hub_was_set_back = true;
         let (copy, past) = self.current_hub_mut().backups.pop().expect("there is one");
-        self.exempt_what_only_the_hub_has(&past.clone());
+        self.exempt_what_only_the_hub_has(&past.clone(), true);
         self.shared = past.clone();
         let old = self.current_hub_mut();
         let term = old.term.unwrap_or(1);
         // The lease is gone; it may still be asked.
         old.term = None;
         old.hub.set_term(None);
-        let store = open(copy, &name("hub"), Role::Hub);
-        self.hubs.push(HubNode::new(store, past, Some(term + 1)));
+        let node = old.node.clone();
+        let store = open(copy, &node, Role::Hub);
+        self.hubs.push(HubNode::new(node, store, past, Some(term + 1)));
         let at = self.hubs.len() - 1;
         for index in 0..self.replicas.len() {
             if self.random.percent(50) {
@@ -822,16 +913,83 @@ impl World {
         }
     }
 
+    /// The standby takes over. The hub that was is dead and comes back with its disk, or with an empty one, or goes on for a while without
+    /// the lease.
+    fn take_over(&mut self) {
+        let Some(index) = self.replicas.iter().position(|replica| replica.is_standby) else { return };
+        let follows = |transaction: &mut crate::transaction::Transaction<'_>| Ok(transaction.state.link.lineage.current().is_some());
+        if self.hubs.len() > 1 || !self.replicas[index].store.write(follows).expect("reads") {
+            return;
+        }
+        self.fault(Fault::Takeover);
+        self.hub_was_set_back = true;
+        let kind = self.random.below(3);
+        let Replica { node, store, session, past, .. } = self.replicas.remove(index);
+        drop(session);
+        // Numbers of replicas have changed, and who spoke to the hub speaks anew.
+        self.wires.clear();
+        (0..self.replicas.len()).for_each(|index| self.reconnect(index));
+        self.exempt_what_only_the_hub_has(&past, kind == 0);
+        store.promote().expect("it follows");
+        let mut old = self.hubs.pop().expect("there is one");
+        let term = old.term.unwrap_or(1) + 1;
+        self.note(|| format!("{node} takes over, the old hub's fate is {kind}"));
+        let new = HubNode::new(node, store, past, Some(term));
+        match kind {
+            0 => {
+                let store = open(Connection::open_in_memory().expect("opens"), &old.node, Role::Standby);
+                self.replicas.push(Replica::standby(old.node, store));
+                self.hubs.push(new);
+            }
+            1 => {
+                self.hubs.push(new);
+                self.come_back(old);
+            }
+            _ => {
+                old.term = None;
+                old.hub.set_term(None);
+                self.hubs.extend([old, new]);
+                for index in 0..self.replicas.len() {
+                    if self.random.percent(50) {
+                        self.replicas[index].hub = 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A hub that was comes back as the standby of another, opened anew or not.
+    fn come_back(&mut self, old: HubNode) {
+        let HubNode { node, store, hub, past, .. } = old;
+        drop(hub);
+        let store = if self.random.percent(50) {
+            open(Arc::into_inner(store).expect("nobody else has it").into_connection(), &node, Role::Standby)
+        } else {
+            store.demote().expect("it was a hub");
+            store
+        };
+        let mut replica = Replica::standby(node, store);
+        (replica.past, replica.is_connected) = (past, self.random.percent(70));
+        self.replicas.push(replica);
+    }
+
     /// Everything works again.
     fn heal(&mut self) -> Result<(), String> {
         self.enabled.clear();
         self.wires.clear();
         self.note(|| "everything works again".to_owned());
+        if self.hubs.len() > 1 && self.faults.contains_key(&Fault::Takeover) {
+            let (new, old) = (self.current_hub().past.clone(), self.hubs.remove(0));
+            for (id, write) in self.writes.iter_mut().enumerate() {
+                write.was_set_back |= old.past.has(id) && !new.has(id);
+            }
+            self.come_back(old);
+        }
         // What only an old hub has is lost with it.
         if self.hubs.len() > 1 {
             let new = self.current_hub().past.clone();
             let current = self.hubs.pop().expect("there are two");
-            self.exempt_what_only_the_hub_has(&new);
+            self.exempt_what_only_the_hub_has(&new, true);
             let (old, shared) = (self.current_hub().past.clone(), std::mem::take(&mut self.shared));
             for (id, write) in self.writes.iter_mut().enumerate() {
                 write.was_set_back |= old.has(id) && !shared.has(id);
@@ -897,22 +1055,45 @@ impl Replica {
             is_connected: true,
             hub: 0,
             backups: Vec::new(),
+            wrote: BTreeSet::new(),
+            declared: BTreeSet::new(),
+            ever_declared: BTreeSet::new(),
             has_twin: false,
+            is_standby: false,
         }
     }
 
+    fn standby(node: NodeId, store: Arc<Store>) -> Self {
+        let mut standby = Self { is_standby: true, ..Self::new(node, store) };
+        standby.declare(BTreeSet::from([Pattern::all()]));
+        standby
+    }
+
+    /// The documents that it wrote to.
+    pub(super) fn wrote(&self) -> &BTreeSet<String> {
+        &self.wrote
+    }
+
+    fn declare(&mut self, declared: BTreeSet<Pattern>) {
+        self.ever_declared.extend(declared.iter().cloned());
+        self.session.declare(declared.iter().cloned()).expect("few");
+        self.declared = declared;
+    }
+
     fn begin(&mut self, connection: Connection) {
-        self.store = open(connection, &self.node, Role::Replica);
+        self.store = open(connection, &self.node, if self.is_standby { Role::Standby } else { Role::Replica });
         self.session = ReplicaSession::new(Arc::clone(&self.store));
+        self.declare(self.declared.clone());
         self.comparing = None;
     }
 }
 
 impl HubNode {
-    fn new(store: Arc<Store>, past: Seen, term: Option<u64>) -> Self {
-        let hub = Hub::new(Arc::clone(&store)).expect("opens");
+    fn new(node: NodeId, store: Arc<Store>, past: Seen, term: Option<u64>) -> Self {
+        let hub = Hub::with_access(Arc::clone(&store), may_see).expect("opens");
+        hub.set_standbys(HUBS.map(name));
         hub.set_term(term);
-        Self { store, hub, past, term, backups: Vec::new() }
+        Self { node, store, hub, past, term, backups: Vec::new() }
     }
 }
 
@@ -963,8 +1144,19 @@ fn epoch_of(store: &Arc<Store>) -> Epoch {
     store.write(|transaction| Ok(transaction.state.epoch)).expect("writes")
 }
 
+/// Up to where it has applied the rows of its hub.
+fn applied(store: &Arc<Store>) -> Position {
+    store.write(|transaction| Ok(transaction.state.link.base.entries().first().map_or(0, |(_, position)| *position))).expect("writes")
+}
+
 pub(super) fn conflicts(store: &Arc<Store>) -> Vec<Conflict> {
-    [DOCUMENT, WHOLE].into_iter().flat_map(|name| document(store, name).conflicts().expect("reads")).collect()
+    documents(store).iter().flat_map(|name| document(store, name).conflicts().expect("reads")).collect()
+}
+
+/// The names of what a store holds, but for the documents of the system.
+pub(super) fn documents(store: &Arc<Store>) -> Vec<String> {
+    let names = store.read(|snapshot| snapshot.names_after(0)).expect("reads");
+    names.into_iter().map(|(_, name)| name.to_string()).filter(|name| !crate::interest::is_system(name)).collect()
 }
 
 /// The dots of the outbox, in the order in which they were written.
@@ -972,15 +1164,20 @@ fn outbox_dots(store: &Arc<Store>) -> Vec<Dot> {
     store.write(|transaction| crate::replica::outbox::outbox_dots(transaction)).expect("reads")
 }
 
-/// The dots of all rows of a store, also of those that lost.
-fn all_dots(store: &Arc<Store>) -> Vec<Dot> {
-    let mut dots = outbox_dots(store);
+/// The dots of all rows of a store, also of those that lost if they are wanted.
+fn all_dots(store: &Arc<Store>, with_shadows: bool) -> Vec<Dot> {
+    let mut dots = if with_shadows { outbox_dots(store) } else { Vec::new() };
     let rows = store.read(|snapshot| {
-        for head in snapshot.heads()? {
-            snapshot.each_row(&head, "", |_, _, stored| {
-                dots.push(stored.row.origin.dot);
-                Ok(true)
-            })?;
+        for (id, _) in snapshot.names_after(0)? {
+            snapshot.each_row_of(
+                id,
+                "",
+                |_| true,
+                |_, _, stored| {
+                    dots.push(stored.row.origin.dot);
+                    Ok(true)
+                },
+            )?;
         }
         Ok(())
     });

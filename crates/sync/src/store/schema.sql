@@ -1,4 +1,4 @@
--- Version 1 of the store; docs/on-disk-format.md says what each column holds.
+-- Version 2 of the store; docs/on-disk-format.md says what each column holds.
 
 CREATE TABLE replica (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -19,8 +19,11 @@ CREATE TABLE epochs (
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
-    confirmed INTEGER NOT NULL
+    confirmed INTEGER NOT NULL,
+    covered INTEGER NOT NULL DEFAULT 1
 ) STRICT;
+
+CREATE INDEX uncovered ON documents (name) WHERE covered = 0;
 
 CREATE TABLE rows (
     document INTEGER NOT NULL REFERENCES documents,
@@ -66,5 +69,8 @@ CREATE TABLE writers (
     taken INTEGER NOT NULL,
     ancestors BLOB NOT NULL,
     seen_at INTEGER NOT NULL,
+    number INTEGER NOT NULL,
     PRIMARY KEY (node, epoch)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX changed ON writers (number);
