@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ServerUrl,
     commands::{
-        backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, metrics, node, nodes, restore, state,
-        status, token, undeploy, up,
+        backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, metrics, nats_config, node, nodes,
+        restore, state, status, token, undeploy, up,
     },
     exit,
 };
@@ -46,6 +46,7 @@ pub(crate) enum Command {
     Hub(hub::Args),
     Node(node::Args),
     JoinToken(join_token::Args),
+    NatsConfig(nats_config::Args),
     Nodes(nodes::Args),
     Events(events::Args),
     Demo(demo::Args),
@@ -71,6 +72,7 @@ impl Command {
             // What the client of NATS does is told by who uses it.
             Self::Up(_) | Self::Hub(_) | Self::Node(_) => "info,async_nats=warn",
             Self::JoinToken(_)
+            | Self::NatsConfig(_)
             | Self::Nodes(_)
             | Self::Events(_)
             | Self::Demo(_)

@@ -12,6 +12,7 @@ pub(crate) mod invoke;
 pub(crate) mod join_token;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+pub(crate) mod nats_config;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod restore;
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Hub(args) => hub::run(args).await?,
         Command::Node(args) => node::run(args).await?,
         Command::JoinToken(args) => join_token::run(args, &client, json).await?,
+        Command::NatsConfig(args) => nats_config::run(args, json)?,
         Command::Nodes(args) => nodes::run(args, &client, json).await?,
         Command::Events(args) => events::run(&args, &client, json).await?,
         Command::Demo(args) => demo::run(args, json).await?,

@@ -204,6 +204,21 @@ impl FleetHub {
         FleetFolder::open(&data_dir.join(FLEET))
     }
 
+    /// The fleet in the data folder of a hub, which is made when it is missing and nobody runs there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when there is none, and another process has the data folder.
+    pub fn fleet_in_or_new(data_dir: &std::path::Path, now: Timestamp) -> Result<FleetFolder, EdgeError> {
+        match Self::fleet_in(data_dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                create_private_folder(data_dir).map_err(|error| disk_error("open the data folder", data_dir, error))?;
+                let _lock = FolderLock::take(data_dir, LOCK)?;
+                FleetFolder::open_or_create(&data_dir.join(FLEET), now)
+            }
+            found => found,
+        }
+    }
+
     /// A token by which one node may join, at most for [`edgeward_model::limits::JOIN_TOKEN_TTL_MAX`]. With a node, only that one may, and it
     /// may take the place of the one that has its id.
     pub fn join_token(&self, node: Option<NodeId>, ttl: Duration) -> Result<JoinToken, EdgeError> {

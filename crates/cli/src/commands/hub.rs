@@ -65,7 +65,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "nats", value_parser = clap::value_parser!(u8).range(1..=5))]
     nats_replicas: u8,
     /// The program of the NATS server to start [default: the one on the path]
-    #[arg(long, value_name = "FILE", env = "EDGEWARD_NATS_SERVER", conflicts_with = "nats")]
+    #[arg(long, value_name = "FILE", env = "EDGEWARD_NATS_SERVER")]
     nats_server: Option<PathBuf>,
     /// Address at which the started NATS server listens for nodes
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4222", conflicts_with = "nats")]

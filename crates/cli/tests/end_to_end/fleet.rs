@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Node, artifact, edgeward, json as body, refused, until};
+use crate::support::{KillOnDrop, Node, artifact, edgeward, json as body, refused, until};
 
 /// A hub with the folders of its fleet.
 struct Fleet {
@@ -127,7 +127,7 @@ async fn a_fleet_is_joined_deployed_to_called_and_told_of() {
     let of_node = text(one.run(&["undeploy", "hello"]).stderr);
     assert!(of_node.contains("assigned to this node by the hub"), "{of_node}");
 
-    one.done(&["state", "put", "cellar", "--data", r#"{"celsius": 12}"#]);
+    one.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
     until("the document is at the hub", async || hub.ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
     assert_eq!(hub.json("/v1/documents/cellar").await["data"], json!({ "celsius": 12 }));
 
@@ -145,7 +145,7 @@ async fn a_hub_that_was_killed_is_back_with_its_nodes_and_what_they_should_run()
     fleet.hub.take().expect("it runs").kill();
     until("the node notices", async || node.json("/v1/status").await["fleet"]["connected"] == false).await;
     assert_eq!(text(node.done(&["invoke", "hello"])), "hello from the edge\n");
-    node.done(&["state", "put", "cellar", "--data", r#"{"celsius": 13}"#]);
+    node.done(&["state", "put", "cellar", "celsius", "--value", "13"]);
     node.kill();
     // Nobody is there that could be asked.
     let node = fleet.launch("edge-01", None);
@@ -174,7 +174,7 @@ async fn a_node_that_was_removed_is_refused_until_it_joins_anew() {
     assert!(text(fleet.hub().done(&["nodes", "remove", "edge-01"])).contains("removed edge-01"));
     until("the node knows", async || node.json("/v1/status").await["fleet"]["refused"] == true).await;
     assert!(text(fleet.hub().run(&["nodes", "show", "edge-01"]).stderr).contains("node not found"));
-    node.done(&["state", "put", "cellar", "--data", r#"{"celsius": 14}"#]);
+    node.done(&["state", "put", "cellar", "celsius", "--value", "14"]);
     node.kill();
     let token = fleet.token(&["--node", "edge-01"]);
     let _node = fleet.launch("edge-01", Some(&token));
@@ -184,6 +184,95 @@ async fn a_node_that_was_removed_is_refused_until_it_joins_anew() {
     assert!(text(wrong.stderr).contains("there is no fleet"));
     let offline = edgeward(&["join-token", "--data-dir"]).arg(fleet.path("hub")).output().expect("starts");
     assert!(text(offline.stdout).starts_with("edgeward-join-"));
+}
+
+/// A NATS server of an operator, set up by the files that `nats-config` writes. Dropped, it ends.
+struct Operated {
+    url: String,
+    _process: KillOnDrop,
+}
+
+impl Operated {
+    fn start(folder: &Path, hub_data: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
+        let listen = format!("127.0.0.1:{port}");
+        let mut config = edgeward(&["nats-config", "--name", "n1", "--host", "127.0.0.1", "--listen", &listen, "--out"]);
+        let written = config.arg(folder).arg("--data-dir").arg(hub_data).output().expect("starts");
+        assert!(written.status.success(), "{}", text(written.stderr));
+        let program = std::env::var("EDGEWARD_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
+        let child = std::process::Command::new(program).arg("--config").arg(folder.join("nats.conf")).spawn().expect("nats-server starts");
+        Self { url: format!("nats://{listen}"), _process: KillOnDrop(Some(child)) }
+    }
+}
+
+#[tokio::test]
+async fn a_second_hub_takes_over_with_everything_when_the_first_loses_its_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let server = Operated::start(&at("nats"), &at("hub-1"));
+    std::fs::create_dir_all(at("hub-2").join("fleet")).expect("it is new");
+    for name in ["hub-2", "hub-2/fleet"] {
+        std::fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("ours");
+    }
+    let keys = "fleet/authority.json";
+    std::fs::copy(at("hub-1").join(keys), at("hub-2").join(keys)).expect("copies");
+    let launch = |id: &str, peer: &str| {
+        let options = ["--id", id, "--peer", peer, "--nats", &server.url, "--heartbeat-seconds", "0.2"];
+        Node::launch_as("hub", &at(id), &options, &[])
+    };
+    let stands = async |hub: &Node, standing: &str| {
+        until(standing, async || hub.json("/v1/status").await["standing"] == standing).await;
+    };
+    let one = launch("hub-1", "hub-2");
+    stands(&one, "active").await;
+    let two = launch("hub-2", "hub-1");
+    stands(&two, "standby").await;
+
+    let token = text(one.done(&["join-token"]));
+    let options = ["--id", "edge-01", "--heartbeat-seconds", "0.2", "--join", token.trim()];
+    let node = Node::launch_as("node", &at("edge-01"), &options, &[]);
+    let online = async |hub: &Node| {
+        until("the node is online", async || {
+            let answer = hub.ask(Method::GET, "/v1/nodes/edge-01", &[], "").await;
+            answer.status() == 200 && body(&answer)["status"] == "online"
+        })
+        .await;
+    };
+    online(&one).await;
+    one.done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    one.done(&["state", "put", "prices", "milk", "--value", "1"]);
+    node.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
+    let has = async |hub: &Node, document: &str| {
+        let path = format!("/v1/documents/{document}");
+        until(document, async || hub.ask(Method::GET, &path, &[], "").await.status() == 200).await;
+    };
+    // What stands by follows.
+    has(&two, "cellar").await;
+    has(&two, "prices").await;
+    let refused = text(two.run(&["deploy", &artifact("hello"), "--id", "other", "--all"]).stderr);
+    assert!(refused.contains("ask the active one, `hub-1`"), "{refused}");
+    until("its artifact follows", async || std::fs::read_dir(at("hub-2").join("artifacts")).is_ok_and(|files| files.count() > 0)).await;
+
+    one.kill();
+    std::fs::remove_dir_all(at("hub-1").join("documents")).expect("its disk");
+    node.done(&["state", "put", "attic", "celsius", "--value", "30"]);
+    stands(&two, "active").await;
+    online(&two).await;
+    for document in ["cellar", "prices", "attic"] {
+        has(&two, document).await;
+    }
+    assert!(text(two.done(&["functions"])).contains("hello"));
+    assert_eq!(text(two.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
+    // The first is back with nothing, and stands by.
+    let one = launch("hub-1", "hub-2");
+    stands(&one, "standby").await;
+    for document in ["cellar", "prices", "attic"] {
+        has(&one, document).await;
+    }
+    let late = text(two.done(&["join-token"]));
+    let options = ["--id", "edge-02", "--heartbeat-seconds", "0.2", "--join", late.trim()];
+    let _second = Node::launch_as("node", &at("edge-02"), &options, &[]);
+    until("it joins by the new hub", async || two.ask(Method::GET, "/v1/nodes/edge-02", &[], "").await.status() == 200).await;
 }
 
 #[tokio::test]
