@@ -8,6 +8,7 @@ mod data_dir;
 mod exit;
 mod input;
 mod listen;
+mod notify;
 mod signals;
 mod terminal;
 

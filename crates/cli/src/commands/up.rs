@@ -18,6 +18,7 @@ use crate::{
     data_dir::DataDir,
     exit::Hinted,
     listen::{self, Address, TlsArgs},
+    notify::Notify,
     signals::StopSignals,
     terminal,
 };
@@ -62,6 +63,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let notify = Notify::open(|variable| std::env::var_os(variable))?;
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
     let tls = args.tls.open(&[api_at, functions_at])?;
@@ -108,6 +110,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         data = node.data_dir().display(),
     ))?;
     tracing::info!(%id, %api_address, %functions_address, "the node is up");
+    let status = format!("node {id}: functions at {functions_scheme}://{functions_address}, API at {api_scheme}://{api_address}");
+    let ready = Arc::clone(&node);
+    let told = notify.tell(async move { ready.until_ready().await }, status, stop.clone());
+    tasks.spawn(named("the word to the service manager", told));
 
     run_until_stopped(tasks, &stop, async || signals.next().await).await
 }
