@@ -109,22 +109,30 @@ mod tests {
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    #[tokio::test]
     async fn a_manager_hears_of_the_start_the_life_and_the_end() {
         let (_folder, socket, environment) = manager(&[(WATCHDOG, "20000")]);
         let (becomes_ready, ready) = tokio::sync::oneshot::channel::<()>();
         let stop = CancellationToken::new();
         let notify = open(&environment).expect("opens");
-        let stopped = stop.clone();
-        let told = tokio::spawn(async move { notify.tell(async { drop(ready.await) }, "serving".to_owned(), stopped).await });
+        let mut told = std::pin::pin!(notify.tell(async { drop(ready.await) }, "serving".to_owned(), stop.clone()));
+        assert!(futures::poll!(&mut told).is_pending());
         assert_eq!(heard(&socket), "STATUS=starting");
+        socket.set_nonblocking(true).expect("set");
+        assert_eq!(socket.recv(&mut [0]).expect_err("it is not ready").kind(), io::ErrorKind::WouldBlock);
+        socket.set_nonblocking(false).expect("set");
+
         becomes_ready.send(()).expect("it waits");
-        assert_eq!(heard(&socket), "READY=1\nSTATUS=serving");
         let begun = std::time::Instant::now();
-        assert_eq!([heard(&socket), heard(&socket)], ["WATCHDOG=1", "WATCHDOG=1"]);
+        let live = async { tokio::task::spawn_blocking(move || ([(); 3].map(|()| heard(&socket)), socket)).await.expect("is told") };
+        let (first, socket) = tokio::select! {
+            heard = live => heard,
+            () = &mut told => panic!("it was not told to stop"),
+        };
+        assert_eq!(first, ["READY=1\nSTATUS=serving", "WATCHDOG=1", "WATCHDOG=1"]);
         assert!(begun.elapsed() >= Duration::from_millis(15), "each half of the time");
         stop.cancel();
-        told.await.expect("it ends");
+        told.await;
         let last = std::iter::repeat_with(|| heard(&socket)).find(|text| text != "WATCHDOG=1");
         assert!(last.as_deref().is_some_and(|text| text.starts_with("STOPPING=1\n")), "{last:?}");
     }
