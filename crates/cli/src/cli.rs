@@ -127,4 +127,20 @@ mod tests {
             }
         }
     }
+
+    /// The command that a unit starts, with the variables that systemd sets in it as a new installation has them.
+    fn command_of(unit: &str) -> Vec<String> {
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
+        let words = line.split_whitespace().map(|word| word.replace("${STATE_DIRECTORY}", "/var/lib/edgeward"));
+        // Options of the machine's own: none yet.
+        words.filter(|word| !word.starts_with('$')).collect()
+    }
+
+    #[test]
+    fn what_the_unit_of_a_node_starts_is_a_command_line() {
+        let command = command_of(include_str!("../../../packaging/systemd/edgeward.service"));
+        assert!(!command.iter().any(|word| word.contains('$')), "{command:?}");
+        let cli = Cli::try_parse_from(&command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert_eq!(cli.command.log_level(), "info", "it is a daemon");
+    }
 }

@@ -11,6 +11,7 @@ mod heartbeat;
 mod input;
 mod listen;
 mod node_process;
+mod notify;
 mod signals;
 mod target;
 mod terminal;

@@ -22,6 +22,7 @@ use crate::{
     data_dir::DataDir,
     exit::Hinted,
     listen::{self, Address, TlsArgs},
+    notify::Notify,
     signals::StopSignals,
     terminal,
 };
@@ -89,6 +90,7 @@ pub(crate) struct Membership {
 
 /// Runs a node; with `joining` as a member of a fleet.
 pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Result<()> {
+    let notify = Notify::open(|variable| std::env::var_os(variable))?;
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
     let tls = args.tls.open(&[api_at, functions_at])?;
@@ -141,6 +143,10 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
         data = node.data_dir().display(),
     ))?;
     tracing::info!(%id, %api_address, %functions_address, is_member = membership.is_some(), "the node is up");
+    let status = format!("node {id}: functions at {functions_scheme}://{functions_address}, API at {api_scheme}://{api_address}");
+    let ready = Arc::clone(&node);
+    let told = notify.tell(async move { ready.until_ready().await }, status, stop.clone());
+    tasks.spawn(named("the word to the service manager", told));
 
     run_until_stopped(tasks, &stop, async || signals.next().await).await
 }

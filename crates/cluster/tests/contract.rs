@@ -14,6 +14,8 @@ mod credentials;
 mod enrolment;
 #[path = "contract/fleet.rs"]
 mod fleet;
+#[path = "contract/leaf.rs"]
+mod leaf;
 #[path = "contract/leases.rs"]
 mod leases;
 #[path = "contract/messages.rs"]

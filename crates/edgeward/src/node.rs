@@ -218,6 +218,16 @@ impl Node {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Waits until it is.
+    pub async fn until_ready(&self) {
+        let mut reconciled = self.reconciled();
+        while !self.is_ready() {
+            if reconciled.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Stores and compiles an artifact, and deploys the functions that failed for want of it. See
     /// [`EdgeRuntime::add_artifact`].
     pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {

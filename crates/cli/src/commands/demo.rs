@@ -2,6 +2,7 @@
 
 mod chart;
 mod documents;
+mod fleet;
 mod temp_folder;
 
 use std::{sync::Arc, time::Instant};
@@ -10,7 +11,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use edgeward::{EdgeFunction, EdgeNode, EdgeRuntime, ErrorKind, Filter, Handler, Node, NodeOptions};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::temp_folder::TempFolder;
 use crate::{
@@ -27,7 +28,8 @@ use crate::{
 #[command(after_help = "Examples:
   edgeward demo
   edgeward demo documents
-  edgeward demo documents --json | jq .conflict")]
+  edgeward demo fleet
+  edgeward demo fleet --json | jq .back")]
 pub(crate) struct Args {
     #[command(subcommand)]
     part: Option<Part>,
@@ -39,6 +41,7 @@ enum Part {
     /// Functions, their limits and their metrics [default]
     Functions,
     Documents(documents::Args),
+    Fleet(fleet::Args),
 }
 
 struct Example {
@@ -74,7 +77,7 @@ const CITIES: [City; 2] = [
 /// Days that are in the sandboxes at once.
 const AT_ONCE: usize = 16;
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Day {
     #[serde(rename = "day")]
     date: String,
@@ -97,6 +100,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
     match args.part {
         Some(Part::Functions) | None => run_functions().await,
         Some(Part::Documents(documents::Args {})) => documents::run(json).await,
+        Some(Part::Fleet(fleet::Args {})) => fleet::run(json).await,
     }
 }
 
@@ -147,7 +151,7 @@ async fn show_functions(node: &Arc<Node>, palette: Palette) -> anyhow::Result<()
     terminal::write(heading("Measure", "every invocation counted once, in constant memory", palette))?;
     terminal::write(metrics_table(runtime).render(palette))?;
     terminal::write(
-        "\nNow your own: `edgeward up`, then `edgeward deploy FILE.wasm --id NAME` and `edgeward invoke NAME`.\nMore: `edgeward demo documents`.\n",
+        "\nNow your own: `edgeward up`, then `edgeward deploy FILE.wasm --id NAME` and `edgeward invoke NAME`.\nMore: `edgeward demo documents` and `edgeward demo fleet`.\n",
     )?;
     Ok(())
 }

@@ -25,6 +25,7 @@ use crate::{
     exit::Hinted,
     heartbeat::Heartbeat,
     listen::{self, Address, TlsArgs},
+    notify::Notify,
     signals::StopSignals,
     terminal,
 };
@@ -81,6 +82,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let notify = Notify::open(|variable| std::env::var_os(variable))?;
     let api_at = Address { option: "--listen", at: args.listen };
     let tls = args.tls.open(&[api_at])?;
     let id = NodeId::new(args.id.unwrap_or_else(host_name))?;
@@ -140,6 +142,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         data = hub.data_dir().display(),
     ))?;
     tracing::info!(%id, %api_address, "the hub is up");
+    let status = format!("hub {id}: nodes join at {}, API at {api_scheme}://{api_address}", hub.servers().join(", "));
+    let mut standing = hub.standing();
+    let until_active = async move {
+        // It lives as long as the hub.
+        let _ = standing.wait_for(|standing| !matches!(standing, HubStanding::Waiting { .. })).await;
+    };
+    tasks.spawn(named("the word to the service manager", notify.tell(until_active, status, stop.clone())));
     tasks.spawn(named("the look at the lease", stop.clone().run_until_cancelled_owned(tell_standing(Arc::clone(&hub)))));
 
     let ended = run_until_stopped(tasks, &stop, async || signals.next().await).await;

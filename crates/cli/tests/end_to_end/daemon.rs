@@ -1,12 +1,12 @@
 //! The node as a service: where it listens, what survives a crash or a damaged disk, and how it stops.
 
-use std::{fs, path::Path, process::Stdio, time::Instant};
+use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Stdio, time::Instant};
 
 use bytes::Bytes;
 use http::Method;
 use http_body_util::Full;
 
-use crate::support::{KillOnDrop, Node, data_dir, edgeward, open, refused_up, request, until};
+use crate::support::{KillOnDrop, Node, PATIENCE, data_dir, edgeward, open, refused_up, request, try_send, until};
 
 #[tokio::test]
 async fn a_data_folder_belongs_to_one_process() {
@@ -217,4 +217,29 @@ async fn without_an_option_the_data_lies_where_the_desktop_standard_says() {
         let _node = KillOnDrop(Some(command.spawn().expect("starts")));
         until("the node opens its folder", async || home.join(below).join("lock").exists()).await;
     }
+}
+
+#[tokio::test]
+async fn a_service_manager_is_told_when_the_node_serves_and_when_it_stops() {
+    let (folder, data) = data_dir();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("binds");
+    socket.set_read_timeout(Some(PATIENCE)).expect("set");
+    let heard = || {
+        let mut bytes = [0; 200];
+        let length = socket.recv(&mut bytes).expect("is told");
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let path = path.to_str().expect("text");
+    let mut node = Node::launch(&data, &[], &[("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "200000")]);
+    assert_eq!(heard(), "STATUS=starting");
+    let ready = heard();
+    assert!(ready.starts_with("READY=1\nSTATUS=node ") && ready.contains(&node.functions.to_string()), "{ready}");
+    let request = request(Method::GET, "/readyz").body(Full::default()).expect("valid");
+    assert_eq!(try_send(node.api, request).await.expect("it answers").status(), 200);
+    assert_eq!([heard(), heard()], ["WATCHDOG=1", "WATCHDOG=1"]);
+    node.terminate();
+    assert!(node.ended().await.success());
+    let last = std::iter::repeat_with(heard).find(|text| text != "WATCHDOG=1");
+    assert!(last.as_deref().is_some_and(|text| text.starts_with("STOPPING=1\n")), "{last:?}");
 }

@@ -169,6 +169,84 @@ fn programs_read_the_outcome_of_the_documents_as_one_object() {
 }
 
 #[test]
+fn a_fleet_with_a_node_that_was_away_is_shown_until_all_have_the_same() {
+    let (_folder, temp) = data_dir();
+    let output = demo(&temp, &["fleet"]).output().expect("starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let shown = [
+        "Away `seattle` loses its network, then its power, and goes on by itself",
+        ": no heartbeat",
+        " errors 0 ",
+        "the hub deploys revisions 2 and 3; 2 of 3 nodes have the last",
+        "Back ",
+        "what happened there is told: the node started, release ",
+        "Timeline ",
+        "sf-dock ",
+        "█ online ▒ syncing ▓ degraded · offline",
+        "Result ",
+        "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec",
+    ];
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut rest = text.as_str();
+    for part in shown {
+        let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part} in its place in {text}"));
+        rest = after;
+    }
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[test]
+fn a_node_that_was_away_lost_nothing_and_took_only_the_newest() {
+    let (_folder, temp) = data_dir();
+    let output = demo(&temp, &["fleet", "--json"]).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let outcome: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("no number in {outcome}"));
+
+    // The hub has the days of the readings themselves, whoever wrote them and when.
+    let mut days: BTreeMap<(&str, String), Vec<f64>> = BTreeMap::new();
+    for city in ["sf", "seattle"] {
+        for (date, temp) in readings(city).1 {
+            days.entry((city, date[..10].replace('/', "-"))).or_default().push(temp);
+        }
+    }
+    for (node, city, share) in [("sf-depot", "sf", 183), ("sf-dock", "sf", 182), ("seattle", "seattle", 365)] {
+        let at_hub = outcome["hub"][node].as_array().expect("its days");
+        assert_eq!(at_hub.len(), share, "{node}");
+        for day in at_hub {
+            let date = day["day"].as_str().expect("a date").to_owned();
+            let temps = days.remove(&(city, date)).unwrap_or_else(|| panic!("{node} has a day twice or of another: {day}"));
+            let (low, high) = temps.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), t| (low.min(*t), high.max(*t)));
+            assert_eq!((number(&day["n"]), &day["min"], &day["max"]), (temps.len() as u64, &low.into(), &high.into()), "{day}");
+        }
+    }
+    assert!(days.is_empty(), "{days:?}");
+
+    for node in outcome["nodes"].as_array().expect("nodes") {
+        let revisions = node["revisions"].as_object().expect("by name");
+        let expected: &[&str] =
+            if node["id"] == "seattle" { &["revision 1", "revision 3"] } else { &["revision 1", "revision 2", "revision 3"] };
+        assert_eq!(revisions.keys().collect::<Vec<_>>(), expected, "{node}");
+        assert_eq!((&node["errors"], &node["status"]), (&0.into(), &"online".into()), "{node}");
+        assert_eq!(node["calls"], node["days"]);
+    }
+    let (away, back) = (&outcome["away"], &outcome["back"]);
+    assert_eq!((&away["node"], &away["errors"], &away["nodes_with_newest"]), (&"seattle".into(), &0.into(), &2.into()), "{away}");
+    assert!(number(&away["written"]) > 100 && number(&away["at_hub"]) <= 1, "{away}");
+    // Its last heartbeat was up to one before it was cut off.
+    assert!(number(&away["offline_after_ms"]) >= 2 * number(&outcome["heartbeat_ms"]), "{away}");
+    let times = ["newest_serves_ms", "writes_at_hub_ms", "events_at_hub_ms", "online_ms"].map(|name| number(&back[name]));
+    assert_eq!(times.iter().max(), Some(&number(&back["converged_ms"])), "{back}");
+    assert!(back["events"].as_array().is_some_and(|events| events.len() == 1), "{back}");
+    let of_seattle = outcome["timeline"].as_array().expect("changes").iter().filter(|change| change["node"] == "seattle");
+    let statuses: Vec<_> = of_seattle.filter_map(|change| change["status"].as_str()).collect();
+    assert!(statuses.first() == Some(&"offline") && statuses.last() == Some(&"online"), "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == "offline").count(), 2, "it joined, and was away once: {statuses:?}");
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[test]
 fn a_part_of_the_demo_tells_what_it_is_and_one_that_is_none_is_refused() {
     let help = edgeward(&["demo", "documents", "--help"]).output().expect("starts");
     let text = String::from_utf8(help.stdout).expect("text");

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Starts a server of this name; `more` is added to its configuration.
-async fn start(fleet: &FleetFolder, folder: &Path, name: &'static str, more: String) -> Server {
+pub(crate) async fn start(fleet: &FleetFolder, folder: &Path, name: &'static str, more: String) -> Server {
     let (keys, files) = (Arc::clone(fleet.keys()), folder.join(name));
     Server::start_with(move |port, _data| {
         let listen = ([127, 0, 0, 1], port).into();
@@ -30,29 +30,29 @@ async fn start(fleet: &FleetFolder, folder: &Path, name: &'static str, more: Str
     .await
 }
 
-fn urls<const N: usize>(servers: [&Server; N]) -> Vec<String> {
+pub(crate) fn urls<const N: usize>(servers: [&Server; N]) -> Vec<String> {
     servers.map(|server| format!("nats://127.0.0.1:{}", server.port())).into()
 }
 
-struct Operated {
-    folder: TempDir,
-    fleet: FleetFolder,
+pub(crate) struct Operated {
+    pub(crate) folder: TempDir,
+    pub(crate) fleet: FleetFolder,
     records: Arc<parking_lot::Mutex<Records>>,
 }
 
 impl Operated {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let fleet = FleetFolder::open_or_create(folder.path(), Timestamp::now()).expect("made");
         Self { folder, fleet, records: Arc::default() }
     }
 
-    async fn hub(&self, servers: Vec<String>, lease_replicas: usize) -> Hub {
+    pub(crate) async fn hub(&self, servers: Vec<String>, lease_replicas: usize) -> Hub {
         self.fleet.set_servers(&servers).expect("kept");
         Hub::start(&self.fleet, Servers::At(servers), lease_replicas, &self.records, CredentialsTtl::default()).await
     }
 
-    async fn revoke(&self, hub: &Hub, id: &str) {
+    pub(crate) async fn revoke(&self, hub: &Hub, id: &str) {
         let key = self.records.lock().nodes.remove(&node(id)).expect("it joined");
         hub.link.revoke([(key, Timestamp::now())].into()).await.expect("told");
     }
