@@ -137,10 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn what_the_unit_of_a_node_starts_is_a_command_line() {
-        let command = command_of(include_str!("../../../packaging/systemd/edgeward.service"));
-        assert!(!command.iter().any(|word| word.contains('$')), "{command:?}");
-        let cli = Cli::try_parse_from(&command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert_eq!(cli.command.log_level(), "info", "it is a daemon");
+    fn what_each_unit_starts_is_a_command_line() {
+        for unit in [
+            include_str!("../../../packaging/systemd/edgeward.service"),
+            include_str!("../../../packaging/systemd/edgeward-node.service"),
+            include_str!("../../../packaging/systemd/edgeward-hub.service"),
+        ] {
+            let command = command_of(unit);
+            assert!(!command.iter().any(|word| word.contains('$')), "{command:?}");
+            let cli = Cli::try_parse_from(&command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
+            assert!(cli.command.log_level().starts_with("info"), "it is a daemon");
+        }
     }
 }
