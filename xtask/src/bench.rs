@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod client;
+mod fleet;
 mod in_process;
 mod load;
 mod machine;
@@ -60,6 +61,12 @@ enum Name {
     Compute,
     /// Writing, sending and merging documents
     Documents,
+    /// A call of a function on a far node
+    FarCall,
+    /// Resident memory of a node of a fleet
+    Member,
+    /// A hub with 500, 1,000 and 2,000 nodes
+    Fleet,
 }
 
 /// What every benchmark is given.
@@ -88,6 +95,9 @@ impl Bench<'_> {
             Name::Deploy => node::deploy(self),
             Name::Resident => node::resident(self),
             Name::Documents => in_process::documents(self),
+            Name::FarCall => fleet::call(self),
+            Name::Member => fleet::resident(self),
+            Name::Fleet => fleet::scale(self),
         }
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::process::{find, output};
 use crate::project::Project;
 
-const BUILD: [&str; 20] = [
+const BUILD: [&str; 26] = [
     "build",
     "--release",
     "--package",
@@ -29,6 +29,12 @@ const BUILD: [&str; 20] = [
     "in_process",
     "--bench",
     "documents",
+    "--package",
+    "edgeward-cluster",
+    "--bench",
+    "fleet",
+    "--bench",
+    "backbone",
 ];
 
 pub(crate) struct Artifacts {
@@ -37,6 +43,9 @@ pub(crate) struct Artifacts {
     pub(crate) plain_hyper: PathBuf,
     pub(crate) in_process: PathBuf,
     pub(crate) documents: PathBuf,
+    pub(crate) fleet: PathBuf,
+    pub(crate) backbone: PathBuf,
+    pub(crate) nats_server: PathBuf,
     pub(crate) wasmtime: PathBuf,
     pub(crate) wrk: PathBuf,
     /// The folder of built functions.
@@ -58,6 +67,9 @@ impl Artifacts {
             plain_hyper: built("plain_hyper")?,
             in_process: built("in_process")?,
             documents: built("documents")?,
+            fleet: built("fleet")?,
+            backbone: built("backbone")?,
+            nats_server: project.nats_server(),
             wasmtime,
             wrk,
             functions: project.functions().join("built"),

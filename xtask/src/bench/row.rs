@@ -33,6 +33,8 @@ pub(crate) enum Unit {
     Microseconds,
     Milliseconds,
     Megabytes,
+    Seconds,
+    Cores,
     Times,
 }
 
@@ -41,7 +43,7 @@ impl Unit {
         match self {
             Self::RequestsPerSecond | Self::WritesPerSecond | Self::Bytes => format!("{value:.0}"),
             Self::Nanoseconds | Self::Microseconds | Self::Kilobytes | Self::Megabytes => format!("{value:.1}"),
-            Self::Milliseconds | Self::Times => format!("{value:.2}"),
+            Self::Milliseconds | Self::Seconds | Self::Cores | Self::Times => format!("{value:.2}"),
         }
     }
 
@@ -56,6 +58,8 @@ impl Unit {
             Self::Microseconds => format!("{number} µs"),
             Self::Milliseconds => format!("{number} ms"),
             Self::Megabytes => format!("{number} MB"),
+            Self::Seconds => format!("{number} s"),
+            Self::Cores => format!("{number} cores"),
             Self::Times => format!("{number} ×"),
         }
     }

@@ -65,6 +65,15 @@ impl Server {
         Self::start(Command::new(program).arg(address.to_string()), address, || Connection::open(address).is_ok())
     }
 
+    /// A program that listens at `address` when it is ready.
+    pub(crate) fn listening(command: &mut Command, address: SocketAddr) -> Result<Self> {
+        Self::start(command, address, || Connection::open(address).is_ok())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Memory of the process that is in RAM.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).context("failed to read the memory of a server")?;
@@ -109,7 +118,32 @@ impl Node {
     }
 }
 
-fn free_address() -> Result<SocketAddr> {
+/// A member of a fleet as a process: a hub, or a node that joined.
+pub(crate) struct Member {
+    pub(crate) server: Server,
+}
+
+impl Member {
+    pub(crate) fn hub(artifacts: &Artifacts, data: &Path) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(&artifacts.edgeward);
+        command.args(["hub", "--id", "bench-hub", "--broker-listen", "127.0.0.1:0", "--listen", &address.to_string(), "--nats-server"]);
+        command.arg(&artifacts.nats_server).arg("--data-dir").arg(data);
+        Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
+    }
+
+    pub(crate) fn node(artifacts: &Artifacts, data: &Path, hub: &Self) -> Result<Self> {
+        let (address, functions) = (free_address()?, free_address()?);
+        let server = format!("http://{}", hub.server.address);
+        let token = output(Command::new(&artifacts.edgeward).args(["--server", &server, "join-token"]))?;
+        let mut command = Command::new(&artifacts.edgeward);
+        command.args(["node", "--id", "bench", "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
+        command.args(["--join", token.trim(), "--data-dir"]).arg(data);
+        Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
+    }
+}
+
+pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to find a free port")?;
     Ok(listener.local_addr()?)
 }
