@@ -1,10 +1,18 @@
 //! One node of the demonstration: its data folder, its tie to the hub, and the work that it does whether it has a hub or not.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context;
 use edgeward::{
-    Document, DocumentName, EdgeNode, Node, NodeId, NodeOptions, Object, Uplink, UplinkOptions, Value, blocking,
+    Document, DocumentName, EdgeNode, ErrorKind, Node, NodeId, NodeOptions, Object, Uplink, UplinkOptions, Value, blocking,
     cluster::{LocalNetwork, membership::Timing},
     document::Precondition,
     python_json,
@@ -25,6 +33,8 @@ pub(super) struct Station {
     folder: PathBuf,
     days: Arc<Vec<String>>,
     every: Duration,
+    /// How many of its days it may take up for now.
+    allowed: Arc<AtomicUsize>,
     tally: Arc<Mutex<Tally>>,
     running: Option<Running>,
 }
@@ -56,19 +66,41 @@ pub(super) fn document_name(id: &NodeId) -> DocumentName {
 impl Station {
     /// One that has these days of readings, each a CSV, and takes one at a time.
     pub(super) fn new(id: &str, place: &'static str, folder: PathBuf, days: Vec<String>, every: Duration) -> anyhow::Result<Self> {
-        Ok(Self { id: NodeId::new(id)?, place, folder, days: Arc::new(days), every, tally: Arc::default(), running: None })
+        Ok(Self {
+            id: NodeId::new(id)?,
+            place,
+            folder,
+            days: Arc::new(days),
+            every,
+            allowed: Arc::default(),
+            tally: Arc::default(),
+            running: None,
+        })
     }
 
     /// Opens its data folder and begins to serve what is assigned there, and to work as soon as the function is.
     pub(super) async fn start(&mut self, network: &LocalNetwork, timing: Timing) -> anyhow::Result<()> {
         let mut described = EdgeNode::new(self.id.as_str(), self.id.as_str())?;
         described.location = self.place.to_owned();
-        let node = Node::open(NodeOptions { node: described, data_dir: self.folder.clone() })?;
+        let mut opened = None;
+        // What still reads on another thread has the folder a moment longer than the node that was stopped.
+        eventually("the data folder is free", async || {
+            match Node::open(NodeOptions { node: described.clone(), data_dir: self.folder.clone() }) {
+                Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+                result => {
+                    opened = Some(result?);
+                    Ok(true)
+                }
+            }
+        })
+        .await?;
+        let node = opened.context("it was opened")?;
         let member = Arc::new(network.member(self.id.clone()));
         let uplink = Uplink::start(Arc::clone(&node), member, UplinkOptions { timing, ..UplinkOptions::default() }).await?;
         let document = node.documents().document(document_name(&self.id));
         let (days, tally, stop) = (Arc::clone(&self.days), Arc::clone(&self.tally), CancellationToken::new());
-        let work = Work { node: Arc::clone(&node), document, days, every: self.every, tally };
+        let allowed = Arc::clone(&self.allowed);
+        let work = Work { node: Arc::clone(&node), document, days, every: self.every, allowed, tally };
         let work = Some(AbortOnDropHandle::new(tokio::spawn(work.run(stop.clone()))));
         self.running = Some(Running { node, uplink, work, stop });
         Ok(())
@@ -94,6 +126,16 @@ impl Station {
         self.tally.lock().clone()
     }
 
+    /// Lets it go on until it has taken up this share of its days, so that it does not run out of them before the story ends.
+    pub(super) fn allow(&self, percent: usize) {
+        self.allowed.store(self.days.len() * percent / 100, Ordering::Relaxed);
+    }
+
+    /// Whether it has taken up all that it may.
+    pub(super) fn has_done_its_share(&self) -> bool {
+        self.tally.lock().written.len() >= self.allowed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn days(&self) -> usize {
         self.days.len()
     }
@@ -117,13 +159,14 @@ struct Work {
     document: Document,
     days: Arc<Vec<String>>,
     every: Duration,
+    allowed: Arc<AtomicUsize>,
     tally: Arc<Mutex<Tally>>,
 }
 
 impl Work {
     /// Takes up the days that are left, one after the other: the function's answer goes into the document of the station.
     async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { node, document, days, every, tally } = self;
+        let Self { node, document, days, every, allowed, tally } = self;
         let mut pace = interval(every);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -135,6 +178,9 @@ impl Work {
             let Some(revision) = revision(&node) else { continue };
             let next = tally.lock().written.len();
             let Some(day) = days.get(next) else { return Ok(()) };
+            if next >= allowed.load(Ordering::Relaxed) {
+                continue;
+            }
             let answer = node.runtime().invoke(FUNCTION, day.clone()).await;
             {
                 let mut tally = tally.lock();
