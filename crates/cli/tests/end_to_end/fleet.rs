@@ -1,95 +1,14 @@
 //! A hub and nodes as processes of their own, over a real nats-server that the hub starts.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::support::{KillOnDrop, Node, artifact, edgeward, json as body, refused, until};
-
-/// A hub with the folders of its fleet.
-struct Fleet {
-    folder: TempDir,
-    hub: Option<Node>,
-    /// Where its broker listens, the same after each start.
-    broker: String,
-}
-
-impl Fleet {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut fleet = Self { folder, hub: None, broker: "127.0.0.1:0".to_owned() };
-        fleet.start_hub().await;
-        let servers = fleet.hub().json("/v1/status").await["servers"][0].as_str().expect("an address").to_owned();
-        fleet.broker = servers.strip_prefix("nats://").expect("of NATS").to_owned();
-        fleet
-    }
-
-    async fn start_hub(&mut self) {
-        let options = ["--id", "hub-1", "--broker-listen", &self.broker, "--heartbeat-seconds", "0.2"];
-        let hub = Node::launch_as("hub", &self.path("hub"), &options, &[]);
-        until("the hub serves", async || hub.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
-        self.hub = Some(hub);
-    }
-
-    fn hub(&self) -> &Node {
-        self.hub.as_ref().expect("it runs")
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn token(&self, options: &[&str]) -> String {
-        let line = self.hub().done(&[&["join-token"], options].concat());
-        String::from_utf8(line).expect("text").trim().to_owned()
-    }
-
-    /// Starts a node, which joins by a token where there is one.
-    fn launch(&self, id: &str, token: Option<&str>) -> Node {
-        let mut options = vec!["--id", id, "--heartbeat-seconds", "0.2", "--label", "site=berlin", "--capability", "gpu"];
-        options.extend(token.map(|token| ["--join", token]).into_iter().flatten());
-        Node::launch_as("node", &self.path(id), &options, &[])
-    }
-
-    async fn join(&self, id: &str) -> Node {
-        let node = self.launch(id, Some(&self.token(&[])));
-        self.is(id, "online").await;
-        node
-    }
-
-    async fn is(&self, id: &str, status: &str) {
-        until(&format!("{id} is {status}"), async || {
-            let answer = self.hub().ask(Method::GET, &format!("/v1/nodes/{id}"), &[], "").await;
-            answer.status() == 200 && body(&answer)["status"] == status
-        })
-        .await;
-    }
-
-    /// Waits until a function serves on so many nodes.
-    async fn serves(&self, function: &str, nodes: usize) {
-        until(&format!("{function} serves on {nodes}"), async || {
-            let functions = self.hub().json("/v1/functions").await;
-            let functions = functions["functions"].as_array().expect("a list");
-            functions.iter().filter(|entry| entry["id"] == function && entry["state"] == "ready").count() == nodes
-        })
-        .await;
-    }
-
-    /// The kinds of the events so far.
-    fn events(&self) -> Vec<Value> {
-        let lines = String::from_utf8(self.hub().done(&["events", "--limit", "1000", "--json"])).expect("text");
-        serde_json::Deserializer::from_str(&lines).into_iter().map(|event| event.expect("JSON")).collect()
-    }
-
-    fn has_event(&self, kind: &str, node: &str) -> bool {
-        self.events().iter().any(|event| event["kind"] == kind && event["node"] == node)
-    }
-}
+use crate::{
+    fleet_support::Fleet,
+    support::{KillOnDrop, Node, artifact, edgeward, json as body, refused, until},
+};
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("text")

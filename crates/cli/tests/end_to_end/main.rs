@@ -8,6 +8,8 @@ mod daemon;
 mod demo;
 mod documents;
 mod fleet;
+mod fleet_faults;
+mod fleet_support;
 mod policies;
 mod state;
 mod support;

@@ -78,6 +78,11 @@ impl Node {
         Self { child: child.0.take().expect("there"), stderr, api, functions }
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the process as a power cut would.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
