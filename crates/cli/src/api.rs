@@ -123,7 +123,8 @@ fn node_routes() -> OpenApiRouter<OfNode> {
 /// Everything that the API of a node answers. The description is served at `/openapi.json`.
 pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &str, membership: Option<Arc<Membership>>) -> Router {
     let api = Api(Arc::new(shared));
-    finish(node_routes(), OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership }, api)
+    let routes = node_routes().layer(middleware::from_fn_with_state(Arc::clone(&node), functions::only_of_this_node));
+    finish(routes, OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership }, api)
 }
 
 /// Adds to routes what is the same for all of them.

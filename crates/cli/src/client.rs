@@ -43,7 +43,7 @@ use crate::input::Input;
 pub(crate) use events::Events;
 pub(crate) use wire::{
     Change, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, Documents, Functions, History, HubStatus, LogLine, NodeRecord, Nodes,
-    NodesChanged, Pending, Policies, Problem, Record, Side, Status, Summary, Tokens, Uploaded,
+    NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, Tokens, Uploaded,
 };
 
 /// Longest wait for a connection.

@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     extract::{Path, Query, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -35,6 +36,32 @@ pub(super) const FUNCTION_BODY_BYTES_MAX: usize = 8 * ENVIRONMENT_BYTES_MAX;
 pub(crate) struct IdPath {
     /// The function.
     pub(super) id: String,
+}
+
+/// Of whom a call of a hub is: of a node by itself it makes no sense.
+#[derive(Debug, Deserialize)]
+pub(super) struct Whom {
+    node: Option<String>,
+    #[serde(default)]
+    all: bool,
+}
+
+/// Refuses what is for another node, so that nothing happens on the wrong one.
+pub(super) async fn only_of_this_node(State(node): State<Arc<Node>>, request: Request, next: Next) -> Result<Response, Refusal> {
+    if !request.uri().path().starts_with("/v1/functions") {
+        return Ok(next.run(request).await);
+    }
+    let own = &node.runtime().node().id;
+    let whom = Query::try_from_uri(request.uri()).map_err(|error| EdgeError::invalid("the query is not valid").with_source(error))?;
+    match whom.0 {
+        Whom { all: true, .. } => Err(EdgeError::invalid(format!("`all` is for the hub of a fleet, and this is node `{own}`")).into()),
+        Whom { node: Some(other), .. } if other != own.as_str() => {
+            let message =
+                format!("node not found: `{}`; this is node `{own}`, and the hub of its fleet knows others", other.escape_debug());
+            Err(EdgeError::new(ErrorKind::NotFound, message).into())
+        }
+        Whom { .. } => Ok(next.run(request).await),
+    }
 }
 
 /// Every function, by id.

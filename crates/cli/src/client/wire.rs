@@ -90,6 +90,14 @@ pub(crate) struct CreatedJoinToken {
     pub(crate) servers: Vec<String>,
 }
 
+/// Answer of `GET /v1/status`, whoever answers.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Process {
+    Hub(Box<HubStatus>),
+    Node(Box<Status>),
+}
+
 /// Answer of `GET /v1/status` of a hub.
 #[derive(Debug, Deserialize)]
 pub(crate) struct HubStatus {
@@ -113,6 +121,8 @@ pub(crate) struct HubStatus {
     pub(crate) uptime_seconds: f64,
     pub(crate) listen: String,
     pub(crate) data_dir: String,
+    #[serde(default)]
+    pub(crate) disk_free_bytes: Option<u64>,
     #[serde(default)]
     pub(crate) resident_bytes: Option<u64>,
 }

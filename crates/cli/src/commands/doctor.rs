@@ -12,7 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use serde::Serialize;
 
 use crate::{
-    client::{self, Client, Status},
+    client::{self, Client, HubStatus, Process, Status},
     exit::{Exit, Report},
     terminal::{self, Cell, Palette, Style, Table, size},
 };
@@ -110,16 +110,55 @@ async fn node(client: &Client) -> Vec<Check> {
             return vec![Check { name: "node", verdict: Verdict::Fail, detail: format!("{error:#}"), hint }, clock(Timestamp::now(), None)];
         }
     };
-    vec![
-        Check::ok("node", format!("`{}` answers at {}", status.node.id, client.server())),
-        version(&status.version, env!("CARGO_PKG_VERSION")),
-        data_folder(&status.data_dir, client.server().is_loopback()),
-        disk(status.disk_free_bytes),
+    let (who, version_there, data_dir, free_bytes, of_fleet) = match &status {
+        Process::Node(status) => {
+            (format!("`{}`", status.node.id), &status.version, &status.data_dir, status.disk_free_bytes, of_node(status))
+        }
+        Process::Hub(status) => {
+            (format!("hub `{}`", status.hub), &status.version, &status.data_dir, status.disk_free_bytes, Some(of_hub(status)))
+        }
+    };
+    let mut checks = vec![
+        Check::ok("node", format!("{who} answers at {}", client.server())),
+        version(version_there, env!("CARGO_PKG_VERSION")),
+        data_folder(data_dir, client.server().is_loopback()),
+        disk(free_bytes),
         clock(Timestamp::now(), node_time),
-    ]
+    ];
+    checks.extend(of_fleet);
+    checks
 }
 
-async fn ask(client: &Client) -> Result<(Status, Option<Timestamp>), client::Error> {
+/// How a hub stands.
+fn of_hub(HubStatus { standing, why, servers, credentials, .. }: &HubStatus) -> Check {
+    let why = credentials.as_ref().or(why.as_ref()).map_or_else(String::new, |why| format!(": {why}"));
+    if standing == "waiting" {
+        let hint = "`edgeward status` and the log of the hub say more; its nodes go on by themselves";
+        return Check::fail("fleet", format!("the hub does not serve its fleet{why}"), hint);
+    }
+    Check::ok("fleet", format!("the hub is {standing}; nodes join at {}", servers.join(", ")))
+}
+
+/// How a member of a fleet stands to it.
+fn of_node(status: &Status) -> Option<Check> {
+    let fleet = status.fleet.as_ref()?;
+    let why = fleet.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    Some(match (fleet.refused, fleet.connected) {
+        (true, _) => Check::fail(
+            "fleet",
+            format!("the fleet refuses this node{why}"),
+            "join it again with a token of `edgeward join-token --node ID`",
+        ),
+        (false, false) => Check::warn(
+            "fleet",
+            format!("the fleet is not reached{why}"),
+            "the node goes on by itself; is the hub up, and its address reachable?",
+        ),
+        (false, true) => Check::ok("fleet", format!("connected, {}", fleet.documents)),
+    })
+}
+
+async fn ask(client: &Client) -> Result<(Process, Option<Timestamp>), client::Error> {
     let answer = client.get("/v1/status").await?;
     let node_time = answer.header(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).map(|date| date.timestamp());
     Ok((answer.json().await?.read()?, node_time))

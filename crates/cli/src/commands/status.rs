@@ -5,7 +5,7 @@ use std::time::Duration;
 use edgeward::EdgeNodeStatus;
 
 use crate::{
-    client::{Client, HubStatus, Status},
+    client::{Client, HubStatus, Process, Status},
     terminal::{self, Cell, Palette, Style, Table, printable, size, uptime},
 };
 
@@ -33,14 +33,6 @@ pub(crate) async fn run(client: &Client, json: bool) -> anyhow::Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Who answers.
-#[derive(serde::Deserialize)]
-#[serde(untagged)]
-enum Process {
-    Hub(Box<HubStatus>),
-    Node(Box<Status>),
 }
 
 fn hub(status: &HubStatus, palette: Palette) -> String {

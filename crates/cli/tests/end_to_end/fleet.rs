@@ -34,7 +34,7 @@ async fn a_fleet_is_joined_deployed_to_called_and_told_of() {
     let unknown = hub.run(&["invoke", "hello", "--node", "edge-09"]);
     assert!(text(unknown.stderr).contains("node not found: `edge-09`"));
     let summary: Value = serde_json::from_slice(&hub.done(&["metrics", "--node", "edge-01", "--json"])).expect("JSON");
-    assert_eq!(summary["total"], 3);
+    assert_eq!(summary["total"], 3, "two calls and a request");
 
     let nodes = text(hub.done(&["nodes"]));
     assert!(nodes.contains("edge-01  online") && nodes.contains("site=berlin"), "{nodes}");
@@ -43,9 +43,17 @@ async fn a_fleet_is_joined_deployed_to_called_and_told_of() {
     assert!(text(hub.done(&["nodes", "show", "edge-02"])).contains("site=hamburg"));
     let status = text(one.done(&["status"]));
     assert!(status.contains("connected, sync"), "{status}");
+    let wrong = text(one.run(&["invoke", "hello", "--node", "edge-02"]).stderr);
+    assert!(wrong.contains("node not found: `edge-02`; this is node `edge-01`"), "{wrong}");
+    assert!(text(one.run(&["undeploy", "hello", "--all"]).stderr).contains("`all` is for the hub"));
+    assert_eq!(text(one.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
     let of_node = text(one.run(&["undeploy", "hello"]).stderr);
     assert!(of_node.contains("assigned to this node by the hub"), "{of_node}");
 
+    for (process, words) in [(hub, "the hub is active"), (&one, "connected, sync")] {
+        let told = text(process.run(&["doctor"]).stdout);
+        assert!(told.contains(words), "{told}");
+    }
     one.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
     until("the document is at the hub", async || hub.ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
     assert_eq!(hub.json("/v1/documents/cellar").await["data"], json!({ "celsius": 12 }));
