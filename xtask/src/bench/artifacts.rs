@@ -8,7 +8,10 @@ use anyhow::{Context as _, Result};
 use crate::process::{find, output};
 use crate::project::Project;
 
-const BUILD: [&str; 26] = [
+/// Nodes without the WebAssembly engine, so that thousands fit into one process.
+const BUILD_FLEET: [&str; 7] = ["build", "--release", "--no-default-features", "--package", "edgeward", "--bench", "fleet"];
+
+const BUILD: [&str; 24] = [
     "build",
     "--release",
     "--package",
@@ -31,8 +34,6 @@ const BUILD: [&str; 26] = [
     "documents",
     "--package",
     "edgeward-cluster",
-    "--bench",
-    "fleet",
     "--bench",
     "backbone",
 ];
@@ -60,6 +61,7 @@ impl Artifacts {
         let wasmtime = project.venv().join("bin/wasmtime");
         output(Command::new(&wasmtime).arg("--version")).context("failed to find `wasmtime`, the peer; run `cargo xtask setup`")?;
         let messages = output(project.cargo().args(BUILD).arg("--message-format=json-render-diagnostics"))?;
+        let of_fleet = output(project.cargo().args(BUILD_FLEET).arg("--message-format=json-render-diagnostics"))?;
         let built = |name| executable(&messages, name).with_context(|| format!("failed to find the program `{name}` in what cargo built"));
         Ok(Self {
             edgeward: built("edgeward")?,
@@ -67,7 +69,7 @@ impl Artifacts {
             plain_hyper: built("plain_hyper")?,
             in_process: built("in_process")?,
             documents: built("documents")?,
-            fleet: built("fleet")?,
+            fleet: executable(&of_fleet, "fleet").context("failed to find the program `fleet` in what cargo built")?,
             backbone: built("backbone")?,
             nats_server: project.nats_server(),
             wasmtime,
