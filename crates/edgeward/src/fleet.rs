@@ -10,7 +10,7 @@ mod runtime;
 mod service;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -55,6 +55,8 @@ const HUB: &str = "hub";
 /// The document of the lease, and its key.
 const LEASE: &str = "edgeward.hub.lease";
 const TERM: &str = "term";
+/// Deadlines that are remembered; past that they are read again.
+const DEADLINES_MAX: usize = 10_000;
 /// Assignments that are written at once, each to its node's document.
 const ASSIGNING_CONCURRENCY: usize = 32;
 
@@ -118,6 +120,8 @@ struct Core {
     members: Mutex<Members>,
     /// The way to far nodes, while the cluster serves them.
     backbone: RwLock<Option<Arc<dyn Backbone>>>,
+    /// How long functions may run that were called on far nodes of late: a call need not read the disk for it.
+    deadlines: Mutex<HashMap<(NodeId, FunctionId), Duration>>,
     /// Held while assignments are changed, so that what runs is what was assigned last.
     deploying: tokio::sync::Mutex<()>,
 }
@@ -183,6 +187,7 @@ impl EdgeCluster {
             members: Mutex::new(Members { membership: Membership::new(timing), nodes: BTreeMap::new() }),
             begun: Instant::now(),
             backbone: RwLock::default(),
+            deadlines: Mutex::default(),
             deploying: tokio::sync::Mutex::default(),
             id,
             documents,
@@ -481,6 +486,7 @@ impl EdgeCluster {
             })
             .collect();
         stream::iter(assigning).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect::<()>().await?;
+        self.0.deadlines.lock().retain(|(_, id), _| *id != function.id);
         for runtime in here() {
             runtime.deploy(function.clone()).await?;
         }
@@ -513,6 +519,7 @@ impl EdgeCluster {
             })
             .collect();
         let removed: Vec<bool> = stream::iter(removing).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
+        self.0.deadlines.lock().retain(|(_, function), _| function != id);
         for (_, member) in &nodes {
             if let Member::Here(_, runtime) = member {
                 runtime.undeploy(id.as_str());
@@ -525,6 +532,23 @@ impl EdgeCluster {
                 .tell(FleetEvent::new(EventKind::FunctionUnassigned, format!("function `{id}` was taken from {count} nodes")).of(id));
         }
         Ok(count)
+    }
+
+    /// How long a function of a node may run; none when it is not assigned.
+    async fn deadline(&self, node: &NodeId, function: &str) -> Result<Option<Duration>, EdgeError> {
+        let Ok(function) = FunctionId::new(function) else { return Ok(None) };
+        let key = (node.clone(), function);
+        if let Some(deadline) = self.0.deadlines.lock().get(&key) {
+            return Ok(Some(*deadline));
+        }
+        let assigned = self.assigned(node).await?;
+        let Some(deadline) = assigned.iter().find(|function| function.id == key.1).map(EdgeFunction::timeout) else { return Ok(None) };
+        let mut deadlines = self.0.deadlines.lock();
+        if deadlines.len() >= DEADLINES_MAX {
+            deadlines.clear();
+        }
+        deadlines.insert(key, deadline);
+        Ok(Some(deadline))
     }
 
     /// The functions that are assigned to a node, by id.

@@ -107,11 +107,8 @@ impl NodeRuntime {
         match &self.place {
             Place::Here(runtime) => runtime.invoke_with(id, payload, options.content_type).await,
             Place::Far(far) => {
-                let time = match self.cluster.assigned(&far.id).await?.iter().find(|function| function.id.as_str() == id) {
-                    // It may wait in its queue for as long as it may run.
-                    Some(function) => function.timeout() * 2 + WAY,
-                    None => CALL_TIMEOUT,
-                };
+                // It may wait in its queue for as long as it may run.
+                let time = self.cluster.deadline(&far.id, id).await?.map_or(CALL_TIMEOUT, |deadline| deadline * 2 + WAY);
                 far.invoke(id, payload.into(), options, time).await
             }
         }

@@ -66,6 +66,8 @@ impl EdgeCluster {
     /// Begins to serve the far nodes of this cluster over a backbone, for as long as it is kept. A cluster serves one backbone.
     pub async fn serve(&self, backbone: Arc<dyn Backbone>, options: ServiceOptions) -> Result<FleetService, EdgeError> {
         let store = Arc::clone(self.0.documents.store());
+        // Another hub may have changed what is assigned.
+        self.0.deadlines.lock().clear();
         let cluster = self.clone();
         let hub = blocking(move || {
             cluster.read_registry()?;
