@@ -403,12 +403,15 @@ impl ReplicaSession {
             }
             // It is remembered on disk: the next opening may be the one that compares.
             transaction.state.link.must_compare |= resync || verdict != Verdict::Fits;
+            let applied = transaction.state.link.base.entries().first().copied();
+            // Of a hub that was it may have been told a part only: what was on its way then the next one may hold otherwise, below this position.
+            let whole = transaction.state.link.whole;
+            transaction.state.link.must_compare |= applied.is_some_and(|(epoch, position)| epoch != hub && whole < position);
             transaction.state.must_store = true;
             if verdict == Verdict::Fits {
                 transaction.state.link.hub = Some(node);
                 transaction.state.link.taken = transaction.state.link.taken.max(taken);
                 if !transaction.state.link.must_compare {
-                    let applied = transaction.state.link.base.entries().first().copied();
                     transaction.state.link.base.advance(hub, applied.map_or(0, |(_, position)| position));
                     if transaction.state.link.lineage.current().is_some() {
                         transaction.state.follow(told_lineage);
@@ -425,9 +428,9 @@ impl ReplicaSession {
             }
             let applied = transaction.state.link.base.entries().first().copied();
             let grown = told.grown(transaction)?;
-            Ok((verdict, transaction.state.link.must_compare, applied, is_void, is_answered, grown))
+            Ok((verdict, transaction.state.link.must_compare, applied, whole, is_void, is_answered, grown))
         })?;
-        let (verdict, must_compare, applied, is_void, is_answered, grown) = verdict;
+        let (verdict, must_compare, applied, whole, is_void, is_answered, grown) = verdict;
         self.wants_answer = !is_answered;
         if verdict != Verdict::Fits {
             self.store.link.lock().in_flight = None;
@@ -442,7 +445,8 @@ impl ReplicaSession {
         self.state = SessionState::Syncing;
         self.wants_pull = true;
         if must_compare {
-            self.resync = Some(Resync::new(feed, applied.filter(|_| set_back), grown));
+            let lost = applied.filter(|_| set_back).map(|(epoch, position)| (epoch, position.min(whole)));
+            self.resync = Some(Resync::new(feed, lost, grown));
         } else if !grown.is_empty() {
             let until = applied.map_or(0, |(_, position)| position);
             self.fetch = Some(Fetch { patterns: grown, since: 0, until, is_asked: false });
@@ -500,6 +504,9 @@ impl ReplicaSession {
             transaction.state.must_store = true;
             if !is_fetched {
                 transaction.state.link.base.advance(hub.epoch, upto);
+                if !more || planted::has(Bug::PartTakenForWhole) {
+                    transaction.state.link.whole = upto;
+                }
                 if !more {
                     // Before it has caught up once a standby is not fit to be the hub.
                     transaction.state.follow(lineage);
@@ -570,6 +577,7 @@ impl ReplicaSession {
         let (told, lineage) = (Arc::clone(told), self.lineage.clone());
         write(&self.store, move |transaction| {
             transaction.state.link.base.advance(hub, feed);
+            transaction.state.link.whole = feed;
             transaction.state.link.must_compare = false;
             if is_due && transaction.state.role() == Role::Standby {
                 // Those that are here may be of another hub, or of this one before it was set back.

@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) hub: Option<NodeId>,
     /// Up to where its rows are applied.
     pub(crate) base: Base,
+    /// Up to where what is here is what the hub held at one moment, or came after it: behind the base while a pull of several answers goes on.
+    pub(crate) whole: Position,
     /// The epochs of a hub: of the one that this is, or that this standby follows.
     pub(crate) lineage: Lineage,
     /// The greatest stamp of its own that a hub has taken.
@@ -71,7 +73,7 @@ impl From<OldLink> for Link {
         let OldLink { hub, base, lineage, taken, must_compare } = old;
         let role = if lineage.current().is_some() { Role::Hub } else { Role::Replica };
         // Everything reached everybody.
-        Self { hub, base, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
+        Self { hub, base, whole: 0, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
     }
 }
 
