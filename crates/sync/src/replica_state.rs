@@ -72,8 +72,9 @@ impl From<OldLink> for Link {
     fn from(old: OldLink) -> Self {
         let OldLink { hub, base, lineage, taken, must_compare } = old;
         let role = if lineage.current().is_some() { Role::Hub } else { Role::Replica };
+        let whole = base.entries().first().map_or(0, |(_, position)| *position);
         // Everything reached everybody.
-        Self { hub, base, whole: 0, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
+        Self { hub, base, whole, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
     }
 }
 
@@ -246,6 +247,9 @@ impl ReplicaState {
             base.advance(self.epoch, self.feed);
             return base;
         }
-        self.link.base.clone()
+        // Within a pull what lies below the applied position may not have been told.
+        let mut base = self.link.base.clone();
+        base.limit(if planted::has(Bug::PartTakenForWhole) { Position::MAX } else { self.link.whole });
+        base
     }
 }
