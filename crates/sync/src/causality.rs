@@ -79,6 +79,13 @@ impl Base {
         }
     }
 
+    /// Counts the newest epoch up to a position only.
+    pub fn limit(&mut self, most: Position) {
+        if let Some((_, position)) = self.0.first_mut() {
+            *position = most.min(*position);
+        }
+    }
+
     /// Forgets all but one epoch.
     pub fn keep_only(&mut self, epoch: Epoch) {
         self.0.retain(|(known, _)| *known == epoch);

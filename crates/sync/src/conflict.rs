@@ -45,7 +45,8 @@ impl Why {
 /// One of the two writes of a conflict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Side {
-    /// What it wrote; none is a delete, or a value too large to be listed, see `omitted_bytes`.
+    /// What it wrote, or of a count what its writer had counted in this opening; none is a delete, or a value too large to be listed, see
+    /// `omitted_bytes`.
     pub value: Option<Value>,
     /// The bytes of a value that is too large to be listed, as JSON.
     pub omitted_bytes: Option<u64>,
@@ -107,7 +108,7 @@ pub struct ConflictsPage {
 pub enum Resolution {
     /// The key stays as it is.
     Keep,
-    /// The key gets the value that lost.
+    /// The key gets the value that lost; what was counted is added.
     Take,
     /// The key gets another value; none deletes it.
     Set(Option<Value>),
@@ -148,6 +149,9 @@ fn side(row: &Row, room: usize) -> Result<Value, EdgeError> {
         ("counter", Value::from(dot.counter)),
         ("stamp", Value::from(row.stamp.bits())),
     ]);
+    if let Body::Counter(subtotal) = &row.body {
+        members.0.insert("count".to_owned(), subtotal.sum.into());
+    }
     match row.value() {
         Some(text) if text.len() <= room => drop(members.0.insert("value".to_owned(), python_json::read(text)?)),
         Some(text) => drop(members.0.insert("value_bytes".to_owned(), Value::from(text.len() as u64))),
@@ -196,6 +200,19 @@ pub(crate) fn find(snapshot: &Snapshot<'_>, document: &str, id: &str) -> Result<
     }
     let siblings = snapshot.head(document)?.map(|head| siblings(snapshot, &head)).transpose()?.unwrap_or_default();
     siblings.into_iter().find(|conflict| conflict.id == id).ok_or_else(|| not_found(document, id))
+}
+
+/// What the loser of a conflict had counted; none when it is no count.
+pub(crate) fn counted(snapshot: &Snapshot<'_>, document: &str, id: &str) -> Result<Option<i64>, EdgeError> {
+    let Some(log) = snapshot.head(CONFLICTS)? else { return Ok(None) };
+    let Some(Value::Object(mut members)) = snapshot.value(&log, &format!("{document}/{id}"))? else { return Ok(None) };
+    Ok(match members.0.remove("loser") {
+        Some(Value::Object(loser)) => match loser.0.get("count") {
+            Some(Value::Integer(count)) => count.as_i64(),
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// How many conflicts of a document were forgotten without being resolved.
@@ -271,7 +288,7 @@ pub(crate) fn read(id: &str, value: &Value) -> Option<Conflict> {
     let side = |name: &str| {
         let Some(Value::Object(side)) = members.0.get(name) else { return None };
         Some(Side {
-            value: side.0.get("value").cloned(),
+            value: side.0.get("value").or_else(|| side.0.get("count")).cloned(),
             omitted_bytes: number(side, "value_bytes"),
             node: text(side, "node")?,
             epoch: text(side, "epoch")?,

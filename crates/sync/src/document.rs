@@ -316,6 +316,7 @@ impl Document {
         let (name, now, id) = (self.name.clone(), Timestamp::now(), id.to_owned());
         self.store.write(move |transaction| {
             let found = conflict::find(transaction, name.as_str(), &id)?;
+            let counted = if resolution == Resolution::Take { conflict::counted(transaction, name.as_str(), &id)? } else { None };
             let value = match resolution {
                 // Of values side by side the one that shows must replace the others.
                 Resolution::Keep if found.why == Why::Siblings => Some(found.winner.and_then(|winner| winner.value)),
@@ -326,6 +327,8 @@ impl Document {
             if let Some(value) = value {
                 let mut draft = Draft::begin(transaction, &name, Precondition::None, now)?;
                 match value {
+                    // What others counted meanwhile stays.
+                    _ if let Some(by) = counted => drop(draft.increment(&found.key, by)?),
                     Some(Value::Object(members)) if draft.whole.is_some() && found.key.is_empty() => {
                         draft.replace(&members)?;
                         draft.patch = members;

@@ -48,8 +48,8 @@ const STAMP_AHEAD_MILLIS_MAX: u64 = 1_000;
 /// After this time without a hello a replica holds back no tombstone, and a conflict ages out.
 const FORGET_AFTER_MILLIS: u64 = 30 * 24 * 3600 * 1000;
 
-/// Rows of one answer to a standby: tests have answers that are not the last.
-const STANDBY_ROWS_MAX: usize = if cfg!(test) { 4 } else { usize::MAX };
+/// Rows of one answer: tests have answers that are not the last.
+const ROWS_MAX: usize = if cfg!(test) { 4 } else { usize::MAX };
 /// Interests that are remembered of one node: copies of its store may have others.
 const INTERESTS_MAX: usize = 8;
 
@@ -339,7 +339,7 @@ impl Hub {
     ) -> Result<Response, EdgeError> {
         self.store.read(|snapshot| {
             let mut writer = RowsWriter::default();
-            let mut left = if writers.is_some() { STANDBY_ROWS_MAX } else { usize::MAX };
+            let mut left = ROWS_MAX;
             let (upto, is_all) = feed::each_since(snapshot, scope, since, until, |SentRow { document, key, slot, mut row }, position| {
                 row.place(self.lineage.epoch_at(position).unwrap_or(self.epoch), position);
                 let is_taken = !is_told(&row) || (left > 0 && writer.add(&document, &key, &slot, &row));

@@ -31,11 +31,12 @@ pub(crate) enum Bug {
     DemotedKeepsToItself,
     WritersAheadOfRows,
     RuleNotAsked,
+    PartTakenForWhole,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::SendBeforeDurable,
         Self::CursorAdvancedAtSend,
         Self::AcknowledgedBeforeCommit,
@@ -63,6 +64,7 @@ impl Bug {
         Self::DemotedKeepsToItself,
         Self::WritersAheadOfRows,
         Self::RuleNotAsked,
+        Self::PartTakenForWhole,
     ];
 }
 

@@ -5,15 +5,13 @@
 //! sent is sent again byte for byte until it is answered, so that the hub knows it from the frame of a copy of this store.
 
 mod acknowledgement;
+mod comparison;
 mod growth;
 mod join;
 pub(crate) mod outbox;
 mod renewal;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use edgeward_model::{EdgeError, ErrorKind, limits::INTEREST_PATTERNS_MAX};
 use rusqlite::params;
@@ -21,15 +19,13 @@ use rusqlite::params;
 use crate::{
     causality::{Base, Epoch, Lineage, Position},
     clock::time,
-    digest,
     error::reading,
     hub::{CLOCK_AHEAD_MILLIS_MAX, writers},
-    interest::{Pattern, Scope, is_system},
-    merge::Merge,
+    interest::Pattern,
     planted::{self, Bug},
-    record,
     replica::{
         acknowledgement::note_ack,
+        comparison::Comparison,
         growth::{Fetch, Told},
         join::join,
         outbox::{InFlight, acknowledge_up_to, compose, cursor, take_over_cursor},
@@ -37,19 +33,14 @@ use crate::{
     },
     replica_state::Role,
     row::{Body, Slot},
-    snapshot::{Snapshot, from_sql, to_sql},
+    snapshot::{from_sql, to_sql},
     store::Store,
     transaction::Transaction,
-    view::Stored,
-    wire::{self, Ack, Asker, Different, Hello, Keys, Known, Question, Request, Response, Rows, RowsWriter, SentRow, Welcome, Writer},
+    wire::{self, Ack, Asker, Hello, Question, Request, Response, Rows, SentRow, Welcome, Writer},
 };
 
 /// Epochs that a hello names beside the current one, newest first.
 const ANCESTORS_MAX: u64 = 64;
-/// Rows that one request to compare names.
-const COMPARED_ROWS_MAX: usize = 4000;
-/// Documents that one request to compare names.
-const COMPARED_DOCUMENTS_MAX: usize = 4000;
 
 /// What sessions remember of one opening of a store.
 #[derive(Debug, Default)]
@@ -63,7 +54,7 @@ impl LinkMemory {
     /// A planted bug: the outbox is read before its rows are durable.
     pub(crate) fn send_what_is_not_durable(&mut self, connection: &rusqlite::Connection) -> Result<(), EdgeError> {
         if self.in_flight.is_none() {
-            self.in_flight = compose(&Snapshot::new(connection))?.map(Arc::new);
+            self.in_flight = compose(&crate::snapshot::Snapshot::new(connection))?.map(Arc::new);
         }
         Ok(())
     }
@@ -100,10 +91,10 @@ pub struct ReplicaSession {
     welcome: Option<Hub>,
     /// The epochs of the hub that welcomed this standby.
     lineage: Option<Lineage>,
-    resync: Option<Resync>,
+    comparison: Option<Comparison>,
     fetch: Option<Fetch>,
     wants_pull: bool,
-    wants_resync: bool,
+    wants_comparison: bool,
     /// Whether the hub took the frame that was sent, and its answer was lost.
     wants_answer: bool,
 }
@@ -113,36 +104,6 @@ pub struct ReplicaSession {
 struct Hub {
     epoch: Epoch,
     feed: Position,
-}
-
-/// A comparison of everything, while it goes on.
-#[derive(Debug)]
-struct Resync {
-    /// The end of the hub's feed when it began.
-    feed: Position,
-    /// Up to where the rows of a hub that was set back were applied.
-    lost: Option<(Epoch, Position)>,
-    /// Whether the hub asked for it, or an earlier one did not end.
-    is_due: bool,
-    /// Of what these mean nothing was applied, and so nothing lost.
-    grown: Vec<Pattern>,
-    step: Step,
-    /// The documents from this name on are compared next, up to before the second; none is the end.
-    from_document: String,
-    until_document: Option<String>,
-    documents: Vec<String>,
-    buckets: Vec<u8>,
-    from: String,
-    /// Rows that the hub wants, and those that are on their way to it.
-    give: VecDeque<SentRow>,
-    given: Vec<SentRow>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Documents,
-    Buckets,
-    Keys,
 }
 
 impl ReplicaSession {
@@ -160,10 +121,10 @@ impl ReplicaSession {
             told_upto: 0,
             welcome: None,
             lineage: None,
-            resync: None,
+            comparison: None,
             fetch: None,
             wants_pull: true,
-            wants_resync: false,
+            wants_comparison: false,
             wants_answer: false,
         }
     }
@@ -195,12 +156,12 @@ impl ReplicaSession {
 
     /// Whether it compares all it has with the hub.
     pub fn is_comparing(&self) -> bool {
-        self.resync.is_some()
+        self.comparison.is_some()
     }
 
     /// Begins anew: the connection was lost, or an answer did not come in time.
     pub fn reconnect(&mut self) {
-        (self.is_waiting, self.welcome, self.resync, self.fetch) = (false, None, None, None);
+        (self.is_waiting, self.welcome, self.comparison, self.fetch) = (false, None, None, None);
         self.state = SessionState::Connecting;
         self.wants_pull = true;
     }
@@ -215,7 +176,7 @@ impl ReplicaSession {
 
     /// Makes it compare all it has with the hub: to be called about every ten minutes.
     pub fn compare(&mut self) {
-        self.wants_resync = true;
+        self.wants_comparison = true;
     }
 
     /// The next frame to send; none while an answer is awaited, and when there is nothing to do.
@@ -241,8 +202,8 @@ impl ReplicaSession {
         let Some(told) = self.told.clone().filter(|_| !self.must_tell) else { return self.hello().map(Some) };
         let asker = Asker { node: self.store.node().clone(), hub: hub.epoch, interest: told.digest };
         let ask = |question| Ok(Some(wire::message(&Request::Ask(asker, question))));
-        if self.wants_resync && self.resync.is_none() {
-            self.wants_resync = false;
+        if self.wants_comparison && self.comparison.is_none() {
+            self.wants_comparison = false;
             let told = Arc::clone(&told);
             let (grown, is_due) = write(&self.store, move |transaction| {
                 // Until it has ended, rows from past the applied position may be here.
@@ -250,7 +211,7 @@ impl ReplicaSession {
                 transaction.state.must_store = true;
                 Ok((told.grown(transaction)?, is_due))
             })?;
-            self.resync = Some(Resync { is_due, ..Resync::new(hub.feed, None, grown) });
+            self.comparison = Some(Comparison::new(hub.feed, None, is_due, grown));
         }
         if let Some(question) = self.compare_next(hub)? {
             return ask(question);
@@ -335,22 +296,25 @@ impl ReplicaSession {
             Response::Ack(ack) => self.acknowledged(ack, now_millis),
             Response::Rows { rows, upto, more, writers } => self.pulled(rows, writers, upto, more, now_millis),
             Response::Differ { documents, until } => {
-                if let Some(resync) = &mut self.resync {
-                    (resync.documents, resync.step) = (documents, Step::Buckets);
-                    resync.until_document = until;
+                if let Some(comparison) = &mut self.comparison {
+                    comparison.go_on_with(documents, until);
                 }
                 Ok(())
             }
             Response::DifferentBuckets { mask } => {
-                if let Some(resync) = &mut self.resync {
-                    resync.buckets = (0..64).filter(|bucket| mask & (1 << bucket) != 0).collect();
-                    resync.step = Step::Keys;
-                    resync.from.clear();
+                if let Some(comparison) = &mut self.comparison {
+                    comparison.go_on_with_buckets(mask);
                 }
                 Ok(())
             }
-            Response::Different(different) => self.compared(different, now_millis),
-            Response::Taken { end } => self.taken(end),
+            Response::Different(different) => {
+                let (Some(comparison), Some(told)) = (&mut self.comparison, &self.told) else { return Ok(()) };
+                if comparison.compared(&self.store, told, different, now_millis)? { Ok(()) } else { self.told_of_more() }
+            }
+            Response::Taken { end } => match (&mut self.comparison, self.welcome) {
+                (Some(comparison), Some(hub)) => comparison.taken(&self.store, hub.epoch, end),
+                _ => Ok(()),
+            },
             Response::HelloAgain => {
                 self.reconnect();
                 Ok(())
@@ -403,12 +367,15 @@ impl ReplicaSession {
             }
             // It is remembered on disk: the next opening may be the one that compares.
             transaction.state.link.must_compare |= resync || verdict != Verdict::Fits;
+            let applied = transaction.state.link.base.entries().first().copied();
+            // Of a hub that was it may have been told a part only: what was on its way then the next one may hold otherwise, below this position.
+            let whole = transaction.state.link.whole;
+            transaction.state.link.must_compare |= applied.is_some_and(|(epoch, position)| epoch != hub && whole < position);
             transaction.state.must_store = true;
             if verdict == Verdict::Fits {
                 transaction.state.link.hub = Some(node);
                 transaction.state.link.taken = transaction.state.link.taken.max(taken);
                 if !transaction.state.link.must_compare {
-                    let applied = transaction.state.link.base.entries().first().copied();
                     transaction.state.link.base.advance(hub, applied.map_or(0, |(_, position)| position));
                     if transaction.state.link.lineage.current().is_some() {
                         transaction.state.follow(told_lineage);
@@ -425,9 +392,9 @@ impl ReplicaSession {
             }
             let applied = transaction.state.link.base.entries().first().copied();
             let grown = told.grown(transaction)?;
-            Ok((verdict, transaction.state.link.must_compare, applied, is_void, is_answered, grown))
+            Ok((verdict, transaction.state.link.must_compare, applied, whole, is_void, is_answered, grown))
         })?;
-        let (verdict, must_compare, applied, is_void, is_answered, grown) = verdict;
+        let (verdict, must_compare, applied, whole, is_void, is_answered, grown) = verdict;
         self.wants_answer = !is_answered;
         if verdict != Verdict::Fits {
             self.store.link.lock().in_flight = None;
@@ -442,12 +409,24 @@ impl ReplicaSession {
         self.state = SessionState::Syncing;
         self.wants_pull = true;
         if must_compare {
-            self.resync = Some(Resync::new(feed, applied.filter(|_| set_back), grown));
+            let lost = applied.filter(|_| set_back).map(|(epoch, position)| (epoch, position.min(whole)));
+            self.comparison = Some(Comparison::new(feed, lost, true, grown));
         } else if !grown.is_empty() {
             let until = applied.map_or(0, |(_, position)| position);
             self.fetch = Some(Fetch { patterns: grown, since: 0, until, is_asked: false });
         }
         Ok(())
+    }
+
+    /// The next request of a comparison; none when it is over.
+    fn compare_next(&mut self, hub: Hub) -> Result<Option<Question>, EdgeError> {
+        let (Some(comparison), Some(told)) = (&mut self.comparison, &self.told) else { return Ok(None) };
+        if let Some(question) = comparison.next(&self.store, told)? {
+            return Ok(Some(question));
+        }
+        comparison.end(&self.store, Arc::clone(told), self.lineage.clone(), hub.epoch)?;
+        (self.comparison, self.fetch) = (None, None);
+        Ok(None)
     }
 
     /// The hub has more of this epoch than it has acknowledged: the answer to a frame was lost, or another store wrote it.
@@ -476,7 +455,7 @@ impl ReplicaSession {
         // Only now: what could not be noted must be sent again as it was.
         self.store.link.lock().in_flight = None;
         self.wants_answer = false;
-        self.wants_resync |= must_compare;
+        self.wants_comparison |= must_compare;
         Ok(())
     }
 
@@ -500,6 +479,9 @@ impl ReplicaSession {
             transaction.state.must_store = true;
             if !is_fetched {
                 transaction.state.link.base.advance(hub.epoch, upto);
+                if !more || planted::has(Bug::PartTakenForWhole) {
+                    transaction.state.link.whole = upto;
+                }
                 if !more {
                     // Before it has caught up once a standby is not fit to be the hub.
                     transaction.state.follow(lineage);
@@ -516,176 +498,8 @@ impl ReplicaSession {
             _ => self.wants_pull = more,
         }
         // What was joined under another policy may have to be joined anew.
-        self.wants_resync |= policies_changed;
+        self.wants_comparison |= policies_changed;
         Ok(())
-    }
-
-    /// The next request of a comparison; none when it is over.
-    fn compare_next(&mut self, hub: Hub) -> Result<Option<Question>, EdgeError> {
-        let (Some(resync), Some(told)) = (&mut self.resync, &self.told) else { return Ok(None) };
-        let hub = hub.epoch;
-        let scope = Scope { interest: &told.interest, may_see: &|_| true };
-        if !resync.give.is_empty() {
-            let mut writer = RowsWriter::default();
-            while let Some(sent) = resync.give.pop_front_if(|sent| writer.add(&sent.document, &sent.key, &sent.slot, &sent.row)) {
-                resync.given.push(sent);
-            }
-            return Ok(Some(Question::Give { rows: writer.finish() }));
-        }
-        loop {
-            match resync.step {
-                Step::Documents => {
-                    let from = resync.from_document.clone();
-                    let (until, digests) = self.store.read(|snapshot| {
-                        let mut documents = scope.documents(snapshot)?;
-                        documents.retain(|(_, name)| **name >= *from);
-                        let until = documents.get(COMPARED_DOCUMENTS_MAX).map(|(_, name)| name.to_string());
-                        documents.truncate(COMPARED_DOCUMENTS_MAX);
-                        Ok((until, digest::of_documents(snapshot, scope, documents, false).collect::<Result<_, _>>()?))
-                    })?;
-                    return Ok(Some(Question::Documents { from, until, digests }));
-                }
-                Step::Buckets => {
-                    let Some(document) = resync.documents.last() else {
-                        let Some(next) = resync.until_document.take() else { break };
-                        (resync.from_document, resync.step) = (next, Step::Documents);
-                        continue;
-                    };
-                    let digests = self.store.read(|snapshot| digest::of_named(snapshot, document, scope, false))?;
-                    return Ok(Some(Question::Buckets { document: document.clone(), digests }));
-                }
-                Step::Keys => {
-                    let (Some(document), Some(bucket)) = (resync.documents.last(), resync.buckets.last().copied()) else {
-                        resync.documents.pop();
-                        resync.step = Step::Buckets;
-                        continue;
-                    };
-                    let (rows, until) = self.store.read(|snapshot| known_rows(snapshot, scope, document, bucket, &resync.from))?;
-                    let (document, from, lost) = (document.clone(), resync.from.clone(), resync.lost_of(document));
-                    return Ok(Some(Question::Keys(Keys { document, bucket, from, until, rows, lost })));
-                }
-            }
-        }
-        let (feed, is_due) = (resync.feed, resync.is_due);
-        let (told, lineage) = (Arc::clone(told), self.lineage.clone());
-        write(&self.store, move |transaction| {
-            transaction.state.link.base.advance(hub, feed);
-            transaction.state.link.must_compare = false;
-            if is_due && transaction.state.role() == Role::Standby {
-                // Those that are here may be of another hub, or of this one before it was set back.
-                writers::forget(transaction)?;
-            }
-            transaction.state.follow(lineage);
-            if told.cover(transaction)? {
-                transaction.state.link.base.keep_only(hub);
-            }
-            Ok(())
-        })?;
-        (self.resync, self.fetch) = (None, None);
-        Ok(None)
-    }
-
-    /// What the hub was given it has joined: by this position it knows it.
-    fn taken(&mut self, end: Position) -> Result<(), EdgeError> {
-        let (Some(resync), Some(hub)) = (&mut self.resync, self.welcome) else { return Ok(()) };
-        let given = std::mem::take(&mut resync.given);
-        write(&self.store, move |transaction| {
-            for sent in given {
-                let Some(head) = transaction.document(&sent.document)? else { continue };
-                if let Some(mut stored) = transaction.row(&head, &sent.key, &sent.slot)?
-                    && stored.row.origin.dot == sent.row.origin.dot
-                {
-                    stored.row.place(hub.epoch, end);
-                    transaction.put_row(&head, &sent.key, &sent.slot, &stored)?;
-                }
-            }
-            Ok(())
-        })
-    }
-
-    fn compared(&mut self, different: Different, now_millis: u64) -> Result<(), EdgeError> {
-        let (Some(resync), Some(told)) = (&mut self.resync, &self.told) else { return Ok(()) };
-        let told = Arc::clone(told);
-        let (Some(document), Some(bucket)) = (resync.documents.last().cloned(), resync.buckets.last().copied()) else { return Ok(()) };
-        let Different { rows, wanted, gone, until } = different;
-        let (rows, from) = (rows.read()?, resync.from.clone());
-        let compared = write(&self.store, move |transaction| {
-            if tells_of_more(transaction, &rows)? {
-                return Ok(None);
-            }
-            let (known, end) = known_rows(transaction, Scope { interest: &told.interest, may_see: &|_| true }, &document, bucket, &from)?;
-            let name: Arc<str> = Arc::from(document);
-            let find = |index: &u32| known.get(*index as usize).and_then(|known| Some((known, record::slot_of(&known.slot)?)));
-            let mut give = VecDeque::new();
-            if let Some(head) = transaction.document(&name)? {
-                for (known, slot) in wanted.iter().filter_map(find) {
-                    if let Some(stored) = transaction.row(&head, &known.key, &slot)? {
-                        give.push_back(SentRow { document: Arc::clone(&name), key: known.key.clone(), slot, row: stored.row });
-                    }
-                }
-            }
-            // What the hub wants is joined there first: here it may be the only one.
-            let is_wanted = |sent: &SentRow| give.iter().any(|given: &SentRow| given.key == sent.key && given.slot == sent.slot);
-            let decided = rows.into_iter().filter(|sent| !is_wanted(sent));
-            let mut merge = Merge::default();
-            let mut others = Vec::new();
-            for sent in decided {
-                let mut place = merge.place(transaction, &sent.document, &sent.key, &sent.slot)?;
-                if sent.document == name && place.rows.get(&sent.slot).is_some_and(|stored| stored.seq.is_none()) {
-                    transaction.state.clock.observe(sent.row.stamp);
-                    merge.put(transaction, &sent.document, &sent.key, &sent.slot, Stored { row: sent.row, seq: None }, &mut place)?;
-                } else {
-                    others.push(sent);
-                }
-            }
-            for (known, slot) in gone.iter().filter_map(find) {
-                let mut place = merge.place(transaction, &name, &known.key, &slot)?;
-                if place.rows.get(&slot).is_some_and(|stored| stored.seq.is_none()) {
-                    merge.remove(transaction, &name, &known.key, &slot, &mut place)?;
-                }
-            }
-            merge.finish(transaction, time(now_millis))?;
-            join(transaction, others, time(now_millis))?;
-            Ok(Some((give, end)))
-        })?;
-        let Some((give, end)) = compared else { return self.told_of_more() };
-        resync.give = give;
-        if !resync.give.is_empty() {
-            // Then it asks for these again.
-            return Ok(());
-        }
-        if let Some(next) = until.filter(|until| end.as_ref().is_none_or(|end| until <= end)).or(end) {
-            resync.from = next;
-        } else {
-            resync.buckets.pop();
-            resync.from.clear();
-        }
-        Ok(())
-    }
-}
-
-impl Resync {
-    fn new(feed: Position, lost: Option<(Epoch, Position)>, grown: Vec<Pattern>) -> Self {
-        Self {
-            feed,
-            lost,
-            is_due: true,
-            grown,
-            step: Step::Documents,
-            from_document: String::new(),
-            until_document: None,
-            documents: Vec::new(),
-            buckets: Vec::new(),
-            from: String::new(),
-            give: VecDeque::new(),
-            given: Vec::new(),
-        }
-    }
-
-    /// Up to where the rows of a document were applied: of one that was not wanted then, nothing.
-    fn lost_of(&self, document: &str) -> Option<(Epoch, Position)> {
-        let is_new = if is_system(document) { !self.grown.is_empty() } else { self.grown.iter().any(|pattern| pattern.matches(document)) };
-        self.lost.filter(|_| !is_new || planted::has(Bug::DeletedWhatWasNotWanted))
     }
 }
 
@@ -734,32 +548,4 @@ fn counter_in(sent: &SentRow, epoch: Epoch) -> u64 {
 /// Up to where the rows of this hub epoch are applied.
 fn applied(base: &Base, hub: Epoch) -> Position {
     base.entries().iter().find(|(epoch, _)| *epoch == hub).map_or(0, |(_, position)| *position)
-}
-
-/// The rows of a bucket from a key on that are compared, and the key before which they end.
-fn known_rows(
-    snapshot: &Snapshot<'_>,
-    scope: Scope<'_>,
-    document: &str,
-    bucket: u8,
-    from: &str,
-) -> Result<(Vec<Known>, Option<String>), EdgeError> {
-    let Some(head) = snapshot.head(document)? else { return Ok((Vec::new(), None)) };
-    let mut rows: Vec<Known> = Vec::new();
-    let mut until = None;
-    let mut bytes = 0;
-    let is_seen = |key: &str| digest::bucket(key) == bucket && scope.sees(document, key);
-    snapshot.each_row_of(head.id, from, is_seen, |key, slot, stored| {
-        let is_full = rows.len() >= COMPARED_ROWS_MAX || bytes > wire::FRAME_BYTES_MAX / 2;
-        if is_full && rows.last().is_some_and(|last| last.key != key) {
-            until = Some(key.to_owned());
-            return Ok(false);
-        }
-        let digest = digest::of_row(key, &slot, &stored.row);
-        let slot = record::slot_bytes(&slot);
-        bytes += key.len() + slot.len() + 64;
-        rows.push(Known { key: key.to_owned(), slot, digest, positions: stored.row.positions, is_unsent: stored.seq.is_some() });
-        Ok(true)
-    })?;
-    Ok((rows, until))
 }

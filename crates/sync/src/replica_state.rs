@@ -37,6 +37,8 @@ pub(crate) struct Link {
     pub(crate) hub: Option<NodeId>,
     /// Up to where its rows are applied.
     pub(crate) base: Base,
+    /// Up to where what is here is what the hub held at one moment, or came after it: behind the base while a pull of several answers goes on.
+    pub(crate) whole: Position,
     /// The epochs of a hub: of the one that this is, or that this standby follows.
     pub(crate) lineage: Lineage,
     /// The greatest stamp of its own that a hub has taken.
@@ -70,8 +72,9 @@ impl From<OldLink> for Link {
     fn from(old: OldLink) -> Self {
         let OldLink { hub, base, lineage, taken, must_compare } = old;
         let role = if lineage.current().is_some() { Role::Hub } else { Role::Replica };
+        let whole = base.entries().first().map_or(0, |(_, position)| *position);
         // Everything reached everybody.
-        Self { hub, base, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
+        Self { hub, base, whole, lineage, taken, must_compare, patterns: vec![Pattern::all()], role }
     }
 }
 
@@ -244,6 +247,9 @@ impl ReplicaState {
             base.advance(self.epoch, self.feed);
             return base;
         }
-        self.link.base.clone()
+        // Within a pull what lies below the applied position may not have been told.
+        let mut base = self.link.base.clone();
+        base.limit(if planted::has(Bug::PartTakenForWhole) { Position::MAX } else { self.link.whole });
+        base
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::watch;
 
 use crate::{
@@ -167,7 +167,7 @@ impl Store {
 
     /// A store in memory on what this connection holds.
     pub(crate) fn on(connection: Connection, node: NodeId, epoch: Epoch, role: Role) -> Result<Self, EdgeError> {
-        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        keep_statements(&connection)?;
         prepare(&connection, &node)?;
         Self::new(Place::Memory, node, epoch, role, connection, None, None).opened()
     }
@@ -483,7 +483,7 @@ fn connect(folder: &Path) -> Result<Connection, EdgeError> {
     let path = database_path(folder);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&path, flags).map_err(|error| database("open the store", error))?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    keep_statements(&connection)?;
     let set = |name: &str, value: &dyn rusqlite::ToSql| connection.pragma_update(None, name, value);
     set("journal_mode", &"WAL")
         .and_then(|()| set("synchronous", &"FULL"))
@@ -492,6 +492,14 @@ fn connect(folder: &Path) -> Result<Connection, EdgeError> {
         .and_then(|()| set("trusted_schema", &false))
         .map_err(|error| database("open the store", error))?;
     Ok(connection)
+}
+
+/// Keeps statements as they were compiled. Else SQLite compiles many of them anew each time, as another plan might fit the values that are bound
+/// better; without statistics none does.
+fn keep_statements(connection: &Connection) -> Result<(), EdgeError> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true);
+    kept.map(drop).map_err(|error| database("open the store", error))
 }
 
 /// Makes the tables of a new store, or checks those of an old one.
@@ -533,4 +541,34 @@ fn prepare(connection: &Connection, node: &NodeId) -> Result<(), EdgeError> {
 
 fn lost() -> EdgeError {
     EdgeError::new(ErrorKind::Internal, "a store in memory lost its data")
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::{StatementStatus, params};
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_compiled_once_whatever_is_bound() {
+        let node = NodeId::new("node").expect("valid");
+        let folder = tempfile::tempdir().expect("a folder");
+        let stores = [
+            Store::in_memory(node.clone(), Epoch(1)).expect("opens"),
+            Store::open(&folder.path().join("store"), node, Epoch(1)).expect("opens"),
+        ];
+        for store in stores {
+            let compiled_anew = store.read(|snapshot| {
+                let mut compiled_anew = 0;
+                for number in 0..3 {
+                    let mut statement =
+                        snapshot.prepare("SELECT key FROM rows WHERE document = ?1 AND key >= ?2 ORDER BY key").expect("compiles");
+                    statement.exists(params![number, number.to_string()]).expect("reads");
+                    compiled_anew = statement.get_status(StatementStatus::RePrepare);
+                }
+                Ok(compiled_anew)
+            });
+            assert_eq!(compiled_anew.expect("reads"), 0);
+        }
+    }
 }

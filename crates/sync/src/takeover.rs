@@ -37,6 +37,8 @@ pub(crate) fn promote(transaction: &mut Transaction<'_>) -> Result<(), EdgeError
         return Err(EdgeError::new(ErrorKind::Conflict, why));
     }
     let applied = link.base.entries().iter().find(|(epoch, _)| Some(*epoch) == current).map_or(0, |(_, position)| *position);
+    // Within a pull a row of a lesser position may be on its way with a greater one, and is not here at all.
+    let applied = applied.min(link.whole);
     let applied = if planted::has(Bug::EpochTakenForWhole) { applied + 100 } else { applied };
     (link.role, link.hub, link.must_compare) = (Role::Hub, None, false);
     transaction.state.feed = applied;
@@ -107,6 +109,7 @@ pub(crate) fn demote(transaction: &mut Transaction<'_>) -> Result<(), EdgeError>
     link.base = Base::new();
     if !planted::has(Bug::DemotedKeepsToItself) {
         link.base.advance(epoch, feed);
+        link.whole = feed;
         link.must_compare = true;
     }
     (link.role, link.patterns) = (Role::Standby, vec![Pattern::all()]);

@@ -200,6 +200,27 @@ fn counts_of_both_replicas_add_up() {
 }
 
 #[test]
+fn a_count_that_came_after_its_deletion_was_forgotten_is_listed_and_can_be_added() {
+    let mut fleet = Fleet::new(&[("visits", Policy::Counter)]);
+    let count =
+        |document: &Document, by| document.edit(Precondition::None, move |draft| draft.increment("visits", by).map(drop)).expect("counts");
+    count(&fleet.at[0], 1);
+    fleet.sync();
+    fleet.at_hub.edit(Precondition::None, |draft| draft.remove("visits")).expect("removes");
+    count(&fleet.at[0], 4);
+    let in_31_days = Timestamp::now().as_millisecond().unsigned_abs() + 31 * 86_400_000;
+    fleet.hub.collect(in_31_days).expect("collects");
+    count(&fleet.at[1], 2);
+    fleet.sync();
+    assert_eq!(fleet.shown("visits"), Some(value("2")));
+    let [conflict] = <[Conflict; 1]>::try_from(fleet.conflicts()).expect("one");
+    assert_eq!((conflict.why, &conflict.loser.value), (Why::BelowFloor, &Some(value("5"))));
+    fleet.at[1].resolve(&conflict.id, Resolution::Take).expect("resolves");
+    fleet.sync();
+    assert_eq!((fleet.shown("visits"), fleet.conflicts()), (Some(value("7")), Vec::new()));
+}
+
+#[test]
 fn a_set_keeps_what_was_added_while_another_removed() {
     let mut fleet = Fleet::new(&[("tags", Policy::Set)]);
     set(&fleet.at[0], "tags", r#"["cold", "dark"]"#);

@@ -97,8 +97,12 @@ impl<'t, 'a> Taking<'t, 'a> {
         let was_away = floor > 0 && row.origin.base.position_in(self.lineage) < floor && row.origin.dot.node != *self.transaction.node();
         if was_away && !self.is_resync && !matches!(row.body, Body::Member(_)) && !planted::has(Bug::NoFloor) {
             // What it wrote over may be what was deleted meanwhile.
-            self.list(document, key, row.clone(), None, Why::BelowFloor);
-            if row.origin.overwrote.is_some() {
+            let is_lost = row.origin.overwrote.is_some();
+            // A count that begins adds to what the others counted, and hides nothing.
+            if is_lost || !matches!(row.body, Body::Counter(_)) {
+                self.list(document, key, row.clone(), None, Why::BelowFloor);
+            }
+            if is_lost {
                 return Ok(Fate::Lost);
             }
         }

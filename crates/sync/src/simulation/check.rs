@@ -155,7 +155,7 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         let (name, member) = place(key);
         let shown = views.get(name).and_then(|view| view.0.get(if key == "whole" { key } else { member }));
         match member {
-            "count" => counted(world, key, shown)?,
+            "count" => counted(world, key, shown, &conflicts)?,
             "set" => elements(world, shown)?,
             "max" => greatest(world, shown, &conflicts)?,
             // Under a policy that came later a value may have lost to one that it overwrote.
@@ -279,17 +279,23 @@ fn values(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict
     Ok(())
 }
 
-/// What was counted anywhere adds up.
-fn counted(world: &World, key: &str, shown: Option<&Value>) -> Result<(), String> {
+/// What was counted anywhere adds up, with what came below the floor and is in the conflict log only.
+fn counted(world: &World, key: &str, shown: Option<&Value>, conflicts: &[Conflict]) -> Result<(), String> {
     let counts = world.writes.iter().filter(|write| write.key == key);
-    // What a replica away for long counted on may have been on the lost disk, and then comes below the floor.
-    let is_below = [Fault::Takeover, Fault::LongAway].iter().all(|fault| world.faults.contains_key(fault));
-    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_restored() || is_below {
+    if counts.clone().any(|write| write.is_exempt || write.is_shared) || world.hub_was_restored() {
         return Ok(());
     }
     let sum: i64 = counts.map(|write| if let Act::Add(by) = write.act { by } else { 0 }).sum();
-    let shown = text(shown).unwrap_or_else(|| "0".to_owned());
-    if shown == sum.to_string() { Ok(()) } else { Err(format!("{sum} were counted in `{key}`, and {shown} show")) }
+    let number = |value: Option<&Value>| text(value).map_or(0, |text| text.parse::<i64>().expect("a number"));
+    let below_floor = conflicts.iter().filter(|conflict| (conflict.document.as_str(), conflict.key.as_str()) == place(key));
+    // Of one opening the last holds what those before it held.
+    let mut listed = BTreeMap::new();
+    for loser in below_floor.map(|conflict| &conflict.loser) {
+        let last = listed.entry((&loser.node, &loser.epoch)).or_insert((0, 0));
+        *last = (*last).max((loser.counter, number(loser.value.as_ref())));
+    }
+    let (shown, listed) = (number(shown), listed.into_values().map(|(_, by)| by).sum::<i64>());
+    if shown + listed == sum { Ok(()) } else { Err(format!("{sum} were counted in `{key}`, {shown} show and {listed} are listed")) }
 }
 
 /// An element is there as long as an addition of it was not removed by someone who had seen it.
