@@ -279,6 +279,16 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a write made now claims to have seen less than was applied: within a pull of several answers.
+    #[cfg(test)]
+    pub(crate) fn is_within_pull(&self) -> bool {
+        let is_less = self.write(|transaction| {
+            let state = &transaction.state;
+            Ok(!state.is_hub() && state.base().entries() != state.link.base.entries())
+        });
+        is_less.unwrap_or(false)
+    }
+
     /// Whose replica this is.
     pub fn node(&self) -> &NodeId {
         &self.node

@@ -192,7 +192,8 @@ fn no_false_conflict(world: &World, conflicts: &[Conflict]) -> Result<(), String
         {
             continue;
         }
-        let knew = |later: usize, earlier: usize| world.writes[later].past.has(earlier);
+        // Within a pull it may be listed against what that had overwritten which it overwrote.
+        let knew = |later: usize, earlier: usize| world.writes[later].past.has(earlier) && !world.writes[later].is_within_pull;
         if knew(*loser, *winner) || knew(*winner, *loser) {
             return Err(format!("a false conflict is listed: {loser} {:?} and {winner} {:?}", world.writes[*loser], world.writes[*winner]));
         }

@@ -54,6 +54,8 @@ pub(super) struct Write {
     pub(super) is_shared: bool,
     /// Whether a hub had it and was set back: what followed it may come to the hub before it.
     pub(super) was_set_back: bool,
+    /// Whether it was made within a pull of several answers, and claims to have seen less than it was told.
+    pub(super) is_within_pull: bool,
     /// Whether the hub made it to decide between two others.
     pub(super) is_decision: bool,
 }

@@ -327,6 +327,7 @@ impl World {
         let (document_of, place) = place(&key);
         let (document_of, place) = (document_of.to_owned(), place.to_owned());
         let before = rows_seen(&store, &document_of, &place);
+        let is_within_pull = store.is_within_pull();
         let fails = !at_hub && self.has(Fault::FailedCommit) && self.random.percent(8);
         if fails {
             self.fault(Fault::FailedCommit);
@@ -396,6 +397,7 @@ impl World {
             at_hub,
             is_shared: false,
             was_set_back: false,
+            is_within_pull,
             is_decision: false,
         });
         if at_hub {
@@ -625,6 +627,7 @@ impl World {
                 at_hub: false,
                 is_shared: false,
                 was_set_back: false,
+                is_within_pull: false,
                 is_decision: true,
             });
             self.taken.insert(row.origin.dot, vec![id]);
