@@ -18,7 +18,7 @@ use edgeward_sync::{Hub, Pattern, ReplicaSession, Role, SessionState, Store, acc
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::services::{POKE, SYNC};
 
@@ -85,10 +85,11 @@ pub struct Replication {
     pub error: Option<String>,
 }
 
-/// Keeps the documents of a node the same as its hub's. Dropped, it stops.
+/// Keeps the documents of a node the same as its hub's. Dropped, it stops soon.
 pub struct Replicator {
     replication: watch::Receiver<Replication>,
-    _running: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+    running: AbortOnDropHandle<()>,
 }
 
 impl Replicator {
@@ -109,9 +110,17 @@ impl Replicator {
             let own = NODE_PREFIXES.iter().map(|prefix| Pattern::named(&document_of(prefix, &node)));
             session.declare(wanted.into_iter().chain(own))?;
         }
-        let exchange = Exchange { session: Some(session), subject: Subject::to_hub(node, SYNC), backbone, told: sender };
-        let running = tokio::spawn(run(exchange, pokes, commits));
-        Ok(Self { replication, _running: AbortOnDropHandle::new(running) })
+        let stop = CancellationToken::new();
+        let exchange = Exchange { session: Some(session), subject: Subject::to_hub(node, SYNC), backbone, told: sender, stop: stop.clone() };
+        let running = AbortOnDropHandle::new(tokio::spawn(run(exchange, pokes, commits)));
+        Ok(Self { replication, stop, running })
+    }
+
+    /// Stops, and returns when nothing of it touches the store any more.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // It may have failed, which its end has said.
+        let _ = self.running.await;
     }
 
     /// How it stands, as it changes.
@@ -146,8 +155,10 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
             // Whatever woke it: nothing is the same as at the hub for sure.
             exchange.session().reconnect();
             exchange.tell();
-            if connection.wait_for(|connection| connection.is_up).await.is_err() {
-                return;
+            let stop = exchange.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                is_up = connection.wait_for(|connection| connection.is_up) => if is_up.is_err() { return },
             }
         }
         if compared_at.elapsed() >= COMPARE_EVERY {
@@ -168,7 +179,9 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
                 backoff::pause(failures)
             }
         };
+        let stop = exchange.stop.clone();
         let wake = tokio::select! {
+            () = stop.cancelled() => Wake::Stop,
             changed = commits.changed(), if failures == 0 => if changed.is_ok() { Wake::Commit } else { Wake::Stop },
             message = pokes.next() => if message.is_some() { Wake::Pull } else { Wake::Stop },
             changed = connection.changed() => if changed.is_ok() { Wake::Connection } else { Wake::Stop },
@@ -192,6 +205,8 @@ struct Exchange {
     subject: Subject,
     backbone: Arc<dyn Backbone>,
     told: watch::Sender<Replication>,
+    /// Ends it between two steps.
+    stop: CancellationToken,
 }
 
 impl Exchange {
@@ -205,7 +220,10 @@ impl Exchange {
             let frame = self.step(ReplicaSession::next_frame).await?;
             self.tell();
             let Some(frame) = frame else { return Ok(()) };
-            let answer = self.backbone.request(&self.subject, Message::new(frame), SYNC_TIMEOUT).await?;
+            let answer = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                answer = self.backbone.request(&self.subject, Message::new(frame), SYNC_TIMEOUT) => answer?,
+            };
             self.step(move |session| session.receive(&answer.payload, now_millis())).await?;
         }
     }

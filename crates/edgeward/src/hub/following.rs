@@ -21,9 +21,9 @@ use crate::{
 /// Time between two looks for artifacts that are missing.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Follows the active hub until it is dropped.
+/// Follows the active hub until it is stopped or dropped.
 pub(super) struct Following {
-    _replicator: Replicator,
+    replicator: Replicator,
     _artifacts: AbortOnDropHandle<()>,
 }
 
@@ -31,7 +31,12 @@ impl Following {
     pub(super) async fn start(cluster: &EdgeCluster, backbone: &Arc<dyn Backbone>, data_dir: &Path) -> Result<Self, EdgeError> {
         let replicator = Replicator::start(Arc::clone(cluster.documents().store()), Arc::clone(backbone), Vec::new()).await?;
         let artifacts = follow_artifacts(cluster.clone(), Arc::clone(backbone), data_dir.to_owned());
-        Ok(Self { _replicator: replicator, _artifacts: AbortOnDropHandle::new(tokio::spawn(artifacts)) })
+        Ok(Self { replicator, _artifacts: AbortOnDropHandle::new(tokio::spawn(artifacts)) })
+    }
+
+    /// Returns when nothing of it touches the store any more, which may then become that of the hub.
+    pub(super) async fn stop(self) {
+        self.replicator.stop().await;
     }
 }
 

@@ -47,7 +47,7 @@ impl Leading {
         let backbone = self.link.backbone();
         let stop = self.stop.clone();
         let mut failures = 0_u32;
-        let mut following = None;
+        let mut following: Option<Following> = None;
         loop {
             let claimed = tokio::select! {
                 () = stop.cancelled() => return,
@@ -61,7 +61,9 @@ impl Leading {
                     Ok(WAY_GIVEN)
                 }
                 Ok(Claimed::Held(lease)) => {
-                    following = None;
+                    if let Some(following) = following.take() {
+                        following.stop().await;
+                    }
                     self.lead(&backbone, lease).await.map(|()| Duration::ZERO)
                 }
                 Ok(Claimed::Taken { holder, term }) => self.follow(&backbone, &mut following, HubStanding::Standby { holder, term }).await,
