@@ -2,7 +2,11 @@
 //!
 //! What is said is the sync protocol's; here is only when. A poke may be lost, so the node also asks now and then.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeward_cluster::{
     Backbone, BackboneError, Message, Service, Subscription, backoff,
@@ -20,7 +24,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::services::{POKE, SYNC};
+use crate::services::{ANEW, POKE, SYNC};
+
+/// Time within which nodes that hear of another hub ask it.
+const ANEW_PAUSE: Duration = Duration::from_millis(200);
 
 /// A hub that answers the nodes of a backbone and pokes them when there is something to pull. Dropped, it stops.
 pub struct HubService {
@@ -29,16 +36,18 @@ pub struct HubService {
 }
 
 impl HubService {
-    /// Begins to answer those nodes that `check` does not refuse.
+    /// Begins to answer those nodes that `check` does not refuse, and tells those in `nodes` so: what they asked of an earlier hub that is gone
+    /// they need not wait for.
     pub async fn start(
         hub: Arc<Hub>,
         store: Arc<Store>,
         backbone: Arc<dyn Backbone>,
+        nodes: Vec<NodeId>,
         check: impl Fn(&NodeId) -> Result<(), EdgeError> + Send + Sync + 'static,
     ) -> Result<Self, BackboneError> {
-        let nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>> = Arc::default();
+        let seen_nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>> = Arc::default();
         let commits = store.commits();
-        let seen = Arc::clone(&nodes);
+        let seen = Arc::clone(&seen_nodes);
         let answer = move |call: Call| {
             let (hub, node) = (Arc::clone(&hub), call.subject.node);
             let checked = check(&node);
@@ -52,7 +61,13 @@ impl HubService {
             }
         };
         let sync = backbone.serve(&Subjects::to_hub(SYNC), SYNC_CONCURRENCY, handler(answer)).await?;
-        Ok(Self { _sync: sync, _poking: AbortOnDropHandle::new(tokio::spawn(poke(backbone, nodes, commits))) })
+        let poking = tokio::spawn(async move {
+            for node in nodes {
+                tell(backbone.as_ref(), node, Message::new(ANEW)).await;
+            }
+            poke(backbone, seen_nodes, commits).await;
+        });
+        Ok(Self { _sync: sync, _poking: AbortOnDropHandle::new(poking) })
     }
 }
 
@@ -66,11 +81,15 @@ async fn poke(backbone: Arc<dyn Backbone>, nodes: Arc<Mutex<BTreeMap<NodeId, Ins
             nodes.keys().cloned().collect::<Vec<_>>()
         };
         for node in asked {
-            if let Err(error) = backbone.publish(&Subject::to_node(node, POKE), Message::default()).await {
-                tracing::debug!(error = %error, "failed to poke a node, which asks by itself before long");
-            }
+            tell(backbone.as_ref(), node, Message::default()).await;
         }
         tokio::time::sleep(POKE_PAUSE).await;
+    }
+}
+
+async fn tell(backbone: &dyn Backbone, node: NodeId, message: Message) {
+    if let Err(error) = backbone.publish(&Subject::to_node(node, POKE), message).await {
+        tracing::debug!(error = %error, "failed to poke a node, which asks by itself before long");
     }
 }
 
@@ -111,7 +130,8 @@ impl Replicator {
             session.declare(wanted.into_iter().chain(own))?;
         }
         let stop = CancellationToken::new();
-        let exchange = Exchange { session: Some(session), subject: Subject::to_hub(node, SYNC), backbone, told: sender, stop: stop.clone() };
+        let exchange =
+            Exchange { session: Some(session), subject: Subject::to_hub(node, SYNC), backbone, told: sender, stop: stop.clone() };
         let running = AbortOnDropHandle::new(tokio::spawn(run(exchange, pokes, commits)));
         Ok(Self { replication, stop, running })
     }
@@ -165,8 +185,13 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
             compared_at = Instant::now();
             exchange.session().compare();
         }
-        let pause = match exchange.speak().await {
-            Ok(()) => {
+        let pause = match exchange.speak(&mut pokes).await {
+            Ok(Spoken::Anew) => {
+                exchange.session().reconnect();
+                // Nodes of a fleet hear it at once.
+                backoff::some_of(ANEW_PAUSE)
+            }
+            Ok(Spoken::All) => {
                 failures = 0;
                 // Nodes that came at once do not ask at once for ever.
                 PULL_EVERY / 2 + backoff::some_of(PULL_EVERY / 2)
@@ -183,7 +208,11 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
         let wake = tokio::select! {
             () = stop.cancelled() => Wake::Stop,
             changed = commits.changed(), if failures == 0 => if changed.is_ok() { Wake::Commit } else { Wake::Stop },
-            message = pokes.next() => if message.is_some() { Wake::Pull } else { Wake::Stop },
+            message = pokes.next() => match message {
+                Some(poke) if poke.message.payload == ANEW => Wake::Connection,
+                Some(_) => Wake::Pull,
+                None => Wake::Stop,
+            },
             changed = connection.changed() => if changed.is_ok() { Wake::Connection } else { Wake::Stop },
             () = tokio::time::sleep(pause) => Wake::Pull,
         };
@@ -196,6 +225,14 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
         }
         exchange.tell();
     }
+}
+
+/// How speaking ended.
+enum Spoken {
+    /// Nothing is to be said.
+    All,
+    /// Nobody answers any more: another hub has begun.
+    Anew,
 }
 
 /// A session and the way to its hub.
@@ -214,17 +251,31 @@ impl Exchange {
         self.session.as_mut().expect("it comes back from each step")
     }
 
-    /// Speaks until nothing is to be said.
-    async fn speak(&mut self) -> Result<(), EdgeError> {
+    /// Speaks until nothing is to be said, or there is another hub to say it to.
+    async fn speak(&mut self, pokes: &mut Subscription) -> Result<Spoken, EdgeError> {
         loop {
             let frame = self.step(ReplicaSession::next_frame).await?;
             self.tell();
-            let Some(frame) = frame else { return Ok(()) };
-            let answer = tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
-                answer = self.backbone.request(&self.subject, Message::new(frame), SYNC_TIMEOUT) => answer?,
+            let Some(frame) = frame else { return Ok(Spoken::All) };
+            let (backbone, stop, mut was_poked) = (Arc::clone(&self.backbone), self.stop.clone(), false);
+            let mut answering = backbone.request(&self.subject, Message::new(frame), SYNC_TIMEOUT);
+            let answer = loop {
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(Spoken::All),
+                    answer = &mut answering => break answer?,
+                    poke = pokes.next() => match poke {
+                        Some(poke) if poke.message.payload == ANEW => return Ok(Spoken::Anew),
+                        Some(_) => was_poked = true,
+                        // The connection ended for good, which the request says too.
+                        None => return Ok(Spoken::All),
+                    },
+                }
             };
+            drop(answering);
             self.step(move |session| session.receive(&answer.payload, now_millis())).await?;
+            if was_poked {
+                self.session().poke();
+            }
         }
     }
 

@@ -54,7 +54,7 @@ impl Fleet {
         let store = store("hub", Role::Hub);
         let hub = Arc::new(Hub::new(Arc::clone(&store)).expect("starts"));
         let at_hub = cellar(&store);
-        let service = HubService::start(hub, store, Arc::new(network.member(id("hub"))), |_| Ok(())).await.expect("serves");
+        let service = HubService::start(hub, store, Arc::new(network.member(id("hub"))), Vec::new(), |_| Ok(())).await.expect("serves");
         Self { network, at_hub, _hub: service }
     }
 

@@ -80,7 +80,8 @@ impl EdgeCluster {
         let guard = Arc::new(Guard { cluster: self.clone(), standbys: options.standbys, told: Mutex::default() });
         let heartbeats = backbone.subscribe(&Subjects::to_hub(HEARTBEAT)).await?;
         let guarded = Arc::clone(&guard);
-        let replication = HubService::start(Arc::clone(&hub), store, Arc::clone(&backbone), move |node| guarded.check(node)).await?;
+        let known = self.node_ids().into_iter().chain(guard.standbys.iter().cloned()).collect();
+        let replication = HubService::start(Arc::clone(&hub), store, Arc::clone(&backbone), known, move |node| guarded.check(node)).await?;
         let services = [self.serve_artifacts(&backbone, &guard).await?, self.serve_outboxes(&backbone, &guard).await?];
         *self.0.backbone.write() = Some(Arc::clone(&backbone));
         let tasks = vec![

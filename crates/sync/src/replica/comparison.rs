@@ -13,7 +13,6 @@ use crate::{
     hub::writers,
     interest::{Pattern, Scope, is_system},
     merge::Merge,
-    planted::{self, Bug},
     record,
     replica::{growth::Told, join::join, tells_of_more, write},
     replica_state::Role,
@@ -79,7 +78,7 @@ impl Comparison {
     /// Up to where the rows of a document were applied: of one that was not wanted then, nothing.
     fn lost_of(&self, document: &str) -> Option<(Epoch, Position)> {
         let is_new = if is_system(document) { !self.grown.is_empty() } else { self.grown.iter().any(|pattern| pattern.matches(document)) };
-        self.lost.filter(|_| !is_new || planted::has(Bug::DeletedWhatWasNotWanted))
+        self.lost.filter(|_| !is_new)
     }
 
     /// The documents that differ, up to before one.
@@ -269,4 +268,22 @@ fn known_rows(
         Ok(true)
     })?;
     Ok((rows, until))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_document_that_was_not_wanted_before_nothing_was_applied() {
+        let pattern = |text: &str| text.parse::<Pattern>().expect("valid");
+        let of = |grown: Vec<Pattern>| Comparison::new(9, Some((Epoch(7), 9)), false, grown);
+        let applied = Some((Epoch(7), 9));
+        let settled = of(Vec::new());
+        assert_eq!((settled.lost_of("cellar"), settled.lost_of("edgeward.policies")), (applied, applied));
+        let grown = of(vec![pattern("cellar"), pattern("sites.*")]);
+        assert_eq!((grown.lost_of("cellar"), grown.lost_of("sites.berlin"), grown.lost_of("attic")), (None, None, applied));
+        // Policies come with the documents that they are about.
+        assert_eq!(grown.lost_of("edgeward.policies"), None);
+    }
 }
