@@ -111,14 +111,16 @@ impl LocalBackbone {
         let ups = self.ups()?;
         let deadline = Instant::now() + timeout.min(REQUEST_TIMEOUT_MAX);
         let (sender, answer) = oneshot::channel();
-        let server = {
+        let Route { member, to: counter } = {
             let mut state = self.network.state.lock();
             let State { services, cut, .. } = &mut *state;
             services.one(to, cut).ok_or_else(|| BackboneError::NoResponder(to.to_string()))?
         };
         let call = Call { subject: to.clone(), message, deadline };
-        let pending = Pending { call, answer: self.way_back(server.member, sender) };
-        server.to.take_in(pending).await;
+        let pending = Pending { call, answer: self.way_back(member, sender) };
+        counter.take_in(pending).await;
+        // Who waits for an answer does not keep alive whoever stopped serving.
+        drop(counter);
         let mut connection = self.connection.clone();
         tokio::select! {
             biased;

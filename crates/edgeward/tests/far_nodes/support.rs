@@ -29,7 +29,14 @@ pub(crate) struct AtHub {
 
 impl AtHub {
     pub(crate) async fn start(site: &Site, folder: &Path) -> Self {
-        let cluster = EdgeCluster::with_options(ClusterOptions { timing: timing(), ..ClusterOptions::in_folder(folder) }).expect("opens");
+        let mut opened = None;
+        // What an earlier one in this process was doing when it was dropped may still have the folder.
+        eventually("the folder is free", async || {
+            opened = EdgeCluster::with_options(ClusterOptions { timing: timing(), ..ClusterOptions::in_folder(folder) }).ok();
+            opened.is_some()
+        })
+        .await;
+        let cluster = opened.expect("it was opened");
         let service = cluster.serve(site.member("hub").await, ServiceOptions::default()).await.expect("serves");
         Self { cluster, _service: service }
     }
