@@ -55,9 +55,7 @@ impl Assignments {
         let generation = document.info()?.map_or(0, |info| info.version) + 1;
         let record = FunctionRecord { generation, function: function.clone() };
         let (key, value) = (function.id.to_string(), record.to_value()?);
-        let edited = document.edit(Precondition::None, move |draft| draft.set(&key, &value))?;
-        // Nobody asks which changes are not confirmed.
-        document.confirm(edited.version)
+        document.edit(Precondition::None, move |draft| draft.set(&key, &value)).map(drop)
     }
 
     /// Takes a function from a node; returns whether it was assigned.
@@ -65,7 +63,7 @@ impl Assignments {
         let key = function.to_string();
         let document = self.document(node)?;
         match document.edit(Precondition::Present, move |draft| draft.remove(&key)) {
-            Ok(edited) => document.confirm(edited.version).map(|()| edited.changed),
+            Ok(edited) => Ok(edited.changed),
             Err(error) if error.kind() == ErrorKind::NotFound || error.kind() == ErrorKind::Conflict => Ok(false),
             Err(error) => Err(error),
         }

@@ -135,12 +135,7 @@ impl Desired {
             version => DocumentPrecondition::Version(version),
         };
         self.document.edit(precondition, edit).inspect_err(|_| *doubtful = true)?;
-        let version = next.version;
         self.snapshot.store(Arc::new(next));
-        // Nobody asks which changes are not confirmed, and the list of them must not grow. Each time confirms those before too.
-        if let Err(error) = self.document.confirm(version) {
-            tracing::warn!(error = error.chain(), "a change of the functions' records could not be confirmed");
-        }
         Ok(())
     }
 }

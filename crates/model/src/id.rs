@@ -111,7 +111,7 @@ id!(
 );
 
 /// How the names of a node's own documents begin.
-const RESERVED_PREFIX: &str = "edgeward.";
+pub const RESERVED_PREFIX: &str = "edgeward.";
 
 impl DocumentName {
     /// Whether it names a document of the node's own, which may hold secrets: no face reads, lists or writes it.

@@ -9,7 +9,7 @@ use crate::{
     changes::{self, Change, PendingChange},
     conflict::{self, CONFLICTS, Conflict, ConflictsPage, Resolution, Why},
     error::damaged,
-    merge_patch,
+    interest, merge_patch,
     policy::{self, POLICIES, Policies, Policy},
     snapshot::{DocumentHead, Snapshot},
     store::Store,
@@ -588,6 +588,11 @@ impl<'a, 'b> Draft<'a, 'b> {
             self.head.version += 1;
         }
         changes::add(self.transaction, &mut self.head, kind, change)?;
+        if interest::is_own(&self.head.name) {
+            // Nobody asks which of these changes are not confirmed, and the list of them must not grow.
+            let version = self.head.version;
+            changes::confirm(self.transaction, &mut self.head, version)?;
+        }
         self.transaction.store_head(&self.head);
         if *self.head.name == *POLICIES {
             self.transaction.reload_policies()?;

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use edgeward_model::{
     DocumentName, EdgeError,
+    id::RESERVED_PREFIX,
     limits::{DOCUMENTS_MAX, INTEREST_PATTERNS_MAX},
 };
 use rusqlite::{OptionalExtension, params};
@@ -104,6 +105,11 @@ impl fmt::Display for Pattern {
 /// Whether a document is one of the two that hold what the system says of others.
 pub(crate) fn is_system(document: &str) -> bool {
     document == POLICIES || document == CONFLICTS
+}
+
+/// Whether a document is one that the product keeps for itself: its changes are confirmed as they are made.
+pub(crate) fn is_own(document: &str) -> bool {
+    document.starts_with(RESERVED_PREFIX) && !is_system(document)
 }
 
 /// Which document a key is about.

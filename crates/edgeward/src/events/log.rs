@@ -95,7 +95,7 @@ impl EventLog {
             let rows =
                 events.iter().map(|event| Ok((event.id.clone(), stored::to_value(event)?))).collect::<Result<Vec<_>, EdgeError>>()?;
             let mut kept = self.document.info()?.map_or(0, |info| usize::try_from(info.keys).unwrap_or(usize::MAX));
-            let edited = self.document.edit(Precondition::None, move |draft| {
+            self.document.edit(Precondition::None, move |draft| {
                 for (id, value) in &rows {
                     kept += usize::from(draft.get(id)?.is_none());
                     draft.set(id, value)?;
@@ -106,8 +106,6 @@ impl EventLog {
                 }
                 Ok(())
             })?;
-            // Nobody asks which changes are not confirmed.
-            self.document.confirm(edited.version)?;
             self.waiting.lock().events.drain(..count);
         }
     }
