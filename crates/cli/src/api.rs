@@ -12,7 +12,7 @@ mod observe;
 pub(crate) mod tokens;
 mod wire;
 
-use std::{sync::Arc, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -28,16 +28,18 @@ use edgeward::{
     Documents, EdgeError, ErrorKind, Node,
     access::Tokens,
     limits::{API_BODIES_BYTES_MAX, CLIENT_STALL_TIMEOUT},
+    listener::{Listener, accept, is_loopback},
     problem::Problem,
 };
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{access::Door, audit::Audit};
+use self::{access::Door, audit::Audit};
 use crate::node_process::Membership;
 
 /// Longest answer of axum itself that is kept as the detail of a problem.
@@ -48,15 +50,31 @@ const REJECTION_BYTES_MAX: usize = 4096;
 pub(crate) struct Api(Arc<Shared>);
 
 pub(crate) struct Shared {
-    pub(crate) documents: Documents,
-    pub(crate) tokens: Arc<Tokens>,
-    pub(crate) door: Door,
-    pub(crate) audit: Audit,
-    pub(crate) listen: String,
-    pub(crate) started: Instant,
-    pub(crate) started_at: Timestamp,
+    documents: Documents,
+    tokens: Arc<Tokens>,
+    door: Door,
+    audit: Audit,
+    listen: String,
+    started: Instant,
+    started_at: Timestamp,
     /// Ends streams that would go on for ever.
-    pub(crate) stop: CancellationToken,
+    stop: CancellationToken,
+}
+
+impl Shared {
+    /// For a server that begins now and listens at `address`.
+    pub(crate) fn new(documents: Documents, tokens: Arc<Tokens>, address: SocketAddr, stop: CancellationToken) -> Self {
+        Self {
+            documents,
+            tokens,
+            door: if is_loopback(address) { Door::Loopback } else { Door::Guarded },
+            audit: Audit::default(),
+            listen: address.to_string(),
+            started: Instant::now(),
+            started_at: Timestamp::now(),
+            stop,
+        }
+    }
 }
 
 impl std::ops::Deref for Api {
@@ -139,6 +157,15 @@ fn finish<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S, 
         .layer(middleware::map_response(as_problem))
         .layer(middleware::from_fn_with_state(api, access::admit))
         .with_state(state)
+}
+
+/// Answers at a listener until it is stopped.
+pub(crate) async fn serve(router: Router, listener: Listener, stop: CancellationToken) {
+    let answer = move |request| {
+        let router = router.clone();
+        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
+    };
+    accept(listener, stop, answer).await;
 }
 
 /// axum refuses some requests itself, in plain text: a method, a path or a query that does not fit.

@@ -1,6 +1,6 @@
 //! A node in this process, alone or as a member of a fleet, until it is told to stop.
 
-use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
 
 use edgeward::{
     DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, Uplink, UplinkOptions,
@@ -9,12 +9,11 @@ use edgeward::{
         membership::Timing,
         nats::{Enrolment, JoinToken, NodeLink, PING_INTERVAL_DEFAULT},
     },
-    listener::{accept, is_loopback, serve_functions},
+    listener::serve_functions,
 };
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::{
     api,
@@ -113,16 +112,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     };
 
     let stop = CancellationToken::new();
-    let shared = api::Shared {
-        documents: node.documents().clone(),
-        tokens,
-        door: if is_loopback(api_address) { api::Door::Loopback } else { api::Door::Guarded },
-        audit: api::Audit::default(),
-        listen: api_address.to_string(),
-        started: Instant::now(),
-        started_at: Timestamp::now(),
-        stop: stop.clone(),
-    };
+    let shared = api::Shared::new(node.documents().clone(), tokens, api_address, stop.clone());
     let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
@@ -132,11 +122,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
-    let answer = move |request| {
-        let router = router.clone();
-        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
-    };
-    tasks.spawn(named("the API", accept(api_listener, stop.clone(), answer)));
+    tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
     terminal::write(format!(
         "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),

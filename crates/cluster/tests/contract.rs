@@ -31,31 +31,10 @@ mod requests;
 #[path = "contract/server.rs"]
 mod server;
 #[path = "contract/site.rs"]
+#[macro_use]
 mod site;
 
-/// Runs each test of the suite in process and over NATS.
-macro_rules! contract {
-    ($($part:ident: $($test:ident)*;)*) => {
-        mod in_process {
-            $(mod $part { $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    crate::$part::$test(crate::site::Site::in_process()).await;
-                }
-            )* })*
-        }
-        mod over_nats {
-            $(mod $part { $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    crate::$part::$test(crate::site::Site::over_nats().await).await;
-                }
-            )* })*
-        }
-    };
-}
-
-contract! {
+on_each! {
     requests:
         a_request_is_answered_and_both_ways_carry_header_fields
         an_error_reaches_the_caller_with_its_kind_text_and_failure

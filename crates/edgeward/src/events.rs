@@ -42,8 +42,6 @@ pub enum EventKind {
     MetricsSampled,
     /// A hub became the active one.
     HubActive,
-    /// A hub stands by.
-    HubStandby,
     /// An event of a newer release.
     #[serde(other)]
     Other,

@@ -38,7 +38,7 @@ pub use self::{
 use self::{
     far::FarNode,
     members::{Member, Members},
-    registry::{Registry, not_found},
+    registry::Registry,
     runtime::{Place, no_way},
 };
 use crate::{
@@ -296,9 +296,7 @@ impl EdgeCluster {
     pub(crate) fn set_term(&self, term: u64) -> Result<(), EdgeError> {
         let value = stored::to_value(&term)?;
         let document = self.0.documents.document(DocumentName::new(LEASE)?);
-        let edited = document.edit(Precondition::None, move |draft| draft.set(TERM, &value))?;
-        // Nobody asks which changes are not confirmed.
-        document.confirm(edited.version)
+        document.edit(Precondition::None, move |draft| draft.set(TERM, &value)).map(drop)
     }
 
     /// Removes a node; false when there is none of this id. What it was assigned is forgotten, and a far one is refused from now on. Blocks for
@@ -321,7 +319,7 @@ impl EdgeCluster {
 
     /// Sets labels of a far node, or with none removes those that were set so. Blocks for as long as the disk takes.
     pub fn label_node(&self, id: &str, labels: BTreeMap<String, Option<String>>) -> Result<(), EdgeError> {
-        let id = NodeId::new(id).map_err(|_| not_found(id))?;
+        let id = NodeId::new(id).map_err(|_| EdgeError::node_not_found(id))?;
         if let Some(Member::Here(..)) = self.0.members.lock().nodes.get(&id) {
             return Err(EdgeError::invalid(format!("node `{id}` is in this process: register it again with other labels")));
         }
@@ -381,7 +379,7 @@ impl EdgeCluster {
 
     /// The functions of a far node as it reports them, by id. Reads the disk.
     pub fn node_functions(&self, id: &str) -> Result<BTreeMap<FunctionId, FunctionReport>, EdgeError> {
-        let id = NodeId::new(id).map_err(|_| not_found(id))?;
+        let id = NodeId::new(id).map_err(|_| EdgeError::node_not_found(id))?;
         NodeReport::new(&self.0.documents, &id)?.functions()
     }
 
@@ -393,7 +391,7 @@ impl EdgeCluster {
     /// The runtime of a node, or why there is none.
     pub fn runtime(&self, id: &str) -> Result<NodeRuntime, EdgeError> {
         let member = self.0.members.lock().nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone()));
-        let place = match member.ok_or_else(|| not_found(id))? {
+        let place = match member.ok_or_else(|| EdgeError::node_not_found(id))? {
             (_, Member::Here(_, runtime)) => Place::Here(runtime),
             (id, Member::Far(_)) => {
                 let backbone = self.0.backbone.read().clone().ok_or_else(|| no_way(&id))?;
@@ -461,7 +459,7 @@ impl EdgeCluster {
 
     fn member(&self, id: &str) -> Result<(NodeId, Member), EdgeError> {
         let members = self.0.members.lock();
-        members.nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone())).ok_or_else(|| not_found(id))
+        members.nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone())).ok_or_else(|| EdgeError::node_not_found(id))
     }
 
     async fn deploy(&self, nodes: Vec<(NodeId, Member)>, function: EdgeFunction) -> Result<usize, EdgeError> {
@@ -562,7 +560,7 @@ impl EdgeCluster {
         let here = match self.0.members.lock().nodes.get(node) {
             Some(Member::Here(_, runtime)) => Some(Arc::clone(runtime)),
             Some(Member::Far(_)) => None,
-            None => return Err(not_found(node.as_str())),
+            None => return Err(EdgeError::node_not_found(node.as_str())),
         };
         let mut reports = if here.is_some() { BTreeMap::new() } else { NodeReport::new(&self.0.documents, node)?.functions()? };
         if let Some(runtime) = here {

@@ -5,19 +5,27 @@
 mod following;
 mod leading;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use edgeward_cluster::{
     Backbone,
     membership::Timing,
-    nats::{BrokerOptions, CredentialState, CredentialsTtl, FleetFolder, HubLink, HubOptions as LinkOptions, JoinToken, Registry, Servers},
+    nats::{
+        Applicant, BrokerOptions, BrokerState, CredentialState, CredentialsTtl, FleetFolder, HubLink, HubOptions as LinkOptions, JoinToken,
+        Registry, Servers,
+    },
 };
 use edgeward_durable::{FolderLock, create_private_folder, disk_error};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use edgeward_runtime::blocking;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::leading::Leading;
 use crate::{
@@ -36,7 +44,7 @@ pub enum HubServers {
         /// The program; none for the one that is found.
         program: Option<PathBuf>,
         /// Where it listens.
-        listen: std::net::SocketAddr,
+        listen: SocketAddr,
         /// Hosts by which nodes reach it, each with the port when it is another; none for the address where it listens.
         advertise: Vec<String>,
     },
@@ -91,7 +99,7 @@ pub enum HubStanding {
 pub struct FleetHub {
     leading: Option<AbortOnDropHandle<()>>,
     standing: watch::Receiver<HubStanding>,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
     cluster: EdgeCluster,
     fleet: FleetFolder,
     link: Arc<HubLink>,
@@ -140,7 +148,7 @@ impl FleetHub {
         };
         let kept = (fleet.clone(), servers.clone());
         blocking(move || kept.0.set_servers(&kept.1)).await?;
-        let stop = tokio_util::sync::CancellationToken::new();
+        let stop = CancellationToken::new();
         let (told, standing) = watch::channel(HubStanding::Waiting { why: "it connects".to_owned() });
         let leading = Leading {
             id,
@@ -186,13 +194,13 @@ impl FleetHub {
     /// The process of its own broker, while that runs.
     pub fn broker_pid(&self) -> Option<u32> {
         match &*self.link.broker()?.state().borrow() {
-            edgeward_cluster::nats::BrokerState::Running { pid, .. } => Some(*pid),
+            BrokerState::Running { pid, .. } => Some(*pid),
             _ => None,
         }
     }
 
     /// The folder with everything that lasts.
-    pub fn data_dir(&self) -> &std::path::Path {
+    pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
@@ -200,7 +208,7 @@ impl FleetHub {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
-    pub fn fleet_in(data_dir: &std::path::Path) -> Result<FleetFolder, EdgeError> {
+    pub fn fleet_in(data_dir: &Path) -> Result<FleetFolder, EdgeError> {
         FleetFolder::open(&data_dir.join(FLEET))
     }
 
@@ -208,7 +216,7 @@ impl FleetHub {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when there is none, and another process has the data folder.
-    pub fn fleet_in_or_new(data_dir: &std::path::Path, now: Timestamp) -> Result<FleetFolder, EdgeError> {
+    pub fn fleet_in_or_new(data_dir: &Path, now: Timestamp) -> Result<FleetFolder, EdgeError> {
         match Self::fleet_in(data_dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 create_private_folder(data_dir).map_err(|error| disk_error("open the data folder", data_dir, error))?;
@@ -273,7 +281,7 @@ async fn revoke(cluster: &EdgeCluster, link: &HubLink) -> Result<(), EdgeError> 
 fn registry(cluster: &EdgeCluster, link: &Arc<HubLink>, peers: &[NodeId]) -> Registry {
     let hubs: Arc<[NodeId]> = peers.iter().chain([cluster.id()]).cloned().collect();
     let (of, revoking, known) = (cluster.clone(), Arc::clone(link), cluster.clone());
-    let admit = move |applicant: edgeward_cluster::nats::Applicant| {
+    let admit = move |applicant: Applicant| {
         let (cluster, link, hubs) = (of.clone(), Arc::clone(&revoking), Arc::clone(&hubs));
         async move {
             if hubs.contains(&applicant.node) {

@@ -25,7 +25,7 @@ pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
     Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
-    FunctionId, Handler, HandlerName, InvocationRecord, Load, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
+    FunctionId, Handler, HandlerName, InvocationRecord, LineLimit, Load, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, Output, RequestBody,

@@ -12,31 +12,10 @@ mod life;
 mod server;
 #[path = "../../cluster/tests/contract/site.rs"]
 #[expect(dead_code, reason = "the contract's suite asks more of it")]
+#[macro_use]
 mod site;
 #[path = "far_nodes/support.rs"]
 mod support;
-
-/// Runs each test in process and over NATS.
-macro_rules! on_each {
-    ($($part:ident: $($test:ident)*;)*) => {
-        mod in_process {
-            $(mod $part { $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    crate::$part::$test(crate::site::Site::in_process()).await;
-                }
-            )* })*
-        }
-        mod over_nats {
-            $(mod $part { $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    crate::$part::$test(crate::site::Site::over_nats().await).await;
-                }
-            )* })*
-        }
-    };
-}
 
 on_each! {
     life:

@@ -4,6 +4,9 @@ use std::{error::Error, fmt};
 
 use serde::{Deserialize, Serialize};
 
+/// What is shown of an id that nobody has checked.
+const NODE_SHOWN_CHARS_MAX: usize = 64;
+
 /// What went wrong, as a caller may act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +127,12 @@ impl EdgeError {
     /// Shorthand for an id that nothing has, with the specification's words.
     pub fn function_not_found(id: &str) -> Self {
         Self::new(ErrorKind::NotFound, format!("function not found: `{id}`"))
+    }
+
+    /// Shorthand for an id that no node has.
+    pub fn node_not_found(id: &str) -> Self {
+        let shown: String = id.chars().take(NODE_SHOWN_CHARS_MAX).collect();
+        Self::new(ErrorKind::NotFound, format!("node not found: `{}`", shown.escape_debug()))
     }
 
     /// Adds the error that caused this one.

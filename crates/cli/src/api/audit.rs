@@ -2,13 +2,10 @@
 //!
 //! Who may not call can still make us write, so lines about them are bounded. Their number is told instead.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use axum::http::Method;
-use edgeward::{EdgeError, NodeId, TokenName, access::Caller, limits::AUDIT_LINES_PER_SECOND_MAX};
+use edgeward::{EdgeError, LineLimit, NodeId, TokenName, access::Caller};
 use parking_lot::Mutex;
 
 /// The target of the audit log.
@@ -18,7 +15,7 @@ const LOOPBACK: &str = "(loopback)";
 
 /// The audit log of one listener.
 #[derive(Debug, Default)]
-pub(crate) struct Audit(Mutex<Window>);
+pub(crate) struct Audit(Mutex<LineLimit>);
 
 /// A call that was refused.
 pub(super) struct Refused<'a> {
@@ -55,45 +52,4 @@ pub(super) fn node_removed(node: &str, caller: Option<&Caller>) {
 pub(super) fn join_token_created(id: &NodeId, node: Option<&NodeId>, caller: Option<&Caller>) {
     let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
     tracing::info!(target: TARGET, join_token = %id, node = node.map(NodeId::as_str), by, "made a join token");
-}
-
-/// The lines of the present second.
-#[derive(Debug, Default)]
-struct Window {
-    begun: Option<Instant>,
-    lines: u32,
-    dropped: u64,
-}
-
-impl Window {
-    /// Whether a line may be written now, and how many were not before it.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self.begun.is_none_or(|begun| now.duration_since(begun) >= Duration::from_secs(1)) {
-            (self.begun, self.lines) = (Some(now), 0);
-        }
-        if self.lines == AUDIT_LINES_PER_SECOND_MAX {
-            self.dropped += 1;
-            return None;
-        }
-        self.lines += 1;
-        Some(std::mem::take(&mut self.dropped))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_past_the_bound_are_counted_and_told_with_the_next_one() {
-        let (mut window, now) = (Window::default(), Instant::now());
-        for _ in 0..AUDIT_LINES_PER_SECOND_MAX {
-            assert_eq!(window.admit(now), Some(0));
-        }
-        for _ in 0..1000 {
-            assert_eq!(window.admit(now + Duration::from_millis(999)), None);
-        }
-        assert_eq!(window.admit(now + Duration::from_secs(1)), Some(1000));
-        assert_eq!(window.admit(now + Duration::from_secs(1)), Some(0));
-    }
 }

@@ -100,9 +100,7 @@ pub(crate) async fn put(State(node): State<Arc<Node>>, Path(IdPath { id }): Path
     let id = FunctionId::new(id)?;
     let precondition = precondition(request.headers())?;
     let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
-    let body: FunctionBody = serde_json::from_slice(&body.bytes)
-        .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
-    let deployment = node.put_function(body.into_function(id)?, precondition).await?;
+    let deployment = node.put_function(FunctionBody::read(&body.bytes, id)?, precondition).await?;
     Ok(tagged(if deployment.created { StatusCode::CREATED } else { StatusCode::OK }, deployment.view.into()))
 }
 

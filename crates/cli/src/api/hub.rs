@@ -14,7 +14,7 @@ use axum::{
     http::StatusCode,
     response::IntoResponse,
 };
-use edgeward::{EdgeError, FleetHub, NodeId, limits::ARTIFACT_BYTES_MAX};
+use edgeward::{FleetHub, limits::ARTIFACT_BYTES_MAX};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Api, Refusal, Shared, finish, read_body, shared_routes, wire::ArtifactAnswer};
@@ -65,9 +65,4 @@ pub(crate) async fn upload(State(hub): State<Arc<FleetHub>>, request: Request) -
     let size_bytes = body.bytes.len();
     let digest = hub.cluster().add_artifact(body.bytes.clone()).await?.to_string();
     Ok((StatusCode::CREATED, Json(ArtifactAnswer { digest, size_bytes })))
-}
-
-/// The id of a node in a path or a query.
-fn node_id(text: &str) -> Result<NodeId, EdgeError> {
-    NodeId::new(text)
 }

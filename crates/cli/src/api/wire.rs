@@ -91,6 +91,13 @@ impl Default for FunctionBody {
 }
 
 impl FunctionBody {
+    /// The function of this id that a body describes.
+    pub(super) fn read(body: &[u8], id: FunctionId) -> Result<EdgeFunction, EdgeError> {
+        let read: Self = serde_json::from_slice(body)
+            .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
+        read.into_function(id)
+    }
+
     pub(crate) fn into_function(self, id: FunctionId) -> Result<EdgeFunction, EdgeError> {
         if let Some(name) = self.unknown.keys().next() {
             return Err(EdgeError::invalid(format!("function `{id}` has no field `{}`; see /openapi.json", name.escape_debug())));

@@ -1,27 +1,19 @@
 //! `edgeward hub`: runs the hub of a fleet.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use edgeward::{
     DocumentName, EdgeError, ErrorKind, FleetHub, HubOptions, HubServers, HubStanding, NodeId,
     access::{NODE_TOKENS, Tokens},
     cluster::nats::{CredentialsTtl, PING_INTERVAL_DEFAULT},
-    listener::{accept, is_loopback},
 };
-use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 use crate::{
     api,
     daemon::{host_name, named, run_until_stopped},
-    data_dir,
+    data_dir::HubDataDir,
     exit::Hinted,
     heartbeat::Heartbeat,
     listen::{self, Address, TlsArgs},
@@ -48,9 +40,8 @@ pub(crate) struct Args {
     /// Id of this hub among the members of its fleet [default: the host name]
     #[arg(long, env = "EDGEWARD_HUB_ID")]
     id: Option<String>,
-    /// Folder for everything that lasts [default: `$XDG_DATA_HOME/edgeward-hub` or `~/.local/share/edgeward-hub`]
-    #[arg(long, env = "EDGEWARD_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: HubDataDir,
     /// Address of the API
     #[arg(long, default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
@@ -86,7 +77,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let api_at = Address { option: "--listen", at: args.listen };
     let tls = args.tls.open(&[api_at])?;
     let id = NodeId::new(args.id.unwrap_or_else(host_name))?;
-    let data_dir = args.data_dir.map_or_else(|| data_dir::default("edgeward-hub"), Ok)?;
+    let data_dir = args.data_dir.path()?;
     if args.nats.is_empty() && args.advertise.is_empty() && args.broker_listen.ip().is_unspecified() {
         let why = format!("--broker-listen {} says where to listen, and not where nodes find it", args.broker_listen);
         return Err(Hinted::new(EdgeError::invalid(why), "give the host that nodes know with `--advertise HOST`").into());
@@ -114,27 +105,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (api_address, api_scheme) = (api_listener.address(), api_listener.scheme());
 
     let stop = CancellationToken::new();
-    let shared = api::Shared {
-        documents,
-        tokens,
-        door: if is_loopback(api_address) { api::Door::Loopback } else { api::Door::Guarded },
-        audit: api::Audit::default(),
-        listen: api_address.to_string(),
-        started: Instant::now(),
-        started_at: Timestamp::now(),
-        stop: stop.clone(),
-    };
-    let router = api::hub::hub_router(shared, Arc::clone(&hub));
+    let router = api::hub::hub_router(api::Shared::new(documents, tokens, api_address, stop.clone()), Arc::clone(&hub));
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
-    let answer = move |request| {
-        let router = router.clone();
-        async move { router.oneshot(request).await.unwrap_or_else(|never| match never {}) }
-    };
-    tasks.spawn(named("the API", accept(api_listener, stop.clone(), answer)));
+    tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
     terminal::write(format!(
         "edgeward {version} · hub {id}\n  nodes join at  {servers}\n  API            {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data           {data}\n  next           edgeward join-token\n",
         version = env!("CARGO_PKG_VERSION"),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use edgeward::{EdgeError, FleetHub, cluster::nats::ServerFiles};
 use jiff::Timestamp;
 
-use crate::{data_dir, terminal};
+use crate::{data_dir::HubDataDir, terminal};
 
 /// Write the files for a NATS server that an operator runs for the fleet.
 ///
@@ -33,14 +33,13 @@ pub(crate) struct Args {
     /// Folder that the files are written to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Data folder of the hub [default: `$XDG_DATA_HOME/edgeward-hub` or `~/.local/share/edgeward-hub`]
-    #[arg(long, env = "EDGEWARD_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data_dir: HubDataDir,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: Args, json: bool) -> anyhow::Result<()> {
-    let data_dir = args.data_dir.map_or_else(|| data_dir::default("edgeward-hub"), Ok)?;
+    let data_dir = args.data_dir.path()?;
     let absolute = std::path::absolute(&args.out)
         .map_err(|error| EdgeError::invalid(format!("the folder `{}` cannot be named", args.out.display())).with_source(error))?;
     let installed_at = args.installed_at.unwrap_or_else(|| absolute.clone());

@@ -118,6 +118,15 @@ async fn a_demo_that_is_interrupted_removes_what_it_wrote() {
     assert!(is_empty(&temp), "it left something");
 }
 
+/// Each part comes after the one before.
+fn shows_in_order(text: &str, parts: &[&str]) {
+    let mut rest = text;
+    for part in parts {
+        let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part} in its place in {text}"));
+        rest = after;
+    }
+}
+
 #[test]
 fn replicas_that_were_apart_are_shown_side_by_side_until_they_are_the_same() {
     let (_folder, temp) = data_dir();
@@ -132,11 +141,7 @@ fn replicas_that_were_apart_are_shown_side_by_side_until_they_are_the_same() {
         "key       why         shows  by     kept  by\nsetpoint  concurrent  6      south  4     north\n",
         "door-south  \"shut\"  \"shut\"  \"shut\"\nsetpoint    4       4       4\n  conflicts that are left: 0\n",
     ];
-    let mut rest = text.as_str();
-    for part in shown {
-        let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part} in its place in {text}"));
-        rest = after;
-    }
+    shows_in_order(&text, &shown);
     assert!(is_empty(&temp), "it left something");
 }
 
@@ -188,11 +193,7 @@ fn a_fleet_with_a_node_that_was_away_is_shown_until_all_have_the_same() {
         "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec",
     ];
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut rest = text.as_str();
-    for part in shown {
-        let (_, after) = rest.split_once(part).unwrap_or_else(|| panic!("no {part} in its place in {text}"));
-        rest = after;
-    }
+    shows_in_order(&text, &shown);
     assert!(is_empty(&temp), "it left something");
 }
 

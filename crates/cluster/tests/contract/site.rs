@@ -11,6 +11,28 @@ use tokio::{
 
 use crate::{cable::Cable, server::Server};
 
+/// Runs each test of the suite in process and over NATS.
+macro_rules! on_each {
+    ($($part:ident: $($test:ident)*;)*) => {
+        mod in_process {
+            $(mod $part { $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    crate::$part::$test(crate::site::Site::in_process()).await;
+                }
+            )* })*
+        }
+        mod over_nats {
+            $(mod $part { $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    crate::$part::$test(crate::site::Site::over_nats().await).await;
+                }
+            )* })*
+        }
+    };
+}
+
 pub(crate) const ECHO: Name = Name::new("echo");
 pub(crate) const NEWS: Name = Name::new("news");
 /// Longest wait for what must come.

@@ -83,7 +83,7 @@ impl Registry {
 
     /// Sets labels, or with none removes those that were set here.
     pub(super) fn label(&self, id: &NodeId, labels: BTreeMap<String, Option<String>>) -> Result<Registration, EdgeError> {
-        let unknown = not_found(id.as_str());
+        let unknown = EdgeError::node_not_found(id.as_str());
         self.change(id, move |known| {
             let mut known = known.filter(|known| known.removed_at.is_none()).ok_or(unknown)?;
             for (name, value) in labels {
@@ -116,10 +116,8 @@ impl Registry {
             let registration = change(known)?;
             draft.set(&key, &stored::to_value(&registration)?)?;
             Ok(registration)
-        })?;
-        // Nobody asks which changes are not confirmed.
-        self.document.confirm(edited.version)?;
-        Ok(edited.result)
+        });
+        edited.map(|edited| edited.result)
     }
 }
 
@@ -140,11 +138,6 @@ impl Registration {
         node.labels.extend(self.labels.clone());
         node
     }
-}
-
-pub(super) fn not_found(id: &str) -> EdgeError {
-    let shown: String = id.chars().take(64).collect();
-    EdgeError::new(ErrorKind::NotFound, format!("node not found: `{}`", shown.escape_debug()))
 }
 
 fn of_value(key: &str, value: &Value) -> Result<Registration, EdgeError> {

@@ -10,7 +10,7 @@ use edgeward_cluster::{
     Backbone, Message, Service, Subscription,
     membership::Transition,
     service::{Call, handler},
-    subject::Subjects,
+    subject::{Name, Subjects},
 };
 use edgeward_model::{
     EdgeError, ErrorKind, NodeId,
@@ -20,6 +20,7 @@ use edgeward_runtime::blocking;
 use edgeward_sync::Hub;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -95,18 +96,12 @@ impl EdgeCluster {
     }
 
     async fn serve_artifacts(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
-        let (cluster, guard) = (self.clone(), Arc::clone(guard));
-        let answer = move |call: Call| {
-            let (cluster, guard) = (cluster.clone(), Arc::clone(&guard));
-            async move {
-                let node = call.subject.node;
-                guard.check(&node)?;
-                let range: ArtifactRange = services::read(&call.message, "a request for an artifact")?;
-                let is_standby = guard.standbys.contains(&node);
-                blocking(move || cluster.artifact_range(&node, is_standby, range)).await
-            }
+        let (cluster, standbys) = (self.clone(), guard.standbys.clone());
+        let answer = move |node: NodeId, range: ArtifactRange| {
+            let (cluster, is_standby) = (cluster.clone(), standbys.contains(&node));
+            blocking(move || cluster.artifact_range(&node, is_standby, range))
         };
-        Ok(backbone.serve(&Subjects::to_hub(ARTIFACT), ARTIFACT_CONCURRENCY, handler(answer)).await?)
+        guard.serve(backbone, (ARTIFACT, "a request for an artifact"), answer).await
     }
 
     /// A part of an artifact, for a node that is to run it.
@@ -123,21 +118,14 @@ impl EdgeCluster {
     }
 
     async fn serve_outboxes(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
-        let (cluster, guard) = (self.clone(), Arc::clone(guard));
-        let answer = move |call: Call| {
-            let (cluster, guard) = (cluster.clone(), Arc::clone(&guard));
-            async move {
-                let node = call.subject.node;
-                guard.check(&node)?;
-                let batch: OutboxBatch = services::read(&call.message, "a batch of events")?;
-                let events = Arc::clone(&cluster.0.events);
-                events.take(&node, batch.events);
-                // The node forgets them when it has the answer.
-                blocking(move || events.write()).await?;
-                Ok(Message::default())
-            }
+        let events = Arc::clone(&self.0.events);
+        let answer = move |node: NodeId, batch: OutboxBatch| {
+            events.take(&node, batch.events);
+            let events = Arc::clone(&events);
+            // The node forgets them when it has the answer.
+            blocking(move || events.write().map(|()| Message::default()))
         };
-        Ok(backbone.serve(&Subjects::to_hub(OUTBOX), ARTIFACT_CONCURRENCY, handler(answer)).await?)
+        guard.serve(backbone, (OUTBOX, "a batch of events"), answer).await
     }
 }
 
@@ -150,6 +138,26 @@ struct Guard {
 }
 
 impl Guard {
+    /// Answers what members ask of a service; its name goes with what its questions are, for an error.
+    async fn serve<Q, A>(
+        self: &Arc<Self>,
+        backbone: &Arc<dyn Backbone>,
+        (service, what): (Name, &'static str),
+        answer: impl Fn(NodeId, Q) -> A + Send + Sync + 'static,
+    ) -> Result<Service, EdgeError>
+    where
+        Q: DeserializeOwned,
+        A: Future<Output = Result<Message, EdgeError>> + Send + 'static,
+    {
+        let guard = Arc::clone(self);
+        let answer = move |Call { subject, message, .. }: Call| {
+            let answering =
+                guard.check(&subject.node).and_then(|()| services::read(&message, what)).map(|question| answer(subject.node, question));
+            async move { answering?.await }
+        };
+        Ok(backbone.serve(&Subjects::to_hub(service), ARTIFACT_CONCURRENCY, handler(answer)).await?)
+    }
+
     fn check(&self, node: &NodeId) -> Result<(), EdgeError> {
         if self.standbys.contains(node) {
             return Ok(());

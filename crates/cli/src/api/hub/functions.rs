@@ -20,7 +20,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use utoipa::{IntoParams, ToSchema};
 
-use super::node_id;
 use crate::api::{
     Api, Refusal,
     functions::{FUNCTION_BODY_BYTES_MAX, IdPath, event, output},
@@ -55,7 +54,7 @@ enum Target {
 impl TargetQuery {
     fn target(self) -> Result<Target, EdgeError> {
         match self {
-            Self { node: Some(node), all: false } => Ok(Target::Node(node_id(&node)?)),
+            Self { node: Some(node), all: false } => Ok(Target::Node(NodeId::new(node)?)),
             Self { node: None, all: true } => Ok(Target::All),
             _ => Err(EdgeError::invalid("say for whom it is: either `node=ID` or `all=true`")),
         }
@@ -76,7 +75,7 @@ pub(crate) struct NodesChanged {
     responses((status = 200, body = FunctionsAnswer), (status = 404, body = wire::Problem))
 )]
 pub(crate) async fn list(State(hub): State<Arc<FleetHub>>, Query(query): Query<NodeQuery>) -> Result<Json<FunctionsAnswer>, Refusal> {
-    let node = query.node.as_deref().map(node_id).transpose()?;
+    let node = query.node.map(NodeId::new).transpose()?;
     let cluster = hub.cluster().clone();
     let functions = blocking(move || functions(&cluster, node, |_| true)).await?;
     Ok(Json(FunctionsAnswer { functions }))
@@ -92,7 +91,7 @@ pub(crate) async fn show(
     Path(IdPath { id }): Path<IdPath>,
     Query(query): Query<NodeQuery>,
 ) -> Result<Json<FunctionsAnswer>, Refusal> {
-    let node = query.node.as_deref().map(node_id).transpose()?;
+    let node = query.node.map(NodeId::new).transpose()?;
     let cluster = hub.cluster().clone();
     let wanted = FunctionId::new(&id)?;
     let functions = blocking(move || functions(&cluster, node, |id| *id == wanted)).await?;
@@ -136,9 +135,7 @@ pub(crate) async fn put(
 ) -> Result<Json<NodesChanged>, Refusal> {
     let id = FunctionId::new(id)?;
     let body = read_body(request, FUNCTION_BODY_BYTES_MAX).await?;
-    let body: FunctionBody = serde_json::from_slice(&body.bytes)
-        .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
-    let function = body.into_function(id.clone())?;
+    let function = FunctionBody::read(&body.bytes, id.clone())?;
     hub.check_active()?;
     let nodes = match query.target()? {
         Target::All => hub.cluster().deploy_to_all(function).await?,

@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Query, Request, State},
     http::StatusCode,
 };
-use edgeward::{EdgeError, EdgeNodeStatus, ErrorKind, FleetHub, NodeView, access::Caller, blocking};
+use edgeward::{EdgeError, EdgeNodeStatus, FleetHub, NodeView, access::Caller, blocking};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -70,7 +70,7 @@ pub(crate) async fn show(State(hub): State<Arc<FleetHub>>, Path(NodePath { id })
 async fn view(hub: &FleetHub, id: String) -> Result<Json<NodeView>, Refusal> {
     let cluster = hub.cluster().clone();
     let (found, id) = blocking(move || Ok((cluster.view_node(&id), id))).await?;
-    found.map(Json).ok_or_else(|| not_found(&id).into())
+    found.map(Json).ok_or_else(|| EdgeError::node_not_found(&id).into())
 }
 
 /// Changes the labels of a node.
@@ -103,13 +103,8 @@ pub(crate) async fn remove(
     Path(NodePath { id }): Path<NodePath>,
 ) -> Result<StatusCode, Refusal> {
     if !hub.remove_node(&id).await? {
-        return Err(not_found(&id).into());
+        return Err(EdgeError::node_not_found(&id).into());
     }
     audit::node_removed(&id, caller.as_deref());
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn not_found(id: &str) -> EdgeError {
-    let shown: String = id.chars().take(64).collect();
-    EdgeError::new(ErrorKind::NotFound, format!("node not found: `{}`", shown.escape_debug()))
 }
