@@ -103,19 +103,23 @@ impl Reception {
 }
 
 impl Desk {
-    async fn answer(self: Arc<Self>, service: Name, call: Call) -> Result<Message, EdgeError> {
-        let asked_as = call.subject.node.clone();
-        let answered = match service {
-            JOIN => Arc::clone(&self).join(call).await,
-            RENEW => self.renew(&call).await,
-            _ => self.presence(&call).await,
-        };
-        if let Err(error) = &answered
-            && matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Conflict | ErrorKind::InvalidInput)
-        {
-            self.audit.refused(&asked_as, service.as_str(), error);
+    /// Boxed, as an optimizing compiler cannot find out by itself that the future may move between threads: it would go in a circle.
+    fn answer(self: Arc<Self>, service: Name, call: Call) -> BoxFuture<'static, Result<Message, EdgeError>> {
+        async move {
+            let asked_as = call.subject.node.clone();
+            let answered = match service {
+                JOIN => Arc::clone(&self).join(call).await,
+                RENEW => self.renew(&call).await,
+                _ => self.presence(&call).await,
+            };
+            if let Err(error) = &answered
+                && matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Conflict | ErrorKind::InvalidInput)
+            {
+                self.audit.refused(&asked_as, service.as_str(), error);
+            }
+            answered
         }
-        answered
+        .boxed()
     }
 
     async fn join(self: Arc<Self>, call: Call) -> Result<Message, EdgeError> {
