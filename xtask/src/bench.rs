@@ -71,7 +71,7 @@ enum Name {
 
 /// What every benchmark is given.
 struct Bench<'a> {
-    artifacts: &'a Artifacts,
+    artifacts: &'a Artifacts<'a>,
     progress: &'a Progress,
     rounds: u32,
     load: Duration,
@@ -103,8 +103,7 @@ impl Bench<'_> {
 }
 
 pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> Result<()> {
-    progress.step("release build");
-    let artifacts = Artifacts::build(project)?;
+    let artifacts = Artifacts::new(project)?;
     let machine = Machine::look(&artifacts)?;
     ensure!(machine.cores >= 2, "failed to find two processors: the load and the server would share one");
     let bench = Bench { artifacts: &artifacts, progress, rounds: options.rounds, load: Duration::from_secs(options.seconds) };

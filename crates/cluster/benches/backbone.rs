@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::RequestErrorKind;
 use edgeward_cluster::{Backbone, Message, Name, NatsBackbone, NatsOptions, Subject, Subjects, handler};
 use edgeward_model::{EdgeError, NodeId};
 use futures::StreamExt as _;
@@ -42,6 +43,11 @@ async fn bare(url: &str) -> Result<u128, Failure> {
         Ok::<_, async_nats::PublishError>(())
     });
     let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
+    // The server learns of a subscription a moment later.
+    let begun = Instant::now();
+    while asking.request("bench.echo", payload.clone()).await.is_err_and(|error| error.kind() == RequestErrorKind::NoResponders) {
+        assert!(begun.elapsed() < TIMEOUT, "nobody answers");
+    }
     let mut times = Vec::with_capacity(CALLS);
     for call in 0..WARM_UP_CALLS + CALLS {
         let begun = Instant::now();

@@ -1,5 +1,6 @@
-//! The programs of a run: ours in a release build, and the peers.
+//! The programs of a run: ours in a release build, each built when a benchmark first asks for it, and the peers.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,12 +9,8 @@ use anyhow::{Context as _, Result};
 use crate::process::{find, output};
 use crate::project::Project;
 
-/// Nodes without the WebAssembly engine, so that thousands fit into one process.
-const BUILD_FLEET: [&str; 7] = ["build", "--release", "--no-default-features", "--package", "edgeward", "--bench", "fleet"];
-
-const BUILD: [&str; 24] = [
-    "build",
-    "--release",
+/// Selected together for every program, and one benchmark with them, so that what they share has the same features and is built once.
+const PACKAGES: [&str; 12] = [
     "--package",
     "edgeward-cli",
     "--package",
@@ -22,69 +19,111 @@ const BUILD: [&str; 24] = [
     "edgeward-runtime",
     "--package",
     "edgeward-sync",
-    "--bin",
-    "edgeward",
-    "--example",
-    "native_handler",
-    "--example",
-    "plain_hyper",
-    "--bench",
-    "in_process",
-    "--bench",
-    "documents",
     "--package",
     "edgeward-cluster",
     "--bench",
     "backbone",
 ];
 
-pub(crate) struct Artifacts {
-    pub(crate) edgeward: PathBuf,
-    pub(crate) native_handler: PathBuf,
-    pub(crate) plain_hyper: PathBuf,
-    pub(crate) in_process: PathBuf,
-    pub(crate) documents: PathBuf,
-    pub(crate) fleet: PathBuf,
-    pub(crate) backbone: PathBuf,
+/// Nodes without the WebAssembly engine, so that thousands fit into one process.
+const WITHOUT_ENGINE: [&str; 3] = ["--no-default-features", "--package", "edgeward"];
+
+/// A program of ours.
+struct Program {
+    packages: &'static [&'static str],
+    /// The kind of its target, as cargo's option, and its name.
+    target: [&'static str; 2],
+    path: OnceCell<PathBuf>,
+}
+
+impl Program {
+    fn new(packages: &'static [&'static str], kind: &'static str, name: &'static str) -> Self {
+        Self { packages, target: [kind, name], path: OnceCell::new() }
+    }
+
+    /// Where it lies, once it is built.
+    fn built(&self, project: &Project) -> Result<&Path> {
+        if let Some(path) = self.path.get() {
+            return Ok(path);
+        }
+        let mut cargo = project.cargo();
+        cargo.args(["build", "--release", "--message-format=json-render-diagnostics"]).args(self.packages).args(self.target);
+        let name = self.target[1];
+        let path = executable(&output(&mut cargo)?, name);
+        let path = path.with_context(|| format!("failed to find the program `{name}` in what cargo built"))?;
+        Ok(self.path.get_or_init(|| path))
+    }
+}
+
+pub(crate) struct Artifacts<'a> {
+    project: &'a Project,
+    edgeward: Program,
+    native_handler: Program,
+    plain_hyper: Program,
+    in_process: Program,
+    documents: Program,
+    fleet: Program,
+    backbone: Program,
     pub(crate) nats_server: PathBuf,
     pub(crate) wasmtime: PathBuf,
     pub(crate) wrk: PathBuf,
-    /// The folder of built functions.
-    functions: PathBuf,
-    /// The folder of readings.
-    data: PathBuf,
 }
 
-impl Artifacts {
-    pub(crate) fn build(project: &Project) -> Result<Self> {
+impl<'a> Artifacts<'a> {
+    pub(crate) fn new(project: &'a Project) -> Result<Self> {
         let wrk = find("wrk").context("failed to find `wrk`, which makes the load; run `cargo xtask setup`")?;
         let wasmtime = project.venv().join("bin/wasmtime");
         output(Command::new(&wasmtime).arg("--version")).context("failed to find `wasmtime`, the peer; run `cargo xtask setup`")?;
-        let messages = output(project.cargo().args(BUILD).arg("--message-format=json-render-diagnostics"))?;
-        let of_fleet = output(project.cargo().args(BUILD_FLEET).arg("--message-format=json-render-diagnostics"))?;
-        let built = |name| executable(&messages, name).with_context(|| format!("failed to find the program `{name}` in what cargo built"));
         Ok(Self {
-            edgeward: built("edgeward")?,
-            native_handler: built("native_handler")?,
-            plain_hyper: built("plain_hyper")?,
-            in_process: built("in_process")?,
-            documents: built("documents")?,
-            fleet: executable(&of_fleet, "fleet").context("failed to find the program `fleet` in what cargo built")?,
-            backbone: built("backbone")?,
+            project,
+            edgeward: Program::new(&PACKAGES, "--bin", "edgeward"),
+            native_handler: Program::new(&PACKAGES, "--example", "native_handler"),
+            plain_hyper: Program::new(&PACKAGES, "--example", "plain_hyper"),
+            in_process: Program::new(&PACKAGES, "--bench", "in_process"),
+            documents: Program::new(&PACKAGES, "--bench", "documents"),
+            fleet: Program::new(&WITHOUT_ENGINE, "--bench", "fleet"),
+            backbone: Program::new(&PACKAGES, "--bench", "backbone"),
             nats_server: project.nats_server(),
             wasmtime,
             wrk,
-            functions: project.functions().join("built"),
-            data: project.functions().join("data"),
         })
     }
 
+    pub(crate) fn edgeward(&self) -> Result<&Path> {
+        self.edgeward.built(self.project)
+    }
+
+    pub(crate) fn native_handler(&self) -> Result<&Path> {
+        self.native_handler.built(self.project)
+    }
+
+    pub(crate) fn plain_hyper(&self) -> Result<&Path> {
+        self.plain_hyper.built(self.project)
+    }
+
+    pub(crate) fn in_process(&self) -> Result<&Path> {
+        self.in_process.built(self.project)
+    }
+
+    pub(crate) fn documents(&self) -> Result<&Path> {
+        self.documents.built(self.project)
+    }
+
+    pub(crate) fn fleet(&self) -> Result<&Path> {
+        self.fleet.built(self.project)
+    }
+
+    pub(crate) fn backbone(&self) -> Result<&Path> {
+        self.backbone.built(self.project)
+    }
+
+    /// A function that was built for everybody.
     pub(crate) fn component(&self, name: &str) -> PathBuf {
-        self.functions.join(name).with_extension("wasm")
+        self.project.functions().join("built").join(name).with_extension("wasm")
     }
 
     pub(crate) fn readings(&self, name: &str) -> PathBuf {
-        self.data.join(name).with_extension("csv")
+        self.project.functions().join("data").join(name).with_extension("csv")
     }
 }
 

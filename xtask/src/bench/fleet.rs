@@ -38,8 +38,8 @@ pub(crate) fn call(bench: &Bench<'_>) -> Result<Vec<Row>> {
     for round in 0..bench.rounds {
         bench.step(what, round);
         let texts = [
-            output(Command::new(&bench.artifacts.fleet).args(["far_call", &url]))?,
-            output(Command::new(&bench.artifacts.backbone).arg(&url))?,
+            output(Command::new(bench.artifacts.fleet()?).args(["far_call", &url]))?,
+            output(Command::new(bench.artifacts.backbone()?).arg(&url))?,
         ];
         for (name, nanoseconds) in texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.split_once(' ')) {
             values.entry(name.to_owned()).or_default().push(nanoseconds.parse::<f64>()? / 1e3);
@@ -82,7 +82,7 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let most = |most| if is_largest { Target::AtMost(most) } else { Target::None };
         let data = tempfile::tempdir()?;
         let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
-        let mut fleet = Nodes::join(&bench.artifacts.fleet, &data.path().join("hub"), nodes, &data.path().join("nodes"))?;
+        let mut fleet = Nodes::join(bench.artifacts.fleet()?, &data.path().join("hub"), nodes, &data.path().join("nodes"))?;
         hub.until_online(nodes)?;
         fleet.until_synced(nodes)?;
         sleep(SETTLE);

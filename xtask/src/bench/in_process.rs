@@ -43,14 +43,14 @@ fn take(values: &Values, name: &str, nanoseconds: f64) -> Result<Vec<f64>> {
 
 pub(crate) fn native(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let what = "`invoke` of an empty native handler, over the bare call";
-    let values = bench.in_process(what, &bench.artifacts.in_process, "native")?;
+    let values = bench.in_process(what, bench.artifacts.in_process()?, "native")?;
     let (invoke, bare) = (take(&values, "native_invoke", 1.0)?, take(&values, "bare_call", 1.0)?);
     Ok(vec![Row::difference(what, Target::AtMost(2000.0), Unit::Nanoseconds, &invoke, ("bare call", &bare))])
 }
 
 pub(crate) fn instantiate(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let what = "instantiate, Rust hello, WASI and limits on, p50";
-    let values = bench.in_process(what, &bench.artifacts.in_process, "instantiate")?;
+    let values = bench.in_process(what, bench.artifacts.in_process()?, "instantiate")?;
     let alone = |what: &str, target, name| anyhow::Ok(Row::alone(what, target, Unit::Microseconds, &take(&values, name, 1e3)?));
     Ok(vec![
         alone(what, Target::AtMost(15.0), "instantiate")?,
@@ -60,7 +60,7 @@ pub(crate) fn instantiate(bench: &Bench<'_>) -> Result<Vec<Row>> {
 }
 
 pub(crate) fn metrics(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    let values = bench.in_process("`EdgeMetrics::record`", &bench.artifacts.in_process, "metrics")?;
+    let values = bench.in_process("`EdgeMetrics::record`", bench.artifacts.in_process()?, "metrics")?;
     let alone = |what: &str, most, name| anyhow::Ok(Row::alone(what, Target::AtMost(most), Unit::Nanoseconds, &take(&values, name, 1.0)?));
     Ok(vec![
         alone("`EdgeMetrics::record`, one thread", 50.0, "record_one_thread")?,
@@ -69,7 +69,7 @@ pub(crate) fn metrics(bench: &Bench<'_>) -> Result<Vec<Row>> {
 }
 
 pub(crate) fn documents(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    let part = |what: &str, part: &str| bench.in_process(what, &bench.artifacts.documents, part);
+    let part = |what: &str, part: &str| bench.in_process(what, bench.artifacts.documents()?, part);
     let mut rows = Vec::new();
     for (who, target, each, ours, peer, name) in [
         ("one thread", 0.9, "writes", "write_one", "bare_one", "bare rusqlite, the same row"),

@@ -19,7 +19,7 @@ pub(crate) struct Load<'a> {
 
 impl Load<'_> {
     /// Requests a second that this server answers.
-    pub(crate) fn put(&self, artifacts: &Artifacts, address: SocketAddr, path: &str) -> Result<f64> {
+    pub(crate) fn put(&self, artifacts: &Artifacts<'_>, address: SocketAddr, path: &str) -> Result<f64> {
         let mut command = Command::new(&artifacts.wrk);
         let threads = self.connections.min(2);
         command.arg(format!("-t{threads}")).arg(format!("-c{}", self.connections)).arg(format!("-d{}", self.duration.as_secs()));

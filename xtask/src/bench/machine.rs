@@ -21,7 +21,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn look(artifacts: &Artifacts) -> Result<Self> {
+    pub(crate) fn look(artifacts: &Artifacts<'_>) -> Result<Self> {
         let facts = fs::read_to_string("/proc/cpuinfo").context("failed to read the facts of the processor")?;
         let load = fs::read_to_string("/proc/loadavg").context("failed to read the load of the machine")?;
         // `wrk` shows its version with a complaint, and fails.

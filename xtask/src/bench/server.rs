@@ -51,7 +51,7 @@ impl Server {
         Ok(server)
     }
 
-    pub(crate) fn wasmtime<A: AsRef<OsStr>>(artifacts: &Artifacts, component: &Path, options: &[A]) -> Result<Self> {
+    pub(crate) fn wasmtime<A: AsRef<OsStr>>(artifacts: &Artifacts<'_>, component: &Path, options: &[A]) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(&artifacts.wasmtime);
         command.arg("serve").args(["--addr", &address.to_string()]).args(options).arg(component);
@@ -97,12 +97,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(artifacts: &Artifacts, data: &Path) -> Result<Self> {
+    pub(crate) fn start(artifacts: &Artifacts<'_>, data: &Path) -> Result<Self> {
         let (address, functions) = (free_address()?, free_address()?);
-        let mut command = Command::new(&artifacts.edgeward);
+        let mut command = Command::new(artifacts.edgeward()?);
         command.args(["up", "--id", "bench", "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
         let server = Server::start(command.arg("--data-dir").arg(data), address, || client::get(address, "/readyz").is_ok())?;
-        Ok(Self { server, functions, edgeward: artifacts.edgeward.clone() })
+        Ok(Self { server, functions, edgeward: artifacts.edgeward()?.to_owned() })
     }
 
     /// Deploys as a user does.
@@ -124,19 +124,19 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn hub(artifacts: &Artifacts, data: &Path) -> Result<Self> {
+    pub(crate) fn hub(artifacts: &Artifacts<'_>, data: &Path) -> Result<Self> {
         let address = free_address()?;
-        let mut command = Command::new(&artifacts.edgeward);
+        let mut command = Command::new(artifacts.edgeward()?);
         command.args(["hub", "--id", "bench-hub", "--broker-listen", "127.0.0.1:0", "--listen", &address.to_string(), "--nats-server"]);
         command.arg(&artifacts.nats_server).arg("--data-dir").arg(data);
         Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
     }
 
-    pub(crate) fn node(artifacts: &Artifacts, data: &Path, hub: &Self) -> Result<Self> {
+    pub(crate) fn node(artifacts: &Artifacts<'_>, data: &Path, hub: &Self) -> Result<Self> {
         let (address, functions) = (free_address()?, free_address()?);
         let server = format!("http://{}", hub.server.address);
-        let token = output(Command::new(&artifacts.edgeward).args(["--server", &server, "join-token"]))?;
-        let mut command = Command::new(&artifacts.edgeward);
+        let token = output(Command::new(artifacts.edgeward()?).args(["--server", &server, "join-token"]))?;
+        let mut command = Command::new(artifacts.edgeward()?);
         command.args(["node", "--id", "bench", "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
         command.args(["--join", token.trim(), "--data-dir"]).arg(data);
         Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })

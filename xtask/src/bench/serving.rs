@@ -73,8 +73,8 @@ pub(crate) fn reuse(bench: &Bench<'_>) -> Result<Vec<Row>> {
 pub(crate) fn listener(bench: &Bench<'_>) -> Result<Vec<Row>> {
     // The same path on both, so that both read the same request.
     let path = "/fn/hello/";
-    let node = Server::example(&bench.artifacts.native_handler)?;
-    let peer = Server::example(&bench.artifacts.plain_hyper)?;
+    let node = Server::example(bench.artifacts.native_handler()?)?;
+    let peer = Server::example(bench.artifacts.plain_hyper()?)?;
     let what = "native handler through the function listener, 64 connections";
     let sides = [Side { address: node.address, path }, Side { address: peer.address, path }];
     let [ours, theirs] = bench.by_turns(what, &bench.plain_load(), sides)?;
