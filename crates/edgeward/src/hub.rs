@@ -30,11 +30,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use self::leading::Leading;
 use crate::{
     fleet::{ClusterOptions, EdgeCluster},
-    node::{DOCUMENTS, LOCK},
+    node::{DOCUMENTS, FLEET, LOCK},
 };
-
-/// The folder of the fleet's keys in a hub's data folder.
-const FLEET: &str = "fleet";
 
 /// Where the servers of a hub are.
 #[derive(Clone, Debug)]

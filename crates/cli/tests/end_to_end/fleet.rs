@@ -87,6 +87,51 @@ async fn a_hub_that_was_killed_is_back_with_its_nodes_and_what_they_should_run()
 }
 
 #[tokio::test]
+async fn a_hub_is_back_from_a_backup_with_its_nodes_and_what_they_should_run_and_nobody_joins_anew() {
+    let mut fleet = Fleet::start().await;
+    let used = fleet.token(&[]);
+    let node = fleet.launch("edge-01", Some(&used));
+    fleet.is("edge-01", "online").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    fleet.hub().done(&["state", "put", "prices", "milk", "--value", "1"]);
+    let (hub, backup) = (fleet.path("hub"), fleet.path("backup"));
+    let run = |command: &str, more: &[&str]| {
+        let output = edgeward(&[command, "--data-dir"]).arg(&hub).args(more).arg(&backup).output().expect("starts");
+        assert!(output.status.success(), "{}", text(output.stderr));
+        text(output.stdout)
+    };
+    let told = run("backup", &[]);
+    assert!(told.contains("with 1 artifact and keys"), "{told}");
+    // After the backup, so that only the node can bring it back.
+    node.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
+    until("it is at the hub", async || fleet.hub().ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    fleet.hub.take().expect("it runs").kill();
+    std::fs::remove_dir_all(&hub).expect("its disk");
+    assert!(run("restore", &[]).starts_with("restored hub-1 as of "));
+    for (path, mode) in [("", 0o700), ("fleet", 0o700), ("fleet/authority.json", 0o600), ("fleet/joins.json", 0o600)] {
+        let found = std::fs::metadata(hub.join(path)).expect("there").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found) & 0o777, mode, "{path}");
+    }
+    fleet.start_hub().await;
+    fleet.is("edge-01", "online").await;
+    fleet.serves("hello", 1).await;
+    let hub = fleet.hub();
+    assert_eq!(text(hub.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
+    assert_eq!(hub.json("/v1/documents/prices").await["data"], json!({ "milk": 1 }));
+    until("what came after the backup", async || hub.ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    // Its artifact is there for others, by the record that was kept: nothing is uploaded.
+    let _other = fleet.join("edge-02").await;
+    let record = hub.json("/v1/functions/hello?node=edge-01").await["functions"][0].take();
+    let wanted = json!({ "name": record["name"], "handler": record["handler"] }).to_string();
+    let put = hub.ask(Method::PUT, "/v1/functions/hello?node=edge-02", &[("content-type", "application/json")], wanted).await;
+    assert_eq!(put.status().as_u16() / 100, 2, "{:?}", put.body());
+    fleet.serves("hello", 2).await;
+    let (code, told) = refused("node", &fleet.path("edge-03"), &["--id", "edge-03", "--join", &used]).await;
+    assert!(code == Some(14) && told.contains("edgeward join-token"), "a token that was used stays used: {code:?} {told}");
+}
+
+#[tokio::test]
 async fn a_node_that_was_removed_is_refused_until_it_joins_anew() {
     let fleet = Fleet::start().await;
     let used = fleet.token(&[]);
