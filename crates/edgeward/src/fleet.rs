@@ -28,18 +28,17 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
-pub use self::{
-    far::CallOptions,
-    members::NodeView,
-    registry::Registration,
-    runtime::NodeRuntime,
-    service::{FleetService, ServiceOptions},
-};
 use self::{
     far::FarNode,
     members::{Member, Members},
     registry::Registry,
     runtime::{Place, no_way},
+};
+pub use self::{
+    members::NodeView,
+    registry::Registration,
+    runtime::NodeRuntime,
+    service::{FleetService, ServiceOptions},
 };
 use crate::{
     assignments::Assignments,
