@@ -59,7 +59,7 @@ pub use self::join_token::JoinToken;
 pub use self::keeper::CredentialState;
 pub use self::node_link::NodeLink;
 pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
-pub use self::reception::{Reception, Registry};
+pub use self::reception::{Reception, Refusal, Registry};
 pub use self::server_config::ServerConfig;
 pub use self::server_files::ServerFiles;
 use self::{

@@ -49,11 +49,16 @@ pub fn create_private_file(path: &Path) -> io::Result<fs::File> {
 pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+        if is_unfinished(&path) {
             fs::remove_file(path)?;
         }
     }
     Ok(())
+}
+
+/// Whether this is a file that is still being written, or what an interrupted [`write()`] left.
+pub fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == UNFINISHED)
 }
 
 #[cfg(test)]

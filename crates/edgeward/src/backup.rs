@@ -1,20 +1,24 @@
-//! Backups of a node's data folder: made while the node runs, and restored as a whole.
+//! Backups of the data folder of a node or hub: made while that runs, and restored as a whole.
 //!
-//! A backup is a folder with the store of one moment, the artifacts that its functions refer to, and a manifest with the digest of
-//! each file. Like a restored data folder, it is made beside its place, and put there when it is complete and on disk.
+//! A backup is a folder with the store of one moment, the artifacts that its functions and assignments refer to, what makes it a member or
+//! the hub of a fleet, and a manifest with the digest of each file. Like a restored data folder, it is made beside its place, for its owner
+//! alone, and put there when it is complete and on disk.
 
 mod create;
 mod manifest;
 mod restore;
 mod staging;
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use edgeward_durable::{disk_error, remove};
-use edgeward_model::{EdgeError, NodeId};
+use edgeward_model::{Digest, EdgeError, FunctionId, NodeId};
 use edgeward_sync::{Documents, Epoch, Role, Store};
 
-use crate::desired::{self, record::FunctionRecord};
+use crate::{assignments::Assignments, desired};
 
 pub use create::create;
 pub use manifest::{FileDigest, Manifest};
@@ -40,11 +44,21 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
-/// The functions' records in the store of this folder, which is nobody's yet. Opening it shows that this release can.
-fn records_in(documents: &Path, node: &NodeId) -> Result<Vec<FunctionRecord>, EdgeError> {
-    let store = Store::open_as_it_is(documents, node.clone(), Epoch::draw()?, Role::Replica)?;
-    let records = desired::records_in(&Documents::new(store))?;
+/// The artifacts that a store refers to.
+struct Referred {
+    /// Those of the node's own functions, with one of these. Without them it is not what it was.
+    own: BTreeMap<Digest, FunctionId>,
+    /// Those that are assigned to any node. One that is assigned to this node may still be on its way to it.
+    assigned: BTreeSet<Digest>,
+}
+
+/// What the store in this folder, which is nobody's yet, refers to. Opening it shows that this release can.
+fn referred_in(documents: &Path, node: &NodeId) -> Result<Referred, EdgeError> {
+    let store = Documents::new(Store::open_as_it_is(documents, node.clone(), Epoch::draw()?, Role::Replica)?);
+    let own = desired::records_in(&store)?.into_iter();
+    let own = own.filter_map(|record| Some((record.function.handler.artifact()?, record.function.id))).collect();
+    let assigned = Assignments::new(store).artifacts()?.into_iter().collect();
     let lock = documents.join("documents.lock");
     remove(&lock).map_err(|error| disk_error("remove the lock of a copy", &lock, error))?;
-    Ok(records)
+    Ok(Referred { own, assigned })
 }

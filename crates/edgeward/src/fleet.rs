@@ -28,18 +28,17 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
-pub use self::{
-    far::CallOptions,
-    members::NodeView,
-    registry::Registration,
-    runtime::NodeRuntime,
-    service::{FleetService, ServiceOptions},
-};
 use self::{
     far::FarNode,
     members::{Member, Members},
     registry::Registry,
     runtime::{Place, no_way},
+};
+pub use self::{
+    members::NodeView,
+    registry::Registration,
+    runtime::NodeRuntime,
+    service::{FleetService, ServiceOptions},
 };
 use crate::{
     assignments::Assignments,
@@ -142,6 +141,8 @@ pub struct ClusterHealth {
     pub offline: usize,
     /// Functions that are assigned, each counted once a node.
     pub assignments: usize,
+    /// Events that the nodes had dropped when they were last heard, as their outboxes were full.
+    pub dropped_events: u64,
 }
 
 impl std::fmt::Debug for EdgeCluster {
@@ -430,6 +431,7 @@ impl EdgeCluster {
         let mut health = ClusterHealth { assignments: self.0.assignments.len().unwrap_or(0), ..ClusterHealth::default() };
         for (_, standing) in self.0.members.lock().membership.nodes() {
             health.nodes += 1;
+            health.dropped_events += standing.health().map_or(0, |report| report.dropped_events);
             *match standing.status() {
                 EdgeNodeStatus::Online => &mut health.online,
                 EdgeNodeStatus::Degraded => &mut health.degraded,

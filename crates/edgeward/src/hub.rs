@@ -17,7 +17,7 @@ use edgeward_cluster::{
     membership::Timing,
     nats::{
         Applicant, BrokerOptions, BrokerState, CredentialState, CredentialsTtl, FleetFolder, HubLink, HubOptions as LinkOptions, JoinToken,
-        Registry, Servers,
+        Refusal, Registry, Servers,
     },
 };
 use edgeward_durable::{FolderLock, create_private_folder, disk_error};
@@ -29,12 +29,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::leading::Leading;
 use crate::{
+    events::{EventKind, FleetEvent},
     fleet::{ClusterOptions, EdgeCluster},
-    node::{DOCUMENTS, LOCK},
+    node::{DOCUMENTS, FLEET, LOCK},
 };
-
-/// The folder of the fleet's keys in a hub's data folder.
-const FLEET: &str = "fleet";
 
 /// Where the servers of a hub are.
 #[derive(Clone, Debug)]
@@ -307,9 +305,14 @@ fn registry(cluster: &EdgeCluster, link: &Arc<HubLink>, peers: &[NodeId]) -> Reg
             Ok(())
         }
     };
-    Registry::new(admit, move |node| {
+    let key_of = move |node| {
         let cluster = known.clone();
         async move { blocking(move || cluster.key_of(&node)).await }
+    };
+    let of = cluster.clone();
+    Registry::new(admit, key_of).telling(move |Refusal { asked_as, is_node, why }| {
+        let event = FleetEvent::new(EventKind::Refused, why.to_string());
+        of.events().tell_refusal(asked_as, if is_node { event.on(asked_as) } else { event });
     })
 }
 

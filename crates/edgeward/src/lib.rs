@@ -28,15 +28,15 @@ pub use edgeward_model::{
     FunctionId, Handler, HandlerName, InvocationRecord, LineLimit, Load, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
 };
 pub use edgeward_runtime::{
-    ArtifactStore, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, Output, RequestBody,
-    ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
+    ArtifactStore, CallOptions, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, Output,
+    RequestBody, ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
 pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
 pub use events::{EventKind, EventLog, FleetEvent};
-pub use fleet::{CallOptions, ClusterHealth, ClusterOptions, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
+pub use fleet::{ClusterHealth, ClusterOptions, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};

@@ -34,8 +34,8 @@ use crate::{
 pub(crate) const LOCK: &str = "lock";
 /// The folder of the documents in a data folder.
 pub(crate) const DOCUMENTS: &str = "documents";
-/// The folder of what makes it a member of a fleet.
-const FLEET: &str = "fleet";
+/// The folder of what makes it a member, or the hub, of a fleet.
+pub(crate) const FLEET: &str = "fleet";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
 /// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the

@@ -24,10 +24,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::services::{ANEW, POKE, SYNC};
+use crate::services::{AGAIN, ANEW, POKE, SYNC};
 
 /// Time within which nodes that hear of another hub ask it.
 const ANEW_PAUSE: Duration = Duration::from_millis(200);
+/// Time after which a hub that begins says so once more. By then the broker has noticed that the hub before it stands still: until then it
+/// may give that what nodes ask.
+const AGAIN_AFTER: Duration = Duration::from_secs(4);
+/// What has waited so long for an answer by then may have gone there.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// A hub that answers the nodes of a backbone and pokes them when there is something to pull. Dropped, it stops.
 pub struct HubService {
@@ -62,17 +67,19 @@ impl HubService {
         };
         let sync = backbone.serve(&Subjects::to_hub(SYNC), SYNC_CONCURRENCY, handler(answer)).await?;
         let poking = tokio::spawn(async move {
-            for node in nodes {
-                tell(backbone.as_ref(), node, Message::new(ANEW)).await;
-            }
-            poke(backbone, seen_nodes, commits).await;
+            tell_all(backbone.as_ref(), &nodes, ANEW).await;
+            let again = async {
+                tokio::time::sleep(AGAIN_AFTER).await;
+                tell_all(backbone.as_ref(), &nodes, AGAIN).await;
+            };
+            tokio::join!(poke(backbone.as_ref(), seen_nodes, commits), again);
         });
         Ok(Self { _sync: sync, _poking: AbortOnDropHandle::new(poking) })
     }
 }
 
 /// Tells every node that asked of late that something was committed.
-async fn poke(backbone: Arc<dyn Backbone>, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
+async fn poke(backbone: &dyn Backbone, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
     while commits.changed().await.is_ok() {
         let asked = {
             let mut nodes = nodes.lock();
@@ -80,16 +87,16 @@ async fn poke(backbone: Arc<dyn Backbone>, nodes: Arc<Mutex<BTreeMap<NodeId, Ins
             nodes.retain(|_, seen| seen.elapsed() < 2 * PULL_EVERY);
             nodes.keys().cloned().collect::<Vec<_>>()
         };
-        for node in asked {
-            tell(backbone.as_ref(), node, Message::default()).await;
-        }
+        tell_all(backbone, &asked, b"").await;
         tokio::time::sleep(POKE_PAUSE).await;
     }
 }
 
-async fn tell(backbone: &dyn Backbone, node: NodeId, message: Message) {
-    if let Err(error) = backbone.publish(&Subject::to_node(node, POKE), message).await {
-        tracing::debug!(error = %error, "failed to poke a node, which asks by itself before long");
+async fn tell_all(backbone: &dyn Backbone, nodes: &[NodeId], what: &'static [u8]) {
+    for node in nodes {
+        if let Err(error) = backbone.publish(&Subject::to_node(node.clone(), POKE), Message::new(what)).await {
+            tracing::debug!(error = %error, "failed to poke a node, which asks by itself before long");
+        }
     }
 }
 
@@ -258,6 +265,7 @@ impl Exchange {
             self.tell();
             let Some(frame) = frame else { return Ok(Spoken::All) };
             let (backbone, stop, mut was_poked) = (Arc::clone(&self.backbone), self.stop.clone(), false);
+            let asked_at = Instant::now();
             let mut answering = backbone.request(&self.subject, Message::new(frame), SYNC_TIMEOUT);
             let answer = loop {
                 tokio::select! {
@@ -265,6 +273,7 @@ impl Exchange {
                     answer = &mut answering => break answer?,
                     poke = pokes.next() => match poke {
                         Some(poke) if poke.message.payload == ANEW => return Ok(Spoken::Anew),
+                        Some(poke) if poke.message.payload == AGAIN && asked_at.elapsed() >= UNANSWERED => return Ok(Spoken::Anew),
                         Some(_) => was_poked = true,
                         // The connection ended for good, which the request says too.
                         None => return Ok(Spoken::All),

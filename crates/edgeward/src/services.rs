@@ -21,10 +21,12 @@ pub(crate) const HEARTBEAT: Name = Name::new("heartbeat");
 pub(crate) const ARTIFACT: Name = Name::new("artifact");
 /// Node to hub: events and samples that happened on the node.
 pub(crate) const OUTBOX: Name = Name::new("outbox");
-/// Hub to node, published: there is something to pull; with [`ANEW`], nobody answers any more what was asked before.
+/// Hub to node, published: there is something to pull; with [`ANEW`] or [`AGAIN`], nobody answers any more what was asked before.
 pub(crate) const POKE: Name = Name::new("poke");
 /// The payload of a poke by which a hub says that it has just begun.
 pub(crate) const ANEW: &[u8] = b"anew";
+/// The payload of a poke by which a hub says so once more: what has waited for an answer for long went to a hub that is gone.
+pub(crate) const AGAIN: &[u8] = b"again";
 /// Hub to node: runs a function.
 pub(crate) const INVOKE: Name = Name::new("invoke");
 /// Hub to node: lines of a function's log.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use edgeward_cluster::{Backbone, Service, membership::Timing};
 use edgeward_model::EdgeError;
+use edgeward_runtime::blocking;
 use edgeward_sync::Pattern;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -58,14 +59,16 @@ impl Uplink {
     /// Those of the backbone's `serve` and `subscribe`, and of the disk.
     pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, options: UplinkOptions) -> Result<Self, EdgeError> {
         let UplinkOptions { timing, documents } = options;
-        let outbox = Arc::new(Outbox::new(node.documents(), node.runtime().node().id.clone())?);
+        let (documents_here, id) = (node.documents().clone(), node.runtime().node().id.clone());
+        let outbox = Arc::new(blocking(move || Outbox::open(&documents_here, id)).await?);
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
         let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone), documents).await?;
         let services = calls::serve(&node, &backbone).await?;
         let replication = replicator.replication();
         let (sick, failing) = watch::channel(0);
+        let sources = heartbeats::Sources { replication, failing, outbox: Arc::clone(&outbox) };
         let tasks = vec![
-            tokio::spawn(heartbeats::send(Arc::clone(&node), Arc::clone(&backbone), timing, replication, failing)),
+            tokio::spawn(heartbeats::send(Arc::clone(&node), Arc::clone(&backbone), timing, sources)),
             tokio::spawn(heartbeats::sample(Arc::clone(&node), Arc::clone(&outbox), sick)),
             tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,9 +12,11 @@ use std::{
 };
 
 use edgeward::{
-    DocumentName, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionState, Handler, Node, NodeOptions, Precondition, Value,
+    DocumentName, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionState, Handler, Node, NodeId, NodeOptions,
+    Precondition, Value,
     backup::{Manifest, Restored, create, restore},
 };
+use edgeward_durable::{create_private_folder, write};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -179,13 +182,73 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
+/// What a hub keeps of its fleet, and what its broker does.
+fn keep_fleet(data_dir: &Path) {
+    for (path, text) in [("fleet/authority.json", "keys"), ("fleet/joins.json", "uses"), ("fleet/broker/nats.conf", "made anew")] {
+        create_private_folder(data_dir.join(path).parent().expect("one")).expect("made");
+        write(&data_dir.join(path), text.as_bytes()).expect("written");
+    }
+    fs::write(data_dir.join("fleet/joins.7.unfinished"), "half").expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_is_backed_up_with_the_files_of_its_fleet_and_the_artifacts_that_it_assigned_for_its_owner_alone() {
+    let place = Place::new();
+    let data = place.path("data");
+    create_private_folder(&data).expect("made");
+    let cluster = EdgeCluster::open(&data).expect("opens");
+    let node = NodeId::new("edge-01").expect("valid");
+    cluster.admit(&node, None).expect("admitted");
+    for id in ["a", "b"] {
+        let digest = cluster.add_artifact(command(id)).await.expect("runs");
+        let function = EdgeFunction::new(id, id, Handler::Artifact(digest)).expect("valid");
+        cluster.deploy_to_node(node.as_str(), function).await.expect("assigned");
+    }
+    keep_fleet(&data);
+    let manifest = place.create().expect("backs up");
+    assert_eq!((manifest.node.as_str(), manifest.artifacts.len(), manifest.missing_artifacts.len()), ("hub", 2, 0));
+    assert_eq!(manifest.fleet.keys().collect::<Vec<_>>(), ["authority.json", "joins.json"]);
+    place.restore("restored", false).expect("restores");
+    for folder in ["backup", "restored"] {
+        for (path, mode) in modes(&place.path(folder)) {
+            assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
+        }
+    }
+    assert_eq!(fs::read_to_string(place.path("restored/fleet/authority.json")).expect("there"), "keys");
+    assert!(!place.path("restored/fleet/broker").exists());
+    let again = EdgeCluster::open(place.path("restored")).expect("opens");
+    assert_eq!(again.node_ids(), [node]);
+    assert!(manifest.artifacts.keys().all(|digest| again.artifacts().contains(digest)));
+    drop(again);
+
+    // One that the hub has not got back itself stops no backup, and is named.
+    let gone = *manifest.artifacts.keys().next().expect("two");
+    fs::remove_file(data.join("artifacts").join(gone.hex()).with_extension("wasm")).expect("there");
+    fs::remove_dir_all(place.path("backup")).expect("there");
+    fs::remove_dir_all(place.path("restored")).expect("there");
+    let manifest = place.create().expect("backs up");
+    assert_eq!((manifest.artifacts.len(), manifest.missing_artifacts), (1, [gone].into()));
+    place.restore("restored", false).expect("restores");
+}
+
+/// Every file and folder, with its permissions.
+fn modes(path: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = vec![(path.to_owned(), fs::metadata(path).expect("there").permissions().mode() & 0o777)];
+    if path.is_dir() {
+        found.extend(fs::read_dir(path).expect("there").flat_map(|entry| modes(&entry.expect("readable").path())));
+    }
+    found
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_is_refused_and_nothing_is_left() {
     let place = Place::new();
     deploy(&open(&place.path("data")).expect("opens"), "a").await;
+    create_private_folder(&place.path("data/fleet")).expect("made");
+    write(&place.path("data/fleet/authority.json"), &[b'k'; 100]).expect("written");
     place.create().expect("backs up");
     let files = files(&place.path("backup"));
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
     for file in files {
         let whole = fs::read(&file).expect("there");
         let last = whole.len() - 1;
@@ -204,6 +267,24 @@ async fn a_flipped_byte_is_refused_and_nothing_is_left() {
     }
     assert_eq!(place.names(), ["backup", "data"]);
     place.restore("restored", false).expect("mended");
+}
+
+#[tokio::test]
+async fn a_manifest_that_names_a_file_elsewhere_is_refused() {
+    let place = Place::new();
+    drop(open(&place.path("data")).expect("opens"));
+    keep_fleet(&place.path("data"));
+    place.create().expect("backs up");
+    let json = fs::read_to_string(place.path("backup/manifest.json")).expect("there");
+    for name in ["../joins.json", "/joins.json", "a/joins.json", "..", ""] {
+        let json = json.replace("joins.json", name);
+        fs::write(place.path("backup/manifest.json"), &json).expect("written");
+        fs::write(place.path("backup/manifest.blake3"), format!("{}  manifest.json\n", blake3::hash(json.as_bytes()).to_hex()))
+            .expect("written");
+        let error = place.restore("restored", false).expect_err(name);
+        assert!(error.to_string().contains("the backup is damaged"), "{name}: {error}");
+    }
+    assert_eq!(place.names(), ["backup", "data"]);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ on_each! {
     calls:
         a_function_is_deployed_called_and_undeployed_on_a_far_node
         what_cannot_be_called_says_why
+        the_trace_context_of_a_caller_reaches_the_guest_on_a_far_node
         an_artifact_whose_transfer_broke_off_is_fetched_from_where_it_was
         the_log_of_a_far_function_is_followed;
 }

@@ -1,10 +1,20 @@
 //! Nodes and their hub over a backbone in this process: what is written on either side reaches all, also after a time apart.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use edgeward::{
     Document, DocumentName, Documents, EdgeError, Epoch, Hub, NodeId, Pattern, Role, SessionState, Store, Value,
-    cluster::{Backbone, LocalNetwork, Message, Subject, subject::Name},
+    cluster::{
+        Backbone, LocalNetwork, Message, Subject,
+        service::handler,
+        subject::{Name, Subjects},
+    },
     document::Precondition,
     replication::{HubService, Replicator},
 };
@@ -79,7 +89,7 @@ async fn what_is_written_anywhere_reaches_every_node() {
         }
     }
     // Long before a node asks by itself: it was poked.
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     set(&one, "one", 11).await;
     shows(&two, "one", 11).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
@@ -119,4 +129,29 @@ async fn a_node_speaks_for_itself_only() {
     let to = Subject::to_hub(id("edge-2"), Name::new("sync"));
     let refused: EdgeError = backbone.request(&to, Message::new(hello), PATIENCE).await.expect_err("it is another's").into();
     assert_eq!(refused.kind(), edgeward::ErrorKind::Forbidden, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hub_that_stands_still_was_asked_is_asked_anew_when_another_begins_and_says_so_once_more() {
+    let network = LocalNetwork::new();
+    let hub = network.member(id("hub"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let still = handler(move |_call| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<Result<Message, EdgeError>>()
+    });
+    let _service = hub.serve(&Subjects::to_hub(Name::new("sync")), 8, still).await.expect("serves");
+    let _replicator = Replicator::start(store("edge-1", Role::Replica), Arc::new(network.member(id("edge-1"))), Vec::new()).await;
+    let to = Subject::to_node(id("edge-1"), Name::new("poke"));
+    let begun = Instant::now();
+    // A request that has just been made may be on its way to who answers, and is not made again.
+    for (poke, times) in [("", 1), ("anew", 2), ("again", 3)] {
+        while asked.load(Ordering::SeqCst) < times {
+            assert!(begun.elapsed() < Duration::from_secs(10), "`{poke}`: it waits for its answer");
+            hub.publish(&to, Message::new(poke)).await.expect("sent");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
 }

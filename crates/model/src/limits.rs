@@ -278,6 +278,8 @@ pub const BROKER_RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub const BROKER_RESTART_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Longest pause before a broker is started again that never listened.
 pub const BROKER_RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Files of a fleet in the data folder of a node or hub that a backup takes.
+pub const FLEET_FILES_MAX: usize = 64;
 /// Uses of join tokens that a hub remembers at once: those whose tokens have not ended.
 pub const USED_TOKENS_MAX: usize = 10_000;
 /// Requests to join, and as many to renew, that a hub answers at once.

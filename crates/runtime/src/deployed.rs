@@ -7,8 +7,8 @@ use edgeward_model::{EdgeError, EdgeFunction, NodeId, limits::REQUEST_BYTES_MAX}
 #[cfg(feature = "wasm")]
 use edgeward_model::{ErrorKind, Failure};
 #[cfg(feature = "wasm")]
-use http::header;
-use http::{HeaderValue, Request, Response};
+use http::HeaderName;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tokio::time::Instant;
 
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 /// Bytes of a function's own error answer that an error carries.
 #[cfg(feature = "wasm")]
 const ANSWER_EXCERPT_BYTES: usize = 512;
+/// The header fields of a trace, by W3C's Trace Context.
+const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// What all functions of one runtime share.
 #[derive(Debug)]
@@ -53,6 +56,29 @@ pub(crate) enum Code {
     Native(NativeHandler),
     #[cfg(feature = "wasm")]
     Wasm(Arc<crate::wasm::program::Program>),
+}
+
+/// What goes with the payload of a call. Native handlers get the payload alone.
+#[derive(Clone, Debug, Default)]
+pub struct CallOptions {
+    /// The type of the payload; `application/octet-stream` without one.
+    pub content_type: Option<HeaderValue>,
+    /// W3C's trace context of the caller, which the function finds in its request. Without one it finds none.
+    pub traceparent: Option<HeaderValue>,
+    /// What tracing systems add to it. It says nothing without the trace context.
+    pub tracestate: Option<HeaderValue>,
+}
+
+impl CallOptions {
+    /// What goes with the body of a request.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let traceparent = headers.get(TRACEPARENT).cloned();
+        let states: Vec<_> = headers.get_all(TRACESTATE).iter().filter(|_| traceparent.is_some()).map(HeaderValue::as_bytes).collect();
+        // Several fields are one list.
+        let tracestate =
+            (!states.is_empty()).then(|| HeaderValue::from_bytes(&states.join(&b","[..])).expect("made of values and a comma"));
+        Self { content_type: headers.get(header::CONTENT_TYPE).cloned(), traceparent, tracestate }
+    }
 }
 
 /// The result of [`EdgeRuntime::invoke_with`](crate::EdgeRuntime::invoke_with).
@@ -102,8 +128,8 @@ impl Deployed {
         }
     }
 
-    #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code is not told the content type"))]
-    pub(crate) async fn invoke(self: Arc<Self>, payload: Bytes, content_type: Option<HeaderValue>) -> Result<Output, EdgeError> {
+    #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code gets the payload alone"))]
+    pub(crate) async fn invoke(self: Arc<Self>, payload: Bytes, options: CallOptions) -> Result<Output, EdgeError> {
         match &self.code {
             Code::Native(handler) => {
                 // No request is made up for native code: the payload is all it sees.
@@ -113,7 +139,7 @@ impl Deployed {
                 result.map(|body| Output { body, content_type: None })
             }
             #[cfg(feature = "wasm")]
-            Code::Wasm(program) => Box::pin(self.invoke_guest(program, payload, content_type)).await,
+            Code::Wasm(program) => Box::pin(self.invoke_guest(program, payload, options)).await,
         }
     }
 
@@ -167,7 +193,7 @@ impl Deployed {
         self: &Arc<Self>,
         program: &Arc<crate::wasm::program::Program>,
         payload: Bytes,
-        content_type: Option<HeaderValue>,
+        CallOptions { content_type, traceparent, tracestate }: CallOptions,
     ) -> Result<Output, EdgeError> {
         let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
         let length = payload.len();
@@ -176,6 +202,9 @@ impl Deployed {
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         request.headers_mut().insert(header::CONTENT_TYPE, content_type);
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        for (name, value) in [(TRACEPARENT, traceparent), (TRACESTATE, tracestate)] {
+            request.headers_mut().extend(value.map(|value| (HeaderName::from_static(name), value)));
+        }
         let (mut parts, body) = self.run_guest(program, request, Face::Invoke).await?.into_parts();
         let body = body.bytes().await?;
         if parts.status.is_success() {

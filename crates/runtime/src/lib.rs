@@ -19,7 +19,7 @@ mod wasm;
 
 pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
-pub use deployed::{Deployed, Output};
+pub use deployed::{CallOptions, Deployed, Output};
 pub use documents::{DocumentAccess, Swapped};
 pub use logs::{FunctionLog, LogLine, LogStream};
 pub use metrics::{EdgeMetrics, Filter, Summary};

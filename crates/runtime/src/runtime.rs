@@ -13,13 +13,13 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler, HandlerName, limits::FUNCTIONS_MAX};
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
     artifacts::ArtifactStore,
     body::{RequestBody, ResponseBody},
-    deployed::{Code, Deployed, Host, Output},
+    deployed::{CallOptions, Code, Deployed, Host, Output},
     documents::DocumentAccess,
     logs::FunctionLog,
     metrics::EdgeMetrics,
@@ -262,12 +262,12 @@ impl EdgeRuntime {
     /// [`ErrorKind::NotFound`] for an unknown id; else the invocation failed: timeout, memory limit, overloaded, or
     /// [`ErrorKind::ExecutionFailed`] for a trap, any answer but 2xx and any exit code but 0.
     pub async fn invoke(&self, id: &str, payload: impl Into<Bytes>) -> Result<Bytes, EdgeError> {
-        self.invoke_with(id, payload, None).await.map(|output| output.body)
+        self.invoke_with(id, payload, CallOptions::default()).await.map(|output| output.body)
     }
 
-    /// The same, with the content type of the payload (else `application/octet-stream`) and of the result.
-    pub async fn invoke_with(&self, id: &str, payload: impl Into<Bytes>, content_type: Option<HeaderValue>) -> Result<Output, EdgeError> {
-        self.find(id)?.invoke(payload.into(), content_type).await
+    /// The same, with what goes with the payload, and the content type of the result.
+    pub async fn invoke_with(&self, id: &str, payload: impl Into<Bytes>, options: CallOptions) -> Result<Output, EdgeError> {
+        self.find(id)?.invoke(payload.into(), options).await
     }
 
     /// Answers an HTTP request as the function does: status, headers, trailers and a body that streams both ways.

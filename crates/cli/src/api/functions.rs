@@ -14,7 +14,7 @@ use axum::{
     },
 };
 use edgeward::{
-    EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Node, Output, Precondition,
+    CallOptions, EdgeError, ErrorKind, FunctionId, FunctionState, FunctionView, LogLine, LogStream, Node, Output, Precondition,
     limits::{ENVIRONMENT_BYTES_MAX, REQUEST_BYTES_MAX},
 };
 use futures::{Stream, StreamExt, stream};
@@ -119,7 +119,8 @@ pub(crate) async fn delete(
     if existed { Ok(StatusCode::NO_CONTENT) } else { Err(EdgeError::function_not_found(&id).into()) }
 }
 
-/// Invokes a function with the body as its payload, and answers with its result.
+/// Invokes a function with the body as its payload, and answers with its result. The headers `content-type`, `traceparent` and
+/// `tracestate` go with it.
 #[utoipa::path(
     post, path = "/v1/functions/{id}/invoke", tag = "functions", params(IdPath),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -136,9 +137,9 @@ pub(crate) async fn invoke(
     Path(IdPath { id }): Path<IdPath>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+    let options = CallOptions::of(request.headers());
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
-    let output = node.runtime().invoke_with(&id, payload.bytes.clone(), content_type).await?;
+    let output = node.runtime().invoke_with(&id, payload.bytes.clone(), options).await?;
     Ok(self::output(output))
 }
 

@@ -104,8 +104,17 @@ pub(super) fn push_resident(text: &mut String) {
 
 /// Invocations by function and node, in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn prometheus(State(node): State<Arc<Node>>) -> impl IntoResponse {
+pub(crate) async fn prometheus(State(node): State<Arc<Node>>, State(membership): State<Option<Arc<Membership>>>) -> impl IntoResponse {
     let mut text = node.runtime().metrics().prometheus();
+    if let Some(membership) = membership {
+        let fleet = fleet(&membership);
+        text.push_str(&format!(
+            "# HELP edgeward_outbox_events Events that wait for the hub.\n# TYPE edgeward_outbox_events gauge\nedgeward_outbox_events {}\n\
+             # HELP edgeward_outbox_dropped_total Events that gave way to others while the hub was away, over all starts.\n\
+             # TYPE edgeward_outbox_dropped_total counter\nedgeward_outbox_dropped_total {}\n",
+            fleet.waiting_events, fleet.dropped_events
+        ));
+    }
     push_resident(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }

@@ -244,7 +244,7 @@ pub(crate) struct FleetAnswer {
     pub(crate) refused: bool,
     /// Events that wait for the hub.
     pub(crate) waiting_events: u64,
-    /// Events that gave way to others while the hub was away.
+    /// Events that gave way to others while the hub was away, since the node has its data folder.
     pub(crate) dropped_events: u64,
 }
 

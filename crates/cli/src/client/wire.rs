@@ -76,6 +76,8 @@ pub(crate) struct NodeRecord {
     #[serde(default)]
     pub(crate) load: Option<Load>,
     #[serde(default)]
+    pub(crate) dropped_events: u64,
+    #[serde(default)]
     pub(crate) release: String,
     #[serde(default)]
     pub(crate) joined_at: Option<Timestamp>,

@@ -205,6 +205,9 @@ fn shown(record: &NodeRecord, now: Timestamp, palette: Palette) -> String {
         table.field("disk", format!("{} of {}", size(load.disk_used_bytes), size(load.disk_total_bytes)));
         table.field("running", format!("{} invocations", load.running));
     }
+    if record.dropped_events > 0 {
+        table.field("dropped", format!("{} events, as its outbox was full", record.dropped_events));
+    }
     if !record.release.is_empty() {
         table.field("release", printable(&record.release).as_ref());
     }
@@ -224,7 +227,7 @@ mod tests {
                 "labels":{"site":"berlin"},"last_heartbeat":"2026-01-02T03:04:05Z","since":"2026-01-02T03:03:05Z",
                 "reasons":["1 function fails"],"connectivity":"heard","behind":3,
                 "load":{"cpu_percent":50,"memory_used_bytes":1073741824,"memory_total_bytes":4294967296,"disk_used_bytes":0,
-                "disk_total_bytes":1073741824,"running":2},"release":"0.1.0","joined_at":"2026-01-01T00:00:00Z"}"#,
+                "disk_total_bytes":1073741824,"running":2},"dropped_events":7,"release":"0.1.0","joined_at":"2026-01-01T00:00:00Z"}"#,
         )
         .expect("a node of the API")
     }
@@ -244,9 +247,14 @@ mod tests {
     fn one_node_is_shown_with_its_load_and_lag() {
         let now = "2026-01-02T03:04:06Z".parse().expect("a time");
         let shown = shown(&record(), now, Palette::plain());
-        for part in
-            ["1 function fails\n", "heard, last 1 s ago\n", "3 assignments and changes\n", "1.0 GiB of 4.0 GiB\n", "2 invocations\n"]
-        {
+        for part in [
+            "1 function fails\n",
+            "heard, last 1 s ago\n",
+            "3 assignments and changes\n",
+            "1.0 GiB of 4.0 GiB\n",
+            "2 invocations\n",
+            "7 events, as",
+        ] {
             assert!(shown.contains(part), "{part} in {shown}");
         }
     }

@@ -12,13 +12,15 @@ Examples:
   edgeward restore /mnt/usb/edge-01-monday
   edgeward restore --data-dir /var/lib/edgeward --replace /mnt/usb/edge-01-monday
 
-Stop the node first. Afterwards start it with the id of the backup: edgeward up --id edge-01";
+Stop the node or hub first. Afterwards start it as it was started before, with the id of the backup: edgeward up --id edge-01";
 
 /// Make a data folder what a backup holds.
 ///
-/// Every byte of the backup is checked first. The data folder must be missing or empty; with --replace, the data of a node that
-/// is there is moved aside, beside it. A crash at any moment leaves the old data folder or the new one, complete. Run it as
-/// the user who runs the node; the folder around the data folder must be writable.
+/// Every byte of the backup is checked first. The data folder must be missing or empty; with --replace, the data that is there is
+/// moved aside, beside it. A crash at any moment leaves the old data folder or the new one, complete. Run it as the user who runs
+/// the node or hub; the folder around the data folder must be writable.
+///
+/// A hub that was restored is the hub of its fleet: its nodes come back by themselves.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -26,7 +28,7 @@ pub(crate) struct Args {
     dir: PathBuf,
     #[command(flatten)]
     data_dir: DataDir,
-    /// Replace the data of a node that is there
+    /// Replace the data of a node or hub that is there
     #[arg(long)]
     replace: bool,
 }
@@ -58,7 +60,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
 fn failed(error: EdgeError) -> anyhow::Error {
     match error.kind() {
         ErrorKind::NotFound => Hinted::new(error, "give the folder that `edgeward backup` made").into(),
-        ErrorKind::Conflict => Hinted::new(error, "stop the node first; `--replace` moves the data of a node aside").into(),
+        ErrorKind::Conflict => Hinted::new(error, "stop the node or hub first; `--replace` moves the data that is there aside").into(),
         _ => error.into(),
     }
 }

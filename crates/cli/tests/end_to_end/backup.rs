@@ -72,7 +72,7 @@ async fn a_node_that_is_backed_up_while_it_changes_is_restored_with_all_that_it_
     writer.await.expect("no change failed");
     let last = acknowledged.load(Ordering::SeqCst);
     assert!(last > before[4] && before[4] > before[0], "{before:?}, {last}");
-    fails(&run(&["restore", "--replace", &path("backup-0")], &data), 12, &["in use by another process", "stop the node first"]);
+    fails(&run(&["restore", "--replace", &path("backup-0")], &data), 12, &["in use by another process", "stop the node or hub first"]);
     assert_eq!(node.json("/v1/functions/hello").await["name"], last.to_string());
     node.kill();
 

@@ -159,6 +159,29 @@ async fn what_an_earlier_release_desired_serves_again_and_is_kept_when_it_is_dam
 }
 
 #[tokio::test]
+async fn the_trace_context_of_a_caller_reaches_the_guest_through_both_doors() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    // It answers with the request that it sees.
+    node.deploy("f", "hostile", &[]);
+    for (address, path) in [(node.api, "/v1/functions/f/invoke"), (node.functions, "/fn/f/request")] {
+        for (fields, expected) in [(true, vec![["traceparent", TRACE], ["tracestate", "a=1"]]), (false, vec![])] {
+            let mut call = request(Method::POST, path);
+            if fields {
+                call = call.header("traceparent", TRACE).header("tracestate", "a=1");
+            }
+            let answer = crate::support::try_send(address, call.body(Full::<Bytes>::default()).expect("valid")).await.expect("an answer");
+            let seen = crate::support::json(&answer);
+            let pairs = seen["headers"].as_array().expect("pairs").iter();
+            let mut trace: Vec<_> = pairs.filter(|pair| pair[0].as_str().is_some_and(|name| name.starts_with("trace"))).collect();
+            trace.sort_by_key(|pair| pair[0].as_str());
+            assert_eq!(serde_json::json!(trace), serde_json::json!(expected), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stop_lets_running_invocations_end() {
     let (_folder, data) = data_dir();
     let mut node = Node::start(&data).await;

@@ -3,11 +3,12 @@
 use std::{path::Path, time::Instant};
 
 use http::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
     fleet_support::Fleet,
-    support::{KillOnDrop, Node, artifact, edgeward, json as body, refused, until},
+    support::{Node, artifact, edgeward, refused, until},
 };
 
 fn text(bytes: Vec<u8>) -> String {
@@ -87,6 +88,51 @@ async fn a_hub_that_was_killed_is_back_with_its_nodes_and_what_they_should_run()
 }
 
 #[tokio::test]
+async fn a_hub_is_back_from_a_backup_with_its_nodes_and_what_they_should_run_and_nobody_joins_anew() {
+    let mut fleet = Fleet::start().await;
+    let used = fleet.token(&[]);
+    let node = fleet.launch("edge-01", Some(&used));
+    fleet.is("edge-01", "online").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    fleet.hub().done(&["state", "put", "prices", "milk", "--value", "1"]);
+    let (hub, backup) = (fleet.path("hub"), fleet.path("backup"));
+    let run = |command: &str, more: &[&str]| {
+        let output = edgeward(&[command, "--data-dir"]).arg(&hub).args(more).arg(&backup).output().expect("starts");
+        assert!(output.status.success(), "{}", text(output.stderr));
+        text(output.stdout)
+    };
+    let told = run("backup", &[]);
+    assert!(told.contains("with 1 artifact and keys"), "{told}");
+    // After the backup, so that only the node can bring it back.
+    node.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
+    until("it is at the hub", async || fleet.hub().ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    fleet.hub.take().expect("it runs").kill();
+    std::fs::remove_dir_all(&hub).expect("its disk");
+    assert!(run("restore", &[]).starts_with("restored hub-1 as of "));
+    for (path, mode) in [("", 0o700), ("fleet", 0o700), ("fleet/authority.json", 0o600), ("fleet/joins.json", 0o600)] {
+        let found = std::fs::metadata(hub.join(path)).expect("there").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found) & 0o777, mode, "{path}");
+    }
+    fleet.start_hub().await;
+    fleet.is("edge-01", "online").await;
+    fleet.serves("hello", 1).await;
+    let hub = fleet.hub();
+    assert_eq!(text(hub.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
+    assert_eq!(hub.json("/v1/documents/prices").await["data"], json!({ "milk": 1 }));
+    until("what came after the backup", async || hub.ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
+    // Its artifact is there for others, by the record that was kept: nothing is uploaded.
+    let _other = fleet.join("edge-02").await;
+    let record = hub.json("/v1/functions/hello?node=edge-01").await["functions"][0].take();
+    let wanted = json!({ "name": record["name"], "handler": record["handler"] }).to_string();
+    let put = hub.ask(Method::PUT, "/v1/functions/hello?node=edge-02", &[("content-type", "application/json")], wanted).await;
+    assert_eq!(put.status().as_u16() / 100, 2, "{:?}", put.body());
+    fleet.serves("hello", 2).await;
+    let (code, told) = refused("node", &fleet.path("edge-03"), &["--id", "edge-03", "--join", &used]).await;
+    assert!(code == Some(14) && told.contains("edgeward join-token"), "a token that was used stays used: {code:?} {told}");
+}
+
+#[tokio::test]
 async fn a_node_that_was_removed_is_refused_until_it_joins_anew() {
     let fleet = Fleet::start().await;
     let used = fleet.token(&[]);
@@ -113,93 +159,73 @@ async fn a_node_that_was_removed_is_refused_until_it_joins_anew() {
     assert!(text(offline.stdout).starts_with("edgeward-join-"));
 }
 
-/// A NATS server of an operator, set up by the files that `nats-config` writes. Dropped, it ends.
-struct Operated {
-    url: String,
-    _process: KillOnDrop,
-}
+#[tokio::test]
+async fn a_broker_whose_folder_was_deleted_is_made_anew_and_nothing_is_lost() {
+    let mut fleet = Fleet::start().await;
+    let node = fleet.join("edge-01").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    fleet.hub().done(&["state", "put", "prices", "milk", "--value", "1"]);
+    let broker = fleet.path("hub").join("fleet/broker");
+    let have = async |fleet: &Fleet, documents: &[&str]| {
+        for document in documents {
+            for process in [fleet.hub(), &node] {
+                let path = format!("/v1/documents/{document}");
+                until(document, async || process.ask(Method::GET, &path, &[], "").await.status() == 200).await;
+            }
+        }
+    };
+    // While the hub is down.
+    fleet.hub.take().expect("it runs").kill();
+    std::fs::remove_dir_all(&broker).expect("there");
+    node.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
+    fleet.start_hub().await;
+    fleet.is("edge-01", "online").await;
+    have(&fleet, &["prices", "cellar"]).await;
+    assert_eq!(fleet.hub().json("/v1/status").await["term"], 2, "it is no earlier term, though the leases are gone");
 
-impl Operated {
-    fn start(folder: &Path, hub_data: &Path) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port();
-        let listen = format!("127.0.0.1:{port}");
-        let mut config = edgeward(&["nats-config", "--name", "n1", "--host", "127.0.0.1", "--listen", &listen, "--out"]);
-        let written = config.arg(folder).arg("--data-dir").arg(hub_data).output().expect("starts");
-        assert!(written.status.success(), "{}", text(written.stderr));
-        let program = std::env::var("EDGEWARD_NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
-        let child = std::process::Command::new(program).arg("--config").arg(folder.join("nats.conf")).spawn().expect("nats-server starts");
-        Self { url: format!("nats://{listen}"), _process: KillOnDrop(Some(child)) }
+    // Under the broker, which is killed then.
+    let pid = fleet.hub().json("/v1/status").await["broker_pid"].as_i64().expect("it runs");
+    std::fs::remove_dir_all(&broker).expect("there");
+    kill_process(Pid::from_raw(i32::try_from(pid).expect("an id")).expect("an id"), Signal::KILL).expect("it runs");
+    node.done(&["state", "put", "attic", "celsius", "--value", "30"]);
+    fleet.hub().done(&["state", "put", "wages", "tom", "--value", "2"]);
+    until("another broker", async || fleet.hub().json("/v1/status").await["broker_pid"].as_i64().is_some_and(|now| now != pid)).await;
+    have(&fleet, &["attic", "wages"]).await;
+    until("the hub is the active one", async || fleet.hub().json("/v1/status").await["standing"] == "active").await;
+    fleet.is("edge-01", "online").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "again", "--all"]);
+    for function in ["hello", "again"] {
+        fleet.serves(function, 1).await;
     }
+    let _other = fleet.join("edge-02").await;
 }
 
 #[tokio::test]
-async fn a_second_hub_takes_over_with_everything_when_the_first_loses_its_disk() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let at = |name: &str| folder.path().join(name);
-    let server = Operated::start(&at("nats"), &at("hub-1"));
-    std::fs::create_dir_all(at("hub-2").join("fleet")).expect("it is new");
-    for name in ["hub-2", "hub-2/fleet"] {
-        std::fs::set_permissions(at(name), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("ours");
-    }
-    let keys = "fleet/authority.json";
-    std::fs::copy(at("hub-1").join(keys), at("hub-2").join(keys)).expect("copies");
-    let launch = |id: &str, peer: &str| {
-        let options = ["--id", id, "--peer", peer, "--nats", &server.url, "--heartbeat-seconds", "0.2"];
-        Node::launch_as("hub", &at(id), &options, &[])
-    };
-    let stands = async |hub: &Node, standing: &str| {
-        until(standing, async || hub.json("/v1/status").await["standing"] == standing).await;
-    };
-    let one = launch("hub-1", "hub-2");
-    stands(&one, "active").await;
-    let two = launch("hub-2", "hub-1");
-    stands(&two, "standby").await;
-
-    let token = text(one.done(&["join-token"]));
-    let options = ["--id", "edge-01", "--heartbeat-seconds", "0.2", "--join", token.trim()];
-    let node = Node::launch_as("node", &at("edge-01"), &options, &[]);
-    let online = async |hub: &Node| {
-        until("the node is online", async || {
-            let answer = hub.ask(Method::GET, "/v1/nodes/edge-01", &[], "").await;
-            answer.status() == 200 && body(&answer)["status"] == "online"
-        })
-        .await;
-    };
-    online(&one).await;
-    one.done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
-    one.done(&["state", "put", "prices", "milk", "--value", "1"]);
+async fn a_copy_of_a_nodes_data_folder_is_refused_says_why_and_is_told_of() {
+    let fleet = Fleet::start().await;
+    let node = fleet.join("edge-01").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    let copied = std::process::Command::new("cp").arg("-a").args([fleet.path("edge-01"), fleet.path("copy")]).status();
+    assert!(copied.expect("starts").success());
+    let copy = Node::launch_as("node", &fleet.path("copy"), &["--id", "edge-01", "--heartbeat-seconds", "0.2"], &[]);
+    until("the copy knows", async || copy.json("/v1/status").await["fleet"]["refused"] == true).await;
+    let told = text(copy.done(&["status"]));
+    assert!(told.contains("its data folder was copied") && told.contains("join the copy anew"), "{told}");
+    assert_eq!(text(copy.done(&["invoke", "hello"])), "hello from the edge\n", "it goes on by itself");
+    let refused = |event: &Value| event["message"].as_str().is_some_and(|message| message.contains("its data folder was copied"));
+    until("it is told", async || {
+        fleet.events().iter().any(|event| event["kind"] == "refused" && event["node"] == "edge-01" && refused(event))
+    })
+    .await;
+    let audited = fleet.hub().stderr();
+    assert!(audited.contains("refused a node") && audited.contains("its data folder was copied"), "{audited}");
+    // The one that was there works on.
+    assert_eq!(node.json("/v1/status").await["fleet"]["connected"], true);
+    fleet.is("edge-01", "online").await;
     node.done(&["state", "put", "cellar", "celsius", "--value", "12"]);
-    let has = async |hub: &Node, document: &str| {
-        let path = format!("/v1/documents/{document}");
-        until(document, async || hub.ask(Method::GET, &path, &[], "").await.status() == 200).await;
-    };
-    // What stands by follows.
-    has(&two, "cellar").await;
-    has(&two, "prices").await;
-    let refused = text(two.run(&["deploy", &artifact("hello"), "--id", "other", "--all"]).stderr);
-    assert!(refused.contains("ask the active one, `hub-1`"), "{refused}");
-    until("its artifact follows", async || std::fs::read_dir(at("hub-2").join("artifacts")).is_ok_and(|files| files.count() > 0)).await;
-
-    one.kill();
-    std::fs::remove_dir_all(at("hub-1").join("documents")).expect("its disk");
-    node.done(&["state", "put", "attic", "celsius", "--value", "30"]);
-    stands(&two, "active").await;
-    online(&two).await;
-    for document in ["cellar", "prices", "attic"] {
-        has(&two, document).await;
-    }
-    assert!(text(two.done(&["functions"])).contains("hello"));
-    assert_eq!(text(two.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
-    // The first is back with nothing, and stands by.
-    let one = launch("hub-1", "hub-2");
-    stands(&one, "standby").await;
-    for document in ["cellar", "prices", "attic"] {
-        has(&one, document).await;
-    }
-    let late = text(two.done(&["join-token"]));
-    let options = ["--id", "edge-02", "--heartbeat-seconds", "0.2", "--join", late.trim()];
-    let _second = Node::launch_as("node", &at("edge-02"), &options, &[]);
-    until("it joins by the new hub", async || two.ask(Method::GET, "/v1/nodes/edge-02", &[], "").await.status() == 200).await;
+    until("its write is at the hub", async || fleet.hub().ask(Method::GET, "/v1/documents/cellar", &[], "").await.status() == 200).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod demo;
 mod documents;
 mod fleet;
 mod fleet_faults;
+mod fleet_hubs;
 mod fleet_support;
 mod policies;
 mod state;

@@ -103,12 +103,15 @@ pub struct Report {
     /// What its machine has to do; none when it was not measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
+    /// Events that it dropped, as its outbox was full, since it has its data folder.
+    #[serde(default)]
+    pub dropped_events: u64,
 }
 
 impl Report {
     /// The report of a node that lacks nothing.
     pub fn healthy(sent_at: Timestamp) -> Self {
-        Self { sent_at, is_overloaded: false, failing_functions: 0, behind: 0, is_syncing: false, load: None }
+        Self { sent_at, is_overloaded: false, failing_functions: 0, behind: 0, is_syncing: false, load: None, dropped_events: 0 }
     }
 }
 

@@ -32,12 +32,25 @@ use crate::{
 
 type Admit = dyn Fn(Applicant) -> BoxFuture<'static, Result<(), EdgeError>> + Send + Sync;
 type KeyOf = dyn Fn(NodeId) -> BoxFuture<'static, Result<Option<String>, EdgeError>> + Send + Sync;
+type Refused = dyn Fn(Refusal<'_>) + Send + Sync;
+
+/// What was refused, and why.
+#[derive(Debug)]
+pub struct Refusal<'a> {
+    /// The id that NATS vouches for: a node's, or a join token's.
+    pub asked_as: &'a NodeId,
+    /// Whether that is the id of a node.
+    pub is_node: bool,
+    /// Why, for people.
+    pub why: &'a EdgeError,
+}
 
 /// What the hub's registry of nodes decides.
 #[derive(Clone)]
 pub struct Registry {
     admit: Arc<Admit>,
     key_of: Arc<KeyOf>,
+    refused: Arc<Refused>,
 }
 
 impl Registry {
@@ -48,7 +61,14 @@ impl Registry {
         A: Future<Output = Result<(), EdgeError>> + Send + 'static,
         K: Future<Output = Result<Option<String>, EdgeError>> + Send + 'static,
     {
-        Self { admit: Arc::new(move |applicant| admit(applicant).boxed()), key_of: Arc::new(move |node| key_of(node).boxed()) }
+        let (admit, key_of) = (move |applicant| admit(applicant).boxed(), move |node| key_of(node).boxed());
+        Self { admit: Arc::new(admit), key_of: Arc::new(key_of), refused: Arc::new(|_| ()) }
+    }
+
+    /// Tells what is refused, beside the audit log. Who is refused may ask as often as it likes.
+    #[must_use]
+    pub fn telling(self, refused: impl Fn(Refusal<'_>) + Send + Sync + 'static) -> Self {
+        Self { refused: Arc::new(refused), ..self }
     }
 }
 
@@ -116,6 +136,7 @@ impl Desk {
                 && matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Conflict | ErrorKind::InvalidInput)
             {
                 self.audit.refused(&asked_as, service.as_str(), error);
+                (self.registry.refused)(Refusal { asked_as: &asked_as, is_node: service != JOIN, why: error });
             }
             answered
         }

@@ -1,10 +1,10 @@
 //! The manifest of a backup: whose it is, of when, and the digest of each of its files.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use edgeward_durable::{disk_error, write};
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Version of a backup's format. A newer one is refused.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 /// The manifest, in JSON.
 const NAME: &str = "manifest.json";
 /// Its BLAKE3, as `b3sum` writes it.
@@ -24,15 +24,21 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    format: u32,
-    /// The node whose data it is.
+    pub(super) format: u32,
+    /// The node or hub whose data it is.
     pub node: NodeId,
     /// When it was begun. All that was acknowledged before is in it.
     pub time: Timestamp,
     /// The database of the documents.
     pub documents: FileDigest,
-    /// The artifacts that the functions refer to.
+    /// The artifacts that functions and assignments refer to.
     pub artifacts: BTreeMap<Digest, FileDigest>,
+    /// Those that assignments refer to and that were not there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub missing_artifacts: BTreeSet<Digest>,
+    /// The files of the fleet, by name: of a node what makes it a member, of a hub the keys of all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fleet: BTreeMap<String, FileDigest>,
 }
 
 /// What is known of a file.
@@ -51,13 +57,9 @@ struct Format {
 }
 
 impl Manifest {
-    pub(super) fn new(node: NodeId, time: Timestamp, documents: FileDigest, artifacts: BTreeMap<Digest, FileDigest>) -> Self {
-        Self { format: FORMAT, node, time, documents, artifacts }
-    }
-
     /// Length of all files together.
     pub fn bytes(&self) -> u64 {
-        self.documents.bytes + self.artifacts_bytes()
+        self.documents.bytes + self.artifacts_bytes() + self.fleet.values().map(|file| file.bytes).sum::<u64>()
     }
 
     pub(super) fn artifacts_bytes(&self) -> u64 {
@@ -93,7 +95,11 @@ impl Manifest {
                 format!("the backup in `{}` has format {format}, and this release knows {FORMAT}; use a newer release", folder.display());
             return Err(EdgeError::new(ErrorKind::Internal, why));
         }
-        serde_json::from_slice(&json).map_err(|error| damaged(&path).with_source(error))
+        let manifest: Self = serde_json::from_slice(&json).map_err(|error| damaged(&path).with_source(error))?;
+        // What is restored stays in its folder.
+        let is_name =
+            |name: &str| matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(only)] if only == name);
+        if manifest.fleet.keys().all(|name| is_name(name)) { Ok(manifest) } else { Err(damaged(&path)) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder, write};
-use edgeward_model::{EdgeError, ErrorKind};
+use edgeward_model::{Digest, EdgeError, ErrorKind};
 use edgeward_runtime::artifacts;
 use jiff::{Timestamp, fmt::strtime};
 
@@ -15,10 +15,10 @@ use crate::{
     backup::{
         Progress, Step,
         manifest::{FileDigest, Manifest, damaged, database_in},
-        records_in,
+        referred_in,
         staging::{Staging, is_empty, not_empty},
     },
-    node::{DOCUMENTS, LOCK},
+    node::{DOCUMENTS, FLEET, LOCK},
 };
 
 /// What was restored.
@@ -30,11 +30,11 @@ pub struct Restored {
     pub replaced: Option<PathBuf>,
 }
 
-/// Makes the data folder what the backup holds; `replace` says whether the data of a node may be there, which is then moved aside
+/// Makes the data folder what the backup holds; `replace` says whether the data of a node or hub may be there, which is then moved aside
 /// to a name with the time `now`. The documents begin a new epoch when the node opens them.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] when there is no backup; [`ErrorKind::Conflict`] when a node has the data folder open, or it is not empty
+/// [`ErrorKind::NotFound`] when there is no backup; [`ErrorKind::Conflict`] when a process has the data folder open, or it is not empty
 /// and not to be replaced. After an error the data folder is as it was.
 pub fn restore(
     backup: &Path,
@@ -48,6 +48,7 @@ pub fn restore(
     let staging = Staging::begin(data_dir)?;
     copy_documents(backup, staging.path(), &manifest, &mut progress)?;
     copy_artifacts(backup, staging.path(), &manifest, &mut progress)?;
+    copy_fleet(backup, staging.path(), &manifest)?;
     check(staging.path(), &manifest)?;
     if old.is_none() {
         staging.place()?;
@@ -114,16 +115,36 @@ fn copy_artifacts(backup: &Path, target: &Path, manifest: &Manifest, progress: &
     Ok(())
 }
 
-/// Shows that a node of this release can open the folder and has all that its functions refer to.
+fn copy_fleet(backup: &Path, target: &Path, manifest: &Manifest) -> Result<(), EdgeError> {
+    if manifest.fleet.is_empty() {
+        return Ok(());
+    }
+    let folder = target.join(FLEET);
+    create_private_folder(&folder).map_err(|error| disk_error("copy what belongs to the fleet", &folder, error))?;
+    for (name, expected) in &manifest.fleet {
+        let from = backup.join(FLEET).join(name);
+        let bytes = fs::read(&from).map_err(|error| damaged(&from).with_source(error))?;
+        if FileDigest::of(&bytes) != *expected {
+            return Err(damaged(&from));
+        }
+        let to = folder.join(name);
+        write(&to, &bytes).map_err(|error| disk_error("copy what belongs to the fleet", &to, error))?;
+    }
+    Ok(())
+}
+
+/// Shows that this release can open the folder, and that it has all that its functions and assignments refer to, but for what was not there.
 fn check(folder: &Path, manifest: &Manifest) -> Result<(), EdgeError> {
     let documents = folder.join(DOCUMENTS);
-    for record in records_in(&documents, &manifest.node)? {
-        if let Some(digest) = record.function.handler.artifact()
-            && !manifest.artifacts.contains_key(&digest)
-        {
-            let why = format!("the backup is damaged: it has no artifact of function `{}`; use another backup", record.function.id);
-            return Err(EdgeError::new(ErrorKind::Internal, why));
-        }
+    let referred = referred_in(&documents, &manifest.node)?;
+    let is_here = |digest: &&Digest| manifest.artifacts.contains_key(*digest);
+    let lacking = referred.own.keys().find(|digest| !is_here(digest));
+    let is_known = |digest: &&Digest| is_here(digest) || manifest.missing_artifacts.contains(*digest);
+    if let Some(digest) = lacking.or_else(|| referred.assigned.iter().find(|digest| !is_known(digest))) {
+        let whose =
+            referred.own.get(digest).map_or_else(|| "a function that is assigned".to_owned(), |function| format!("function `{function}`"));
+        let why = format!("the backup is damaged: it has no artifact of {whose}; use another backup");
+        return Err(EdgeError::new(ErrorKind::Internal, why));
     }
     // Opening it may have written to it.
     let synced = fs::File::open(database_in(folder))

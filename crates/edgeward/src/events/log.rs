@@ -1,6 +1,10 @@
 //! The last events of a fleet, in a document of its hub, and those who follow them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeward_model::{
     DocumentName, EdgeError, NodeId,
@@ -20,6 +24,10 @@ const DOCUMENT: &str = "edgeward.hub.events";
 const FOLLOWER_LAG_EVENTS: usize = 1024;
 /// Shortest time between two writes of what was told.
 const WRITE_PAUSE: Duration = Duration::from_millis(100);
+/// Shortest time between two events that tell of refusals of the same member, who may ask over and over.
+const REFUSED_PAUSE: Duration = Duration::from_mins(1);
+/// Members whose refusals are remembered.
+const REFUSED_MAX: usize = 1000;
 /// Events that are written at once.
 const WRITTEN_MAX: usize = 512;
 
@@ -33,6 +41,8 @@ pub struct EventLog {
     /// Held while events are written, so that they are in order.
     writing: Mutex<()>,
     coming: broadcast::Sender<FleetEvent>,
+    /// When a refusal of a member was last told.
+    refused: Mutex<HashMap<NodeId, Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +62,7 @@ impl EventLog {
             told: Notify::new(),
             writing: Mutex::default(),
             coming: broadcast::Sender::new(FOLLOWER_LAG_EVENTS),
+            refused: Mutex::default(),
         })
     }
 
@@ -61,6 +72,18 @@ impl EventLog {
         let mut waiting = self.waiting.lock();
         event.id = next_id(&mut waiting.last_micros, event.at.as_microsecond(), &self.teller);
         self.push(&mut waiting, event);
+    }
+
+    /// Tells that something was refused to who asked as this member, unless that was told within the last minute; returns whether it did.
+    pub(crate) fn tell_refusal(&self, asked_as: &NodeId, event: FleetEvent) -> bool {
+        let mut refused = self.refused.lock();
+        refused.retain(|_, at| at.elapsed() < REFUSED_PAUSE);
+        let is_news = refused.len() < REFUSED_MAX && refused.insert(asked_as.clone(), Instant::now()).is_none();
+        drop(refused);
+        if is_news {
+            self.tell(event);
+        }
+        is_news
     }
 
     /// Adds events that a node told, which have their ids. One that comes again is the same.
@@ -192,5 +215,13 @@ mod tests {
         let last = log.list(Some(&events[FLEET_EVENTS_MAX - 3].id), 10).expect("reads");
         assert_eq!(last.len(), 2);
         assert_eq!(log.list(None, 1).expect("reads"), events[FLEET_EVENTS_MAX - 1..]);
+    }
+
+    #[test]
+    fn refusals_of_one_member_are_told_once_a_minute() {
+        let log = log();
+        let refuse = |id: &str| log.tell_refusal(&NodeId::new(id).expect("valid"), FleetEvent::new(EventKind::Refused, id));
+        assert!(refuse("edge-01") && !refuse("edge-01") && refuse("edge-02"));
+        assert_eq!(log.list(None, 10).expect("reads").len(), 2);
     }
 }

@@ -3,24 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_cluster::{Backbone, BackboneError, Message, Subject, message::TRACEPARENT, subject::Name};
+use edgeward_cluster::{
+    Backbone, BackboneError, Message, Subject,
+    message::{TRACEPARENT, TRACESTATE},
+    subject::Name,
+};
 use edgeward_model::{
     EdgeError, ErrorKind, FunctionId, NodeId,
     limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT},
 };
-use edgeward_runtime::{LogLine, Output, Summary};
+use edgeward_runtime::{CallOptions, LogLine, Output, Summary};
 use http::HeaderValue;
 
 use crate::services::{self, CONTENT_TYPE, FUNCTION, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS};
-
-/// What goes with the payload of a call.
-#[derive(Clone, Debug, Default)]
-pub struct CallOptions {
-    /// The type of the payload.
-    pub content_type: Option<HeaderValue>,
-    /// W3C's trace context of the caller.
-    pub traceparent: Option<String>,
-}
 
 /// A node that is reached over the backbone.
 #[derive(Clone)]
@@ -36,9 +31,11 @@ impl FarNode {
         if let Some(content_type) = options.content_type.as_ref().and_then(|value| value.to_str().ok()) {
             message.headers.set(CONTENT_TYPE, content_type)?;
         }
-        if let Some(traceparent) = options.traceparent {
+        for (name, value) in [(TRACEPARENT, &options.traceparent), (TRACESTATE, &options.tracestate)] {
             // One that is none is not passed on.
-            message.headers.set(TRACEPARENT, traceparent).unwrap_or_default();
+            if let Some(value) = value.as_ref().and_then(|value| value.to_str().ok()) {
+                message.headers.set(name, value).unwrap_or_default();
+            }
         }
         let answer = self.ask(INVOKE, message, time).await?;
         let content_type = answer.headers.get(CONTENT_TYPE).and_then(|value| HeaderValue::from_str(value).ok());

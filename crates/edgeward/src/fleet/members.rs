@@ -42,6 +42,8 @@ pub struct NodeView {
     pub behind: u64,
     /// What its machine had to do when it was last heard.
     pub load: Option<Load>,
+    /// Events that it had dropped when it was last heard, as its outbox was full, since it has its data folder.
+    pub dropped_events: u64,
     /// The release that it runs; empty when it never said.
     pub release: String,
     /// When it joined the fleet; none for a node of this process.
@@ -75,6 +77,7 @@ impl Members {
             },
             behind: standing.map_or(0, Standing::behind),
             load: standing.and_then(Standing::health).and_then(|report| report.load),
+            dropped_events: standing.and_then(Standing::health).map_or(0, |report| report.dropped_events),
             release,
             joined_at,
             node,

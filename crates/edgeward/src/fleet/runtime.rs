@@ -4,12 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId};
-use edgeward_runtime::{EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
+use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
 
-use super::{
-    EdgeCluster,
-    far::{CallOptions, FarNode},
-};
+use super::{EdgeCluster, far::FarNode};
 
 /// Longest wait for the answer of a function whose deadline is not known here.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
@@ -105,7 +102,7 @@ impl NodeRuntime {
     /// The same, with what goes with the payload and comes with the result.
     pub async fn invoke_with(&self, id: &str, payload: impl Into<Bytes>, options: CallOptions) -> Result<Output, EdgeError> {
         match &self.place {
-            Place::Here(runtime) => runtime.invoke_with(id, payload, options.content_type).await,
+            Place::Here(runtime) => runtime.invoke_with(id, payload, options).await,
             Place::Far(far) => {
                 // It may wait in its queue for as long as it may run.
                 let time = self.cluster.deadline(&far.id, id).await?.map_or(CALL_TIMEOUT, |deadline| deadline * 2 + WAY);

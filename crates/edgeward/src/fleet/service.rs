@@ -1,10 +1,6 @@
 //! What a hub does for the nodes of its fleet while it is the active one: answers them, hears them, and looks who went silent.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use edgeward_cluster::{
     Backbone, Message, Service, Subscription,
@@ -19,7 +15,6 @@ use edgeward_model::{
 use edgeward_runtime::blocking;
 use edgeward_sync::Hub;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -33,10 +28,6 @@ use crate::{
 
 /// Time between two collections of what nobody needs.
 const COLLECT_EVERY: Duration = Duration::from_mins(10);
-/// Shortest time between two events that tell of the same node's refused requests.
-const REFUSED_PAUSE: Duration = Duration::from_mins(1);
-/// Nodes whose refusals are remembered.
-const REFUSED_MAX: usize = 1000;
 
 /// How a hub serves.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +69,7 @@ impl EdgeCluster {
         // Alone it decides in a term of its own.
         hub.set_term(Some(options.term.unwrap_or(1)));
         hub.set_standbys(options.standbys.iter().chain([&self.0.id]).cloned());
-        let guard = Arc::new(Guard { cluster: self.clone(), standbys: options.standbys, told: Mutex::default() });
+        let guard = Arc::new(Guard { cluster: self.clone(), standbys: options.standbys });
         let heartbeats = backbone.subscribe(&Subjects::to_hub(HEARTBEAT)).await?;
         let guarded = Arc::clone(&guard);
         let known = self.node_ids().into_iter().chain(guard.standbys.iter().cloned()).collect();
@@ -133,8 +124,6 @@ impl EdgeCluster {
 struct Guard {
     cluster: EdgeCluster,
     standbys: Vec<NodeId>,
-    /// When a refusal of a node was last told.
-    told: Mutex<HashMap<NodeId, Instant>>,
 }
 
 impl Guard {
@@ -163,11 +152,8 @@ impl Guard {
             return Ok(());
         }
         self.cluster.check_member(node).inspect_err(|error| {
-            let mut told = self.told.lock();
-            told.retain(|_, at| at.elapsed() < REFUSED_PAUSE);
-            if told.len() < REFUSED_MAX && told.insert(node.clone(), Instant::now()).is_none() {
+            if self.cluster.0.events.tell_refusal(node, FleetEvent::new(EventKind::Refused, error.to_string()).on(node)) {
                 tracing::warn!(target: "audit", %node, "a node that does not belong to the fleet was refused");
-                self.cluster.0.events.tell(FleetEvent::new(EventKind::Refused, error.to_string()).on(node));
             }
         })
     }

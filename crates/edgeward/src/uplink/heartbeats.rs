@@ -28,14 +28,17 @@ const JUDGED_INVOCATIONS_MIN: u64 = 10;
 /// Time between two measurements of the machine, at least.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
+/// What a heartbeat tells beside what the node itself knows.
+pub(super) struct Sources {
+    pub(super) replication: watch::Receiver<Replication>,
+    /// Functions that fail more often than not.
+    pub(super) failing: watch::Receiver<u32>,
+    pub(super) outbox: Arc<Outbox>,
+}
+
 /// Sends heartbeats, for ever.
-pub(super) async fn send(
-    node: Arc<Node>,
-    backbone: Arc<dyn Backbone>,
-    timing: Timing,
-    replication: watch::Receiver<Replication>,
-    failing: watch::Receiver<u32>,
-) {
+pub(super) async fn send(node: Arc<Node>, backbone: Arc<dyn Backbone>, timing: Timing, sources: Sources) {
+    let Sources { replication, failing, outbox } = sources;
     let to = Subject::to_hub(node.runtime().node().id.clone(), HEARTBEAT);
     let mut beat = interval(timing.heartbeat());
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,6 +75,7 @@ pub(super) async fn send(
             behind: unsent + count(FunctionState::Pending) as u64,
             is_syncing: replication.borrow().state != SessionState::Synced,
             load: Some(load),
+            dropped_events: outbox.dropped(),
         };
         // One that is lost is followed by another.
         let _ = backbone.publish(&to, services::write(&report)).await;

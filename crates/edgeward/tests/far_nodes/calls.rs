@@ -1,8 +1,9 @@
 //! What a hub deploys on a far node, and asks of it.
 
-use std::{fs, time::Duration};
+use std::{collections::HashSet, fs, time::Duration};
 
-use edgeward::{ErrorKind, FunctionId, Handler};
+use edgeward::{CallOptions, ErrorKind, FunctionId, Handler};
+use http::HeaderValue;
 
 use crate::{
     site::{Site, eventually},
@@ -48,6 +49,35 @@ pub(crate) async fn what_cannot_be_called_says_why(site: Site) {
         [ErrorKind::Unavailable, ErrorKind::Timeout].contains(&refused.kind()) && refused.to_string().contains("`edge-01`"),
         "{refused}"
     );
+}
+
+pub(crate) async fn the_trace_context_of_a_caller_reaches_the_guest_on_a_far_node(site: Site) {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let _node = AtNode::start(&site, &hub, "edge-01").await;
+    // It answers with the request that it sees.
+    let guest = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../functions/built/hostile.wasm")).expect("it is built");
+    let digest = hub.cluster.add_artifact(guest).await.expect("it can run");
+    let function = edgeward::EdgeFunction::new("f", "f", Handler::Artifact(digest)).expect("valid");
+    hub.cluster.deploy_to_node("edge-01", function).await.expect("assigns");
+    hub.serves("edge-01", "f").await;
+    let runtime = hub.cluster.get_runtime("edge-01").expect("registered");
+    let seen = async |traceparent: Option<&'static str>| {
+        let traceparent = traceparent.map(HeaderValue::from_static);
+        let options = CallOptions { traceparent, tracestate: Some(HeaderValue::from_static("a=1")), ..CallOptions::default() };
+        let output = runtime.invoke_with("f", "x", options).await.expect("answers");
+        let seen: serde_json::Value = serde_json::from_slice(&output.body).expect("JSON");
+        let pairs = seen["headers"].as_array().expect("pairs").clone();
+        pairs.into_iter().filter(|pair| pair[0].as_str().expect("text").starts_with("trace")).collect::<HashSet<_>>()
+    };
+    assert_eq!(
+        seen(Some(TRACE)).await,
+        HashSet::from([serde_json::json!(["traceparent", TRACE]), serde_json::json!(["tracestate", "a=1"])])
+    );
+    for none in [Some("no trace"), None] {
+        assert!(seen(none).await.is_empty(), "without a trace its state says nothing: {none:?}");
+    }
 }
 
 pub(crate) async fn an_artifact_whose_transfer_broke_off_is_fetched_from_where_it_was(site: Site) {

@@ -1,11 +1,11 @@
 //! What is deployed, and how it changes under invocations that run.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use edgeward_model::{EdgeFunction, ErrorKind, Handler, HandlerName};
-use edgeward_runtime::{EdgeRuntime, Filter, NativeHandler};
-use http::HeaderValue;
+use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, NativeHandler};
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -38,7 +38,8 @@ async fn an_invocation_fails_with_any_answer_but_2xx_and_carries_it() {
 async fn the_content_type_of_a_payload_reaches_the_guest_and_that_of_the_answer_comes_back() {
     let runtime = hostile(|_| ()).await;
     let seen = async |given: Option<&'static str>| {
-        let output = runtime.invoke_with("f", "x", given.map(HeaderValue::from_static)).await.expect("answers");
+        let options = CallOptions { content_type: given.map(HeaderValue::from_static), ..CallOptions::default() };
+        let output = runtime.invoke_with("f", "x", options).await.expect("answers");
         assert_eq!(output.content_type.expect("given"), "application/json");
         let seen: Value = serde_json::from_slice(&output.body).expect("json");
         assert_eq!((&seen["method"], &seen["path_with_query"]), (&"POST".into(), &"/".into()));
@@ -47,6 +48,26 @@ async fn the_content_type_of_a_payload_reaches_the_guest_and_that_of_the_answer_
     };
     assert_eq!(seen(Some("text/csv; header=present")).await, ["text/csv; header=present"]);
     assert_eq!(seen(None).await, ["application/octet-stream"]);
+}
+
+#[tokio::test]
+async fn the_trace_context_of_a_caller_reaches_the_guest_and_without_one_there_is_none() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let runtime = hostile(|_| ()).await;
+    let seen = async |given: &[(&'static str, &'static str)]| {
+        let given = given.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let output = runtime.invoke_with("f", "x", CallOptions::of(&given.collect())).await.expect("answers");
+        let seen: Value = serde_json::from_slice(&output.body).expect("json");
+        let pairs = seen["headers"].as_array().expect("pairs").iter().map(|pair| (pair[0].as_str(), pair[1].as_str()));
+        let text = pairs.map(|(name, value)| (name.expect("text").to_owned(), value.expect("text").to_owned()));
+        text.filter(|(name, _)| name.starts_with("trace")).collect::<HashSet<_>>()
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(seen(&[("x-trace", "a")]).await, [].into());
+    assert_eq!(seen(&[("traceparent", TRACE)]).await, [pair("traceparent", TRACE)].into());
+    let both = [("traceparent", TRACE), ("tracestate", "a=1,b=2"), ("tracestate", "c=3")];
+    assert_eq!(seen(&both).await, [pair("traceparent", TRACE), pair("tracestate", "a=1,b=2,c=3")].into());
+    assert_eq!(seen(&[("tracestate", "a=1")]).await, [].into(), "it says nothing by itself");
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::{Path, Query, Request, State},
-    http::header,
     response::{
         Response,
         sse::{Event, KeepAlive, Sse},
@@ -173,7 +172,7 @@ fn runtime(hub: &FleetHub, node: Option<&str>) -> Result<NodeRuntime, EdgeError>
     hub.cluster().runtime(node)
 }
 
-/// Invokes a function on a node with the body as its payload, and answers with its result. The header `traceparent` goes with it.
+/// Invokes a function on a node with the body as its payload, and answers with its result. The headers `content-type`, `traceparent` and `tracestate` go with it.
 #[utoipa::path(
     post, path = "/v1/functions/{id}/invoke", operation_id = "invoke_function", tag = "functions", params(IdPath, NodeQuery),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
@@ -193,10 +192,8 @@ pub(crate) async fn invoke(
     request: Request,
 ) -> Result<Response, Refusal> {
     let runtime = runtime(&hub, query.node.as_deref())?;
-    let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let options = CallOptions::of(request.headers());
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
-    let options = CallOptions { content_type, traceparent };
     Ok(output(runtime.invoke_with(&id, payload.bytes.clone(), options).await?))
 }
 

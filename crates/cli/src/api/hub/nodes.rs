@@ -34,7 +34,7 @@ pub(crate) struct NodesQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NodesAnswer {
     /// Id, name, location, capabilities, labels and metadata as the node says; `status`, `since`, `reasons`, `connectivity`, `behind`,
-    /// `last_heartbeat`, `load`, `release` and `joined_at` as the hub knows.
+    /// `last_heartbeat`, `load`, `dropped_events`, `release` and `joined_at` as the hub knows.
     #[schema(value_type = Vec<Object>)]
     nodes: Vec<NodeView>,
 }

@@ -105,7 +105,7 @@ pub(crate) async fn prometheus(State(hub): State<Arc<FleetHub>>) -> Result<impl 
     let cluster = hub.cluster().clone();
     let (health, dropped) = blocking(move || Ok((cluster.health(), cluster.events().dropped()))).await?;
     let is_active = u8::from(matches!(*hub.standing().borrow(), HubStanding::Active { .. }));
-    let ClusterHealth { online, degraded, syncing, offline, assignments, .. } = health;
+    let ClusterHealth { online, degraded, syncing, offline, assignments, dropped_events, .. } = health;
     let mut text = format!(
         "# HELP edgeward_fleet_nodes Nodes of the fleet by their status.\n# TYPE edgeward_fleet_nodes gauge\n\
          edgeward_fleet_nodes{{status=\"online\"}} {online}\nedgeward_fleet_nodes{{status=\"degraded\"}} {degraded}\n\
@@ -114,7 +114,9 @@ pub(crate) async fn prometheus(State(hub): State<Arc<FleetHub>>) -> Result<impl 
          # TYPE edgeward_fleet_assignments gauge\nedgeward_fleet_assignments {assignments}\n\
          # HELP edgeward_hub_active Whether this hub is the active one.\n# TYPE edgeward_hub_active gauge\nedgeward_hub_active {is_active}\n\
          # HELP edgeward_fleet_events_dropped_total Events that came faster than they could be written.\n\
-         # TYPE edgeward_fleet_events_dropped_total counter\nedgeward_fleet_events_dropped_total {dropped}\n"
+         # TYPE edgeward_fleet_events_dropped_total counter\nedgeward_fleet_events_dropped_total {dropped}\n\
+         # HELP edgeward_fleet_outbox_dropped_events Events that nodes had dropped when they were last heard, as their outboxes were full.\n\
+         # TYPE edgeward_fleet_outbox_dropped_events gauge\nedgeward_fleet_outbox_dropped_events {dropped_events}\n"
     );
     crate::api::observe::push_resident(&mut text);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
