@@ -47,9 +47,9 @@ impl HubService {
     ) -> Result<Self, BackboneError> {
         let seen_nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>> = Arc::default();
         let commits = store.commits();
-        let seen = Arc::clone(&seen_nodes);
+        let (seen, asked) = (Arc::clone(&seen_nodes), Arc::clone(&hub));
         let answer = move |call: Call| {
-            let (hub, node) = (Arc::clone(&hub), call.subject.node);
+            let (hub, node) = (Arc::clone(&asked), call.subject.node);
             let checked = check(&node);
             if checked.is_ok() {
                 seen.lock().insert(node.clone(), Instant::now());
@@ -65,14 +65,15 @@ impl HubService {
             for node in nodes {
                 tell(backbone.as_ref(), node, Message::new(ANEW)).await;
             }
-            poke(backbone, seen_nodes, commits).await;
+            poke(backbone, hub, seen_nodes, commits).await;
         });
         Ok(Self { _sync: sync, _poking: AbortOnDropHandle::new(poking) })
     }
 }
 
-/// Tells every node that asked of late that something was committed.
-async fn poke(backbone: Arc<dyn Backbone>, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
+/// Tells every node that asked of late, and for which something was committed.
+async fn poke(backbone: Arc<dyn Backbone>, hub: Arc<Hub>, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
+    let mut told = 0;
     while commits.changed().await.is_ok() {
         let asked = {
             let mut nodes = nodes.lock();
@@ -80,7 +81,18 @@ async fn poke(backbone: Arc<dyn Backbone>, nodes: Arc<Mutex<BTreeMap<NodeId, Ins
             nodes.retain(|_, seen| seen.elapsed() < 2 * PULL_EVERY);
             nodes.keys().cloned().collect::<Vec<_>>()
         };
-        for node in asked {
+        let (of, since) = (Arc::clone(&hub), told);
+        let audience = match blocking(move || of.audience(asked, since)).await {
+            Ok((audience, upto)) => {
+                told = upto;
+                audience
+            }
+            Err(error) => {
+                tracing::debug!(error = error.chain(), "nobody is poked: who has something to pull could not be read");
+                continue;
+            }
+        };
+        for node in audience {
             tell(backbone.as_ref(), node, Message::default()).await;
         }
         tokio::time::sleep(POKE_PAUSE).await;
