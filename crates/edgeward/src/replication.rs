@@ -52,9 +52,9 @@ impl HubService {
     ) -> Result<Self, BackboneError> {
         let seen_nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>> = Arc::default();
         let commits = store.commits();
-        let seen = Arc::clone(&seen_nodes);
+        let (seen, asked) = (Arc::clone(&seen_nodes), Arc::clone(&hub));
         let answer = move |call: Call| {
-            let (hub, node) = (Arc::clone(&hub), call.subject.node);
+            let (hub, node) = (Arc::clone(&asked), call.subject.node);
             let checked = check(&node);
             if checked.is_ok() {
                 seen.lock().insert(node.clone(), Instant::now());
@@ -72,14 +72,15 @@ impl HubService {
                 tokio::time::sleep(AGAIN_AFTER).await;
                 tell_all(backbone.as_ref(), &nodes, AGAIN).await;
             };
-            tokio::join!(poke(backbone.as_ref(), seen_nodes, commits), again);
+            tokio::join!(poke(backbone.as_ref(), hub, seen_nodes, commits), again);
         });
         Ok(Self { _sync: sync, _poking: AbortOnDropHandle::new(poking) })
     }
 }
 
-/// Tells every node that asked of late that something was committed.
-async fn poke(backbone: &dyn Backbone, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
+/// Tells every node that asked of late, and for which something was committed.
+async fn poke(backbone: &dyn Backbone, hub: Arc<Hub>, nodes: Arc<Mutex<BTreeMap<NodeId, Instant>>>, mut commits: watch::Receiver<u64>) {
+    let mut told = 0;
     while commits.changed().await.is_ok() {
         let asked = {
             let mut nodes = nodes.lock();
@@ -87,7 +88,14 @@ async fn poke(backbone: &dyn Backbone, nodes: Arc<Mutex<BTreeMap<NodeId, Instant
             nodes.retain(|_, seen| seen.elapsed() < 2 * PULL_EVERY);
             nodes.keys().cloned().collect::<Vec<_>>()
         };
-        tell_all(backbone, &asked, b"").await;
+        let (of, since) = (Arc::clone(&hub), told);
+        match blocking(move || of.audience(asked, since)).await {
+            Ok((audience, upto)) => {
+                told = upto;
+                tell_all(backbone, &audience, b"").await;
+            }
+            Err(error) => tracing::debug!(error = error.chain(), "nobody is poked: who has something to pull could not be read"),
+        }
         tokio::time::sleep(POKE_PAUSE).await;
     }
 }

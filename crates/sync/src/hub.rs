@@ -3,6 +3,7 @@
 //! Every answer that promises something is made from what is committed. It keeps nothing of a connection, so that any request may be
 //! lost, repeated or late.
 
+mod audience;
 mod collection;
 mod comparison;
 mod feed;
