@@ -87,10 +87,10 @@ mod tests {
         };
         let always = [standby, silent];
         assert_eq!(after("sites.berlin.cellar"), all);
-        assert_eq!(after("sites.hamburg"), [&[two.clone()], &always[..]].concat());
+        assert_eq!(after("sites.hamburg"), [std::slice::from_ref(&two), &always[..]].concat());
         assert_eq!(after("edgeward.hub.events"), always);
         assert_eq!(after("edgeward.assignments.edge-1"), always, "it did not ask for its own");
-        assert_eq!(after("edgeward.assignments.edge-2"), [&[two], &always[..]].concat());
+        assert_eq!(after("edgeward.assignments.edge-2"), [std::slice::from_ref(&two), &always[..]].concat());
         let (nobody_new, upto) = told(end);
         assert_eq!((nobody_new, upto), (always.to_vec(), end));
     }
