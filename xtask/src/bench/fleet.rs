@@ -82,9 +82,11 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let most = |most| if is_largest { Target::AtMost(most) } else { Target::None };
         let data = tempfile::tempdir()?;
         let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
+        let joining = Instant::now();
         let mut fleet = Nodes::join(bench.artifacts.fleet()?, &data.path().join("hub"), nodes, &data.path().join("nodes"))?;
         hub.until_online(nodes)?;
         fleet.until_synced(nodes)?;
+        let joined = joining.elapsed().as_secs_f64();
         sleep(SETTLE);
         let broker = hub.broker_pid()?;
         let before = (processor_time(hub.server.id())?, processor_time(broker)?, processor_time(fleet.process.id())?);
@@ -96,6 +98,9 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let (broker_share, nodes_share) = (share(before.1, broker)?, share(before.2, fleet.process.id())?);
         let hub_bytes = hub.server.resident_bytes()? as f64 / 1e6;
         let alone = |what: &str, target, unit, value| Row::alone(format!("{nodes} nodes: {what}"), target, unit, &[value]);
+        rows.push(alone("all joined, in step and online, from the first token", Target::None, Unit::Seconds, joined));
+        let hub_bytes_most = hub.server.resident_bytes_most()? as f64 / 1e6;
+        rows.push(alone("resident memory of the hub, the most so far", Target::None, Unit::Megabytes, hub_bytes_most));
         rows.push(alone("processor time of the hub", most(1.0), Unit::Cores, hub_share));
         rows.push(alone("resident memory of the hub", most(300.0), Unit::Megabytes, hub_bytes));
         rows.push(alone("processor time of nats-server", Target::None, Unit::Cores, broker_share));
@@ -109,7 +114,12 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let back = begun.elapsed().as_secs_f64();
         let target = if nodes == 1000 { Target::AtMost(30.0) } else { Target::None };
         rows.push(alone("all in step and online again after the broker was killed", target, Unit::Seconds, back));
-        rows.push(alone("resident memory of the hub then", Target::None, Unit::Megabytes, hub.server.resident_bytes()? as f64 / 1e6));
+        rows.push(alone(
+            "resident memory of the hub, the most until then",
+            Target::None,
+            Unit::Megabytes,
+            hub.server.resident_bytes_most()? as f64 / 1e6,
+        ));
     }
     Ok(rows)
 }

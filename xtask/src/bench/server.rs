@@ -76,8 +76,17 @@ impl Server {
 
     /// Memory of the process that is in RAM.
     pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS")
+    }
+
+    /// The most of it that there has been.
+    pub(crate) fn resident_bytes_most(&self) -> Result<u64> {
+        self.status_bytes("VmHWM")
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).context("failed to read the memory of a server")?;
-        resident_bytes(&status).context("failed to find VmRSS in the status of a server")
+        status_bytes(&status, field).with_context(|| format!("failed to find {field} in the status of a server"))
     }
 }
 
@@ -148,8 +157,8 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn status_bytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -159,7 +168,8 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_status_of_a_process() {
-        assert_eq!(resident_bytes("Name:\tx\nVmHWM:\t  12 kB\nVmRSS:\t  9584 kB\n"), Some(9584 * 1024));
-        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        let status = "Name:\tx\nVmHWM:\t  12 kB\nVmRSS:\t  9584 kB\n";
+        assert_eq!((status_bytes(status, "VmRSS"), status_bytes(status, "VmHWM")), (Some(9584 * 1024), Some(12 * 1024)));
+        assert_eq!(status_bytes("Name:\tx\n", "VmRSS"), None);
     }
 }
