@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    functions::{assign, handler_of},
+    functions::{assign, handler_of, targets},
     session::{Place, Session, ToolError},
     tool::{EdgeTool, Effect},
 };
@@ -114,7 +114,9 @@ impl EdgeTool for DeployFunction {
 
     async fn run(self, session: &Session<'_>) -> Result<Deployed, ToolError> {
         let id = FunctionId::new(&self.function_id)?;
-        let mut function = handler_of(session, &id, &self.function_name, self.node_id.as_deref()).await?;
+        let node = self.node_id.as_deref();
+        let targets = targets(session, node).await?;
+        let mut function = handler_of(session, &id, &self.function_name, node).await?;
         let named = json!({
             "name": self.function_name,
             "memory_mb": self.memory_mb,
@@ -122,7 +124,7 @@ impl EdgeTool for DeployFunction {
             "environment": self.environment,
         });
         function.extend(named.as_object().cloned().unwrap_or_default());
-        assign(session, &id, self.node_id.as_deref(), function).await
+        assign(session, &id, (node, targets), function).await
     }
 }
 

@@ -49,8 +49,9 @@ pub(super) async fn handler_of(
     }
     let handler = match (name.parse::<Digest>(), HandlerName::new(name)) {
         (Ok(digest), _) => json!({ "artifact": digest }),
-        (Err(_), Ok(handler)) => json!({ "native": handler }),
-        (Err(_), Err(_)) => return Err(unknown_code(id, name)),
+        // A node says whether it has one; a hub cannot know what is registered in the processes of others.
+        (Err(_), Ok(handler)) if matches!(session.place().await?, Place::Node(_)) => json!({ "native": handler }),
+        (Err(_), _) => return Err(unknown_code(id, name)),
     };
     Ok(Map::from_iter([("handler".to_owned(), handler)]))
 }
@@ -71,11 +72,10 @@ fn unknown_code(id: &FunctionId, name: &str) -> ToolError {
 pub(super) async fn assign(
     session: &Session<'_>,
     id: &FunctionId,
-    node: Option<&str>,
+    (node, targets): (Option<&str>, Targets),
     function: Map<String, Value>,
 ) -> Result<Deployed, ToolError> {
     let native = function["handler"]["native"].as_str().map(str::to_owned);
-    let targets = targets(session, node).await?;
     let query = match (&targets, node) {
         (Targets::Own(_), _) => String::new(),
         (Targets::Fleet(_), None) => "?all=true".to_owned(),
@@ -96,7 +96,7 @@ pub(super) async fn assign(
 }
 
 /// On which nodes something is to be done.
-enum Targets {
+pub(super) enum Targets {
     /// On the node that answers.
     Own(String),
     /// On these of a fleet.
@@ -112,7 +112,8 @@ impl Targets {
     }
 }
 
-async fn targets(session: &Session<'_>, node: Option<&str>) -> Result<Targets, ToolError> {
+/// On which nodes a call is to do something: the one of this id, or all.
+pub(super) async fn targets(session: &Session<'_>, node: Option<&str>) -> Result<Targets, ToolError> {
     let nodes = contract::nodes(session, node).await?;
     if nodes.is_empty() {
         return Err(match node {
@@ -288,11 +289,12 @@ impl EdgeTool for DeployArtifact {
         // What is not valid is told before a node is asked, and by a dry run too.
         FunctionBody::read(function.to_string().as_bytes(), id.clone())?.validate()?;
         let node = self.node_id.as_deref();
+        let targets = targets(session, node).await?;
         if self.dry_run {
-            return planned(session, &id, targets(session, node).await?.ids()).await;
+            return planned(session, &id, targets.ids()).await;
         }
         let function = function.as_object().cloned().unwrap_or_default();
-        let Deployed { function_id, deployed_to, .. } = assign(session, &id, node, function).await?;
+        let Deployed { function_id, deployed_to, .. } = assign(session, &id, (node, targets), function).await?;
         Ok(FleetChange { status: "deployed", function_id, nodes: deployed_to, replaces: None })
     }
 }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use http::Method;
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::{
     fleet_support::Fleet,
-    support::{Node, artifact, data_dir, until},
+    support::{Node, artifact, data_dir, try_send, until},
 };
 
 /// A Python that has the package `mcp`; `cargo xtask test` sets it.
@@ -244,7 +245,9 @@ async fn over_http_nothing_is_changed_unless_the_process_was_started_so_and_no_p
     let post = async |headers: &[(&str, &str)]| node.ask(Method::POST, "/mcp", &[&json_headers, headers].concat(), list).await;
     assert_eq!(post(&[]).await.status(), 200);
     assert_eq!(post(&[("origin", "https://evil.example")]).await.status(), 400);
-    assert_eq!(post(&[("host", "evil.example")]).await.status(), 400);
+    let rebound = http::Request::post("/mcp").header("host", "evil.example:7700").header("content-type", "application/json");
+    let rebound = rebound.header("accept", "application/json, text/event-stream").body(Full::from(list)).expect("valid");
+    assert_eq!(try_send(node.api, rebound).await.expect("an answer").status(), 400);
     for malformed in ["{", "[]", "\u{0}", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#] {
         let answer = node.ask(Method::POST, "/mcp", &json_headers, malformed.to_owned()).await;
         assert!(answer.status().is_client_error() || answer.body().windows(7).any(|part| part == b"\"error\""), "{malformed}");
