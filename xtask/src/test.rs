@@ -15,6 +15,9 @@ const GUESTS_VARIABLE: &str = "EDGEWARD_GUESTS";
 /// The nats-server that tests of the fleet start.
 const NATS_SERVER_VARIABLE: &str = "EDGEWARD_NATS_SERVER";
 
+/// A Python with the packages of set-up.
+const PYTHON_VARIABLE: &str = "EDGEWARD_PYTHON";
+
 /// Set up the machine, check the code and run all tests
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -52,6 +55,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> 
     if std::env::var_os(NATS_SERVER_VARIABLE).is_none() && nats_server.is_file() {
         tests.env(NATS_SERVER_VARIABLE, nats_server);
     }
+    tests.env(PYTHON_VARIABLE, project.venv().join("bin/python"));
     process::run(&mut tests)
 }
 

@@ -39,9 +39,15 @@ use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::wire::FunctionBody;
 use self::{access::Door, audit::Audit};
-use crate::node_process::Membership;
+use crate::{
+    mcp::{self, Access},
+    node_process::Membership,
+};
 
+/// Where the Model Context Protocol is served.
+const MCP_PATH: &str = "/mcp";
 /// Longest answer of axum itself that is kept as the detail of a problem.
 const REJECTION_BYTES_MAX: usize = 4096;
 
@@ -57,13 +63,15 @@ pub(crate) struct Shared {
     listen: String,
     started: Instant,
     started_at: Timestamp,
+    /// What the Model Context Protocol may do.
+    mcp: Access,
     /// Ends streams that would go on for ever.
     stop: CancellationToken,
 }
 
 impl Shared {
     /// For a server that begins now and listens at `address`.
-    pub(crate) fn new(documents: Documents, tokens: Arc<Tokens>, address: SocketAddr, stop: CancellationToken) -> Self {
+    pub(crate) fn new(documents: Documents, tokens: Arc<Tokens>, address: SocketAddr, stop: CancellationToken, mcp: Access) -> Self {
         Self {
             documents,
             tokens,
@@ -72,6 +80,7 @@ impl Shared {
             listen: address.to_string(),
             started: Instant::now(),
             started_at: Timestamp::now(),
+            mcp,
             stop,
         }
     }
@@ -142,21 +151,28 @@ fn node_routes() -> OpenApiRouter<OfNode> {
 pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &str, membership: Option<Arc<Membership>>) -> Router {
     let api = Api(Arc::new(shared));
     let routes = node_routes().layer(middleware::from_fn_with_state(Arc::clone(&node), functions::only_of_this_node));
-    finish(routes, OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership }, api)
+    finish(routes, OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership }, &api)
 }
 
 /// Adds to routes what is the same for all of them.
-fn finish<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S, api: Api) -> Router {
+fn finish<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S, api: &Api) -> Router {
     let (routes, mut description) = routes.split_for_parts();
     access::describe(&mut description);
-    routes
+    let admitted = middleware::from_fn_with_state(api.clone(), access::admit);
+    let served = routes
         .route("/openapi.json", get(async || axum::Json(description)))
         .fallback(async |uri: Uri| {
             Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{}`; see /openapi.json", uri.path())))
         })
         .layer(middleware::map_response(as_problem))
-        .layer(middleware::from_fn_with_state(api, access::admit))
-        .with_state(state)
+        .layer(admitted.clone())
+        .with_state(state);
+    if api.mcp == Access::Off {
+        return served;
+    }
+    // Its calls go through the router as calls from outside do.
+    let service = mcp::http_service(served.clone(), api.mcp, api.stop.clone());
+    served.merge(Router::new().route_service(MCP_PATH, service).layer(admitted))
 }
 
 /// Answers at a listener until it is stopped.

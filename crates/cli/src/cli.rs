@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ServerUrl,
     commands::{
-        backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, metrics, nats_config, node, nodes,
-        restore, state, status, token, undeploy, up,
+        backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics, nats_config, node,
+        nodes, restore, state, status, token, undeploy, up,
     },
     exit,
 };
@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Invoke(invoke::Args),
     Logs(logs::Args),
     Metrics(metrics::Args),
+    Mcp(mcp::Args),
     State(state::Args),
     Status(status::Args),
     Token(token::Args),
@@ -82,6 +83,7 @@ impl Command {
             | Self::Invoke(_)
             | Self::Logs(_)
             | Self::Metrics(_)
+            | Self::Mcp(_)
             | Self::State(_)
             | Self::Status(_)
             | Self::Token(_)

@@ -40,10 +40,10 @@ use tokio_rustls::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::input::Input;
-pub(crate) use events::Events;
+pub(crate) use events::{Events, events_in};
 pub(crate) use wire::{
-    Change, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, Documents, Functions, History, HubStatus, LogLine, NodeRecord, Nodes,
-    NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, Tokens, Uploaded,
+    Change, Conflict, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, DocumentSummary, Documents, Functions, History, HubStatus,
+    LogLine, NodeRecord, Nodes, NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, Tokens, Uploaded,
 };
 
 /// Longest wait for a connection.
@@ -51,7 +51,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer that the node has at hand.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer that is kept whole: the records of a full node are below.
-const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+pub(crate) const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Part of an upload that is given to the connection at once.
 const UPLOAD_CHUNK_BYTES: usize = 64 * 1024;
 
@@ -231,6 +231,15 @@ impl Request {
         self
     }
 
+    /// The same for who serves it in this process.
+    pub(crate) fn into_http(self) -> http::Request<Payload> {
+        let mut request = http::Request::new(self.payload);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.path.parse().expect("paths are made of ids, digests, escaped keys and fixed text");
+        *request.headers_mut() = self.headers;
+        request
+    }
+
     /// Sets how long the answer may take to begin, once the connection stands.
     pub(crate) fn answer_timeout(mut self, answer_timeout: Duration) -> Self {
         self.answer_timeout = answer_timeout;
@@ -312,18 +321,16 @@ impl Client {
             }
         }));
 
-        let mut sent = http::Request::new(request.payload);
-        *sent.method_mut() = request.method;
-        *sent.uri_mut() = request.path.parse().expect("paths are made of ids, digests, escaped keys and fixed text");
-        *sent.headers_mut() = request.headers;
+        let answer_timeout = request.answer_timeout;
+        let mut sent = request.into_http();
         sent.headers_mut().insert(HOST, self.server.authority.parse().expect("an authority is a valid header"));
         if let Some(token) = token {
             sent.headers_mut().insert(AUTHORIZATION, token);
         }
         sent.headers_mut().insert(USER_AGENT, HeaderValue::from_static(concat!("edgeward/", env!("CARGO_PKG_VERSION"))));
 
-        let response = timeout(request.answer_timeout, sender.send_request(sent)).await;
-        let response = response.map_err(|_| silent(request.answer_timeout))?.map_err(broken)?;
+        let response = timeout(answer_timeout, sender.send_request(sent)).await;
+        let response = response.map_err(|_| silent(answer_timeout))?.map_err(broken)?;
         let (head, body) = response.into_parts();
         let answer = Answer { server: self.server.clone(), headers: head.headers, body, _driver: driver };
         if head.status.is_success() { Ok(answer) } else { Err(answer.into_error(head.status).await) }
@@ -403,6 +410,12 @@ impl Answer {
     pub(crate) async fn json(mut self) -> Result<Json, Error> {
         let bytes = self.whole().await?;
         Ok(Json { server: self.server, bytes })
+    }
+
+    /// The head and the whole body.
+    pub(crate) async fn into_whole(mut self) -> Result<(HeaderMap, Bytes), Error> {
+        let bytes = self.whole().await?;
+        Ok((self.headers, bytes))
     }
 
     /// The body as server-sent events.

@@ -11,6 +11,7 @@ pub(crate) mod hub;
 pub(crate) mod invoke;
 pub(crate) mod join_token;
 pub(crate) mod logs;
+pub(crate) mod mcp;
 pub(crate) mod metrics;
 pub(crate) mod nats_config;
 pub(crate) mod node;
@@ -49,6 +50,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Invoke(args) => invoke::run(args, &client).await?,
         Command::Logs(args) => logs::run(args, &client, json).await?,
         Command::Metrics(args) => metrics::run(&args, &client, json).await?,
+        Command::Mcp(args) => mcp::run(&args, client).await?,
         Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
         Command::Token(args) => token::run(args, &client, json).await?,

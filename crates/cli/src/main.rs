@@ -10,6 +10,7 @@ mod exit;
 mod heartbeat;
 mod input;
 mod listen;
+mod mcp;
 mod node_process;
 mod notify;
 mod signals;

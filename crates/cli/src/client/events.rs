@@ -42,6 +42,11 @@ impl Events {
     }
 }
 
+/// The payloads of the events of a body that is whole.
+pub(crate) fn events_in(body: &[u8]) -> Vec<String> {
+    Parser::default().push(body).into_iter().map(|event| event.data).collect()
+}
+
 #[derive(Debug, Default)]
 struct Parser {
     line: Vec<u8>,

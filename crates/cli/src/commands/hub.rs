@@ -17,6 +17,7 @@ use crate::{
     exit::Hinted,
     heartbeat::Heartbeat,
     listen::{self, Address, TlsArgs},
+    mcp::McpArgs,
     notify::Notify,
     signals::StopSignals,
     terminal,
@@ -70,6 +71,8 @@ pub(crate) struct Args {
     credentials_seconds: u64,
     #[command(flatten)]
     heartbeat: Heartbeat,
+    #[command(flatten)]
+    mcp: McpArgs,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
@@ -105,7 +108,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (api_address, api_scheme) = (api_listener.address(), api_listener.scheme());
 
     let stop = CancellationToken::new();
-    let router = api::hub::hub_router(api::Shared::new(documents, tokens, api_address, stop.clone()), Arc::clone(&hub));
+    let router = api::hub::hub_router(api::Shared::new(documents, tokens, api_address, stop.clone(), args.mcp.access), Arc::clone(&hub));
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     if let Some(tls) = tls {

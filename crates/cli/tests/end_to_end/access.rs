@@ -91,7 +91,7 @@ impl Exposed {
         let admin = secret(&output);
         let (chain, key) = (certificate.text("chain.pem"), certificate.text("key.pem"));
         let options = ["--listen", "0.0.0.0:0", "--functions-listen", "0.0.0.0:0", "--tls-cert", &chain, "--tls-key", &key];
-        let node = Node::launch(&data, &options, variables);
+        let node = Node::launch(&data, &[&options[..], &["--mcp", "read-write"]].concat(), variables);
         Self { node, certificate, admin, folder, data }
     }
 
@@ -336,6 +336,34 @@ async fn commands_show_a_token_over_tls_to_whom_they_trust() {
     fails(&exposed.run(admin, &["status", "--server", "http://edge.example:7700"]), 9, "is not sent");
     let doctor = exposed.run(None, &["doctor"]);
     assert!(String::from_utf8_lossy(&doctor.stdout).contains("EDGEWARD_TOKEN"), "{}", String::from_utf8_lossy(&doctor.stdout));
+}
+
+#[tokio::test]
+async fn a_tool_of_an_assistant_may_do_what_the_token_of_its_caller_may() {
+    let exposed = Exposed::start(&[]);
+    let (viewer, deployer) = (exposed.create("looks", "viewer", &[]), exposed.create("ships", "deployer", &[]));
+    let call = async |token: Option<&str>, tool: &str, arguments: Value| {
+        let params = serde_json::json!({ "name": tool, "arguments": arguments });
+        let message = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
+        let mut request = Request::post("/mcp").header(header::HOST, "edge.example:7700").header(header::CONTENT_TYPE, "application/json");
+        request = request.header(header::ACCEPT, "application/json, text/event-stream");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let stream = exposed.certificate.connect(exposed.node.api, &["http/1.1"]).await.expect("TLS");
+        let answer = send_over(stream, request.body(Full::from(message)).expect("valid")).await.expect("an answer");
+        let (parts, body) = answer.into_parts();
+        Response::from_parts(parts, body.collect().await.expect("whole").to_bytes())
+    };
+    let edit = || serde_json::json!({ "document": "cellar", "patch": { "celsius": 12 } });
+    problem(&call(None, "edge_list_nodes", serde_json::json!({})).await, 401, "unauthenticated", "a token is needed");
+    assert_eq!(json(&call(Some(&viewer), "edge_list_nodes", serde_json::json!({})).await)["result"]["structuredContent"]["total"], 1);
+    let refused = json(&call(Some(&viewer), "edge_edit_document", edit()).await);
+    assert_eq!((&refused["result"]["isError"], &refused["result"]["structuredContent"]["kind"]), (&true.into(), &"forbidden".into()));
+    assert!(refused.to_string().contains("this needs the role deployer, and token `looks` has the role viewer"), "{refused}");
+    until("it is told to the audit log", async || exposed.node.stderr().contains("/v1/documents/cellar")).await;
+    let edited = json(&call(Some(&deployer), "edge_edit_document", edit()).await);
+    assert_eq!(edited["result"]["structuredContent"]["version"], 1, "{edited}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod fleet;
 mod fleet_faults;
 mod fleet_hubs;
 mod fleet_support;
+mod mcp;
 mod policies;
 mod state;
 mod support;
