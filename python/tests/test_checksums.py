@@ -25,7 +25,7 @@ def of_python(data: dict[str, Any]) -> str:
     return hashlib.md5(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(text, values))
 def test_a_checksum_is_the_one_that_python_computes(data: dict[str, Any]) -> None:
     state = SyncState.from_data(data, 1)
@@ -33,7 +33,7 @@ def test_a_checksum_is_the_one_that_python_computes(data: dict[str, Any]) -> Non
     assert state.data is data and state.verify()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(text, values))
 def test_data_comes_back_as_it_was_and_with_the_same_checksum(data: dict[str, Any]) -> None:
     sync = EdgeSynchronizer()

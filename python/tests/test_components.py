@@ -35,12 +35,13 @@ async def awaited(runtime: EdgeRuntime) -> object:
     return await runtime.invoke_async("celsius", CSV)
 
 
-def test_the_answer_of_a_component_that_refuses_is_an_error_with_its_status() -> None:
+def test_a_component_that_fails_is_an_error_with_what_it_left_behind() -> None:
     runtime = EdgeRuntime(EdgeNode("edge-01", "n"))
     runtime.deploy(EdgeFunction("celsius", "celsius", artifact=str(BUILT / "celsius.wasm")))
     with pytest.raises(EdgeExecutionError) as caught:
         runtime.invoke("celsius", b"no csv")
-    assert caught.value.status is not None and 400 <= caught.value.status < 600 and caught.value.__cause__ is None
+    assert (caught.value.kind, caught.value.exit_code, caught.value.__cause__) == ("execution_failed", 1, None)
+    assert caught.value.stderr_tail
 
 
 def test_a_component_is_deployed_to_a_cluster_from_its_bytes() -> None:
