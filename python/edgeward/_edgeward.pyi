@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -167,6 +168,9 @@ class EdgeCluster:
         """The nodes with this status, or all, in the order of their registration."""
     def health(self) -> Health:
         """How the nodes are, in numbers."""
+    @property
+    def documents(self) -> Documents:
+        """The documents of the cluster, which functions of its nodes may be granted."""
     def deploy_to_all(self, function: EdgeFunction) -> int:
         """Deploys a function to every node; returns to how many. What one node cannot run, no node gets."""
     def deploy_to_all_async(self, function: EdgeFunction) -> Awaitable[int]:
@@ -201,7 +205,7 @@ class Documents:
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, node_id: str = "local") -> None:
         """The documents in a folder, which is made when it is missing; without one they end with the process."""
-    def list(self) -> list[str]:
+    def list(self) -> builtins.list[str]:
         """The names of the documents that exist, sorted."""
     def document(self, name: str) -> Document:
         """The document of this name, whether it exists or not: the first change makes it."""

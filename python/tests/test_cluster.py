@@ -60,6 +60,7 @@ def test_a_function_goes_to_all_nodes_or_to_one() -> None:
     assert cluster.health()["assignments"] == 2
     with pytest.raises(ValueError, match="node not found: `c`"):
         cluster.deploy_to_node("c", function)
+    assert cluster.documents.list() == []
 
 
 def test_deploying_can_be_awaited() -> None:

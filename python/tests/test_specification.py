@@ -3,12 +3,9 @@
 import re
 from pathlib import Path
 
-import pytest
 from codomyrmex import edge_computing
 
-HERE = Path(__file__).parent
-COPY = HERE / "edge_computing_api.md"
-ORIGINAL = HERE.parents[2] / "shared/spec/edge_computing_api.md"
+SPECIFICATION = Path(__file__).parent / "edge_computing_api.md"
 
 # What the blocks take as given. `func` and `node` are those of the block before them, and the cluster forgets the node in its second step.
 PREAMBLE = """
@@ -20,8 +17,7 @@ image_data = object()
 
 
 def blocks() -> list[str]:
-    text = (ORIGINAL if ORIGINAL.is_file() else COPY).read_text()
-    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```$", SPECIFICATION.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_runs_unchanged() -> None:
@@ -38,14 +34,8 @@ def test_every_block_runs_unchanged() -> None:
     assert names["count"] == 0
 
 
-def test_the_copy_is_the_specification() -> None:
-    if not ORIGINAL.is_file():
-        pytest.skip("the specification is not beside the repository")
-    assert COPY.read_bytes() == ORIGINAL.read_bytes()
-
-
 def test_the_import_path_is_a_namespace_package() -> None:
     import codomyrmex
 
     assert getattr(codomyrmex, "__file__", None) is None
-    assert set(edge_computing.__all__) >= set(re.findall(r"\*\*`(Edge\w+|SyncState|InvocationRecord)`\*\*", COPY.read_text()))
+    assert set(edge_computing.__all__) >= set(re.findall(r"\*\*`(Edge\w+|SyncState|InvocationRecord)`\*\*", SPECIFICATION.read_text()))

@@ -60,6 +60,8 @@ def test_a_synchronizer_may_be_shared_by_threads() -> None:
 def test_documents_are_changed_by_key_and_as_a_whole(tmp_path: Path) -> None:
     documents = Documents(tmp_path / "documents", node_id="edge-01")
     cellar = documents["cellar"]
+    with pytest.raises(PermissionError, match="the node's own"):
+        documents["edgeward.local.functions"]
     assert cellar.view() is None and documents.list() == [] and cellar.get("doors", 0) == 0
     cellar["doors"] = 2
     cellar["names"] = ["front", {"of": None}]

@@ -12,6 +12,7 @@ use pyo3::{
 };
 
 use crate::{
+    documents::Documents,
     errors::OrRaise,
     function::{Code, EdgeFunction, Prepared},
     moments,
@@ -177,6 +178,12 @@ impl EdgeCluster {
         }
         health.set_item("assignments", py.detach(|| self.cluster.health()).assignments)?;
         Ok(health)
+    }
+
+    /// The documents of the cluster, which functions of its nodes may be granted.
+    #[getter]
+    fn documents(&self) -> Documents {
+        Documents(self.cluster.documents().clone())
     }
 
     /// Deploys a function to every node; returns to how many. What one node cannot run, no node gets.

@@ -1,7 +1,7 @@
 //! `Documents` and `Document`: named maps that replicas share, in memory or in a folder.
 
 use edgeward::{
-    DocumentName, EdgeError, Epoch, NodeId, Store, Watch,
+    DocumentName, EdgeError, Epoch, ErrorKind, NodeId, Store, Watch,
     document::{self, Precondition},
 };
 use pyo3::{
@@ -42,12 +42,17 @@ impl Documents {
     /// The names of the documents that exist, sorted.
     fn list(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         let documents = blocking(py, || self.0.list())?;
-        Ok(documents.into_iter().map(|info| info.name.to_string()).collect())
+        Ok(documents.into_iter().filter(|info| !info.name.is_reserved()).map(|info| info.name.to_string()).collect())
     }
 
     /// The document of this name, whether it exists or not: the first change makes it.
     fn document(&self, py: Python<'_>, name: &str) -> PyResult<Document> {
-        Ok(Document(self.0.document(DocumentName::new(name).or_raise(py)?)))
+        let name = DocumentName::new(name).or_raise(py)?;
+        if name.is_reserved() {
+            let message = format!("document `{name}` is the node's own; choose a name that does not begin with `edgeward.`");
+            return Err(EdgeError::new(ErrorKind::Forbidden, message)).or_raise(py);
+        }
+        Ok(Document(self.0.document(name)))
     }
 
     fn __getitem__(&self, py: Python<'_>, name: &str) -> PyResult<Document> {

@@ -1,5 +1,7 @@
 //! `EdgeFunction`: what a function is in Python, and the two things it may be to the runtime: a callable, or a component.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use edgeward::{DocumentGrant, Handler, HandlerName};
 use pyo3::{
@@ -68,8 +70,9 @@ impl EdgeFunction {
             (true, true) => return Err(PyTypeError::new_err(format!("function `{id}` has neither a handler nor an artifact"))),
             (false, false) => return Err(PyTypeError::new_err(format!("function `{id}` has both a handler and an artifact; choose one"))),
         };
-        // An id of a function is a valid name of a handler: both have the same bounds.
-        let name = HandlerName::new(id).or_raise(py)?;
+        // A name of its own, so that two deployments of one id at once do not take each other's handler.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = HandlerName::new(format!("python-{}", NEXT.fetch_add(1, Ordering::Relaxed))).or_raise(py)?;
         let mut function = edgeward::EdgeFunction::new(id, self.name.extract::<String>(py)?, Handler::Native(name.clone())).or_raise(py)?;
         function.memory_mb = self.memory_mb.extract(py)?;
         function.timeout_seconds = self.timeout_seconds.extract(py)?;

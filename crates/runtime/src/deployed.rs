@@ -6,9 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use edgeward_model::{EdgeError, EdgeFunction, NodeId, limits::REQUEST_BYTES_MAX};
 #[cfg(feature = "wasm")]
-use edgeward_model::{ErrorKind, Failure};
+use edgeward_model::Failure;
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId, limits::REQUEST_BYTES_MAX};
 #[cfg(feature = "wasm")]
 use http::header;
 use http::{HeaderValue, Request, Response};
@@ -136,7 +136,11 @@ impl Deployed {
         F: Future<Output = Result<T, EdgeError>>,
     {
         let (ticket, permit, deadline) = self.admit(Face::Invoke).await?;
-        let result = within(deadline, run(permit, deadline)).await.unwrap_or_else(|| Err(timed_out(&self.function)));
+        let result = within(deadline, run(permit, deadline)).await.unwrap_or_else(|| {
+            let EdgeFunction { id, timeout_seconds, .. } = &*self.function;
+            let message = format!("function `{id}` ran past its deadline of {timeout_seconds} s; its handler may still run");
+            Err(EdgeError::new(ErrorKind::Timeout, message))
+        });
         ticket.finish(result.as_ref().map(drop));
         result
     }
