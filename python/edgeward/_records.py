@@ -79,8 +79,8 @@ def complete(*classes: Any) -> None:
 
 
 def _state(self: Any) -> dict[str, Any]:
-    fields = {name: getattr(self, name) for name in type(self).__dataclass_fields__}
-    return fields | vars(self)
+    fields: dict[str, Any] = {name: getattr(self, name) for name in type(self).__dataclass_fields__}
+    return {**fields, **vars(self)}
 
 
 def _set_state(self: Any, state: dict[str, Any]) -> None:
