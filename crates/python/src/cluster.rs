@@ -41,7 +41,9 @@ async fn deploy(
     match code {
         Code::Callable(handler) => {
             let handler = callable(&function, handler);
-            runtimes.iter().for_each(|runtime| runtime.register(name.clone(), handler.clone()));
+            for runtime in &runtimes {
+                runtime.register(name.clone(), handler.clone());
+            }
             registered = &runtimes;
         }
         Code::Artifact(bytes) => function.handler = edgeward::Handler::Artifact(cluster.add_artifact(bytes).await?),
@@ -50,13 +52,15 @@ async fn deploy(
         Some(node) => cluster.deploy_to_node(&node, function).await.map(|()| 1),
         None => cluster.deploy_to_all(function).await,
     };
-    registered.iter().for_each(|runtime| runtime.unregister(&name));
+    for runtime in registered {
+        runtime.unregister(&name);
+    }
     deployed
 }
 
 impl EdgeCluster {
     fn runtime<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, EdgeRuntime>>> {
-        Ok(self.runtimes.bind(py).get_item(id)?.map(|runtime| runtime.cast_into::<EdgeRuntime>()).transpose()?)
+        Ok(self.runtimes.bind(py).get_item(id)?.map(Bound::cast_into).transpose()?)
     }
 
     /// The runtimes that a deployment goes to: of one node, or of all.
@@ -67,29 +71,30 @@ impl EdgeCluster {
         }
     }
 
-    fn deployment(
-        &self,
-        node: Option<&str>,
-        function: &Bound<'_, EdgeFunction>,
-    ) -> PyResult<(Vec<Py<EdgeRuntime>>, impl Future<Output = Result<usize, EdgeError>> + Send + use<>)> {
-        let py = function.py();
-        let prepared = function.borrow().prepare(py)?;
-        let targets = self.targets(py, node)?;
-        let runtimes = targets.iter().map(|runtime| Arc::clone(runtime.get().inner())).collect();
-        let work = deploy(self.cluster.clone(), runtimes, node.map(str::to_owned), prepared);
-        Ok((targets.into_iter().map(Bound::unbind).collect(), work))
-    }
-
     fn deploy_now(&self, node: Option<&str>, function: &Bound<'_, EdgeFunction>) -> PyResult<usize> {
-        let (targets, work) = self.deployment(node, function)?;
-        let count = wait(function.py(), work)?;
+        let py = function.py();
+        let targets = self.targets(py, node)?;
+        let count = wait(py, self.deploy(&targets, node, function.borrow().prepare(py)?))?;
         targets.iter().try_for_each(|runtime| runtime.get().note(function))?;
         Ok(count)
     }
 
+    fn deploy(
+        &self,
+        targets: &[Bound<'_, EdgeRuntime>],
+        node: Option<&str>,
+        prepared: Prepared,
+    ) -> impl Future<Output = Result<usize, EdgeError>> + Send + use<> {
+        let runtimes = targets.iter().map(|runtime| Arc::clone(runtime.get().inner())).collect();
+        deploy(self.cluster.clone(), runtimes, node.map(str::to_owned), prepared)
+    }
+
     fn deploy_soon<'py>(&self, node: Option<&str>, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
-        let (targets, work) = self.deployment(node, function)?;
-        let (py, is_one, function) = (function.py(), node.is_some(), function.clone().unbind());
+        let py = function.py();
+        let targets = self.targets(py, node)?;
+        let work = self.deploy(&targets, node, function.borrow().prepare(py)?);
+        let targets: Vec<_> = targets.into_iter().map(Bound::unbind).collect();
+        let (is_one, function) = (node.is_some(), function.clone().unbind());
         awaitable(py, work, move |py, count| {
             targets.iter().try_for_each(|runtime| runtime.get().note(function.bind(py)))?;
             if is_one { Ok(py.None()) } else { Ok(count.into_pyobject(py)?.into_any().unbind()) }

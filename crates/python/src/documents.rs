@@ -31,8 +31,8 @@ impl Documents {
     fn __new__(py: Python<'_>, path: Option<std::path::PathBuf>, node_id: &str) -> PyResult<Self> {
         let store = blocking(py, || {
             let (node, epoch) = (NodeId::new(node_id)?, Epoch::draw()?);
-            match &path {
-                Some(path) => Store::open(path, node, epoch),
+            match path {
+                Some(path) => Store::open(&path, node, epoch),
                 None => Store::in_memory(node, epoch),
             }
         })?;
@@ -59,8 +59,8 @@ impl Documents {
         self.document(py, name)
     }
 
-    fn __repr__(&self) -> &'static str {
-        "<Documents>"
+    fn __repr__(&self) -> String {
+        format!("<Documents of {}>", self.0.store().node())
     }
 }
 

@@ -58,6 +58,9 @@ pub(crate) struct Prepared {
     pub(crate) code: Code,
 }
 
+/// Numbers the callables that were deployed.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 impl EdgeFunction {
     /// Checks the fields and reads the artifact.
     pub(crate) fn prepare(&self, py: Python<'_>) -> PyResult<Prepared> {
@@ -71,7 +74,6 @@ impl EdgeFunction {
             (false, false) => return Err(PyTypeError::new_err(format!("function `{id}` has both a handler and an artifact; choose one"))),
         };
         // A name of its own, so that two deployments of one id at once do not take each other's handler.
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = HandlerName::new(format!("python-{}", NEXT.fetch_add(1, Ordering::Relaxed))).or_raise(py)?;
         let mut function = edgeward::EdgeFunction::new(id, self.name.extract::<String>(py)?, Handler::Native(name.clone())).or_raise(py)?;
         function.memory_mb = self.memory_mb.extract(py)?;

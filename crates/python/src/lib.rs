@@ -22,7 +22,7 @@ use pyo3::prelude::*;
 /// The compiled part of `edgeward`.
 #[pymodule]
 mod _edgeward {
-    use super::*;
+    use super::{pyfunction, waiting, workers};
 
     #[pymodule_export]
     use super::{

@@ -17,7 +17,7 @@ impl EdgeSynchronizer {
     #[new]
     #[pyo3(signature = (path=None))]
     fn __new__(py: Python<'_>, path: Option<PathBuf>) -> PyResult<Self> {
-        let opened = blocking(py, || match &path {
+        let opened = blocking(py, || match path {
             Some(path) => edgeward::EdgeSynchronizer::open(path),
             None => Ok(edgeward::EdgeSynchronizer::new()),
         });
@@ -56,9 +56,5 @@ impl EdgeSynchronizer {
     /// The state, or None before the first one.
     fn get_local_state(&self, py: Python<'_>) -> PyResult<Option<SyncState>> {
         blocking(py, || self.0.get_local_state())?.map(|state| SyncState::of_state(py, &state)).transpose()
-    }
-
-    fn __repr__(&self) -> &'static str {
-        "<EdgeSynchronizer>"
     }
 }

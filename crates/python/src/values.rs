@@ -111,8 +111,10 @@ fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Result<&'a str, Refused> {
     })
 }
 
+type Member<'py> = (Bound<'py, PyString>, Bound<'py, PyAny>);
+
 /// The members of a dictionary, with names that are text.
-fn members<'py>(dict: &Bound<'py, PyDict>) -> Result<Vec<(Bound<'py, PyString>, Bound<'py, PyAny>)>, Refused> {
+fn members<'py>(dict: &Bound<'py, PyDict>) -> Result<Vec<Member<'py>>, Refused> {
     let mut members = Vec::with_capacity(dict.len());
     for (name, value) in dict.iter() {
         match name.cast_into::<PyString>() {

@@ -137,11 +137,16 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, work: impl Future<Output = Result<T,
                 return Ok(result);
             }
             while !alarm.wait(Some(SIGNALS_EVERY)) {
-                Python::attach(|py| py.check_signals())?;
+                look_for_signals()?;
             }
         }
     });
     result?.or_raise(py)
+}
+
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method is of one lifetime, and the closure of each")]
+fn look_for_signals() -> PyResult<()> {
+    Python::attach(|py| py.check_signals())
 }
 
 /// Does work that blocks, with the interpreter let go.
@@ -150,11 +155,11 @@ pub(crate) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T,
 }
 
 /// Makes work an `asyncio` future of the loop that runs; to cancel it drops the work.
-pub(crate) fn awaitable<'py, T>(
-    py: Python<'py>,
+pub(crate) fn awaitable<T>(
+    py: Python<'_>,
     work: impl Future<Output = Result<T, EdgeError>> + Send + 'static,
     show: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
-) -> PyResult<Bound<'py, PyAny>>
+) -> PyResult<Bound<'_, PyAny>>
 where
     T: Send + 'static,
 {

@@ -105,10 +105,13 @@ impl Reception {
 impl Desk {
     async fn answer(self: Arc<Self>, service: Name, call: Call) -> Result<Message, EdgeError> {
         let asked_as = call.subject.node.clone();
-        let answered = match service {
-            JOIN => Arc::clone(&self).join(call).await,
-            RENEW => self.renew(&call).await,
-            _ => self.presence(&call).await,
+        // Not by `match`: constants as patterns make the compiler of optimized code go in a circle here.
+        let answered = if service == JOIN {
+            Arc::clone(&self).join(call).await
+        } else if service == RENEW {
+            self.renew(&call).await
+        } else {
+            self.presence(&call).await
         };
         if let Err(error) = &answered
             && matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::Conflict | ErrorKind::InvalidInput)
