@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use edgeward::{Filter, FunctionId, NodeId};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
@@ -22,8 +23,8 @@ pub(crate) struct InvocationRecord {
     duration_ms: Py<PyAny>,
     #[pyo3(get, set)]
     success: Py<PyAny>,
-    /// When it was made, in microseconds; a `datetime` is made of it when somebody looks.
-    made_us: i64,
+    /// When it was made; a `datetime` is made of it when somebody looks.
+    made: Timestamp,
     timestamp: Option<Py<PyAny>>,
     /// None stands for the empty text.
     error: Option<Py<PyAny>>,
@@ -41,7 +42,7 @@ impl InvocationRecord {
         timestamp: Option<Py<PyAny>>,
         error: Option<Py<PyAny>>,
     ) -> Self {
-        Self { function_id, node_id, duration_ms, success, made_us: Timestamp::now().as_microsecond(), timestamp, error }
+        Self { function_id, node_id, duration_ms, success, made: Timestamp::now(), timestamp, error }
     }
 
     #[getter]
@@ -49,8 +50,7 @@ impl InvocationRecord {
         if let Some(timestamp) = &self.timestamp {
             return Ok(timestamp.clone_ref(py));
         }
-        let made = Timestamp::from_microsecond(self.made_us).expect("it came from a timestamp");
-        let timestamp = moments::to_python(py, made)?;
+        let timestamp = moments::to_python(py, self.made)?;
         Ok(self.timestamp.insert(timestamp).clone_ref(py))
     }
 
@@ -81,61 +81,93 @@ impl InvocationRecord {
 
 /// Tracks invocation metrics and answers queries.
 #[pyclass(module = "edgeward", frozen, weakref)]
-pub(crate) struct EdgeMetrics(pub(crate) Arc<edgeward::EdgeMetrics>);
+pub(crate) struct EdgeMetrics {
+    metrics: Arc<edgeward::EdgeMetrics>,
+    /// The last record: the next one mostly has the very same objects as its ids, which are checked then.
+    last: Mutex<Option<Counted>>,
+}
+
+struct Counted {
+    function_id: Py<PyAny>,
+    node_id: Py<PyAny>,
+    record: edgeward::InvocationRecord,
+}
+
+impl Counted {
+    fn of(py: Python<'_>, record: &InvocationRecord) -> PyResult<Self> {
+        let (function_id, node_id) = (record.function_id.clone_ref(py), record.node_id.clone_ref(py));
+        let counted = edgeward::InvocationRecord {
+            function_id: FunctionId::new(text(function_id.bind(py), "function id")?).or_raise(py)?,
+            node_id: NodeId::new(text(node_id.bind(py), "node id")?).or_raise(py)?,
+            duration_ms: 0.0,
+            success: true,
+            timestamp: record.made,
+            error: String::new(),
+            error_kind: None,
+            cold_start: false,
+        };
+        Ok(Self { function_id, node_id, record: counted })
+    }
+}
+
+impl EdgeMetrics {
+    pub(crate) fn of(metrics: &Arc<edgeward::EdgeMetrics>) -> Self {
+        Self { metrics: Arc::clone(metrics), last: Mutex::default() }
+    }
+}
 
 #[pymethods]
 impl EdgeMetrics {
     #[new]
     fn __new__() -> Self {
-        Self(Arc::default())
+        Self::of(&Arc::default())
     }
 
     /// Counts one invocation.
     fn record(&self, record: &Bound<'_, InvocationRecord>) -> PyResult<()> {
         let py = record.py();
         let record = record.borrow();
-        let counted = edgeward::InvocationRecord {
-            function_id: FunctionId::new(text(record.function_id.bind(py), "function id")?).or_raise(py)?,
-            node_id: NodeId::new(text(record.node_id.bind(py), "node id")?).or_raise(py)?,
-            duration_ms: record.duration_ms.extract(py)?,
-            success: record.success.bind(py).is_truthy()?,
-            timestamp: Timestamp::UNIX_EPOCH,
-            error: String::new(),
-            error_kind: None,
-            cold_start: false,
+        let (duration_ms, success) = (record.duration_ms.extract(py)?, record.success.bind(py).is_truthy()?);
+        // Nothing below calls Python, so that the lock is never waited for with the interpreter held by who waits.
+        let mut last = self.last.lock().take().filter(|last| last.function_id.is(&record.function_id) && last.node_id.is(&record.node_id));
+        let counted = match &mut last {
+            Some(last) => last,
+            none => none.insert(Counted::of(py, &record)?),
         };
-        self.0.record(&counted);
+        (counted.record.duration_ms, counted.record.success) = (duration_ms, success);
+        self.metrics.record(&counted.record);
+        *self.last.lock() = last;
         Ok(())
     }
 
     /// Number of invocations: all, those of a function, of a node, or both.
     #[pyo3(signature = (function_id=None, node_id=None))]
     fn total_invocations(&self, function_id: Option<&str>, node_id: Option<&str>) -> u64 {
-        self.0.total_invocations(Filter { function_id, node_id })
+        self.metrics.total_invocations(Filter { function_id, node_id })
     }
 
     /// Successful invocations in percent, 0 to 100; 100 with no records.
     #[pyo3(signature = (function_id=None, node_id=None))]
     fn success_rate(&self, function_id: Option<&str>, node_id: Option<&str>) -> f64 {
-        self.0.success_rate(Filter { function_id, node_id })
+        self.metrics.success_rate(Filter { function_id, node_id })
     }
 
     /// Mean duration in milliseconds; 0 with no records.
     #[pyo3(signature = (function_id=None, node_id=None))]
     fn avg_latency_ms(&self, function_id: Option<&str>, node_id: Option<&str>) -> f64 {
-        self.0.avg_latency_ms(Filter { function_id, node_id })
+        self.metrics.avg_latency_ms(Filter { function_id, node_id })
     }
 
     /// Number of failed invocations.
     #[pyo3(signature = (function_id=None, node_id=None))]
     fn error_count(&self, function_id: Option<&str>, node_id: Option<&str>) -> u64 {
-        self.0.error_count(Filter { function_id, node_id })
+        self.metrics.error_count(Filter { function_id, node_id })
     }
 
     /// All of these in one consistent reading, with percentiles, cold starts and kinds of errors.
     #[pyo3(signature = (function_id=None, node_id=None))]
     fn summary<'py>(&self, py: Python<'py>, function_id: Option<&str>, node_id: Option<&str>) -> PyResult<Bound<'py, PyDict>> {
-        let summary = self.0.summary(Filter { function_id, node_id });
+        let summary = self.metrics.summary(Filter { function_id, node_id });
         let dict = PyDict::new(py);
         dict.set_item("total", summary.total)?;
         dict.set_item("total_invocations", summary.total_invocations)?;
@@ -155,10 +187,10 @@ impl EdgeMetrics {
 
     /// The records in the text format of Prometheus.
     fn prometheus(&self) -> String {
-        self.0.prometheus()
+        self.metrics.prometheus()
     }
 
     fn __repr__(&self) -> String {
-        format!("<EdgeMetrics of {} invocations>", self.0.total_invocations(Filter::ALL))
+        format!("<EdgeMetrics of {} invocations>", self.metrics.total_invocations(Filter::ALL))
     }
 }

@@ -182,7 +182,7 @@ impl EdgeRuntime {
     /// What ran here so far.
     #[getter]
     fn metrics(&self) -> EdgeMetrics {
-        EdgeMetrics(Arc::clone(self.runtime.metrics()))
+        EdgeMetrics::of(self.runtime.metrics())
     }
 
     /// Deploys a function as its fields say now; one of the same id is replaced.
