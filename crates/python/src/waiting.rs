@@ -1,9 +1,11 @@
 //! How Python waits for the asynchronous core: a thread that lets the interpreter go meanwhile, or an `await`.
 //!
 //! A waiting thread first spins for a moment, as the answer of a short handler comes within microseconds and to fall asleep takes as
-//! long. It looks for signals now and then, so that Ctrl-C ends a wait.
+//! long. Where that was in vain, as handlers take longer or the processors have other work, it spins less and less often. It looks for
+//! signals now and then, so that Ctrl-C ends a wait.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::pin,
     sync::{
@@ -24,7 +26,9 @@ use tokio::runtime::{Builder, Handle};
 use crate::errors::{OrRaise, exception};
 
 /// Longest time in which a thread that waits for another burns its processor.
-const SPIN: Duration = Duration::from_micros(30);
+const SPIN: Duration = Duration::from_micros(20);
+/// A thread that span in vain so many times, one after the other, spins once in two to that power of its waits.
+const IN_VAIN_MAX: u32 = 6;
 /// Time between two looks for signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 
@@ -56,11 +60,25 @@ pub(crate) fn forget_threads() {
     }
 }
 
-/// Whether another thread can do something while one spins.
+thread_local! {
+    /// How often this thread span in vain, one time after the other, and how many waits it sleeps at once for it.
+    static IN_VAIN: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Whether this thread should spin in this wait.
 fn spins() -> bool {
-    static SPINS: std::sync::LazyLock<bool> =
-        std::sync::LazyLock::new(|| thread::available_parallelism().is_ok_and(|processors| processors.get() > 1));
-    *SPINS
+    // On one processor nobody can do anything while somebody spins.
+    static ALONE: std::sync::LazyLock<bool> =
+        std::sync::LazyLock::new(|| !thread::available_parallelism().is_ok_and(|processors| processors.get() > 1));
+    let (times, pause) = IN_VAIN.get();
+    IN_VAIN.set((times, pause.saturating_sub(1)));
+    pause == 0 && !*ALONE
+}
+
+/// Notes how spinning went.
+fn span(in_vain: bool) {
+    let times = if in_vain { (IN_VAIN.get().0 + 1).min(IN_VAIN_MAX) } else { 0 };
+    IN_VAIN.set((times, if times == 0 { 0 } else { (1 << times) - 1 }));
 }
 
 /// A flag that one thread waits for.
@@ -93,11 +111,13 @@ impl Alarm {
             while begun.elapsed() < SPIN {
                 for _ in 0..32 {
                     if self.take() {
+                        span(false);
                         return true;
                     }
                     std::hint::spin_loop();
                 }
             }
+            span(true);
         }
         let until = longest.map(|longest| Instant::now() + longest);
         loop {
