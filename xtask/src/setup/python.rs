@@ -25,7 +25,7 @@ const PACKAGES: [&str; 10] = [
     "pytest==9.2.0",
     "hypothesis==6.170.17",
     "mypy==2.4.1",
-    "setuptools",
+    "setuptools==80.9.0",
 ];
 
 /// Programs inside the packages; some releases forget to mark them as executable.
