@@ -128,15 +128,21 @@ impl EdgeMetrics {
         let py = record.py();
         let record = record.borrow();
         let (duration_ms, success) = (record.duration_ms.extract(py)?, record.success.bind(py).is_truthy()?);
-        // Nothing below calls Python, so that the lock is never waited for with the interpreter held by who waits.
-        let mut last = self.last.lock().take().filter(|last| last.function_id.is(&record.function_id) && last.node_id.is(&record.node_id));
-        let counted = match &mut last {
-            Some(last) => last,
-            none => none.insert(Counted::of(py, &record)?),
-        };
+        let mut last = self.last.lock();
+        if let Some(last) = &mut *last
+            && last.function_id.is(&record.function_id)
+            && last.node_id.is(&record.node_id)
+        {
+            (last.record.duration_ms, last.record.success) = (duration_ms, success);
+            self.metrics.record(&last.record);
+            return Ok(());
+        }
+        // What calls Python does so without the lock: another thread would wait for it with the interpreter held.
+        drop(last);
+        let mut counted = Counted::of(py, &record)?;
         (counted.record.duration_ms, counted.record.success) = (duration_ms, success);
         self.metrics.record(&counted.record);
-        *self.last.lock() = last;
+        let _before = self.last.lock().replace(counted);
         Ok(())
     }
 
