@@ -11,6 +11,7 @@ mod in_process;
 mod load;
 mod machine;
 mod node;
+mod python;
 mod results;
 mod row;
 mod server;
@@ -67,10 +68,13 @@ enum Name {
     Member,
     /// A hub with 500, 1,000 and 2,000 nodes
     Fleet,
+    /// The Python package beside plain Python
+    Python,
 }
 
 /// What every benchmark is given.
 struct Bench<'a> {
+    project: &'a Project,
     artifacts: &'a Artifacts<'a>,
     progress: &'a Progress,
     rounds: u32,
@@ -98,6 +102,7 @@ impl Bench<'_> {
             Name::FarCall => fleet::call(self),
             Name::Member => fleet::resident(self),
             Name::Fleet => fleet::scale(self),
+            Name::Python => python::all(self),
         }
     }
 }
@@ -106,7 +111,7 @@ pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> 
     let artifacts = Artifacts::new(project)?;
     let machine = Machine::look(&artifacts)?;
     ensure!(machine.cores >= 2, "failed to find two processors: the load and the server would share one");
-    let bench = Bench { artifacts: &artifacts, progress, rounds: options.rounds, load: Duration::from_secs(options.seconds) };
+    let bench = Bench { project, artifacts: &artifacts, progress, rounds: options.rounds, load: Duration::from_secs(options.seconds) };
     let everything = options.names.is_empty();
     let names = if everything { Name::value_variants() } else { &options.names };
     let mut rows = Vec::new();

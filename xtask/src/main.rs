@@ -11,6 +11,7 @@ mod progress;
 mod project;
 mod setup;
 mod test;
+mod wheel;
 
 use std::process::ExitCode;
 

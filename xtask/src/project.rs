@@ -49,6 +49,21 @@ impl Project {
         self.cache.join("venv")
     }
 
+    /// The Python environment that has the wheels and nothing else.
+    pub(crate) fn wheel_venv(&self) -> PathBuf {
+        self.cache.join("wheel-venv")
+    }
+
+    /// Where the built wheels go.
+    pub(crate) fn wheels(&self) -> PathBuf {
+        self.target.join("wheels")
+    }
+
+    /// The daemon, as it is built for the tests.
+    pub(crate) fn binary(&self) -> PathBuf {
+        self.target.join("debug/edgeward")
+    }
+
     /// The NATS server that set-up installs.
     pub(crate) fn nats_server(&self) -> PathBuf {
         self.venv().join("bin/nats-server")
@@ -73,6 +88,12 @@ impl Project {
     pub(crate) fn cargo(&self) -> Command {
         let mut command = Command::new(&self.cargo);
         command.current_dir(&self.root);
+        self.with_target(&mut command);
+        command
+    }
+
+    /// Makes a program that starts cargo build where cargo itself would.
+    pub(crate) fn with_target(&self, command: &mut Command) {
         // What cargo tells this program about itself: build scripts that look at it would run anew after each plain `cargo build`.
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
@@ -83,7 +104,6 @@ impl Project {
         if std::env::var_os("CARGO_TARGET_DIR").is_some() {
             command.env("CARGO_TARGET_DIR", &self.target);
         }
-        command
     }
 
     /// The same for the workspace of the example functions.

@@ -2,13 +2,15 @@
 //!
 //! Guests in C and Python, and for the long tests in JavaScript, are built from source; the tests whose name begins
 //! with `from_source_` find them through `EDGEWARD_GUESTS`. The nats-server that set-up installs is found through `EDGEWARD_NATS_SERVER`.
-//! nextest comes last, so that its summary is the end of the log.
+//! The tests of the Python wheels run against the daemon that the others use. nextest comes last, so that its summary is the end of the log.
+
+use std::process::Command;
 
 use anyhow::Result;
 
 use crate::progress::Progress;
 use crate::project::Project;
-use crate::{check, process, setup};
+use crate::{check, process, setup, wheel};
 
 /// The folder of the guests that were built from source.
 const GUESTS_VARIABLE: &str = "EDGEWARD_GUESTS";
@@ -47,16 +49,24 @@ pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> 
     progress.step("examples in the documentation");
     process::run(project.cargo().args(["test", "--doc", "--workspace"]))?;
 
+    progress.step("building the tests");
+    process::run(project.cargo().args(nextest_arguments(options.long)).arg("--no-run"))?;
+
+    wheel::test(project, progress, &project.binary())?;
+
     progress.step("tests");
     let mut tests = project.cargo();
-    tests.args(nextest_arguments(options.long)).env(GUESTS_VARIABLE, &guests);
+    tests.args(nextest_arguments(options.long)).env(GUESTS_VARIABLE, &guests).env(PYTHON_VARIABLE, project.venv().join("bin/python"));
+    process::run(with_nats_server(project, &mut tests))
+}
+
+/// Names the nats-server of set-up to tests, unless the user has named another one, or it is on the path.
+pub(crate) fn with_nats_server<'a>(project: &Project, tests: &'a mut Command) -> &'a mut Command {
     let nats_server = project.nats_server();
-    // Otherwise the user has named another one, or it is on the path.
     if std::env::var_os(NATS_SERVER_VARIABLE).is_none() && nats_server.is_file() {
         tests.env(NATS_SERVER_VARIABLE, nats_server);
     }
-    tests.env(PYTHON_VARIABLE, project.venv().join("bin/python"));
-    process::run(&mut tests)
+    tests
 }
 
 /// As `functions/build.sh` calls them. JavaScript needs npm, which only the long tests ask for.

@@ -25,11 +25,12 @@ pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
     Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
-    FunctionId, Handler, HandlerName, InvocationRecord, LineLimit, Load, NodeId, Object, SyncState, TokenName, Value, limits, python_json,
+    FunctionId, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, SyncState, TokenName, Value, checksum_of,
+    limits, python_json,
 };
 pub use edgeward_runtime::{
-    ArtifactStore, CallOptions, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler, Output,
-    RequestBody, ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
+    ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,
+    Output, Permit, RequestBody, ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
 };
 pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,

@@ -24,5 +24,5 @@ pub use integer::Integer;
 pub use invocation::InvocationRecord;
 pub use line_limit::LineLimit;
 pub use node::{EdgeNode, EdgeNodeStatus, Load};
-pub use sync_state::SyncState;
+pub use sync_state::{SyncState, checksum_of};
 pub use value::{Object, Value};

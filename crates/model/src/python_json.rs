@@ -9,7 +9,7 @@
 use std::fmt;
 
 use crate::{
-    error::{EdgeError, ErrorKind},
+    error::EdgeError,
     limits::VALUE_DEPTH_MAX,
     value::{Object, Value},
 };
@@ -17,6 +17,8 @@ use crate::{
 mod exchange;
 mod reader;
 mod writer;
+
+pub use self::writer::Writer;
 
 /// Reads one value, as Python's `json.loads(text)`.
 ///
@@ -33,7 +35,9 @@ pub fn read(text: &str) -> Result<Value, EdgeError> {
 pub fn write(value: &Value) -> Result<String, EdgeError> {
     check_depth(value, VALUE_DEPTH_MAX)?;
     let mut text = String::new();
-    writer::value(&mut text, value).expect("writing to a String cannot fail");
+    let mut writer = Writer::new(&mut text);
+    writer.value(value)?;
+    writer.finish()?;
     Ok(text)
 }
 
@@ -42,8 +46,9 @@ pub fn write(value: &Value) -> Result<String, EdgeError> {
 /// Fails when the object nests deeper than [`VALUE_DEPTH_MAX`], before anything is written, or when `out` does.
 pub fn write_object(out: &mut impl fmt::Write, object: &Object) -> Result<(), EdgeError> {
     check_object_depth(object, VALUE_DEPTH_MAX)?;
-    writer::object(out, object)
-        .map_err(|error| EdgeError::new(ErrorKind::Internal, "an object as JSON failed to be written").with_source(error))
+    let mut writer = Writer::new(out);
+    writer.members(object)?;
+    writer.finish()
 }
 
 /// `levels` is how many arrays and objects may still be opened; the walk is no deeper than that.

@@ -9,7 +9,11 @@ use jiff::Timestamp;
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
-use crate::{error::EdgeError, python_json, value::Object};
+use crate::{
+    error::EdgeError,
+    python_json::{self, Writer},
+    value::Object,
+};
 
 /// State synchronization snapshot; the specification's `SyncState`. One that comes from outside is whatever was sent,
 /// until [`SyncState::verify`] says that its data and its checksum agree.
@@ -48,11 +52,26 @@ impl SyncState {
 fn checksum(data: &Object) -> Result<String, EdgeError> {
     let mut hasher = TextHasher(Md5::new());
     python_json::write_object(&mut hasher, data)?;
-    Ok(format!("{:x}", hasher.0.finalize()))
+    Ok(hasher.digits())
+}
+
+/// The checksum of data that is no [`Object`]: that of what `write` writes.
+pub fn checksum_of<E: From<EdgeError>>(write: impl FnOnce(&mut Writer<'_>) -> Result<(), E>) -> Result<String, E> {
+    let mut hasher = TextHasher(Md5::new());
+    let mut writer = Writer::new(&mut hasher);
+    write(&mut writer)?;
+    writer.finish()?;
+    Ok(hasher.digits())
 }
 
 /// Hashes what is written to it; data may be large, and its text is several times larger.
 struct TextHasher(Md5);
+
+impl TextHasher {
+    fn digits(self) -> String {
+        format!("{:x}", self.0.finalize())
+    }
+}
 
 impl fmt::Write for TextHasher {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -24,7 +24,7 @@ pub(crate) struct Gate {
 
 /// The right to run one invocation; gives it back when dropped.
 #[derive(Debug)]
-pub(crate) struct Permit(Arc<Gate>);
+pub struct Permit(Arc<Gate>);
 
 impl Drop for Permit {
     fn drop(&mut self) {

@@ -1,11 +1,14 @@
 //! A deployed function: its code, its bounds, and how it is called.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    any::Any,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use bytes::Bytes;
-use edgeward_model::{EdgeError, EdgeFunction, NodeId, limits::REQUEST_BYTES_MAX};
 #[cfg(feature = "wasm")]
-use edgeward_model::{ErrorKind, Failure};
+use edgeward_model::Failure;
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId, limits::REQUEST_BYTES_MAX};
 #[cfg(feature = "wasm")]
 use http::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -141,6 +144,31 @@ impl Deployed {
             #[cfg(feature = "wasm")]
             Code::Wasm(program) => Box::pin(self.invoke_guest(program, payload, options)).await,
         }
+    }
+
+    /// The code that [`NativeHandler::foreign`] wrapped, when this function is of that kind and type.
+    pub fn foreign<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        match &self.code {
+            Code::Native(handler) => handler.as_foreign(),
+            #[cfg(feature = "wasm")]
+            Code::Wasm(_) => None,
+        }
+    }
+
+    /// Invokes foreign code, which `run` calls: it is admitted, ended at its deadline and recorded as any other. Code that cannot be stopped
+    /// takes the permit along, and gives it back when it ends.
+    pub async fn run_foreign<T, F>(self: Arc<Self>, run: impl FnOnce(Permit, Instant) -> F) -> Result<T, EdgeError>
+    where
+        F: Future<Output = Result<T, EdgeError>>,
+    {
+        let (ticket, permit, deadline) = self.admit(Face::Invoke).await?;
+        let result = within(deadline, run(permit, deadline)).await.unwrap_or_else(|| {
+            let EdgeFunction { id, timeout_seconds, .. } = &*self.function;
+            let message = format!("function `{id}` ran past its deadline of {timeout_seconds} s; its handler may still run");
+            Err(EdgeError::new(ErrorKind::Timeout, message))
+        });
+        ticket.finish(result.as_ref().map(drop));
+        result
     }
 
     async fn admit(self: &Arc<Self>, face: Face) -> Result<(Ticket, Permit, Instant), EdgeError> {

@@ -17,6 +17,7 @@ mod ticket;
 #[cfg(feature = "wasm")]
 mod wasm;
 
+pub use admission::Permit;
 pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};

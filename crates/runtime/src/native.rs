@@ -1,9 +1,9 @@
-//! Native handlers: async Rust closures registered in the process under a name.
+//! Native handlers: async Rust closures registered in the process under a name, and code of other languages.
 //!
 //! They run in the process itself: a deadline drops the future at its next await, but memory is not limited and
 //! a loop that never awaits cannot be stopped. Untrusted code belongs in a component.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{any::Any, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use edgeward_model::{EdgeError, ErrorKind};
@@ -12,9 +12,15 @@ use serde::{Serialize, de::DeserializeOwned};
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Bytes, BoxError>> + Send>>;
 
-/// Native code that runs when a function is invoked: bytes in, bytes out.
+/// Native code that runs when a function is invoked: bytes in, bytes out, unless it is foreign.
 #[derive(Clone)]
-pub struct NativeHandler(Arc<dyn Fn(Bytes) -> BoxFuture + Send + Sync>);
+pub struct NativeHandler(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Bytes(Arc<dyn Fn(Bytes) -> BoxFuture + Send + Sync>),
+    Foreign(Arc<dyn Any + Send + Sync>),
+}
 
 impl std::fmt::Debug for NativeHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,10 +36,24 @@ impl NativeHandler {
         R: Future<Output = Result<Bytes, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self(Arc::new(move |payload| {
+        Self(Kind::Bytes(Arc::new(move |payload| {
             let answer = handler(payload);
             Box::pin(async move { answer.await.map_err(Into::into) })
-        }))
+        })))
+    }
+
+    /// Wraps code that takes no bytes, such as a callable of another language: who brought it calls it by
+    /// [`Deployed::run_foreign`](crate::Deployed::run_foreign). To be invoked with a payload is an error.
+    pub fn foreign(code: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Kind::Foreign(code))
+    }
+
+    /// The code that [`NativeHandler::foreign`] wrapped, where it is of this type.
+    pub(crate) fn as_foreign<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        match &self.0 {
+            Kind::Bytes(_) => None,
+            Kind::Foreign(code) => Arc::clone(code).downcast().ok(),
+        }
     }
 
     /// Wraps an async closure between types that are JSON outside.
@@ -45,21 +65,24 @@ impl NativeHandler {
         R: Future<Output = Result<O, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self(Arc::new(move |payload| {
+        Self(Kind::Bytes(Arc::new(move |payload| {
             let answer = serde_json::from_slice(&payload).map(&handler);
             Box::pin(async move {
                 let answer = answer.map_err(|error| format!("the payload is not the JSON that the handler takes: {error}"))?;
                 let output = answer.await.map_err(Into::into)?;
                 Ok(serde_json::to_vec(&output)?.into())
             })
-        }))
+        })))
     }
 
     /// Runs the handler once. A panic is caught and becomes an error, as a trap does.
     pub(crate) async fn call(&self, payload: Bytes) -> Result<Bytes, EdgeError> {
         use futures::FutureExt;
         let failed = |message: String| EdgeError::new(ErrorKind::ExecutionFailed, message);
-        let run = std::panic::AssertUnwindSafe(async { (self.0)(payload).await });
+        let Kind::Bytes(handler) = &self.0 else {
+            return Err(EdgeError::invalid("the handler takes no payload: only the program that registered it can call it"));
+        };
+        let run = std::panic::AssertUnwindSafe(async { handler(payload).await });
         match run.catch_unwind().await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(failed(format!("the handler failed: {error}")).with_source(error)),

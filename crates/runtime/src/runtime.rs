@@ -126,6 +126,11 @@ impl EdgeRuntime {
         self.handlers.write().insert(name, handler);
     }
 
+    /// Forgets a name; functions that are deployed keep their code.
+    pub fn unregister(&self, name: &HandlerName) {
+        self.handlers.write().remove(name);
+    }
+
     /// Stores an artifact and compiles it, so that it can be deployed by its digest. An artifact that cannot run
     /// here is refused with [`ErrorKind::RefusedArtifact`] and the reason.
     pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {

@@ -12,14 +12,19 @@ use crate::bench::row::{Row, Target, Unit};
 use crate::process::output;
 
 /// Nanoseconds by name, one value for each round.
-type Values = HashMap<String, Vec<f64>>;
+pub(super) type Values = HashMap<String, Vec<f64>>;
 
 impl Bench<'_> {
     fn in_process(&self, what: &str, program: &Path, part: &str) -> Result<Values> {
+        self.told_by(what, Command::new(program).arg(part))
+    }
+
+    /// What a program prints, started anew for each round.
+    pub(super) fn told_by(&self, what: &str, command: &mut Command) -> Result<Values> {
         let mut values = Values::new();
         for round in 0..self.rounds {
             self.step(what, round);
-            let text = output(Command::new(program).arg(part))?;
+            let text = output(command)?;
             for (name, value) in read(&text) {
                 values.entry(name.to_owned()).or_default().push(value);
             }
@@ -36,7 +41,7 @@ fn read(text: &str) -> impl Iterator<Item = (&str, f64)> {
 }
 
 /// The values under this name, in a unit of so many nanoseconds.
-fn take(values: &Values, name: &str, nanoseconds: f64) -> Result<Vec<f64>> {
+pub(super) fn take(values: &Values, name: &str, nanoseconds: f64) -> Result<Vec<f64>> {
     let values = values.get(name).with_context(|| format!("failed to find `{name}` in what the bench printed"))?;
     Ok(values.iter().map(|value| value / nanoseconds).collect())
 }

@@ -27,6 +27,7 @@ impl Spread {
 pub(crate) enum Unit {
     RequestsPerSecond,
     WritesPerSecond,
+    PerSecond,
     Bytes,
     Kilobytes,
     Nanoseconds,
@@ -41,7 +42,7 @@ pub(crate) enum Unit {
 impl Unit {
     fn number(self, value: f64) -> String {
         match self {
-            Self::RequestsPerSecond | Self::WritesPerSecond | Self::Bytes => format!("{value:.0}"),
+            Self::RequestsPerSecond | Self::WritesPerSecond | Self::PerSecond | Self::Bytes => format!("{value:.0}"),
             Self::Nanoseconds | Self::Microseconds | Self::Kilobytes | Self::Megabytes => format!("{value:.1}"),
             Self::Milliseconds | Self::Seconds | Self::Cores | Self::Times => format!("{value:.2}"),
         }
@@ -52,6 +53,7 @@ impl Unit {
         match self {
             Self::RequestsPerSecond => format!("{number} req/s"),
             Self::WritesPerSecond => format!("{number} writes/s"),
+            Self::PerSecond => format!("{number}/s"),
             Self::Bytes => format!("{number} B"),
             Self::Kilobytes => format!("{number} KB"),
             Self::Nanoseconds => format!("{number} ns"),

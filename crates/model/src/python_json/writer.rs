@@ -1,116 +1,257 @@
 //! Writes values as CPython's `json.dumps(…, sort_keys=True)` with its other defaults does.
 //!
-//! The caller has checked the depth. The shortest digits of a float come from `zmij`: Rust's own `{:e}` now and then
-//! rounds a tie between two shortest forms the other way, where Python rounds to even.
+//! The shortest digits of a float come from `zmij`: Rust's own `{:e}` now and then rounds a tie between two shortest forms the
+//! other way, where Python rounds to even.
 
 use std::{
-    fmt::{Result, Write},
+    fmt::{self, Write as _},
     ops::Range,
 };
 
-use crate::value::{Object, Value};
+use crate::{
+    error::{EdgeError, ErrorKind},
+    integer::Integer,
+    limits::VALUE_DEPTH_MAX,
+    python_json::one_level_less,
+    value::{Object, Value},
+};
 
 /// Decimal exponents of the floats that are written without an exponent.
 const FIXED_EXPONENTS: Range<i32> = -4..16;
+/// The same as the numbers themselves.
+const FIXED: Range<f64> = 1e-4..1e16;
+/// Text that is gathered before it is handed on: what takes it may be slow with little pieces.
+const PIECE_BYTES: usize = 16 * 1024;
 
-pub(super) fn value(out: &mut impl Write, value: &Value) -> Result {
-    match value {
-        Value::Null => out.write_str("null"),
-        Value::Bool(true) => out.write_str("true"),
-        Value::Bool(false) => out.write_str("false"),
-        Value::Integer(number) => write!(out, "{number}"),
-        Value::Float(number) => float(out, *number),
-        Value::String(text) => string(out, text),
-        Value::Array(items) => array(out, items),
-        Value::Object(values) => object(out, values),
+/// Writes values that need not be [`Value`]s, as Python's `json.dumps(…, sort_keys=True)`: the rules of the format are here and nowhere
+/// else. It counts how deep they nest; the rest of the grammar is its caller's: one value, and the names of an object sorted by their
+/// code points, each once.
+///
+/// ```
+/// use edgeward_model::{EdgeError, python_json::Writer};
+///
+/// let mut text = String::new();
+/// let mut writer = Writer::new(&mut text);
+/// writer.object([("b", 1.0), ("é", 1e16)], |writer, number| {
+///     writer.float(number);
+///     Ok::<_, EdgeError>(())
+/// })?;
+/// writer.finish()?;
+/// assert_eq!(text, r#"{"b": 1.0, "\u00e9": 1e+16}"#);
+/// # Ok::<(), EdgeError>(())
+/// ```
+pub struct Writer<'a> {
+    piece: String,
+    out: &'a mut dyn fmt::Write,
+    /// Arrays and objects that may still be opened.
+    levels: usize,
+}
+
+impl fmt::Debug for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").field("levels", &self.levels).finish_non_exhaustive()
     }
 }
 
-fn array(out: &mut impl Write, items: &[Value]) -> Result {
-    out.write_char('[')?;
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.write_str(", ")?;
-        }
-        value(out, item)?;
+impl<'a> Writer<'a> {
+    /// Writes to `out`, in pieces of some thousand bytes. What is left goes there by [`Writer::finish`].
+    pub fn new(out: &'a mut dyn fmt::Write) -> Self {
+        Self { piece: String::new(), out, levels: VALUE_DEPTH_MAX }
     }
-    out.write_char(']')
-}
 
-pub(super) fn object(out: &mut impl Write, object: &Object) -> Result {
-    out.write_char('{')?;
-    for (index, (name, item)) in object.0.iter().enumerate() {
-        if index > 0 {
-            out.write_str(", ")?;
-        }
-        string(out, name)?;
-        out.write_str(": ")?;
-        value(out, item)?;
+    /// Hands on the last piece.
+    pub fn finish(mut self) -> Result<(), EdgeError> {
+        self.hand_on()
     }
-    out.write_char('}')
-}
 
-/// Escapes everything but printable ASCII, DEL included, in lower-case hexadecimal of UTF-16.
-fn string(out: &mut impl Write, text: &str) -> Result {
-    out.write_char('"')?;
-    let mut plain_start = 0;
-    for (at, c) in text.char_indices() {
-        if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') {
-            continue;
+    fn hand_on(&mut self) -> Result<(), EdgeError> {
+        let written = self.out.write_str(&self.piece);
+        self.piece.clear();
+        written.map_err(|error| EdgeError::new(ErrorKind::Internal, "a value as JSON failed to be written").with_source(error))
+    }
+
+    fn bounded(&mut self) -> Result<(), EdgeError> {
+        if self.piece.len() >= PIECE_BYTES { self.hand_on() } else { Ok(()) }
+    }
+
+    fn formatted(&mut self, text: fmt::Arguments<'_>) {
+        self.piece.write_fmt(text).expect("writing to a String cannot fail");
+    }
+
+    /// Writes `null`, Python's `None`.
+    pub fn null(&mut self) {
+        self.piece.push_str("null");
+    }
+
+    /// Writes `true` or `false`.
+    pub fn bool(&mut self, value: bool) {
+        self.piece.push_str(if value { "true" } else { "false" });
+    }
+
+    /// Writes a number without fraction and exponent.
+    pub fn integer(&mut self, number: &Integer) {
+        self.formatted(format_args!("{number}"));
+    }
+
+    /// Writes one that fits.
+    pub fn small_integer(&mut self, number: i64) {
+        self.formatted(format_args!("{number}"));
+    }
+
+    /// Writes any other number, as Python's `repr`: the shortest digits that read back, and of those the closest.
+    pub fn float(&mut self, number: f64) {
+        if number.is_nan() {
+            return self.piece.push_str("NaN");
         }
-        out.write_str(&text[plain_start..at])?;
-        plain_start = at + c.len_utf8();
+        if number.is_sign_negative() {
+            self.piece.push('-');
+        }
+        let number = number.abs();
+        if number.is_infinite() {
+            return self.piece.push_str("Infinity");
+        }
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(number);
+        if FIXED.contains(&number) && text.contains('.') && !text.contains('e') {
+            return self.piece.push_str(text);
+        }
+        let (digits, exponent) = digits_and_exponent(text);
+        if FIXED_EXPONENTS.contains(&exponent) {
+            self.fixed(&digits, exponent);
+        } else {
+            let (first, rest) = digits.split_at(1);
+            let point = if rest.is_empty() { "" } else { "." };
+            let sign = if exponent < 0 { '-' } else { '+' };
+            self.formatted(format_args!("{first}{point}{rest}e{sign}{:02}", exponent.unsigned_abs()));
+        }
+    }
+
+    fn fixed(&mut self, digits: &str, exponent: i32) {
+        match usize::try_from(exponent) {
+            Ok(exponent) if exponent + 1 < digits.len() => {
+                let (whole, fraction) = digits.split_at(exponent + 1);
+                self.formatted(format_args!("{whole}.{fraction}"));
+            }
+            Ok(exponent) => self.formatted(format_args!("{digits:0<width$}.0", width = exponent + 1)),
+            Err(_) => self.formatted(format_args!("0.{digits:0>width$}", width = digits.len() + exponent.unsigned_abs() as usize - 1)),
+        }
+    }
+
+    /// Writes text: everything but printable ASCII is escaped, DEL included, in lower-case hexadecimal of UTF-16.
+    pub fn string(&mut self, text: &str) {
+        self.piece.push('"');
+        let mut rest = text;
+        while let Some(at) = rest.bytes().position(is_escaped) {
+            let (plain, special) = rest.split_at(at);
+            self.piece.push_str(plain);
+            let mut characters = special.chars();
+            // The byte that was found begins a character, as all before it are ASCII.
+            if let Some(c) = characters.next() {
+                self.escape(c);
+            }
+            rest = characters.as_str();
+        }
+        self.piece.push_str(rest);
+        self.piece.push('"');
+    }
+
+    fn escape(&mut self, c: char) {
         match c {
-            '"' => out.write_str("\\\"")?,
-            '\\' => out.write_str("\\\\")?,
-            '\u{8}' => out.write_str("\\b")?,
-            '\u{c}' => out.write_str("\\f")?,
-            '\n' => out.write_str("\\n")?,
-            '\r' => out.write_str("\\r")?,
-            '\t' => out.write_str("\\t")?,
+            '"' => self.piece.push_str("\\\""),
+            '\\' => self.piece.push_str("\\\\"),
+            '\u{8}' => self.piece.push_str("\\b"),
+            '\u{c}' => self.piece.push_str("\\f"),
+            '\n' => self.piece.push_str("\\n"),
+            '\r' => self.piece.push_str("\\r"),
+            '\t' => self.piece.push_str("\\t"),
             _ => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(out, "\\u{unit:04x}")?;
+                    self.piece.push_str("\\u");
+                    for shift in [12, 8, 4, 0] {
+                        let digit = char::from_digit(u32::from(*unit >> shift & 0xf), 16).expect("four bits are a hexadecimal digit");
+                        self.piece.push(digit);
+                    }
                 }
             }
         }
     }
-    out.write_str(&text[plain_start..])?;
-    out.write_char('"')
-}
 
-/// Python's `repr`: the shortest digits that read back, and of those the closest.
-fn float(out: &mut impl Write, number: f64) -> Result {
-    if number.is_nan() {
-        return out.write_str("NaN");
-    }
-    if number.is_sign_negative() {
-        out.write_char('-')?;
-    }
-    if number.is_infinite() {
-        return out.write_str("Infinity");
-    }
-    let mut buffer = zmij::Buffer::new();
-    let (digits, exponent) = digits_and_exponent(buffer.format_finite(number.abs()));
-    if FIXED_EXPONENTS.contains(&exponent) {
-        fixed(out, &digits, exponent)
-    } else {
-        let (first, rest) = digits.split_at(1);
-        let point = if rest.is_empty() { "" } else { "." };
-        let sign = if exponent < 0 { '-' } else { '+' };
-        write!(out, "{first}{point}{rest}e{sign}{:02}", exponent.unsigned_abs())
-    }
-}
-
-fn fixed(out: &mut impl Write, digits: &str, exponent: i32) -> Result {
-    match usize::try_from(exponent) {
-        Ok(exponent) if exponent + 1 < digits.len() => {
-            let (whole, fraction) = digits.split_at(exponent + 1);
-            write!(out, "{whole}.{fraction}")
+    /// Writes an array; `write` writes each item.
+    ///
+    /// # Errors
+    /// Those of `write`, and [`ErrorKind::InvalidInput`] when it nests deeper than [`VALUE_DEPTH_MAX`].
+    pub fn array<T, E: From<EdgeError>>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.open('[')?;
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.piece.push_str(", ");
+            }
+            write(self, item)?;
+            self.bounded()?;
         }
-        Ok(exponent) => write!(out, "{digits:0<width$}.0", width = exponent + 1),
-        Err(_) => write!(out, "0.{digits:0>width$}", width = digits.len() + exponent.unsigned_abs() as usize - 1),
+        self.close(']');
+        Ok(())
     }
+
+    /// Writes an object; `write` writes the value of each member.
+    ///
+    /// # Errors
+    /// As [`Writer::array`].
+    pub fn object<K: AsRef<str>, T, E: From<EdgeError>>(
+        &mut self,
+        members: impl IntoIterator<Item = (K, T)>,
+        mut write: impl FnMut(&mut Self, T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.open('{')?;
+        for (index, (name, item)) in members.into_iter().enumerate() {
+            if index > 0 {
+                self.piece.push_str(", ");
+            }
+            self.string(name.as_ref());
+            self.piece.push_str(": ");
+            write(self, item)?;
+            self.bounded()?;
+        }
+        self.close('}');
+        Ok(())
+    }
+
+    fn open(&mut self, bracket: char) -> Result<(), EdgeError> {
+        self.levels = one_level_less(self.levels)?;
+        self.piece.push(bracket);
+        Ok(())
+    }
+
+    fn close(&mut self, bracket: char) {
+        self.piece.push(bracket);
+        self.levels += 1;
+    }
+
+    pub(super) fn value(&mut self, value: &Value) -> Result<(), EdgeError> {
+        match value {
+            Value::Null => self.null(),
+            Value::Bool(value) => self.bool(*value),
+            Value::Integer(number) => self.integer(number),
+            Value::Float(number) => self.float(*number),
+            Value::String(text) => self.string(text),
+            Value::Array(items) => self.array(items, Self::value)?,
+            Value::Object(members) => self.members(members)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn members(&mut self, object: &Object) -> Result<(), EdgeError> {
+        self.object(&object.0, Self::value)
+    }
+}
+
+/// Whether a byte of UTF-8 is, or begins, a character that is not written as it is.
+fn is_escaped(byte: u8) -> bool {
+    !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\')
 }
 
 /// The significant digits of a positive decimal such as `0.0015` or `1.5e-3`, here `15`, and the exponent of the first, here -3.

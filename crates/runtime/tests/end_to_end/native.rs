@@ -1,10 +1,11 @@
 //! Native handlers: how they answer, fail and are stopped, and how they are replaced.
 
-use std::{error::Error, future::pending};
+use std::{error::Error, future::pending, sync::Arc};
 
 use bytes::Bytes;
-use edgeward_model::{EdgeFunction, ErrorKind, Handler, HandlerName};
-use edgeward_runtime::{EdgeRuntime, Filter, NativeHandler};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Handler, HandlerName};
+use edgeward_runtime::{EdgeRuntime, Filter, NativeHandler, Permit};
+use parking_lot::Mutex;
 
 use crate::support::{request, runtime, text};
 
@@ -105,4 +106,53 @@ async fn a_handler_answers_http_with_its_result() {
     let runtime = with(NativeHandler::new(async |payload: Bytes| Ok::<_, std::io::Error>(payload))).await;
     let response = runtime.serve("f", request("/any?path", "body")).await.expect("answers");
     assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, "body"));
+}
+
+/// Code that its owner calls by itself.
+struct Shout(&'static str);
+
+#[tokio::test]
+async fn foreign_code_is_run_by_its_owner_and_counted_by_the_runtime() {
+    let runtime = with(NativeHandler::foreign(Arc::new(Shout("!")))).await;
+    let deployed = runtime.find("f").expect("deployed");
+    let shout = deployed.foreign::<Shout>().expect("it is what was registered");
+    assert!(deployed.foreign::<String>().is_none());
+    let answer = Arc::clone(&deployed).run_foreign(|_permit, _deadline| async move { Ok(["hello", shout.0].concat()) }).await;
+    assert_eq!(answer.expect("answers"), "hello!");
+
+    let failed = || EdgeError::new(ErrorKind::ExecutionFailed, "the shout failed");
+    let answer = Arc::clone(&deployed).run_foreign(|_, _| async move { Err::<(), _>(failed()) }).await;
+    assert_eq!(answer.expect_err("fails").kind(), ErrorKind::ExecutionFailed);
+    let refused = runtime.invoke("f", "payload").await.expect_err("it takes no bytes");
+    assert!(refused.to_string().contains("takes no payload"), "{refused}");
+    assert_eq!((runtime.metrics().total_invocations(Filter::ALL), runtime.metrics().error_count(Filter::ALL)), (3, 2));
+}
+
+#[tokio::test]
+async fn foreign_code_past_its_deadline_keeps_its_permit_until_it_ends() {
+    let runtime = with(NativeHandler::foreign(Arc::new(Shout("!")))).await;
+    let mut function = EdgeFunction::new("f", "f", Handler::Native(name("handler"))).expect("valid");
+    (function.timeout_seconds, function.max_concurrency, function.max_queue) = (0.05, 1, 0);
+    runtime.deploy(function).await.expect("deploys");
+    let run = |kept: Arc<Mutex<Option<Permit>>>| {
+        let deployed = runtime.find("f").expect("deployed");
+        deployed.run_foreign(move |permit, _| {
+            *kept.lock() = Some(permit);
+            pending::<Result<(), EdgeError>>()
+        })
+    };
+    let kept = Arc::default();
+    assert_eq!(run(Arc::clone(&kept)).await.expect_err("never ends").kind(), ErrorKind::Timeout);
+    assert_eq!(run(Arc::default()).await.expect_err("the first still runs").kind(), ErrorKind::Overloaded);
+    drop(kept.lock().take());
+    assert_eq!(run(Arc::default()).await.expect_err("never ends").kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn a_name_that_is_forgotten_leaves_what_is_deployed_as_it_is() {
+    let runtime = with(answers("old")).await;
+    runtime.unregister(&name("handler"));
+    assert_eq!(runtime.invoke("f", "").await.expect("it is deployed"), "old");
+    let function = EdgeFunction::new("g", "g", Handler::Native(name("handler"))).expect("valid");
+    assert_eq!(runtime.deploy(function).await.expect_err("nothing has this name").kind(), ErrorKind::NotFound);
 }

@@ -1,0 +1,217 @@
+//! `EdgeCluster`: the product's cluster, whose nodes here are Python's own objects.
+//!
+//! What Python shows of a node is the object that was registered, so its fields are the truth of this face; a heartbeat goes through the
+//! cluster and is then written into that object.
+
+use std::sync::Arc;
+
+use edgeward::EdgeError;
+use pyo3::{
+    prelude::*,
+    types::{PyDict, PyList},
+};
+
+use crate::{
+    documents::Documents,
+    errors::OrRaise,
+    function::{Code, EdgeFunction, Prepared},
+    moments,
+    node::{EdgeNode, status_of_python, status_to_python},
+    runtime::{EdgeRuntime, callable},
+    waiting::{awaitable, blocking, wait},
+};
+
+/// Nodes and what they should run.
+#[pyclass(module = "edgeward", frozen, weakref)]
+pub(crate) struct EdgeCluster {
+    cluster: edgeward::EdgeCluster,
+    /// The runtime of each node, by id, in the order of their registration.
+    runtimes: Py<PyDict>,
+}
+
+/// Assigns what was prepared to one node, or to all; says to how many.
+async fn deploy(
+    cluster: edgeward::EdgeCluster,
+    runtimes: Vec<Arc<edgeward::EdgeRuntime>>,
+    node: Option<String>,
+    prepared: Prepared,
+) -> Result<usize, EdgeError> {
+    let Prepared { mut function, name, code } = prepared;
+    let mut registered = &[][..];
+    match code {
+        Code::Callable(handler) => {
+            let handler = callable(&function, handler);
+            for runtime in &runtimes {
+                runtime.register(name.clone(), handler.clone());
+            }
+            registered = &runtimes;
+        }
+        Code::Artifact(bytes) => function.handler = edgeward::Handler::Artifact(cluster.add_artifact(bytes).await?),
+    }
+    let deployed = match node {
+        Some(node) => cluster.deploy_to_node(&node, function).await.map(|()| 1),
+        None => cluster.deploy_to_all(function).await,
+    };
+    for runtime in registered {
+        runtime.unregister(&name);
+    }
+    deployed
+}
+
+impl EdgeCluster {
+    fn runtime<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Option<Bound<'py, EdgeRuntime>>> {
+        Ok(self.runtimes.bind(py).get_item(id)?.map(Bound::cast_into).transpose()?)
+    }
+
+    /// The runtimes that a deployment goes to: of one node, or of all.
+    fn targets<'py>(&self, py: Python<'py>, node: Option<&str>) -> PyResult<Vec<Bound<'py, EdgeRuntime>>> {
+        match node {
+            Some(id) => Ok(self.runtime(py, id)?.into_iter().collect()),
+            None => self.runtimes.bind(py).values().iter().map(|runtime| Ok(runtime.cast_into::<EdgeRuntime>()?)).collect(),
+        }
+    }
+
+    fn deploy_now(&self, node: Option<&str>, function: &Bound<'_, EdgeFunction>) -> PyResult<usize> {
+        let py = function.py();
+        let targets = self.targets(py, node)?;
+        let count = wait(py, self.deploy(&targets, node, function.borrow().prepare(py)?))?;
+        targets.iter().try_for_each(|runtime| runtime.get().note(function))?;
+        Ok(count)
+    }
+
+    fn deploy(
+        &self,
+        targets: &[Bound<'_, EdgeRuntime>],
+        node: Option<&str>,
+        prepared: Prepared,
+    ) -> impl Future<Output = Result<usize, EdgeError>> + Send + use<> {
+        let runtimes = targets.iter().map(|runtime| Arc::clone(runtime.get().inner())).collect();
+        deploy(self.cluster.clone(), runtimes, node.map(str::to_owned), prepared)
+    }
+
+    fn deploy_soon<'py>(&self, node: Option<&str>, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
+        let py = function.py();
+        let targets = self.targets(py, node)?;
+        let work = self.deploy(&targets, node, function.borrow().prepare(py)?);
+        let targets: Vec<_> = targets.into_iter().map(Bound::unbind).collect();
+        let (is_one, function) = (node.is_some(), function.clone().unbind());
+        awaitable(py, work, move |py, count| {
+            targets.iter().try_for_each(|runtime| runtime.get().note(function.bind(py)))?;
+            if is_one { Ok(py.None()) } else { Ok(count.into_pyobject(py)?.into_any().unbind()) }
+        })
+    }
+}
+
+#[pymethods]
+impl EdgeCluster {
+    #[new]
+    fn __new__(py: Python<'_>) -> PyResult<Self> {
+        let cluster = blocking(py, edgeward::EdgeCluster::new)?;
+        Ok(Self { cluster, runtimes: PyDict::new(py).unbind() })
+    }
+
+    /// Adds a node and returns its runtime. Of an id that is registered already the node is replaced, and its runtime stays.
+    fn register_node<'py>(&self, node: &Bound<'py, EdgeNode>) -> PyResult<Bound<'py, EdgeRuntime>> {
+        let py = node.py();
+        let model = node.borrow().to_model(py)?;
+        let id = model.id.clone();
+        let member = self.cluster.register_node(model).or_raise(py)?;
+        if let Some(runtime) = self.runtime(py, id.as_str())? {
+            runtime.get().set_node(node.clone().unbind());
+            return Ok(runtime);
+        }
+        let runtime = Bound::new(py, EdgeRuntime::of_member(py, node.clone().unbind(), member)?)?;
+        self.runtimes.bind(py).set_item(id.as_str(), &runtime)?;
+        Ok(runtime)
+    }
+
+    /// Removes a node; says whether it was there.
+    fn deregister_node(&self, py: Python<'_>, node_id: &str) -> PyResult<bool> {
+        let was_there = blocking(py, || self.cluster.deregister_node(node_id))?;
+        let runtimes = self.runtimes.bind(py);
+        if runtimes.contains(node_id)? {
+            runtimes.del_item(node_id)?;
+        }
+        Ok(was_there)
+    }
+
+    /// Notes that a node reported now: its `last_heartbeat` is now and its `status` ONLINE. Of an unknown id it changes nothing.
+    fn heartbeat(&self, py: Python<'_>, node_id: &str) -> PyResult<()> {
+        self.cluster.heartbeat(node_id);
+        if let (Some(runtime), Some(known)) = (self.runtime(py, node_id)?, self.cluster.get_node(node_id)) {
+            let node = runtime.get().node_of(py);
+            let (status, last_heartbeat) = (status_to_python(py, known.status)?, moments::to_python(py, known.last_heartbeat)?);
+            let mut node = node.borrow_mut(py);
+            (node.status, node.last_heartbeat) = (status, last_heartbeat);
+        }
+        Ok(())
+    }
+
+    /// The very object that was registered, or None.
+    fn get_node(&self, py: Python<'_>, node_id: &str) -> PyResult<Option<Py<EdgeNode>>> {
+        Ok(self.runtime(py, node_id)?.map(|runtime| runtime.get().node_of(py)))
+    }
+
+    /// The runtime of a node, or None.
+    fn get_runtime<'py>(&self, py: Python<'py>, node_id: &str) -> PyResult<Option<Bound<'py, EdgeRuntime>>> {
+        self.runtime(py, node_id)
+    }
+
+    /// The nodes with this status, or all, in the order of their registration.
+    #[pyo3(signature = (status=None))]
+    fn list_nodes<'py>(&self, py: Python<'py>, status: Option<&Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyList>> {
+        let wanted = status.map(status_of_python).transpose()?;
+        let nodes = PyList::empty(py);
+        for runtime in self.targets(py, None)? {
+            let node = runtime.get().node_of(py);
+            let status = node.borrow(py).status.clone_ref(py);
+            if wanted.is_none() || wanted == Some(status_of_python(status.bind(py))?) {
+                nodes.append(node)?;
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// How the nodes are, in numbers: `nodes`, how many are `online`, `degraded`, `syncing` and `offline`, and `assignments`.
+    fn health<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let health = PyDict::new(py);
+        let nodes = self.list_nodes(py, None)?;
+        health.set_item("nodes", nodes.len())?;
+        for status in edgeward::EdgeNodeStatus::ALL {
+            let member = status_to_python(py, status)?;
+            health.set_item(status.as_str(), self.list_nodes(py, Some(member.bind(py)))?.len())?;
+        }
+        health.set_item("assignments", py.detach(|| self.cluster.health()).assignments)?;
+        Ok(health)
+    }
+
+    /// The documents of the cluster, which functions of its nodes may be granted.
+    #[getter]
+    fn documents(&self) -> Documents {
+        Documents(self.cluster.documents().clone())
+    }
+
+    /// Deploys a function to every node; returns to how many. What one node cannot run, no node gets.
+    fn deploy_to_all(&self, function: &Bound<'_, EdgeFunction>) -> PyResult<usize> {
+        self.deploy_now(None, function)
+    }
+
+    /// The same, to be awaited.
+    fn deploy_to_all_async<'py>(&self, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
+        self.deploy_soon(None, function)
+    }
+
+    /// Deploys a function to one node.
+    fn deploy_to_node(&self, node_id: &str, function: &Bound<'_, EdgeFunction>) -> PyResult<()> {
+        self.deploy_now(Some(node_id), function).map(drop)
+    }
+
+    /// The same, to be awaited.
+    fn deploy_to_node_async<'py>(&self, node_id: &str, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
+        self.deploy_soon(Some(node_id), function)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!("<EdgeCluster of {} nodes>", self.runtimes.bind(py).len())
+    }
+}

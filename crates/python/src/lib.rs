@@ -1,0 +1,45 @@
+//! The compiled part of the Python package `edgeward`: the specification's classes over the Rust types.
+//!
+//! This is a face as the others are: it turns objects and errors of Python into those of the product and back, and decides nothing. The
+//! rest of the package, which is plain Python, lies in `python/edgeward`.
+
+mod cluster;
+mod documents;
+mod errors;
+mod function;
+mod metrics;
+mod moments;
+mod node;
+mod runtime;
+mod state;
+mod synchronizer;
+mod values;
+mod waiting;
+mod workers;
+
+use pyo3::prelude::*;
+
+/// The compiled part of `edgeward`.
+#[pymodule]
+mod _edgeward {
+    use super::{pyfunction, waiting, workers};
+
+    #[pymodule_export]
+    use super::{
+        cluster::EdgeCluster,
+        documents::{Document, DocumentWatch, Documents},
+        function::EdgeFunction,
+        metrics::{EdgeMetrics, InvocationRecord},
+        node::EdgeNode,
+        runtime::EdgeRuntime,
+        state::SyncState,
+        synchronizer::EdgeSynchronizer,
+    };
+
+    /// Forgets the threads of the parent in a process that was forked.
+    #[pyfunction]
+    fn after_fork_in_child() {
+        waiting::forget_threads();
+        workers::forget_threads();
+    }
+}

@@ -1,0 +1,46 @@
+"""Edgeward: functions next to the data, and state in sync when the network is not there.
+
+The classes are those that the daemon runs on, compiled from Rust. What lies in Python here is what is better there: an enumeration,
+exceptions, and the loop around a handler.
+"""
+
+import os
+
+from edgeward import _records
+from edgeward._edgeward import (
+    Document,
+    Documents,
+    EdgeCluster,
+    EdgeFunction,
+    EdgeMetrics,
+    EdgeNode,
+    EdgeRuntime,
+    EdgeSynchronizer,
+    InvocationRecord,
+    SyncState,
+    after_fork_in_child,
+)
+from edgeward._errors import EdgeExecutionError, EdgeTimeoutError
+from edgeward._status import EdgeNodeStatus
+from edgeward.client import AsyncClient, Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Document",
+    "Documents",
+    "EdgeCluster",
+    "EdgeExecutionError",
+    "EdgeFunction",
+    "EdgeMetrics",
+    "EdgeNode",
+    "EdgeNodeStatus",
+    "EdgeRuntime",
+    "EdgeSynchronizer",
+    "EdgeTimeoutError",
+    "InvocationRecord",
+    "SyncState",
+]
+
+_records.complete(EdgeNode, EdgeFunction, SyncState, InvocationRecord)
+os.register_at_fork(after_in_child=after_fork_in_child)

@@ -1,0 +1,247 @@
+"""The compiled classes."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypedDict, TypeVar, final
+
+from edgeward._status import EdgeNodeStatus
+
+_S = TypeVar("_S", bound=SyncState)
+
+class Summary(TypedDict):
+    """What the records of a query add up to. Durations are in milliseconds, rates in percent."""
+
+    total: int
+    total_invocations: int
+    success_rate: float
+    avg_latency: float
+    avg_latency_ms: float
+    error_count: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cold_starts: int
+    errors: dict[str, int]
+
+class Health(TypedDict):
+    """How the nodes of a cluster are."""
+
+    nodes: int
+    online: int
+    offline: int
+    degraded: int
+    syncing: int
+    assignments: int
+
+class Change(TypedDict):
+    """One change of a document: `update` for a whole state, `patch` for a merge patch; `remote` and `merge` came from elsewhere."""
+
+    type: str
+    version: int
+    data: dict[str, Any]
+    timestamp: datetime
+    coalesced: int
+
+@dataclass
+class EdgeNode:
+    """A physical or virtual edge node."""
+
+    id: str
+    name: str
+    location: str = ""
+    status: EdgeNodeStatus = EdgeNodeStatus.ONLINE
+    capabilities: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    last_heartbeat: datetime = field(default_factory=datetime.now)
+    labels: dict[str, str] = field(default_factory=dict)
+
+@dataclass
+class EdgeFunction:
+    """A function deployable to edge nodes: a handler of Python, or the artifact of a component."""
+
+    id: str
+    name: str
+    handler: Callable[..., Any] | None = None
+    memory_mb: int = 128
+    timeout_seconds: float = 30
+    environment: dict[str, str] = field(default_factory=dict)
+    artifact: bytes | str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    allowed_hosts: list[str] = field(default_factory=list, kw_only=True)
+    documents: list[str] = field(default_factory=list, kw_only=True)
+    max_concurrency: int = field(default=128, kw_only=True)
+    max_queue: int = field(default=256, kw_only=True)
+    max_reuse: int = field(default=1, kw_only=True)
+
+@dataclass
+class SyncState:
+    """State synchronization snapshot."""
+
+    version: int
+    data: dict[str, Any]
+    checksum: str
+    updated_at: datetime = field(default_factory=datetime.now)
+
+    @classmethod
+    def from_data(cls: type[_S], data: dict[str, Any], version: int) -> _S:
+        """A state of now, with the checksum of `data`."""
+    def verify(self) -> bool:
+        """Whether the checksum is that of the data."""
+
+@dataclass
+class InvocationRecord:
+    """Record of a single function invocation."""
+
+    function_id: str
+    node_id: str
+    duration_ms: float
+    success: bool
+    timestamp: datetime = field(default_factory=datetime.now)
+    error: str = ""
+
+@final
+class EdgeMetrics:
+    """Tracks invocation metrics and answers queries. Thread-safe."""
+
+    def __init__(self) -> None: ...
+    def record(self, record: InvocationRecord) -> None:
+        """Counts one invocation."""
+    def total_invocations(self, function_id: str | None = None, node_id: str | None = None) -> int:
+        """Number of invocations: all, those of a function, of a node, or both."""
+    def success_rate(self, function_id: str | None = None, node_id: str | None = None) -> float:
+        """Successful invocations in percent, 0 to 100; 100 with no records."""
+    def avg_latency_ms(self, function_id: str | None = None, node_id: str | None = None) -> float:
+        """Mean duration in milliseconds; 0 with no records."""
+    def error_count(self, function_id: str | None = None, node_id: str | None = None) -> int:
+        """Number of failed invocations."""
+    def summary(self, function_id: str | None = None, node_id: str | None = None) -> Summary:
+        """All of these in one consistent reading, with percentiles, cold starts and kinds of errors."""
+    def prometheus(self) -> str:
+        """The records in the text format of Prometheus."""
+
+@final
+class EdgeRuntime:
+    """Runs functions on one node. Thread-safe."""
+
+    def __init__(self, node: EdgeNode, *, documents: Documents | None = None) -> None:
+        """`documents` are those that components may be granted."""
+    @property
+    def node(self) -> EdgeNode:
+        """The node that this runtime is."""
+    @property
+    def metrics(self) -> EdgeMetrics:
+        """What ran here so far."""
+    def deploy(self, function: EdgeFunction) -> None:
+        """Deploys a function as its fields say now; one of the same id is replaced."""
+    def deploy_async(self, function: EdgeFunction) -> Awaitable[None]:
+        """The same, to be awaited."""
+    def undeploy(self, function_id: str) -> bool:
+        """Removes a function; says whether it was there. What runs of it ends undisturbed."""
+    def list_functions(self) -> list[EdgeFunction]:
+        """The functions that are deployed here, in the order in which they first were."""
+    def invoke(self, function_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Invokes a function: a handler with these arguments, whose result this returns; a component with one payload, whose answer it
+        returns as bytes."""
+    def invoke_async(self, function_id: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """The same, to be awaited."""
+
+@final
+class EdgeCluster:
+    """Nodes and what they should run. Thread-safe."""
+
+    def __init__(self) -> None: ...
+    def register_node(self, node: EdgeNode) -> EdgeRuntime:
+        """Adds a node and returns its runtime. Of an id that is registered already the node is replaced, and its runtime stays."""
+    def deregister_node(self, node_id: str) -> bool:
+        """Removes a node; says whether it was there."""
+    def heartbeat(self, node_id: str) -> None:
+        """Notes that a node reported now: its `last_heartbeat` is now and its `status` ONLINE. Of an unknown id it changes nothing."""
+    def get_node(self, node_id: str) -> EdgeNode | None:
+        """The very object that was registered, or None."""
+    def get_runtime(self, node_id: str) -> EdgeRuntime | None:
+        """The runtime of a node, or None."""
+    def list_nodes(self, status: EdgeNodeStatus | None = None) -> list[EdgeNode]:
+        """The nodes with this status, or all, in the order of their registration."""
+    def health(self) -> Health:
+        """How the nodes are, in numbers."""
+    @property
+    def documents(self) -> Documents:
+        """The documents of the cluster, which functions of its nodes may be granted."""
+    def deploy_to_all(self, function: EdgeFunction) -> int:
+        """Deploys a function to every node; returns to how many. What one node cannot run, no node gets."""
+    def deploy_to_all_async(self, function: EdgeFunction) -> Awaitable[int]:
+        """The same, to be awaited."""
+    def deploy_to_node(self, node_id: str, function: EdgeFunction) -> None:
+        """Deploys a function to one node."""
+    def deploy_to_node_async(self, node_id: str, function: EdgeFunction) -> Awaitable[None]:
+        """The same, to be awaited."""
+
+@final
+class EdgeSynchronizer:
+    """Keeps one state, the changes of it that are not confirmed, and merges a newer one. Thread-safe."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """The state in a folder, which is made when it is missing; without one it ends with the process."""
+    def update_local(self, data: dict[str, Any]) -> SyncState:
+        """Makes `data` the whole state; returns it, one version on."""
+    def patch_local(self, patch: dict[str, Any]) -> SyncState:
+        """Changes the state by a JSON merge patch (RFC 7396): None deletes a key. Returns it, one version on."""
+    def apply_remote(self, remote: SyncState) -> bool:
+        """Takes over a remote state when its version is higher; says whether it did."""
+    def get_pending_changes(self) -> list[Change]:
+        """The local changes that are not confirmed, oldest first."""
+    def confirm_sync(self, up_to_version: int) -> None:
+        """Confirms the pending changes up to this version."""
+    def get_local_state(self) -> SyncState | None:
+        """The state, or None before the first one."""
+
+@final
+class Documents:
+    """The documents of one replica. Thread-safe."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, node_id: str = "local") -> None:
+        """The documents in a folder, which is made when it is missing; without one they end with the process."""
+    def list(self) -> builtins.list[str]:
+        """The names of the documents that exist, sorted."""
+    def document(self, name: str) -> Document:
+        """The document of this name, whether it exists or not: the first change makes it."""
+    def __getitem__(self, name: str) -> Document: ...
+
+@final
+class Document:
+    """One document."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+    def view(self) -> SyncState | None:
+        """The whole document, or None when it does not exist."""
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of one key, or `default`."""
+    def __getitem__(self, key: str) -> Any: ...
+    def __setitem__(self, key: str, value: Any) -> None: ...
+    def __delitem__(self, key: str) -> None: ...
+    def replace(self, data: dict[str, Any], *, if_version: int | None = None) -> SyncState:
+        """Makes `data` the whole document; returns its new state. With `if_version`, only in that version, 0 for none."""
+    def patch(self, patch: dict[str, Any], *, if_version: int | None = None) -> SyncState:
+        """Changes the document by a JSON merge patch (RFC 7396): None deletes a key. Returns its new state."""
+    def increment(self, key: str, by: int = 1) -> int:
+        """Adds to a counter and returns the sum: what replicas count while apart adds up."""
+    def clear(self, *, if_version: int | None = None) -> bool:
+        """Deletes every key; says whether there was one."""
+    def pending(self) -> list[Change]:
+        """The changes that `confirm` has not covered, oldest first."""
+    def history(self) -> list[Change]:
+        """The changes that are kept, oldest first."""
+    def confirm(self, up_to_version: int) -> None:
+        """Confirms the pending changes up to this version."""
+    def take_over(self, state: SyncState) -> bool:
+        """Takes over a state of a higher version; says whether it was taken."""
+    def watch(self) -> AsyncIterator[SyncState]:
+        """The states of this document as they come, the one of now first: for `async for`."""
+
+def after_fork_in_child() -> None: ...
