@@ -150,17 +150,30 @@ fn node_routes() -> OpenApiRouter<OfNode> {
 /// Everything that the API of a node answers. The description is served at `/openapi.json`.
 pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &str, membership: Option<Arc<Membership>>) -> Router {
     let api = Api(Arc::new(shared));
-    let routes = node_routes().layer(middleware::from_fn_with_state(Arc::clone(&node), functions::only_of_this_node));
-    finish(routes, OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership }, &api)
+    let of_this_node = middleware::from_fn_with_state(Arc::clone(&node), functions::only_of_this_node);
+    finish(
+        node_routes,
+        |routes| routes.layer(of_this_node),
+        OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership },
+        &api,
+    )
 }
 
-/// Adds to routes what is the same for all of them.
-fn finish<S: Clone + Send + Sync + 'static>(routes: OpenApiRouter<S>, state: S, api: &Api) -> Router {
-    let (routes, mut description) = routes.split_for_parts();
-    access::describe(&mut description);
+/// Adds to routes what is the same for all of them. Their description is made for who asks: it is large, and few ask.
+fn finish<S: Clone + Send + Sync + 'static>(
+    routes: fn() -> OpenApiRouter<S>,
+    layered: impl FnOnce(Router<S>) -> Router<S>,
+    state: S,
+    api: &Api,
+) -> Router {
+    let description = move || {
+        let (_, mut description) = routes().split_for_parts();
+        access::describe(&mut description);
+        axum::Json(description)
+    };
     let admitted = middleware::from_fn_with_state(api.clone(), access::admit);
-    let served = routes
-        .route("/openapi.json", get(async || axum::Json(description)))
+    let served = layered(routes().into())
+        .route("/openapi.json", get(async move || description()))
         .fallback(async |uri: Uri| {
             Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{}`; see /openapi.json", uri.path())))
         })

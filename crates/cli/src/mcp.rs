@@ -12,7 +12,7 @@ mod resources;
 mod session;
 mod tool;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use edgeward::limits::MCP_REQUEST_BYTES_MAX;
@@ -65,12 +65,14 @@ pub(crate) struct McpArgs {
 struct Server {
     door: Arc<Door>,
     access: Access,
-    tools: Arc<Toolbox>,
 }
+
+/// Made when somebody first asks: most processes are asked by no assistant.
+static TOOLS: LazyLock<Toolbox> = LazyLock::new(Toolbox::all);
 
 impl Server {
     fn new(door: Door, access: Access) -> Self {
-        Self { door: Arc::new(door), access, tools: Arc::new(Toolbox::all()) }
+        Self { door: Arc::new(door), access }
     }
 
     /// The session of whoever made this request. A request that came over HTTP has its head.
@@ -92,15 +94,15 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(self.tools.list()))
+        Ok(ListToolsResult::with_all_items(TOOLS.list()))
     }
 
     fn get_tool(&self, name: &str) -> Option<rmcp::model::Tool> {
-        self.tools.get(name).cloned()
+        TOOLS.get(name).cloned()
     }
 
     async fn call_tool(&self, request: CallToolRequestParams, context: RequestContext<RoleServer>) -> Result<CallToolResponse, ErrorData> {
-        self.tools.call(&self.session(&context), &request.name, request.arguments.unwrap_or_default()).await
+        TOOLS.call(&self.session(&context), &request.name, request.arguments.unwrap_or_default()).await
     }
 
     async fn list_resources(
