@@ -121,6 +121,13 @@ async fn an_assistant_works_with_a_fleet_by_the_tools_of_the_contract() {
         assert!(told.output(12)["functions"].as_array().expect("a list").iter().any(|function| function["id"] == id.as_str()), "not gone");
         let kinds: Vec<_> = told.output(13)["events"].as_array().expect("a list").iter().map(|event| event["kind"].clone()).collect();
         assert!(kinds.contains(&json!("node_joined")), "{kinds:?}");
+        let over_http = ask(
+            mode,
+            Way::Http(hub),
+            &json!([["edge_list_nodes", {}], ["edge_deploy_function", { "function_id": id, "function_name": "hello" }]]),
+        );
+        assert_eq!((&over_http.0["version"], &over_http.output(0)["total"]), (&json!(version), &json!(2)));
+        assert!(over_http.error(1).contains("read-only"), "{}", over_http.error(1));
     }
     until("the copy serves", async || hub.ask(Method::POST, "/v1/functions/copy-0/invoke?node=edge-02", &[], "").await.status() == 200)
         .await;
