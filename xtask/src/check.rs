@@ -38,6 +38,10 @@ pub(crate) fn run(project: &Project, progress: &Progress) -> Result<()> {
     progress.step("lints of a runtime without WebAssembly");
     run_command(project.cargo().args(["clippy", "--package", "edgeward-runtime", "--no-default-features", "--", "-D", "warnings"]))?;
 
+    // A circle that the compiler goes in only when it optimizes once went unseen until a release was built.
+    progress.step("what only an optimizing compiler refuses");
+    run_command(project.cargo().args(["check", "--release", "--package", "edgeward-cli"]))?;
+
     progress.step("documentation");
     run_command(project.cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
 
