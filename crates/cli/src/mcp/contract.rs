@@ -47,16 +47,21 @@ impl From<EdgeNodeStatus> for Status {
 
 /// Every node, or the one of this id, if there is one.
 pub(super) async fn nodes(session: &Session<'_>, id: Option<&str>) -> Result<Vec<edgeward::EdgeNode>, ToolError> {
-    let nodes: Vec<edgeward::EdgeNode> = match (session.place().await?, id) {
-        (Place::Node(node), _) => vec![*node],
-        (Place::Hub, None) => session.read::<Nodes>("/v1/nodes").await?.nodes.into_iter().map(|record| record.node).collect(),
+    Ok(match session.place().await? {
+        Place::Node(node) => Some(*node).into_iter().filter(|node| id.is_none_or(|id| node.id.as_str() == id)).collect(),
+        Place::Hub => fleet_nodes(session, id).await?,
+    })
+}
+
+/// The same of a hub.
+pub(super) async fn fleet_nodes(session: &Session<'_>, id: Option<&str>) -> Result<Vec<edgeward::EdgeNode>, ToolError> {
+    let records = match id.map(NodeId::new) {
+        None => session.read::<Nodes>("/v1/nodes").await?.nodes,
+        Some(Ok(id)) => session.find::<NodeRecord>(format!("/v1/nodes/{id}")).await?.into_iter().collect(),
         // What is no id names no node.
-        (Place::Hub, Some(id)) => match NodeId::new(id) {
-            Ok(id) => session.find::<NodeRecord>(format!("/v1/nodes/{id}")).await?.into_iter().map(|record| record.node).collect(),
-            Err(_) => Vec::new(),
-        },
+        Some(Err(_)) => Vec::new(),
     };
-    Ok(nodes.into_iter().filter(|node| id.is_none_or(|id| node.id.as_str() == id)).collect())
+    Ok(records.into_iter().map(|record| record.node).collect())
 }
 
 /// Parameters of `edge_deploy_function`.
@@ -116,7 +121,7 @@ impl EdgeTool for DeployFunction {
         let id = FunctionId::new(&self.function_id)?;
         let node = self.node_id.as_deref();
         let targets = targets(session, node).await?;
-        let mut function = handler_of(session, &id, &self.function_name, node).await?;
+        let mut function = handler_of(session, &id, &self.function_name, (node, &targets)).await?;
         let named = json!({
             "name": self.function_name,
             "memory_mb": self.memory_mb,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::FunctionBody,
-    client::{Functions, NodesChanged, Record, Request},
+    client::{Functions, Record, Request},
 };
 
 /// Longest wait for a result: the longest deadline of a function, and as long in its queue.
@@ -27,7 +27,7 @@ pub(super) async fn handler_of(
     session: &Session<'_>,
     id: &FunctionId,
     name: &str,
-    node: Option<&str>,
+    (node, targets): (Option<&str>, &Targets),
 ) -> Result<Map<String, Value>, ToolError> {
     let known = known(session).await?;
     let is_there = |record: &&Record| record.node.as_ref().is_some_and(|of| Some(of.as_str()) == node);
@@ -50,7 +50,7 @@ pub(super) async fn handler_of(
     let handler = match (name.parse::<Digest>(), HandlerName::new(name)) {
         (Ok(digest), _) => json!({ "artifact": digest }),
         // A node says whether it has one; a hub cannot know what is registered in the processes of others.
-        (Err(_), Ok(handler)) if matches!(session.place().await?, Place::Node(_)) => json!({ "native": handler }),
+        (Err(_), Ok(handler)) if matches!(targets, Targets::Own(_)) => json!({ "native": handler }),
         (Err(_), _) => return Err(unknown_code(id, name)),
     };
     Ok(Map::from_iter([("handler".to_owned(), handler)]))
@@ -114,18 +114,16 @@ impl Targets {
 
 /// On which nodes a call is to do something: the one of this id, or all.
 pub(super) async fn targets(session: &Session<'_>, node: Option<&str>) -> Result<Targets, ToolError> {
-    let nodes = contract::nodes(session, node).await?;
-    if nodes.is_empty() {
-        return Err(match node {
-            Some(node) => edgeward::EdgeError::node_not_found(node).into(),
-            None => ToolError::not_found("no node is registered; `edgeward join-token` on the hub lets one join"),
-        });
+    let nodes = match session.place().await? {
+        Place::Node(own) if node.is_none_or(|node| own.id.as_str() == node) => return Ok(Targets::Own(own.id.to_string())),
+        Place::Node(_) => Vec::new(),
+        Place::Hub => contract::fleet_nodes(session, node).await?,
+    };
+    match node {
+        _ if !nodes.is_empty() => Ok(Targets::Fleet(nodes.into_iter().map(|node| node.id.to_string()).collect())),
+        Some(node) => Err(edgeward::EdgeError::node_not_found(node).into()),
+        None => Err(ToolError::not_found("no node is registered; `edgeward join-token` on the hub lets one join")),
     }
-    let ids = nodes.into_iter().map(|node| node.id.to_string()).collect();
-    Ok(match session.place().await? {
-        Place::Hub => Targets::Fleet(ids),
-        Place::Node(own) => Targets::Own(own.id.to_string()),
-    })
 }
 
 async fn nodes_with(session: &Session<'_>, id: &FunctionId) -> Result<Vec<String>, ToolError> {
@@ -331,10 +329,7 @@ impl EdgeTool for UndeployFunction {
         if self.dry_run {
             return planned(session, &id, nodes).await;
         }
-        let changed = session.change(Request::new(Method::DELETE, format!("/v1/functions/{id}{query}"))).await?;
-        // A node answers without a body.
-        let count = if changed.bytes.is_empty() { 1 } else { changed.json::<NodesChanged>()?.nodes };
-        tracing::debug!(%id, count, "undeployed by a tool");
+        session.change(Request::new(Method::DELETE, format!("/v1/functions/{id}{query}"))).await?;
         Ok(FleetChange { status: "undeployed", function_id: id.to_string(), nodes, replaces: None })
     }
 }
