@@ -3,6 +3,7 @@
 //! Nothing here does I/O or waits. Every value that comes from outside is checked once, when it becomes one
 //! of these types; inside the product they are valid.
 
+pub mod deployment;
 pub mod error;
 pub mod function;
 pub mod grant;
@@ -16,6 +17,7 @@ pub mod python_json;
 pub mod sync_state;
 pub mod value;
 
+pub use deployment::{Amount, Gate, Probe, Selector, Strategy, StrategyKind, Target};
 pub use error::{EdgeError, ErrorKind, Failure};
 pub use function::{EdgeFunction, Environment, Handler};
 pub use grant::{Access, DocumentGrant};

@@ -296,3 +296,22 @@ pub const PROCESSES_MAX: usize = 8;
 pub const REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Life of a NATS server's certificate, in days.
 pub const SERVER_CERTIFICATE_DAYS: u16 = 365;
+
+/// Nodes that one target names.
+pub const TARGET_NODES_MAX: usize = 1000;
+/// Waves of one strategy.
+pub const WAVES_MAX: usize = 16;
+/// How many times larger a batch may be than the one before it.
+pub const ROLLOUT_GROWTH_MAX: u32 = 100;
+/// Longest time that a batch must do well, in seconds: a week.
+pub const BAKE_SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
+/// Longest time without progress before a rollout is paused, in seconds: a month.
+pub const PROGRESS_SECONDS_MAX: f64 = 30.0 * 24.0 * 3600.0;
+/// Longest path of a probe, with its query, in bytes.
+pub const PROBE_PATH_BYTES_MAX: usize = 1024;
+/// Revisions of one function that a hub keeps, those in use always.
+pub const REVISIONS_MAX: usize = 10;
+/// Deployments of one fleet.
+pub const DEPLOYMENTS_MAX: usize = 1000;
+/// Rollouts of one function that a hub keeps after they have ended.
+pub const ROLLOUTS_KEPT_MAX: usize = 20;
