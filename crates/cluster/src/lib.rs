@@ -12,6 +12,8 @@ pub mod local;
 pub mod membership;
 pub mod message;
 pub mod nats;
+pub mod placement;
+pub mod rollout;
 pub mod service;
 pub mod subject;
 

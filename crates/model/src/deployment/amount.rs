@@ -54,13 +54,11 @@ impl FromStr for Amount {
             let shown: String = text.chars().take(32).collect();
             EdgeError::invalid(format!("`{}` is no amount; write a number such as `5`, or a share such as `10%`", shown.escape_debug()))
         };
-        match text.strip_suffix('%') {
-            Some(percent) => percent.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(refused),
-            None => {
-                let count: u32 = text.parse().map_err(|_| refused())?;
-                if usize::try_from(count).is_ok_and(|count| count <= NODES_MAX) { Ok(Self::Count(count)) } else { Err(refused()) }
-            }
+        if let Some(percent) = text.strip_suffix('%') {
+            return percent.parse().ok().filter(|percent| *percent <= 100).map(Self::Percent).ok_or_else(refused);
         }
+        let count: u32 = text.parse().map_err(|_| refused())?;
+        if usize::try_from(count).is_ok_and(|count| count <= NODES_MAX) { Ok(Self::Count(count)) } else { Err(refused()) }
     }
 }
 
