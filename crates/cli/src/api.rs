@@ -9,6 +9,7 @@ mod documents;
 mod functions;
 pub(crate) mod hub;
 mod observe;
+mod own_node;
 pub(crate) mod tokens;
 mod wire;
 
@@ -141,6 +142,7 @@ fn node_routes() -> OpenApiRouter<OfNode> {
         .routes(routes!(functions::show, functions::put, functions::delete))
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::logs))
+        .routes(routes!(own_node::change))
         .routes(routes!(observe::summary))
         .routes(routes!(observe::status))
         .routes(routes!(observe::prometheus))

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ServerUrl,
     commands::{
-        backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics, nats_config, node,
-        nodes, restore, state, status, token, undeploy, up,
+        backup, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
+        nats_config, node, nodes, restore, rollouts, state, status, token, undeploy, up,
     },
     exit,
 };
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Events(events::Args),
     Demo(demo::Args),
     Deploy(deploy::Args),
+    Deployments(deployments::Args),
+    Rollouts(rollouts::Args),
     Undeploy(undeploy::Args),
     Functions(functions::Args),
     Invoke(invoke::Args),
@@ -78,6 +80,8 @@ impl Command {
             | Self::Events(_)
             | Self::Demo(_)
             | Self::Deploy(_)
+            | Self::Deployments(_)
+            | Self::Rollouts(_)
             | Self::Undeploy(_)
             | Self::Functions(_)
             | Self::Invoke(_)

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
+pub(crate) mod deployments;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod functions;
@@ -17,6 +18,7 @@ pub(crate) mod nats_config;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod restore;
+pub(crate) mod rollouts;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod token;
@@ -42,6 +44,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::JoinToken(args) => join_token::run(args, &client, json).await?,
         Command::NatsConfig(args) => nats_config::run(args, json)?,
         Command::Nodes(args) => nodes::run(args, &client, json).await?,
+        Command::Deployments(args) => deployments::run(args, &client, json).await?,
+        Command::Rollouts(args) => rollouts::run(args, &client, json).await?,
         Command::Events(args) => events::run(&args, &client, json).await?,
         Command::Demo(args) => demo::run(args, json).await?,
         Command::Deploy(args) => deploy::run(args, &client, json).await?,

@@ -13,7 +13,9 @@ mod listen;
 mod mcp;
 mod node_process;
 mod notify;
+mod rollout;
 mod signals;
+mod strategy;
 mod target;
 mod terminal;
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
 
 use edgeward::{
-    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, Uplink, UplinkOptions,
+    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, UpdateHours, Uplink, UplinkOptions,
     access::{NODE_TOKENS, Tokens},
     cluster::{
         membership::Timing,
@@ -82,6 +82,10 @@ pub(crate) struct Joining {
     /// How often it reports, and which documents it wants: patterns in which `{NAME}` stands for the value of its label.
     pub(crate) timing: Timing,
     pub(crate) documents: Vec<String>,
+    /// When it takes what its hub deploys anew; none for always.
+    pub(crate) update_hours: Option<UpdateHours>,
+    /// Bytes a second with which it fetches artifacts; none for as many as can be.
+    pub(crate) fetch_limit: Option<u64>,
 }
 
 /// What ties a node to its fleet.
@@ -101,7 +105,8 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let mut described = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
     (described.location, described.capabilities) = (args.location, args.capabilities);
     described.labels = args.labels.into_iter().map(|label| (label.name, label.value)).collect::<BTreeMap<_, _>>();
-    let node = Node::open(NodeOptions { node: described.clone(), data_dir }).map_err(opening_failed)?;
+    let update_hours = joining.as_ref().and_then(|joining| joining.update_hours);
+    let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours }).map_err(opening_failed)?;
     let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
     listen::check_tokens(api_at, &tokens, node.data_dir())?;
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;
@@ -156,7 +161,12 @@ async fn join(node: &Arc<Node>, joining: Joining) -> anyhow::Result<Membership> 
     spinner.finish_and_clear();
     let link = NodeLink::open(enrolment.map_err(joining_failed)?, &folder, PING_INTERVAL_DEFAULT).await?;
     let documents = patterns(&joining.documents, &described.labels)?;
-    let uplink = Uplink::start(Arc::clone(node), link.backbone(), UplinkOptions { timing: joining.timing, documents }).await?;
+    let uplink = Uplink::start(
+        Arc::clone(node),
+        link.backbone(),
+        UplinkOptions { timing: joining.timing, documents, fetch_limit: joining.fetch_limit },
+    )
+    .await?;
     Ok(Membership { link, uplink })
 }
 

@@ -163,7 +163,7 @@ fn site(node: &EdgeNode) -> &str {
 }
 
 /// A function that is to go from one node to another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Move {
     /// The function.
     pub function: FunctionId,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use edgeward_model::{Digest, DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
 use edgeward_sync::{Document, Documents, Precondition, Watch};
 
-use crate::desired::record::FunctionRecord;
+use crate::desired::record::{FunctionRecord, RevisionRecord};
 
 /// How the names of these documents begin; the id of the node follows.
 pub(crate) const PREFIX: &str = "edgeward.assignments.";
@@ -46,16 +46,22 @@ impl Assignments {
     /// Whether a function of this node has this artifact.
     pub(crate) fn need(&self, node: &NodeId, digest: &Digest) -> Result<bool, EdgeError> {
         let records = self.records(node)?;
-        Ok(records.iter().any(|(_, record)| record.as_ref().is_ok_and(|record| record.function.handler.artifact() == Some(*digest))))
+        Ok(records.iter().any(|(_, record)| record.as_ref().is_ok_and(|record| record.artifacts().any(|needed| needed == *digest))))
     }
 
-    /// Assigns a function, in place of an earlier one of its id.
-    pub(crate) fn put(&self, node: &NodeId, function: &EdgeFunction) -> Result<(), EdgeError> {
+    /// Assigns a function, in place of an earlier one of its id. Returns what is written, with its generation.
+    pub(crate) fn put(
+        &self,
+        node: &NodeId,
+        function: &EdgeFunction,
+        deployed: Option<RevisionRecord>,
+    ) -> Result<FunctionRecord, EdgeError> {
         let document = self.document(node)?;
         let generation = document.info()?.map_or(0, |info| info.version) + 1;
-        let record = FunctionRecord { generation, function: function.clone() };
+        let record = FunctionRecord { generation, function: function.clone(), deployed: deployed.map(Box::new) };
         let (key, value) = (function.id.to_string(), record.to_value()?);
-        document.edit(Precondition::None, move |draft| draft.set(&key, &value)).map(drop)
+        document.edit(Precondition::None, move |draft| draft.set(&key, &value))?;
+        Ok(record)
     }
 
     /// Takes a function from a node; returns whether it was assigned.
@@ -86,7 +92,9 @@ impl Assignments {
             let Some(node) = info.name.as_str().strip_prefix(PREFIX) else { continue };
             let records = self.records(&NodeId::new(node)?)?;
             // What cannot be read here is of a newer release, which keeps its artifacts itself.
-            artifacts.extend(records.into_iter().filter_map(|(_, record)| record.ok()?.function.handler.artifact()));
+            artifacts.extend(
+                records.into_iter().filter_map(|(_, record)| record.ok()).flat_map(|record| record.artifacts().collect::<Vec<_>>()),
+            );
         }
         Ok(artifacts)
     }

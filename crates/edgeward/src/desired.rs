@@ -75,7 +75,7 @@ impl Desired {
         self.check(function.id.as_str(), precondition)?;
         let mut next = Snapshot::clone(&self.snapshot.load());
         next.version += 1;
-        let record = FunctionRecord { generation: next.version, function };
+        let record = FunctionRecord::new(next.version, function);
         let created = next.records.insert(record.function.id.clone(), record.clone()).is_none();
         if next.records.len() > FUNCTIONS_MAX {
             let message = format!("this node has {FUNCTIONS_MAX} functions, which is the most; undeploy one first");
@@ -251,7 +251,7 @@ mod tests {
         let mut full = Snapshot::clone(&desired.snapshot.load());
         for n in 1..FUNCTIONS_MAX {
             let function = function(&format!("f{n}"));
-            full.records.insert(function.id.clone(), FunctionRecord { generation: 1, function });
+            full.records.insert(function.id.clone(), FunctionRecord::new(1, function));
         }
         desired.snapshot.store(Arc::new(full));
         assert_eq!(desired.put(function("a"), Precondition::None).expect_err("full").kind(), ErrorKind::TooLarge);

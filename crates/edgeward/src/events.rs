@@ -36,6 +36,12 @@ pub enum EventKind {
     FunctionReady,
     /// A function cannot run on a node.
     FunctionFailed,
+    /// A deployment was made, changed or removed.
+    DeploymentChanged,
+    /// A rollout came to another state, or does something else.
+    RolloutChanged,
+    /// A node is drained, held, or taken back to work.
+    NodeDuties,
     /// Events of a node were dropped, as its outbox was full.
     EventsDropped,
     /// A sample of what ran on a node.

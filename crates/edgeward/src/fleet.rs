@@ -10,7 +10,7 @@ mod runtime;
 mod service;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use self::{
     far::FarNode,
@@ -36,15 +37,19 @@ use self::{
 };
 pub use self::{
     members::NodeView,
-    registry::Registration,
+    registry::{Duties, Registration},
     runtime::NodeRuntime,
     service::{FleetService, ServiceOptions},
 };
 use crate::{
-    assignments::Assignments,
+    assignments::{Assignments, Written},
+    deployments,
+    desired::record::FunctionRecord,
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
-    node::FunctionView,
+    hold::Veto,
+    installer::Installer,
+    node::{FunctionView, Source},
     reports::{Description, FunctionReport, NodeReport},
     stored,
 };
@@ -54,6 +59,8 @@ const HUB: &str = "hub";
 /// The document of the lease, and its key.
 const LEASE: &str = "edgeward.hub.lease";
 const TERM: &str = "term";
+/// Heartbeats after which what a silent node had is placed elsewhere, where there are to be so many of it.
+const HEAL_AFTER_HEARTBEATS: u32 = 200;
 /// Deadlines that are remembered; past that they are read again.
 const DEADLINES_MAX: usize = 10_000;
 /// Assignments that are written at once, each to its node's document.
@@ -109,6 +116,9 @@ struct Core {
     id: NodeId,
     documents: Documents,
     assignments: Assignments,
+    deployments: deployments::Store,
+    /// Wakes who steers them.
+    steering: Notify,
     registry: Registry,
     events: Arc<EventLog>,
     artifacts: Arc<ArtifactStore>,
@@ -185,7 +195,9 @@ impl EdgeCluster {
             assignments: Assignments::new(documents.clone()),
             events: Arc::new(EventLog::new(&documents, id.clone())?),
             checker: EdgeRuntime::with_options(EdgeNode::new(id.as_str(), id.as_str())?, checking),
-            members: Mutex::new(Members { membership: Membership::new(timing), nodes: BTreeMap::new() }),
+            members: Mutex::new(Members { membership: Membership::new(timing), nodes: BTreeMap::new(), duties: BTreeMap::new() }),
+            deployments: deployments::Store::new(&documents)?,
+            steering: Notify::new(),
             begun: Instant::now(),
             backbone: RwLock::default(),
             deadlines: Mutex::default(),
@@ -242,16 +254,16 @@ impl EdgeCluster {
             Some(Member::Far(_)) => {
                 return Err(EdgeError::new(ErrorKind::Conflict, format!("node `{id}` is registered already, on another machine")));
             }
-            Some(Member::Here(known, runtime)) => {
+            Some(Member::Here(known, installer)) => {
                 **known = node;
-                Arc::clone(runtime)
+                Arc::clone(installer.runtime())
             }
             None => {
                 members.membership.register(id.clone(), node.status, false, now)?;
                 let documents = Some(Arc::new(FunctionDocuments(self.0.documents.clone())) as _);
                 let options = RuntimeOptions { artifacts: Arc::clone(&self.0.artifacts), documents };
                 let runtime = Arc::new(EdgeRuntime::with_options(node.clone(), options));
-                members.nodes.insert(id, Member::Here(Box::new(node), Arc::clone(&runtime)));
+                members.nodes.insert(id, Member::Here(Box::new(node), Arc::new(Installer::new(Arc::clone(&runtime)))));
                 runtime
             }
         };
@@ -312,8 +324,10 @@ impl EdgeCluster {
             let mut members = self.0.members.lock();
             members.membership.deregister(&id);
             members.nodes.remove(&id);
+            members.duties.remove(&id);
         }
         self.0.assignments.forget(&id)?;
+        self.wake_steering();
         self.0.events.tell(FleetEvent::new(EventKind::NodeRemoved, format!("node `{id}` was removed")).on(&id));
         Ok(true)
     }
@@ -393,7 +407,7 @@ impl EdgeCluster {
     pub fn runtime(&self, id: &str) -> Result<NodeRuntime, EdgeError> {
         let member = self.0.members.lock().nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone()));
         let place = match member.ok_or_else(|| EdgeError::node_not_found(id))? {
-            (_, Member::Here(_, runtime)) => Place::Here(runtime),
+            (_, Member::Here(_, installer)) => Place::Here(Arc::clone(installer.runtime())),
             (id, Member::Far(_)) => {
                 let backbone = self.0.backbone.read().clone().ok_or_else(|| no_way(&id))?;
                 Place::Far(FarNode { id, backbone })
@@ -466,15 +480,12 @@ impl EdgeCluster {
 
     async fn deploy(&self, nodes: Vec<(NodeId, Member)>, function: EdgeFunction) -> Result<usize, EdgeError> {
         let _deploying = self.0.deploying.lock().await;
-        function.validate()?;
-        if function.handler.artifact().is_some() {
-            self.0.checker.check(&function).await?;
-        }
-        let here = || nodes.iter().filter_map(|(_, member)| if let Member::Here(_, runtime) = member { Some(runtime) } else { None });
-        for runtime in here() {
-            runtime.check(&function).await.map_err(|error| {
-                EdgeError::new(error.kind(), format!("node `{}` cannot run function `{}`", runtime.node().id, function.id))
-                    .with_source(error)
+        self.check_not_deployed(&function.id).await?;
+        self.check_function(&function).await?;
+        for (id, member) in &nodes {
+            let Member::Here(_, installer) = member else { continue };
+            installer.runtime().check(&function).await.map_err(|error| {
+                EdgeError::new(error.kind(), format!("node `{id}` cannot run function `{}`", function.id)).with_source(error)
             })?;
         }
         // As a vector: an iterator of closures over borrowed nodes would make this future one that no other thread can take.
@@ -482,13 +493,13 @@ impl EdgeCluster {
             .iter()
             .map(|(id, _)| {
                 let (assignments, id, function) = (self.0.assignments.clone(), id.clone(), function.clone());
-                blocking(move || assignments.put(&id, &function))
+                blocking(move || assignments.put(&id, &function, None).map(|record| (id, record)))
             })
             .collect();
-        stream::iter(assigning).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect::<()>().await?;
-        self.0.deadlines.lock().retain(|(_, id), _| *id != function.id);
-        for runtime in here() {
-            runtime.deploy(function.clone()).await?;
+        let assigned: Vec<_> = stream::iter(assigning).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
+        self.forget_deadlines(&function.id);
+        for (node, record) in assigned {
+            self.install_here(&node, &record).await;
         }
         if let Some((first, _)) = nodes.first() {
             let id = &function.id;
@@ -511,6 +522,7 @@ impl EdgeCluster {
 
     async fn undeploy(&self, nodes: Vec<(NodeId, Member)>, id: &FunctionId) -> Result<usize, EdgeError> {
         let _deploying = self.0.deploying.lock().await;
+        self.check_not_deployed(id).await?;
         let removing: Vec<_> = nodes
             .iter()
             .map(|(node, _)| {
@@ -519,11 +531,9 @@ impl EdgeCluster {
             })
             .collect();
         let removed: Vec<bool> = stream::iter(removing).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
-        self.0.deadlines.lock().retain(|(_, function), _| function != id);
-        for (_, member) in &nodes {
-            if let Member::Here(_, runtime) = member {
-                runtime.undeploy(id.as_str());
-            }
+        self.forget_deadlines(id);
+        for (node, _) in &nodes {
+            self.remove_here(node, id);
         }
         let count = removed.into_iter().filter(|removed| *removed).count();
         if count > 0 {
@@ -560,7 +570,7 @@ impl EdgeCluster {
     /// What a node should run, without secrets, and what became of it as far as the node said. Reads the disk.
     pub fn functions_of(&self, node: &NodeId) -> Result<Vec<FunctionView>, EdgeError> {
         let here = match self.0.members.lock().nodes.get(node) {
-            Some(Member::Here(_, runtime)) => Some(Arc::clone(runtime)),
+            Some(Member::Here(_, installer)) => Some(Arc::clone(installer.runtime())),
             Some(Member::Far(_)) => None,
             None => return Err(EdgeError::node_not_found(node.as_str())),
         };
@@ -590,11 +600,13 @@ impl EdgeCluster {
         let members: Vec<_> = self.0.members.lock().nodes.values().cloned().collect();
         let mut failed = Vec::new();
         for member in members {
-            let Member::Here(node, runtime) = member else { continue };
-            for function in self.assigned(&node.id).await? {
-                let id = function.id.clone();
-                if let Err(error) = runtime.deploy(function).await {
-                    failed.push((node.id.clone(), id, error));
+            let Member::Here(node, installer) = member else { continue };
+            for (_, record) in self.assignment_records(&node.id)? {
+                let record = record?;
+                let id = record.function.id.clone();
+                installer.install(&record, Source::Fleet, None, tokio::time::Instant::now()).await;
+                if let Some(why) = installer.status(&id).and_then(|status| status.failure) {
+                    failed.push((node.id.clone(), id, EdgeError::new(ErrorKind::Unavailable, why)));
                 }
             }
         }
@@ -608,7 +620,7 @@ impl EdgeCluster {
     }
 
     fn collect_garbage_after(&self, grace: Duration) -> Result<usize, EdgeError> {
-        let live = self.0.assignments.artifacts()?;
+        let live = self.artifacts_in_use()?;
         self.0.checker.collect_garbage(&live, grace)
     }
 
@@ -641,8 +653,142 @@ impl EdgeCluster {
 
     /// Artifacts that are assigned to any node and not here. Reads the disk.
     pub(crate) fn missing_artifacts(&self) -> Result<Vec<Digest>, EdgeError> {
-        let assigned = self.0.assignments.artifacts()?;
-        Ok(assigned.into_iter().filter(|digest| !self.0.artifacts.contains(digest)).collect())
+        Ok(self.artifacts_in_use()?.into_iter().filter(|digest| !self.0.artifacts.contains(digest)).collect())
+    }
+
+    /// The artifacts that are assigned to any node, or belong to a revision that is kept. Reads the disk.
+    fn artifacts_in_use(&self) -> Result<HashSet<Digest>, EdgeError> {
+        let mut artifacts = self.0.assignments.artifacts()?;
+        artifacts.extend(self.0.deployments.artifacts()?);
+        Ok(artifacts)
+    }
+
+    /// Refuses a function that no node could run.
+    pub(crate) async fn check_function(&self, function: &EdgeFunction) -> Result<(), EdgeError> {
+        function.validate()?;
+        if function.handler.artifact().is_some() { self.0.checker.check(function).await } else { Ok(()) }
+    }
+
+    /// Refuses to assign by itself what a deployment cares for.
+    async fn check_not_deployed(&self, id: &FunctionId) -> Result<(), EdgeError> {
+        let (store, of) = (self.0.deployments.clone(), id.clone());
+        if blocking(move || store.get(&of)).await?.is_none() {
+            return Ok(());
+        }
+        let message = format!(
+            "function `{id}` is deployed by target and strategy; change that, or remove it with `edgeward deployments remove {id}`"
+        );
+        Err(EdgeError::new(ErrorKind::Conflict, message))
+    }
+
+    pub(crate) fn deployment_store(&self) -> &deployments::Store {
+        &self.0.deployments
+    }
+
+    pub(crate) fn assignments(&self) -> &Assignments {
+        &self.0.assignments
+    }
+
+    pub(crate) fn assignment_records(&self, node: &NodeId) -> Result<Vec<(String, Written)>, EdgeError> {
+        self.0.assignments.records(node)
+    }
+
+    /// The function of this id that a node was assigned by itself, if one was.
+    pub(crate) fn assigned_alone(&self, id: &FunctionId) -> Result<Option<EdgeFunction>, EdgeError> {
+        for node in self.node_ids() {
+            let records = self.assignment_records(&node)?.into_iter().filter_map(|(_, record)| record.ok());
+            let mut alone = records.filter(|record| record.function.id == *id && record.deployed.is_none());
+            if let Some(record) = alone.next() {
+                return Ok(Some(record.function));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has who steers the deployments look at once.
+    pub(crate) fn wake_steering(&self) {
+        self.0.steering.notify_one();
+    }
+
+    pub(crate) async fn steering_woken(&self) {
+        self.0.steering.notified().await;
+    }
+
+    /// How long a node may be silent before functions of which there are to be so many are placed elsewhere.
+    pub fn heal_after(&self) -> Duration {
+        self.0.timing.heartbeat() * HEAL_AFTER_HEARTBEATS
+    }
+
+    /// Held while assignments are changed.
+    pub(crate) async fn deploying(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.0.deploying.lock().await
+    }
+
+    pub(crate) fn forget_deadlines(&self, function: &FunctionId) {
+        self.0.deadlines.lock().retain(|(_, id), _| id != function);
+    }
+
+    /// What brings functions to a node of this process.
+    fn installer(&self, node: &NodeId) -> Option<Arc<Installer>> {
+        match self.0.members.lock().nodes.get(node) {
+            Some(Member::Here(_, installer)) => Some(Arc::clone(installer)),
+            _ => None,
+        }
+    }
+
+    /// Has a node of this process take what it is assigned; of another it does nothing.
+    pub(crate) async fn install_here(&self, node: &NodeId, record: &FunctionRecord) {
+        if let Some(installer) = self.installer(node) {
+            installer.install(record, Source::Fleet, None, tokio::time::Instant::now()).await;
+        }
+    }
+
+    /// Takes a function from a node of this process; of another it does nothing.
+    pub(crate) fn remove_here(&self, node: &NodeId, function: &FunctionId) {
+        if let Some(installer) = self.installer(node) {
+            installer.retain(|id| id != function);
+        }
+    }
+
+    /// The nodes of this process.
+    pub(crate) fn nodes_here(&self) -> Vec<NodeId> {
+        let members = self.0.members.lock();
+        members.nodes.iter().filter(|(_, member)| matches!(member, Member::Here(..))).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Every node as it is now, with what brings functions to it where that is in this process. Reads the disk.
+    pub(crate) fn members_here_and_far(&self) -> Vec<(NodeId, NodeView, Option<Arc<Installer>>)> {
+        let views = self.view_nodes(None).into_iter().map(|view| (view.node.id.clone(), view));
+        views.map(|(id, view)| (id.clone(), view, self.installer(&id))).collect()
+    }
+
+    /// Has functions of which there are to be so many leave a node, or lets them come again. Blocks for as long as the disk takes.
+    pub fn drain_node(&self, id: &str, draining: bool) -> Result<(), EdgeError> {
+        let what = if draining { "is drained" } else { "is no longer drained" };
+        self.change_duties(id, what, |duties| duties.draining = draining)
+    }
+
+    /// Has a node get no updates, or get them again; what runs goes on. Blocks for as long as the disk takes.
+    pub fn hold_node(&self, id: &str, veto: Option<Veto>) -> Result<(), EdgeError> {
+        let what = veto.as_ref().map_or_else(|| "gets updates again".to_owned(), |veto| format!("gets no updates: {veto}"));
+        self.change_duties(id, &what, |duties| duties.veto = veto)
+    }
+
+    fn change_duties(&self, id: &str, what: &str, change: impl FnOnce(&mut Duties)) -> Result<(), EdgeError> {
+        let (id, _) = self.member(id)?;
+        let mut duties = self.0.members.lock().duties(&id);
+        change(&mut duties);
+        if self.installer(&id).is_some() {
+            self.0.members.lock().duties.insert(id.clone(), duties);
+        } else {
+            let registration = self.0.registry.set_duties(&id, duties)?;
+            if let Some(member) = self.0.members.lock().nodes.get_mut(&id) {
+                *member = Member::Far(registration);
+            }
+        }
+        self.0.events.tell(FleetEvent::new(EventKind::NodeDuties, format!("node `{id}` {what}")).on(&id));
+        self.wake_steering();
+        Ok(())
     }
 
     /// Says whether a far node belongs to the fleet.

@@ -7,11 +7,15 @@
 pub mod access;
 mod assignments;
 pub mod backup;
+pub mod deployments;
 pub mod desired;
 pub mod events;
 pub mod fleet;
 mod function_documents;
+pub mod hold;
 pub mod hub;
+mod installer;
+mod last_good;
 pub mod listener;
 pub mod node;
 pub mod problem;
@@ -21,12 +25,15 @@ mod services;
 mod stored;
 pub mod uplink;
 
+pub use deployments::{
+    ClusterDeployments, Deployment as FleetDeployment, DeploymentSpec, DeploymentView, Plan, Revision, RolloutView, steering::Steering,
+};
 pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
-    Access, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure,
-    FunctionId, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, SyncState, TokenName, Value, checksum_of,
-    limits, python_json,
+    Access, Amount, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind,
+    Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, Probe, Selector, Strategy,
+    StrategyKind, SyncState, Target, TokenName, Value, checksum_of, limits, python_json,
 };
 pub use edgeward_runtime::{
     ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,
@@ -37,8 +44,9 @@ pub use edgeward_sync::{
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
 pub use events::{EventKind, EventLog, FleetEvent};
-pub use fleet::{ClusterHealth, ClusterOptions, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
+pub use fleet::{ClusterHealth, ClusterOptions, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
+pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;

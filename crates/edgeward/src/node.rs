@@ -1,7 +1,7 @@
 //! A node: the runtime, the desired state, and the reconciler that makes one match the other.
 //!
 //! The reconciler reads the whole of both, runs after every change and on a timer, and can run at any time
-//! without harm. A function that fails to deploy is tried again, after a pause that doubles each time.
+//! without harm. What the hub assigned anew takes the place of what serves only when it is ready, and not while the node holds.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,6 +19,7 @@ use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_lef
 use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Role, Store, backup};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
@@ -27,6 +28,9 @@ use crate::{
     assignments::Assignments,
     desired::{Desired, Precondition, record::FunctionRecord},
     function_documents::FunctionDocuments,
+    hold::{Hold, UpdateHours, Veto},
+    installer::Installer,
+    last_good::LastGood,
     reports::FunctionReport,
 };
 
@@ -38,12 +42,6 @@ pub(crate) const DOCUMENTS: &str = "documents";
 pub(crate) const FLEET: &str = "fleet";
 /// How often the reconciler runs without a change.
 const RECONCILE_EVERY: Duration = Duration::from_secs(30);
-/// First pause before a function that failed to deploy is tried again: shorter than [`RECONCILE_EVERY`], so that the
-/// next run tries.
-const RETRY_PAUSE_MIN: Duration = Duration::from_secs(20);
-/// Longest pause; each is twice the one before.
-const RETRY_PAUSE_MAX: Duration = Duration::from_mins(10);
-
 /// What a node is opened with.
 #[derive(Debug)]
 pub struct NodeOptions {
@@ -51,6 +49,8 @@ pub struct NodeOptions {
     pub node: EdgeNode,
     /// Where everything that must last lies; made when it is missing.
     pub data_dir: PathBuf,
+    /// When the node takes what its hub assigns anew; none for always.
+    pub update_hours: Option<UpdateHours>,
 }
 
 /// Who wants a function on a node.
@@ -94,8 +94,8 @@ pub struct FunctionView {
 
 impl FunctionView {
     /// A function as its hub sees it: what it wants, and what the node last said of it.
-    pub(crate) fn of_assignment(mut record: FunctionRecord, report: Option<FunctionReport>) -> Self {
-        record.function.environment = record.function.environment.redacted();
+    pub(crate) fn of_assignment(record: FunctionRecord, report: Option<FunctionReport>) -> Self {
+        let record = record.redacted();
         let generation = record.generation;
         let observed = report.map(|report| FunctionReport { generation: report.generation.min(generation), ..report });
         let (observed_generation, state, message) = match observed {
@@ -119,16 +119,17 @@ pub struct Deployment {
 /// A node with its data folder. One process opens a folder at a time.
 #[derive(Debug)]
 pub struct Node {
-    runtime: Arc<EdgeRuntime>,
+    installer: Installer,
     data_dir: PathBuf,
     documents: Documents,
     desired: Desired,
     assignments: Assignments,
     /// What the hub wants here, as it was read last.
     assigned: ArcSwap<BTreeMap<FunctionId, FunctionRecord>>,
-    observed: Mutex<HashMap<FunctionId, Observed>>,
-    /// Why an artifact that is assigned is not here yet.
-    fetching: Mutex<HashMap<Digest, String>>,
+    last_good: LastGood,
+    hold: Hold,
+    /// Why artifacts that are assigned are not here.
+    lacking: Mutex<HashMap<Digest, Lack>>,
     /// How often the reconciler ran.
     reconciled: watch::Sender<u64>,
     /// Held from the look at an artifact's file to the record that refers to it, and while garbage is collected.
@@ -140,25 +141,12 @@ pub struct Node {
     _lock: FolderLock,
 }
 
+/// Why an artifact that is assigned is not here.
 #[derive(Clone, Debug)]
-struct Observed {
-    source: Source,
-    generation: u64,
-    failure: Option<DeployFailure>,
-}
-
-#[derive(Clone, Debug)]
-struct DeployFailure {
-    message: String,
-    pause: Duration,
-    retry_at: Instant,
-}
-
-impl DeployFailure {
-    fn new(message: String, before: Option<&Self>, now: Instant) -> Self {
-        let pause = before.map_or(RETRY_PAUSE_MIN, |before| (before.pause * 2).min(RETRY_PAUSE_MAX));
-        Self { message, pause, retry_at: now + pause }
-    }
+struct Lack {
+    why: String,
+    /// Whether it came and cannot run here.
+    is_refused: bool,
 }
 
 impl Node {
@@ -175,14 +163,15 @@ impl Node {
         let desired = Desired::open(&documents, &data_dir)?;
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
-            runtime: Arc::new(EdgeRuntime::with_options(options.node, runtime_options)),
+            installer: Installer::new(Arc::new(EdgeRuntime::with_options(options.node, runtime_options))),
             data_dir,
             assignments: Assignments::new(documents.clone()),
+            last_good: LastGood::open(&documents)?,
+            hold: Hold::open(&documents, options.update_hours)?,
             documents,
             desired,
             assigned: ArcSwap::default(),
-            observed: Mutex::default(),
-            fetching: Mutex::default(),
+            lacking: Mutex::default(),
             reconciled: watch::Sender::new(0),
             referring: Mutex::default(),
             reconciling: tokio::sync::Mutex::default(),
@@ -193,7 +182,7 @@ impl Node {
 
     /// The runtime that executes this node's functions.
     pub fn runtime(&self) -> &Arc<EdgeRuntime> {
-        &self.runtime
+        self.installer.runtime()
     }
 
     /// The folder with everything that lasts.
@@ -231,18 +220,12 @@ impl Node {
     /// Stores and compiles an artifact, and deploys the functions that failed for want of it. See
     /// [`EdgeRuntime::add_artifact`].
     pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {
-        let digest = self.runtime.add_artifact(bytes).await?;
-        self.fetching.lock().remove(&digest);
-        let wanting = self.records().into_values().filter(|(record, _)| record.function.handler.artifact() == Some(digest));
+        let digest = self.runtime().add_artifact(bytes).await?;
+        self.lacking.lock().remove(&digest);
         let mut wanted = false;
-        for (FunctionRecord { function, .. }, source) in wanting {
+        for (record, source) in self.records().into_values().filter(|(record, _)| record.artifacts().any(|wanted| wanted == digest)) {
             // Of what is assigned nothing was observed without its artifact.
-            wanted |= source == Source::Fleet;
-            let mut observed = self.observed.lock();
-            if observed.get(&function.id).is_some_and(|observed| observed.failure.is_some()) {
-                observed.remove(&function.id);
-                wanted = true;
-            }
+            wanted |= self.installer.forget_failure(&record.function.id) || source == Source::Fleet;
         }
         if wanted {
             self.reconcile().await;
@@ -253,7 +236,7 @@ impl Node {
     /// Makes a function desired, durably, and brings the runtime there. What cannot run here is refused first.
     pub async fn put_function(self: &Arc<Self>, function: EdgeFunction, precondition: Precondition) -> Result<Deployment, EdgeError> {
         self.check_own(&function.id)?;
-        self.runtime.check(&function).await?;
+        self.runtime().check(&function).await?;
         let node = Arc::clone(self);
         let (record, created) = blocking(move || node.refer_to(function, precondition)).await?;
         self.reconcile().await;
@@ -265,7 +248,7 @@ impl Node {
     fn refer_to(&self, function: EdgeFunction, precondition: Precondition) -> Result<(FunctionRecord, bool), EdgeError> {
         let _referring = self.referring.lock();
         if let Some(digest) = function.handler.artifact()
-            && !self.runtime.artifacts().contains(&digest)
+            && !self.runtime().artifacts().contains(&digest)
         {
             return Err(EdgeError::new(ErrorKind::NotFound, format!("artifact not found: `{digest}`; upload it first")));
         }
@@ -310,32 +293,97 @@ impl Node {
         self.records().into_values().map(|(record, source)| self.view(record, source)).collect()
     }
 
-    fn view(&self, mut record: FunctionRecord, source: Source) -> FunctionView {
-        record.function.environment = record.function.environment.redacted();
-        let observed = self.observed.lock().get(&record.function.id).filter(|observed| observed.source == source).cloned();
-        let (observed_generation, mut message) =
-            observed.map_or((0, None), |observed| (observed.generation, observed.failure.map(|failure| failure.message)));
+    fn view(&self, record: FunctionRecord, source: Source) -> FunctionView {
+        let record = record.redacted();
+        let status = self.installer.status(&record.function.id).filter(|status| status.source == source);
+        let (mut observed_generation, mut message) = status.map_or((0, None), |status| (status.generation, status.failure));
+        if source == Source::Fleet
+            && observed_generation != record.generation
+            && let Some(lack) = record.artifacts().find_map(|digest| self.lacking.lock().get(&digest).cloned())
+        {
+            message = Some(lack.why);
+            if lack.is_refused {
+                observed_generation = record.generation;
+            }
+        }
         let state = match &message {
-            _ if observed_generation < record.generation => FunctionState::Pending,
+            _ if observed_generation != record.generation => FunctionState::Pending,
             None => FunctionState::Ready,
             Some(_) => FunctionState::Failed,
         };
-        if state == FunctionState::Pending {
-            message = record.function.handler.artifact().and_then(|digest| self.fetching.lock().get(&digest).cloned());
+        if state == FunctionState::Pending && source == Source::Fleet {
+            message = message.or_else(|| self.held());
         }
+        // An earlier generation's failure says nothing of this one.
+        let message = message.filter(|_| state == FunctionState::Failed || source == Source::Fleet);
         FunctionView { record, source, observed_generation, state, message: message.unwrap_or_default() }
     }
 
-    /// Artifacts that are assigned and not here.
-    pub(crate) fn missing_artifacts(&self) -> HashSet<Digest> {
-        let assigned = self.assigned.load();
-        let digests = assigned.values().filter_map(|record| record.function.handler.artifact());
-        digests.filter(|digest| !self.runtime.artifacts().contains(digest)).collect()
+    /// How the functions are that the hub assigned, for it.
+    pub(crate) fn reports(&self) -> BTreeMap<FunctionId, FunctionReport> {
+        let now = Instant::now();
+        let fleet = self.functions().into_iter().filter(|view| view.source == Source::Fleet);
+        let report = |view: FunctionView| {
+            let id = view.record.function.id.clone();
+            let is_observed = view.observed_generation == view.record.generation;
+            let warm = self.installer.status(&id).filter(|_| is_observed).and_then(|status| status.warm);
+            let doing = self.assigned.load().get(&id).and_then(|record| self.installer.doing(record, now)).filter(|_| is_observed);
+            let report = FunctionReport {
+                generation: view.record.generation,
+                state: view.state,
+                message: view.message,
+                warm: warm.filter(|_| view.record.warm().is_some()),
+                // One that is not judged any more has served for longer than that.
+                baked: is_observed && doing.is_none_or(|doing| doing.time >= view.record.bake()),
+                sample: doing.map(|doing| doing.sample),
+                before: doing.map(|doing| doing.before),
+            };
+            (id, report)
+        };
+        fleet.map(report).collect()
     }
 
-    /// Notes why an artifact is not here yet; its functions say so.
-    pub(crate) fn note_fetching(&self, digest: Digest, why: String) {
-        self.fetching.lock().insert(digest, why);
+    /// The time until the hub is to be told how a revision does, if it wants to know.
+    pub(crate) fn tells_in(&self) -> Option<Duration> {
+        let (assigned, now) = (self.assigned.load(), Instant::now());
+        assigned.values().filter_map(|record| self.installer.tells_in(record, now)).min()
+    }
+
+    /// Why this node takes nothing that its hub assigns anew, if it does not.
+    pub fn held(&self) -> Option<String> {
+        self.hold.why(Timestamp::now())
+    }
+
+    /// Has this node take nothing that its hub assigns anew, or take it again. What runs goes on.
+    pub async fn set_veto(self: &Arc<Self>, veto: Option<Veto>) -> Result<(), EdgeError> {
+        let node = Arc::clone(self);
+        blocking(move || node.hold.set(veto)).await?;
+        self.reconcile().await;
+        Ok(())
+    }
+
+    /// Artifacts that are assigned and not here, first those of what is to serve. While the node holds, none.
+    pub(crate) fn missing_artifacts(&self) -> Vec<Digest> {
+        if self.held().is_some() {
+            return Vec::new();
+        }
+        let assigned = self.assigned.load();
+        let serving = assigned.values().filter_map(|record| record.function.handler.artifact());
+        let warm = assigned.values().filter_map(|record| record.warm()?.function.handler.artifact());
+        let mut missing = Vec::new();
+        for digest in serving.chain(warm) {
+            if !missing.contains(&digest) && !self.runtime().artifacts().contains(&digest) {
+                missing.push(digest);
+            }
+        }
+        missing
+    }
+
+    /// Notes why an artifact is not here; its functions say so.
+    pub(crate) fn note_lacking(&self, digest: Digest, error: &EdgeError) {
+        let is_refused = error.kind() == ErrorKind::RefusedArtifact;
+        let what = if is_refused { "its artifact cannot run here" } else { "its artifact could not be fetched yet" };
+        self.lacking.lock().insert(digest, Lack { why: format!("{what}: {}", error.chain()), is_refused });
         self.reconciled.send_modify(|times| *times += 1);
     }
 
@@ -346,7 +394,7 @@ impl Node {
 
     /// Reads what the hub wants here. A record that cannot be read, as of a newer release, leaves the one that runs as it is.
     async fn read_assigned(&self) {
-        let (assignments, node) = (self.assignments.clone(), self.runtime.node().id.clone());
+        let (assignments, node) = (self.assignments.clone(), self.runtime().node().id.clone());
         let before = self.assigned.load_full();
         let read = blocking(move || {
             let mut assigned = BTreeMap::new();
@@ -375,32 +423,57 @@ impl Node {
     async fn reconcile_at(&self, now: Instant) {
         let _one = self.reconciling.lock().await;
         self.read_assigned().await;
-        let records = self.records();
-        for function in self.runtime.list_functions() {
-            if !records.contains_key(&function.id) {
-                self.runtime.undeploy(function.id.as_str());
-            }
+        let mut records = self.records();
+        let last_good = self.last_good.records();
+        let is_held = self.held().is_some();
+        if is_held {
+            // The fleet's functions stay as they were, also those that it has taken from this node.
+            records.retain(|_, (_, source)| *source == Source::Node);
+            records.extend(last_good.iter().map(|(id, record)| (id.clone(), (record.clone(), Source::Fleet))));
         }
-        self.observed.lock().retain(|id, _| records.contains_key(id));
-        for (id, (FunctionRecord { generation, function }, source)) in records {
-            if source == Source::Fleet && function.handler.artifact().is_some_and(|digest| !self.runtime.artifacts().contains(&digest)) {
-                // It is fetched, and what ran before goes on.
+        self.installer.retain(|id| records.contains_key(id));
+        for (id, (record, source)) in &records {
+            let good = last_good.get(id).filter(|_| *source == Source::Fleet);
+            let lacks = |digest: &Digest| !self.runtime().artifacts().contains(digest);
+            if *source == Source::Fleet && record.artifacts().any(|digest| lacks(&digest)) {
+                // It is fetched, and what ran before goes on, also over a start.
+                if let Some(good) =
+                    good.filter(|good| self.runtime().find(id.as_str()).is_err() && !good.artifacts().any(|digest| lacks(&digest)))
+                {
+                    self.installer.install(good, Source::Fleet, None, now).await;
+                }
                 continue;
             }
-            let is_same = |observed: &&Observed| (observed.source, observed.generation) == (source, generation);
-            let before = self.observed.lock().get(&id).filter(is_same).cloned();
-            if before.as_ref().is_some_and(|before| before.failure.as_ref().is_none_or(|failure| now < failure.retry_at)) {
-                continue;
-            }
-            let failure = self.runtime.deploy(function).await.err().map(|error| {
-                let failure = DeployFailure::new(error.chain(), before.and_then(|before| before.failure).as_ref(), now);
-                tracing::error!(function = %id, generation, why = failure.message, retry_in = ?failure.pause, "a function could not be deployed");
-                failure
-            });
-            self.observed.lock().insert(id, Observed { source, generation, failure });
+            self.installer.install(record, *source, good, now).await;
+        }
+        if !is_held {
+            self.keep_last_good(&records, &last_good).await;
         }
         self.ready.store(true, Ordering::Release);
         self.reconciled.send_modify(|times| *times += 1);
+    }
+
+    /// Notes what serves of what is assigned.
+    async fn keep_last_good(
+        &self,
+        records: &BTreeMap<FunctionId, (FunctionRecord, Source)>,
+        last_good: &BTreeMap<FunctionId, FunctionRecord>,
+    ) {
+        let assigned = records.iter().filter(|(_, (_, source))| *source == Source::Fleet);
+        let serves = |record: &FunctionRecord| {
+            let status = self.installer.status(&record.function.id);
+            status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
+        };
+        let good: BTreeMap<_, _> = assigned
+            .filter_map(|(id, (record, _))| {
+                let good = if serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
+                good.map(|good| (id.clone(), good))
+            })
+            .collect();
+        let kept = self.last_good.clone();
+        if let Err(error) = blocking(move || kept.keep(good)).await {
+            tracing::warn!(error = error.chain(), "what serves could not be noted; it is noted with the next change");
+        }
     }
 
     /// Reconciles and collects garbage now and every 30 seconds, until it is dropped.
@@ -411,7 +484,7 @@ impl Node {
             timer.tick().await;
             self.reconcile().await;
             let live: HashSet<_> = self.records().into_keys().collect();
-            self.runtime.metrics().make_room(|id| live.contains(id));
+            self.runtime().metrics().make_room(|id| live.contains(id));
             let node = Arc::clone(&self);
             if let Err(error) = blocking(move || node.collect_garbage(GRACE)).await {
                 tracing::warn!(error = error.chain(), "garbage could not be collected");
@@ -421,8 +494,10 @@ impl Node {
 
     fn collect_garbage(&self, grace: Duration) -> Result<usize, EdgeError> {
         let _referring = self.referring.lock();
-        let live = self.records().values().filter_map(|(record, _)| record.function.handler.artifact()).collect();
-        self.runtime.collect_garbage(&live, grace)
+        let (records, last_good) = (self.records(), self.last_good.records());
+        let records = records.values().map(|(record, _)| record).chain(last_good.values());
+        let live = records.flat_map(FunctionRecord::artifacts).collect();
+        self.runtime().collect_garbage(&live, grace)
     }
 }
 
@@ -459,7 +534,7 @@ mod tests {
     fn open() -> (tempfile::TempDir, Arc<Node>) {
         let folder = tempfile::tempdir().expect("temp folder");
         let node = EdgeNode::new("edge-01", "test").expect("valid");
-        let node = Node::open(NodeOptions { node, data_dir: folder.path().to_owned() }).expect("opens");
+        let node = Node::open(NodeOptions { node, data_dir: folder.path().to_owned(), update_hours: None }).expect("opens");
         (folder, node)
     }
 
@@ -478,7 +553,7 @@ mod tests {
         drop(node);
         let open = |id: &str| {
             let node = EdgeNode::new(id, "test").expect("valid");
-            Node::open(NodeOptions { node, data_dir: folder.path().to_owned() })
+            Node::open(NodeOptions { node, data_dir: folder.path().to_owned(), update_hours: None })
         };
         let error = open("edge-02").expect_err("another's");
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -528,7 +603,7 @@ mod tests {
         let wish = function(Handler::Native(name.clone()));
         node.desired.put(wish.clone(), Precondition::None).expect("put");
         let mut now = Instant::now();
-        let pause = || node.observed.lock()["f"].failure.as_ref().map(|failure| failure.pause);
+        let pause = || node.installer.pause(&FunctionId::new("f").expect("valid"));
         let mut pauses = Vec::new();
         for _ in 0..7 {
             node.reconcile_at(now).await;
@@ -554,7 +629,8 @@ mod tests {
         drop(node);
         fs::remove_dir_all(folder.path().join("artifacts")).expect("there");
         fs::remove_dir_all(folder.path().join("compiled")).expect("there");
-        let options = NodeOptions { node: EdgeNode::new("edge-01", "test").expect("valid"), data_dir: folder.path().to_owned() };
+        let options =
+            NodeOptions { node: EdgeNode::new("edge-01", "test").expect("valid"), data_dir: folder.path().to_owned(), update_hours: None };
         let node = Node::open(options).expect("opens");
         node.reconcile().await;
         assert_eq!(node.function("f").expect("there").state, FunctionState::Failed);

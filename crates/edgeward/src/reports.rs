@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use edgeward_cluster::rollout::Sample;
 use edgeward_model::{DocumentName, EdgeError, EdgeNode, FunctionId, NodeId};
 use edgeward_sync::{Document, Documents, Precondition};
 use jiff::Timestamp;
@@ -25,10 +26,13 @@ pub(crate) struct Description {
     /// The release that it runs.
     #[serde(default)]
     pub(crate) release: String,
+    /// Why it takes nothing that is assigned anew, if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<String>,
 }
 
 /// How a function is on its node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FunctionReport {
     /// The generation of the assignment, or of the node's own record.
     pub generation: u64,
@@ -37,12 +41,32 @@ pub struct FunctionReport {
     /// Why it failed or what it waits for; else empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// How what is to be ready beside it is; none when nothing is to be, or is yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<FunctionState>,
+    /// Whether it has served for as long as it must do well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub baked: bool,
+    /// Invocations since it serves, while its hub judges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<Sample>,
+    /// Those of what served before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Sample>,
 }
 
 impl FunctionReport {
     /// Of a function that serves, whatever its generation.
     pub(crate) fn ready() -> Self {
-        Self { generation: u64::MAX, state: FunctionState::Ready, message: String::new() }
+        Self {
+            generation: u64::MAX,
+            state: FunctionState::Ready,
+            message: String::new(),
+            warm: None,
+            baked: true,
+            sample: None,
+            before: None,
+        }
     }
 }
 

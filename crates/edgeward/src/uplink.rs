@@ -35,12 +35,14 @@ pub struct UplinkOptions {
     pub timing: Timing,
     /// Which documents it wants, beside those that it holds and its own.
     pub documents: Vec<Pattern>,
+    /// Bytes a second at most with which artifacts are fetched; none for as many as can be.
+    pub fetch_limit: Option<u64>,
 }
 
 impl Default for UplinkOptions {
     /// Every document, at the default heartbeat.
     fn default() -> Self {
-        Self { timing: Timing::default(), documents: vec![Pattern::all()] }
+        Self { timing: Timing::default(), documents: vec![Pattern::all()], fetch_limit: None }
     }
 }
 
@@ -58,7 +60,7 @@ impl Uplink {
     /// # Errors
     /// Those of the backbone's `serve` and `subscribe`, and of the disk.
     pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, options: UplinkOptions) -> Result<Self, EdgeError> {
-        let UplinkOptions { timing, documents } = options;
+        let UplinkOptions { timing, documents, fetch_limit } = options;
         let (documents_here, id) = (node.documents().clone(), node.runtime().node().id.clone());
         let outbox = Arc::new(blocking(move || Outbox::open(&documents_here, id)).await?);
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
@@ -70,7 +72,7 @@ impl Uplink {
         let tasks = vec![
             tokio::spawn(heartbeats::send(Arc::clone(&node), Arc::clone(&backbone), timing, sources)),
             tokio::spawn(heartbeats::sample(Arc::clone(&node), Arc::clone(&outbox), sick)),
-            tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone))),
+            tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone), fetch_limit)),
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
             tokio::spawn(outbox::send(Arc::clone(&outbox), backbone)),
         ];

@@ -5,6 +5,8 @@
 mod cable;
 #[path = "far_nodes/calls.rs"]
 mod calls;
+#[path = "far_nodes/deployments.rs"]
+mod deployments;
 #[path = "far_nodes/life.rs"]
 mod life;
 #[path = "../../cluster/tests/contract/server.rs"]
@@ -30,4 +32,14 @@ on_each! {
         the_trace_context_of_a_caller_reaches_the_guest_on_a_far_node
         an_artifact_whose_transfer_broke_off_is_fetched_from_where_it_was
         the_log_of_a_far_function_is_followed;
+    deployments:
+        a_revision_rolls_out_batch_by_batch_and_no_call_fails
+        a_canary_that_fails_or_dawdles_goes_back_and_no_other_node_saw_it
+        a_revision_that_cannot_run_goes_back_from_the_first_batch
+        a_node_that_was_away_takes_the_newest_only
+        a_node_that_holds_keeps_what_it_runs_also_over_a_start
+        functions_of_a_number_move_before_they_leave
+        a_rollout_waits_for_approval_and_goes_on_under_another_hub_process
+        a_first_revision_that_fails_is_taken_away
+        what_a_deployment_cares_for_is_not_assigned_by_itself;
 }

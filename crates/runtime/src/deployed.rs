@@ -55,6 +55,7 @@ impl std::fmt::Debug for Deployed {
     }
 }
 
+#[derive(Clone)]
 pub(crate) enum Code {
     Native(NativeHandler),
     #[cfg(feature = "wasm")]
@@ -101,6 +102,33 @@ pub(crate) struct StderrTail(pub(crate) String);
 impl Deployed {
     pub(crate) fn new(host: Arc<Host>, function: Arc<EdgeFunction>, code: Code, log: Arc<FunctionLog>) -> Self {
         Self { gate: Arc::new(Gate::new(&function)), host, function, code, log }
+    }
+
+    /// The function.
+    pub fn function(&self) -> &EdgeFunction {
+        &self.function
+    }
+
+    /// Asks the function whether it works: a `GET` of this path must be answered with a status of 2xx; a function that sees no requests is
+    /// invoked with an empty payload, and must end well. It is bounded as any invocation is, and counted nowhere.
+    pub async fn probe(&self, path: &str) -> Result<(), EdgeError> {
+        let host = Host { node_id: self.host.node_id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0) };
+        let probed = Arc::new(Self::new(Arc::new(host), Arc::clone(&self.function), self.code.clone(), Arc::clone(&self.log)));
+        let id = &self.function.id;
+        let failed =
+            |error: EdgeError| EdgeError::new(error.kind(), format!("function `{id}` failed its probe, `GET {path}`")).with_source(error);
+        if !probed.sees_requests() {
+            return probed.invoke(Bytes::new(), CallOptions::default()).await.map(drop).map_err(failed);
+        }
+        let mut request = Request::new(body::empty());
+        *request.uri_mut() = path.parse().map_err(|error| EdgeError::invalid(format!("`{path}` is no path")).with_source(error))?;
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+        let (parts, body) = probed.serve(request).await.map_err(failed)?.into_parts();
+        body.bytes().await.map_err(failed)?;
+        if parts.status.is_success() {
+            return Ok(());
+        }
+        Err(failed(EdgeError::new(ErrorKind::ExecutionFailed, format!("it answered {}", parts.status))))
     }
 
     /// Whether the function sees a request as it is, and not only its body.

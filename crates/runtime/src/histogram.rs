@@ -52,6 +52,15 @@ impl Histogram {
         }
     }
 
+    /// What was recorded here and not in an earlier state of it.
+    pub(crate) fn without(&self, earlier: &Self) -> Self {
+        let mut left = self.clone();
+        for (mine, theirs) in left.counts.iter_mut().zip(earlier.counts.iter()) {
+            *mine = mine.saturating_sub(*theirs);
+        }
+        left
+    }
+
     /// The value below which the fraction `quantile` (0 to 1) of all values lies, in nanoseconds; 0 when empty.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank between 0 and the count")]
     pub(crate) fn quantile(&self, quantile: f64) -> u64 {

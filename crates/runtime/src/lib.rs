@@ -23,6 +23,6 @@ pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};
 pub use documents::{DocumentAccess, Swapped};
 pub use logs::{FunctionLog, LogLine, LogStream};
-pub use metrics::{EdgeMetrics, Filter, Summary};
+pub use metrics::{EdgeMetrics, Filter, Mark, Span, Summary};
 pub use native::NativeHandler;
 pub use runtime::{EdgeRuntime, RuntimeOptions, blocking};

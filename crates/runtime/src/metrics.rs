@@ -84,6 +84,39 @@ pub struct Summary {
     pub errors: BTreeMap<Cow<'static, str>, u64>,
 }
 
+/// What had been counted up to one moment.
+#[derive(Clone, Default)]
+pub struct Mark(Totals);
+
+impl std::fmt::Debug for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Mark").field(&self.0.count).finish()
+    }
+}
+
+/// What was counted from one moment to another.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Span {
+    /// Invocations that ended.
+    pub calls: u64,
+    /// How many of them failed.
+    pub errors: u64,
+    /// Their 95th percentile in milliseconds, within 3.2 %; 0 with none.
+    pub p95_ms: f64,
+}
+
+impl Mark {
+    /// What was counted from this moment to a later one, by the same filter.
+    pub fn until(&self, later: &Self) -> Span {
+        let (from, to) = (&self.0, &later.0);
+        Span {
+            calls: to.count.saturating_sub(from.count),
+            errors: to.errors.saturating_sub(from.errors),
+            p95_ms: to.histogram.without(&from.histogram).quantile(0.95) as f64 / 1e6,
+        }
+    }
+}
+
 /// What is counted of one invocation.
 pub(crate) struct Observation<'a> {
     pub(crate) function_id: &'a FunctionId,
@@ -262,6 +295,11 @@ impl EdgeMetrics {
         sum
     }
 
+    /// What has been counted up to now.
+    pub fn mark(&self, filter: Filter<'_>) -> Mark {
+        Mark(self.totals(filter))
+    }
+
     /// Number of invocations.
     pub fn total_invocations(&self, filter: Filter<'_>) -> u64 {
         self.totals(filter).count
@@ -381,6 +419,18 @@ mod tests {
         assert_eq!(metrics.error_count(Filter::function("b")), 2);
         let summary = metrics.summary(Filter::ALL);
         assert_eq!(summary.errors, BTreeMap::from([("other".into(), 1), ("timeout".into(), 1)]));
+    }
+
+    #[test]
+    fn what_is_counted_between_two_moments_says_nothing_of_before() {
+        let metrics = EdgeMetrics::new();
+        (0..100).for_each(|_| metrics.record(&record("a", "n", 1000.0, false)));
+        let from = metrics.mark(Filter::function("a"));
+        (0..100).for_each(|_| metrics.record(&record("a", "n", 10.0, true)));
+        metrics.record(&record("b", "n", 1000.0, false));
+        let span = from.until(&metrics.mark(Filter::function("a")));
+        assert!((span.calls, span.errors) == (100, 0) && (9.5..10.5).contains(&span.p95_ms), "{span:?}");
+        assert_eq!(from.until(&from), Span::default());
     }
 
     #[test]

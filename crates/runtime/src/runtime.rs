@@ -203,18 +203,28 @@ impl EdgeRuntime {
 
     /// Deploys a function; one of the same id is replaced, and its running invocations end undisturbed.
     pub async fn deploy(&self, function: EdgeFunction) -> Result<(), EdgeError> {
+        self.install(self.prepare(function).await?).map(drop)
+    }
+
+    /// Makes a function ready without serving it: [`EdgeRuntime::install`] then takes no time. It writes to the log of the one of its id that
+    /// serves.
+    pub async fn prepare(&self, function: EdgeFunction) -> Result<Arc<Deployed>, EdgeError> {
         function.validate()?;
         let function = Arc::new(function);
         let log = self.functions.load().get(&function.id).map(|old| Arc::clone(&old.log)).unwrap_or_default();
         let code = self.code(&function, &log).await?;
-        let deployed = Arc::new(Deployed::new(Arc::clone(&self.host), function, code, log));
+        Ok(Arc::new(Deployed::new(Arc::clone(&self.host), function, code, log)))
+    }
+
+    /// Serves a function that was made ready by this runtime, in place of one of its id, which is returned. Running invocations end
+    /// undisturbed.
+    pub fn install(&self, deployed: Arc<Deployed>) -> Result<Option<Arc<Deployed>>, EdgeError> {
         self.change(|functions| {
             if functions.len() >= FUNCTIONS_MAX && !functions.contains_key(&deployed.function.id) {
                 let message = format!("this node has {FUNCTIONS_MAX} functions, which is the most; undeploy one first");
                 return Err(EdgeError::new(ErrorKind::TooLarge, message));
             }
-            functions.insert(deployed.function.id.clone(), Arc::clone(&deployed));
-            Ok(())
+            Ok(functions.insert(deployed.function.id.clone(), deployed))
         })
     }
 

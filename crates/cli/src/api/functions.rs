@@ -211,7 +211,7 @@ fn tagged(status: StatusCode, answer: FunctionAnswer) -> Response {
     (status, [(header::ETAG, tag)], Json(answer)).into_response()
 }
 
-fn precondition(headers: &HeaderMap) -> Result<Precondition, EdgeError> {
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, EdgeError> {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default().trim());
     match (text(header::IF_MATCH), text(header::IF_NONE_MATCH)) {
         (None, None) => Ok(Precondition::None),

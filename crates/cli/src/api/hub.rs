@@ -1,5 +1,6 @@
 //! The routes of a hub: its nodes, what each should run, calls of far functions, events, and the tokens by which nodes join.
 
+pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod functions;
 pub(crate) mod join_tokens;
@@ -36,6 +37,13 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(functions::show, functions::put, functions::delete))
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::logs))
+        .routes(routes!(deployments::list))
+        .routes(routes!(deployments::show, deployments::put, deployments::delete))
+        .routes(routes!(deployments::diff))
+        .routes(routes!(deployments::rollouts))
+        .routes(routes!(deployments::rollout))
+        .routes(routes!(deployments::act))
+        .routes(routes!(deployments::rebalance))
         .routes(routes!(events::list))
         .routes(routes!(join_tokens::create))
         .routes(routes!(observe::summary))

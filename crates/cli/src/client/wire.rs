@@ -78,6 +78,10 @@ pub(crate) struct NodeRecord {
     #[serde(default)]
     pub(crate) dropped_events: u64,
     #[serde(default)]
+    pub(crate) draining: bool,
+    #[serde(default)]
+    pub(crate) held: Option<String>,
+    #[serde(default)]
     pub(crate) release: String,
     #[serde(default)]
     pub(crate) joined_at: Option<Timestamp>,

@@ -1,5 +1,7 @@
 //! `edgeward deploy`: uploads an artifact where needed, writes the desired state, and shows what came of it.
 
+mod fleet;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -15,6 +17,7 @@ use serde::Serialize;
 
 use crate::{
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
+    strategy::StrategyArgs,
     target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
 };
@@ -31,6 +34,8 @@ Examples:
   edgeward deploy hello.wasm --id hello --if-generation 3
   edgeward deploy hello.wasm --id hello --all           # to every node of a fleet, by its hub
   edgeward deploy hello.wasm --id hello --node edge-01
+  edgeward deploy hello.wasm --id hello --to site=berlin --strategy canary --batch 5% --bake 60
+  edgeward deploy hello.wasm --id hello --to count=2,capability=gpu --dry-run
 
 Deploying an id again replaces the function. What is not given takes its default, not its last value.";
 
@@ -75,6 +80,14 @@ pub(crate) struct Args {
     if_generation: Option<u64>,
     #[command(flatten)]
     targets: Targets,
+    #[command(flatten)]
+    deployment: StrategyArgs,
+    /// Say what would be done in the fleet, and do nothing
+    #[arg(long, help_heading = "Deployment to a fleet", conflicts_with_all = ["node", "all"])]
+    dry_run: bool,
+    /// Return without waiting until the rollout has ended
+    #[arg(long, help_heading = "Deployment to a fleet", conflicts_with_all = ["node", "all"])]
+    no_wait: bool,
 }
 
 /// What the user wants to run.
@@ -150,6 +163,16 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
     };
+    if args.deployment.is_given() || args.dry_run || args.no_wait {
+        if args.targets.is_fleet() {
+            let message = "`--node` and `--all` assign the function by itself; with a strategy, say where by `--to`";
+            return Err(EdgeError::invalid(message).into());
+        }
+        let target = args.deployment.to.clone().ok_or_else(|| EdgeError::invalid("say which nodes it is for, as `--to all`"))?;
+        let strategy = args.deployment.over(None)?;
+        let wanted = fleet::Wanted { target, strategy, if_generation: args.if_generation, dry_run: args.dry_run, no_wait: args.no_wait };
+        return fleet::deploy(&args.id, &desired, wanted, client, json).await;
+    }
     let mut request = Request::new(Method::PUT, format!("/v1/functions/{}{}", args.id, args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .payload(serde_json::to_vec(&desired)?)

@@ -1,5 +1,7 @@
 //! `edgeward node`: runs a node that belongs to a fleet.
 
+use edgeward::UpdateHours;
+
 use crate::{
     heartbeat::Heartbeat,
     node_process::{self, Joining, NodeArgs},
@@ -15,7 +17,8 @@ use crate::{
   edgeward node --join \"$TOKEN\" --id edge-01 --label site=berlin --capability gpu
   edgeward node --id edge-01                      # it joined before
   EDGEWARD_JOIN_TOKEN=… edgeward node --id edge-01
-  edgeward node --id edge-01 --heartbeat-seconds 60   # on a metered link; give the hub the same")]
+  edgeward node --id edge-01 --heartbeat-seconds 60   # on a metered link; give the hub the same
+  edgeward node --id edge-01 --update-hours 02:00-04:30 --fetch-limit 100000")]
 pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
@@ -26,12 +29,19 @@ pub(crate) struct Args {
     /// may be given more than once. What it holds it keeps in step anyway [default: all]
     #[arg(long, value_name = "PATTERN")]
     documents: Vec<String>,
+    /// Hours of the day in which it takes what its hub deploys anew, by its own clock and time zone; what it runs goes on [default: always]
+    #[arg(long, value_name = "HH:MM-HH:MM")]
+    update_hours: Option<UpdateHours>,
+    /// Bytes a second at most with which it fetches artifacts [default: as fast as can be]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1024..))]
+    fetch_limit: Option<u64>,
     #[command(flatten)]
     heartbeat: Heartbeat,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let timing = args.heartbeat.timing()?;
-    let token = args.join.filter(|token| !token.is_empty());
-    node_process::run(args.node, Some(Joining { token, timing, documents: args.documents })).await
+    let token = args.join.clone().filter(|token| !token.is_empty());
+    let Args { node, documents, update_hours, fetch_limit, .. } = args;
+    node_process::run(node, Some(Joining { token, timing, documents, update_hours, fetch_limit })).await
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use edgeward::{EdgeNodeStatus, Load, NodeId};
+use edgeward::{EdgeError, EdgeNodeStatus, Load, NodeId};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use jiff::{SignedDuration, Timestamp};
 
@@ -21,13 +21,15 @@ Examples:
   edgeward nodes --status offline
   edgeward nodes show edge-01
   edgeward nodes label edge-01 site=berlin rack-
+  edgeward nodes drain edge-01                  # what has a number of nodes goes elsewhere first
+  edgeward nodes hold edge-01 --for 2h --reason inventory
   edgeward nodes remove edge-01
   edgeward nodes --json | jq -r '.nodes[] | select(.behind > 0).id'
 
 A node is online; degraded when it reports late, is overloaded, has failing functions or a wrong clock; syncing while it catches up with
 assignments or documents; offline when it has not been heard for three heartbeats. Silence never removes a node.";
 
-/// List the nodes of the fleet, show, label or remove one
+/// List the nodes of the fleet, show, label, drain, hold or remove one
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -58,6 +60,32 @@ enum Action {
         /// The labels
         #[arg(value_name = "NAME=VALUE|NAME-", required = true)]
         labels: Vec<String>,
+    },
+    /// Let functions with a number of nodes go elsewhere: first there, then gone here
+    Drain {
+        /// The node
+        id: NodeId,
+    },
+    /// Let a drained node get such functions again
+    Undrain {
+        /// The node
+        id: NodeId,
+    },
+    /// Let a node keep what it runs, and take nothing that is deployed anew; a hub is asked, or the node itself
+    Hold {
+        /// The node
+        id: NodeId,
+        /// For how long, such as `2h` or `30m` [default: until `nodes unhold`]
+        #[arg(long = "for", value_name = "TIME")]
+        time: Option<SignedDuration>,
+        /// Why, for people
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Let a node take what is deployed anew again
+    Unhold {
+        /// The node
+        id: NodeId,
     },
     /// Remove a node: its credentials end, and it is refused from now on
     Remove {
@@ -94,6 +122,19 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
             }
             Ok(())
         }
+        Some(Action::Drain { id }) => change_node(&id, &serde_json::json!({ "draining": true }), "is drained", client, json).await,
+        Some(Action::Undrain { id }) => {
+            change_node(&id, &serde_json::json!({ "draining": false }), "is no longer drained", client, json).await
+        }
+        Some(Action::Hold { id, time, reason }) => {
+            let seconds = time.map(|time| u64::try_from(time.as_secs())).transpose();
+            let seconds = seconds.map_err(|_| EdgeError::invalid("--for is a time that is still to come, such as `2h`"))?;
+            let hold = serde_json::json!({ "hold": { "held": true, "reason": reason, "seconds": seconds } });
+            change_node(&id, &hold, "holds what it runs", client, json).await
+        }
+        Some(Action::Unhold { id }) => {
+            change_node(&id, &serde_json::json!({ "hold": { "held": false } }), "takes what is deployed anew", client, json).await
+        }
         Some(Action::Remove { id }) => {
             client.send(Request::new(Method::DELETE, format!("/v1/nodes/{id}")).answer_timeout(REMOVE_TIMEOUT)).await?;
             if json {
@@ -104,6 +145,20 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
             Ok(())
         }
     }
+}
+
+/// Changes a node, and says what that means.
+async fn change_node(id: &NodeId, change: &serde_json::Value, what: &str, client: &Client, json: bool) -> anyhow::Result<()> {
+    let request = Request::new(Method::PATCH, format!("/v1/nodes/{id}"))
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .payload(serde_json::to_vec(change)?);
+    let answer = client.send(request).await?.json().await?;
+    if json {
+        terminal::write_json(answer.bytes())?;
+    } else {
+        terminal::write(format!("{id} {what}\n"))?;
+    }
+    Ok(())
 }
 
 async fn list(status: Option<EdgeNodeStatus>, client: &Client, json: bool) -> anyhow::Result<()> {
@@ -158,10 +213,18 @@ fn table(nodes: &[NodeRecord], status: Option<EdgeNodeStatus>, now: Timestamp, p
             share(|load| ratio(load.memory_used_bytes, load.memory_total_bytes)).into(),
             share(|load| ratio(load.disk_used_bytes, load.disk_total_bytes)).into(),
             labels_of(record).into(),
-            printable(&record.reasons.join(", ")).as_ref().into(),
+            printable(&notes(record).join(", ")).as_ref().into(),
         ]);
     }
     table.render(palette)
+}
+
+/// Why a node is as it is, and what its owner wants with it.
+fn notes(record: &NodeRecord) -> Vec<String> {
+    let mut notes = record.reasons.clone();
+    notes.extend(record.draining.then(|| "draining".to_owned()));
+    notes.extend(record.held.clone());
+    notes
 }
 
 #[expect(clippy::cast_precision_loss, reason = "it is shown in whole percent")]
@@ -204,6 +267,12 @@ fn shown(record: &NodeRecord, now: Timestamp, palette: Palette) -> String {
         table.field("memory", format!("{} of {}", size(load.memory_used_bytes), size(load.memory_total_bytes)));
         table.field("disk", format!("{} of {}", size(load.disk_used_bytes), size(load.disk_total_bytes)));
         table.field("running", format!("{} invocations", load.running));
+    }
+    if record.draining {
+        table.field("draining", Cell::new(Style::Warning, "functions with a number of nodes go elsewhere"));
+    }
+    if let Some(held) = &record.held {
+        table.field("updates", Cell::new(Style::Warning, &printable(held)));
     }
     if record.dropped_events > 0 {
         table.field("dropped", format!("{} events, as its outbox was full", record.dropped_events));

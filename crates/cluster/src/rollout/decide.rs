@@ -79,12 +79,6 @@ impl<'a> Deciding<'a> {
         self.scope.strategy.waves.len() + 1
     }
 
-    /// Whether a node has served for long enough.
-    fn has_passed(&self, node: &NodeFacts) -> bool {
-        node.observed.served == Served::Ready
-            && node.observed.ready_since.is_some_and(|ready_since| since(ready_since, self.now) >= self.scope.strategy.bake())
-    }
-
     fn order(&mut self, id: &NodeId, order: Order) {
         self.orders.insert(id.clone(), order);
     }
@@ -231,7 +225,7 @@ impl<'a> Deciding<'a> {
     fn fill_earlier(&mut self, total: usize) {
         let (to, wave) = (self.next.to, self.next.wave);
         let earlier = || self.nodes.iter().filter(move |(_, node)| node.in_target && node.wave < wave);
-        let on_their_way = earlier().filter(|(_, node)| node.serves() == Some(to) && !self.has_passed(node)).count();
+        let on_their_way = earlier().filter(|(_, node)| node.serves() == Some(to) && !has_passed(node)).count();
         let room = self.scope.strategy.batch().at_least_one_of(total).saturating_sub(on_their_way);
         let late: Vec<_> = earlier().filter(|(_, node)| node.can_take() && node.serves() != Some(to)).take(room).collect();
         for (id, node) in late {
@@ -244,7 +238,7 @@ impl<'a> Deciding<'a> {
         let to = self.next.to;
         let taken: Vec<_> = self.here().filter(|(_, node)| node.serves() == Some(to)).collect();
         let unsure: Vec<_> =
-            taken.iter().filter(|(_, node)| node.observed.served != Served::Failed && !self.has_passed(node)).copied().collect();
+            taken.iter().filter(|(_, node)| node.observed.served != Served::Failed && !has_passed(node)).copied().collect();
         let (heard, silent): (Vec<_>, Vec<_>) = unsure.into_iter().partition(|(_, node)| node.is_reachable);
         let baking = heard.iter().filter(|(_, node)| node.observed.served == Served::Ready).count();
         let why = if baking < heard.len() {
@@ -354,7 +348,7 @@ impl<'a> Deciding<'a> {
             if let Some(why) = why {
                 self.order(id, Order::only(node.warm()));
                 refused.push((id.clone(), why));
-            } else if self.has_passed(node) {
+            } else if has_passed(node) {
                 self.order(id, Order::only(Some(goal)));
             } else {
                 on_their_way += 1;
@@ -390,6 +384,11 @@ impl<'a> Deciding<'a> {
             self.order(id, Order::only(None));
         }
     }
+}
+
+/// Whether a node has served for long enough.
+fn has_passed(node: &NodeFacts) -> bool {
+    node.observed.served == Served::Ready && node.observed.has_baked
 }
 
 /// That nodes have not done something, with some of their names.

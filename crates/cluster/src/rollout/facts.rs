@@ -1,7 +1,6 @@
 //! What is true of a node with regard to one function: what it was ordered, and what it says.
 
 use edgeward_model::FunctionId;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// What a node is to have of a function, by revision.
@@ -56,8 +55,8 @@ pub struct Observed {
     pub sample: Sample,
     /// Those of what served before on the same node.
     pub before: Sample,
-    /// Since when it was seen to serve without a break; of a node that had served long enough before it went silent, since then.
-    pub ready_since: Option<Timestamp>,
+    /// Whether it has served for the time that its order says when it told the invocations above.
+    pub has_baked: bool,
 }
 
 /// A node as a rollout sees it.

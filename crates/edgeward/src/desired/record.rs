@@ -2,7 +2,10 @@
 //!
 //! No error repeats what was read: a record holds the environment of its function.
 
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Value, python_json};
+use std::time::Duration;
+
+use edgeward_cluster::rollout::Order;
+use edgeward_model::{Digest, EdgeError, EdgeFunction, ErrorKind, Probe, Value, python_json};
 use serde::{Deserialize, Serialize};
 
 /// Version of a record's form. A newer one is refused.
@@ -15,6 +18,37 @@ pub struct FunctionRecord {
     pub generation: u64,
     /// The function.
     #[serde(flatten)]
+    pub function: EdgeFunction,
+    /// What a deployment of the fleet says of it; none for what was assigned or deployed by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed: Option<Box<RevisionRecord>>,
+}
+
+/// A revision of a deployment, as a node is to have it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevisionRecord {
+    /// Its number.
+    pub revision: u64,
+    /// What the function must answer before it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// How long it must do well, in seconds: the node tells when it has served for that time.
+    #[serde(default)]
+    pub bake_seconds: f64,
+    /// For how long after it began to serve the node tells how it does, in seconds; while something is to be ready beside it, it always does.
+    #[serde(default)]
+    pub judged_seconds: u64,
+    /// What is to be ready beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<WarmRecord>,
+}
+
+/// A revision that is ready and does not serve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WarmRecord {
+    /// Its number.
+    pub revision: u64,
+    /// The function as of that revision.
     pub function: EdgeFunction,
 }
 
@@ -32,6 +66,57 @@ struct Format {
 }
 
 impl FunctionRecord {
+    /// A record that no deployment wrote.
+    pub(crate) fn new(generation: u64, function: EdgeFunction) -> Self {
+        Self { generation, function, deployed: None }
+    }
+
+    /// The same with nothing warm beside it.
+    pub(crate) fn alone(&self) -> Self {
+        let mut alone = self.clone();
+        if let Some(deployed) = &mut alone.deployed {
+            deployed.warm = None;
+        }
+        alone
+    }
+
+    /// The same without the values of environments, for listings.
+    pub(crate) fn redacted(mut self) -> Self {
+        self.function.environment = self.function.environment.redacted();
+        if let Some(warm) = self.deployed.as_mut().and_then(|deployed| deployed.warm.as_mut()) {
+            warm.function.environment = warm.function.environment.redacted();
+        }
+        self
+    }
+
+    /// The revision that is to be ready beside the one that serves.
+    pub(crate) fn warm(&self) -> Option<&WarmRecord> {
+        self.deployed.as_ref().and_then(|deployed| deployed.warm.as_ref())
+    }
+
+    /// How long it must do well.
+    pub(crate) fn bake(&self) -> Duration {
+        let seconds = self.deployed.as_ref().map_or(0.0, |deployed| deployed.bake_seconds);
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
+
+    /// Whether the hub wants to see how it does after it has served for so long.
+    pub(crate) fn is_judged_after(&self, time: Duration) -> bool {
+        self.deployed.as_ref().is_some_and(|deployed| deployed.warm.is_some() || time.as_secs() < deployed.judged_seconds)
+    }
+
+    /// What it orders, by revision; none for a record that no deployment wrote.
+    pub(crate) fn order(&self) -> Option<Order> {
+        let deployed = self.deployed.as_ref()?;
+        Some(Order { serve: Some(deployed.revision), warm: deployed.warm.as_ref().map(|warm| warm.revision) })
+    }
+
+    /// The artifacts that it needs, first that of what serves.
+    pub(crate) fn artifacts(&self) -> impl Iterator<Item = Digest> {
+        let warm = self.warm().and_then(|warm| warm.function.handler.artifact());
+        self.function.handler.artifact().into_iter().chain(warm)
+    }
+
     /// The record as a value.
     pub(crate) fn to_value(&self) -> Result<Value, EdgeError> {
         let json = serde_json::to_string(&Stored { format: FORMAT, record: self });
@@ -53,6 +138,12 @@ impl FunctionRecord {
             return Err(damaged());
         }
         record.function.validate()?;
+        if let Some(warm) = record.warm() {
+            warm.function.validate()?;
+            if warm.function.id != record.function.id {
+                return Err(damaged());
+            }
+        }
         Ok(record)
     }
 }
@@ -68,7 +159,15 @@ mod tests {
         let mut function = EdgeFunction::new("f", "ü", Handler::Native(HandlerName::new("h").expect("valid"))).expect("valid");
         function.timeout_seconds = 0.1 + 0.2;
         function.environment = [("TOKEN", "\u{1}\"é😀")].into_iter().collect();
-        let record = FunctionRecord { generation: u64::MAX, function };
+        let warm = WarmRecord { revision: 1, function: function.clone() };
+        let deployed = RevisionRecord {
+            revision: 2,
+            probe: Some(Probe { path: "/health".to_owned() }),
+            bake_seconds: 0.5,
+            judged_seconds: 60,
+            warm: Some(warm),
+        };
+        let record = FunctionRecord { generation: u64::MAX, function, deployed: Some(Box::new(deployed)) };
         assert_eq!(FunctionRecord::of_value("f", &record.to_value().expect("a value")).expect("a record"), record);
     }
 

@@ -4,24 +4,25 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use edgeward_cluster::membership::{Connectivity, Membership, Standing};
 use edgeward_model::{EdgeNode, EdgeNodeStatus, Load, NodeId};
-use edgeward_runtime::EdgeRuntime;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::registry::Registration;
-use crate::reports::Description;
+use super::registry::{Duties, Registration};
+use crate::{installer::Installer, reports::Description};
 
 /// The nodes and their standing.
 pub(super) struct Members {
     pub(super) membership: Membership,
     pub(super) nodes: BTreeMap<NodeId, Member>,
+    /// What is wanted with nodes of this process, as long as it lives.
+    pub(super) duties: BTreeMap<NodeId, Duties>,
 }
 
 /// A node of the cluster.
 #[derive(Clone)]
 pub(super) enum Member {
     /// It is in this process.
-    Here(Box<EdgeNode>, Arc<EdgeRuntime>),
+    Here(Box<EdgeNode>, Arc<Installer>),
     /// It is on another machine.
     Far(Registration),
 }
@@ -44,6 +45,10 @@ pub struct NodeView {
     pub load: Option<Load>,
     /// Events that it had dropped when it was last heard, as its outbox was full, since it has its data folder.
     pub dropped_events: u64,
+    /// Whether functions of which there are to be so many go elsewhere.
+    pub draining: bool,
+    /// Why it gets no updates; none when it does.
+    pub held: Option<String>,
     /// The release that it runs; empty when it never said.
     pub release: String,
     /// When it joined the fleet; none for a node of this process.
@@ -55,13 +60,16 @@ impl Members {
     pub(super) fn view(&self, id: &NodeId, described: Option<Description>) -> Option<NodeView> {
         let member = self.nodes.get(id)?;
         let standing = self.membership.node(id);
-        let (mut node, release, joined_at) = match member {
-            Member::Here(node, _) => (EdgeNode::clone(node), crate::uplink::RELEASE.to_owned(), None),
+        let (mut node, release, held, joined_at) = match member {
+            Member::Here(node, _) => (EdgeNode::clone(node), crate::uplink::RELEASE.to_owned(), None, None),
             Member::Far(registration) => {
-                let Description { node, release } = described.unwrap_or_else(|| Description { node: nameless(id), release: String::new() });
-                (registration.shown(EdgeNode { id: id.clone(), ..node }), release, Some(registration.joined_at))
+                let unknown = || Description { node: nameless(id), release: String::new(), held: None };
+                let Description { node, release, held } = described.unwrap_or_else(unknown);
+                (registration.shown(EdgeNode { id: id.clone(), ..node }), release, held, Some(registration.joined_at))
             }
         };
+        let duties = self.duties(id);
+        let veto = duties.veto.filter(|veto| veto.holds(Timestamp::now())).map(|veto| veto.to_string());
         if let Some(standing) = standing {
             node.status = standing.status();
             // Of a node that was not heard since this process began, the last word is that it was registered.
@@ -78,10 +86,20 @@ impl Members {
             behind: standing.map_or(0, Standing::behind),
             load: standing.and_then(Standing::health).and_then(|report| report.load),
             dropped_events: standing.and_then(Standing::health).map_or(0, |report| report.dropped_events),
+            draining: duties.draining,
+            held: veto.or(held),
             release,
             joined_at,
             node,
         })
+    }
+
+    /// What its owner wants with a node.
+    pub(super) fn duties(&self, id: &NodeId) -> Duties {
+        match self.nodes.get(id) {
+            Some(Member::Far(registration)) => registration.duties.clone(),
+            Some(Member::Here(..)) | None => self.duties.get(id).cloned().unwrap_or_default(),
+        }
     }
 }
 

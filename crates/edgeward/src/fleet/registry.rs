@@ -11,7 +11,7 @@ use edgeward_sync::{Document, Documents, Precondition};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::stored;
+use crate::{hold::Veto, stored};
 
 /// The document of the nodes.
 const DOCUMENT: &str = "edgeward.hub.nodes";
@@ -30,9 +30,29 @@ pub struct Registration {
     /// Labels that were given to it here; they win over its own.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// What its owner wants with it.
+    #[serde(default, skip_serializing_if = "Duties::is_default")]
+    pub duties: Duties,
     /// When it was removed; a node that is not there any more has no other way back than to join anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<Timestamp>,
+}
+
+/// What the owner of a fleet wants with a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duties {
+    /// Whether functions of which there are to be so many go elsewhere.
+    #[serde(default)]
+    pub draining: bool,
+    /// That it gets no updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub veto: Option<Veto>,
+}
+
+impl Duties {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The registrations. Changing them blocks until it is on the disk.
@@ -61,13 +81,13 @@ impl Registry {
     pub(super) fn put(&self, id: &NodeId, public_key: Option<String>) -> Result<Registration, EdgeError> {
         let now = Timestamp::now();
         self.change(id, move |known| {
-            let (labels, mut revoked_keys) = match known {
-                Some(known) => (known.labels.clone(), known.keys_without(public_key.as_ref(), now)),
+            let (labels, duties, mut revoked_keys) = match known {
+                Some(known) => (known.labels.clone(), known.duties.clone(), known.keys_without(public_key.as_ref(), now)),
                 None => Default::default(),
             };
             // A key that is in use again is good.
             revoked_keys.retain(|key, _| Some(key) != public_key.as_ref());
-            Ok(Registration { joined_at: now, public_key, revoked_keys, labels, removed_at: None })
+            Ok(Registration { joined_at: now, public_key, revoked_keys, labels, duties, removed_at: None })
         })
     }
 
@@ -76,7 +96,8 @@ impl Registry {
         let Some(known) = self.get(id)?.filter(|known| known.removed_at.is_none()) else { return Ok(None) };
         let now = Timestamp::now();
         let revoked_keys = known.clone().keys_without(None, now);
-        let removed = Registration { removed_at: Some(now), labels: BTreeMap::new(), revoked_keys, ..known.clone() };
+        let removed =
+            Registration { removed_at: Some(now), labels: BTreeMap::new(), duties: Duties::default(), revoked_keys, ..known.clone() };
         self.change(id, move |_| Ok(removed))?;
         Ok(Some(known))
     }
@@ -99,6 +120,15 @@ impl Registry {
                 return Err(EdgeError::new(ErrorKind::TooLarge, format!("a node has at most {LABELS_MAX} labels")));
             }
             Ok(known)
+        })
+    }
+
+    /// Changes what its owner wants with a node.
+    pub(super) fn set_duties(&self, id: &NodeId, duties: Duties) -> Result<Registration, EdgeError> {
+        let unknown = EdgeError::node_not_found(id.as_str());
+        self.change(id, move |known| {
+            let known = known.filter(|known| known.removed_at.is_none()).ok_or(unknown)?;
+            Ok(Registration { duties, ..known })
         })
     }
 

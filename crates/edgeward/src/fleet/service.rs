@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::EdgeCluster;
 use crate::{
+    deployments::steering::Steering,
     events::{EventKind, FleetEvent},
     replication::HubService,
     services::{self, ARTIFACT, ArtifactRange, HEARTBEAT, OUTBOX, OutboxBatch, SIZE},
@@ -44,6 +45,7 @@ pub struct FleetService {
     hub: Arc<Hub>,
     _replication: HubService,
     _services: [Service; 2],
+    _steering: Steering,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -83,7 +85,14 @@ impl EdgeCluster {
             tokio::spawn(Arc::clone(&self.0.events).keep_written()),
         ];
         let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-        Ok(FleetService { cluster: self.clone(), hub, _replication: replication, _services: services, _tasks: tasks })
+        Ok(FleetService {
+            cluster: self.clone(),
+            hub,
+            _replication: replication,
+            _services: services,
+            _steering: self.steer(),
+            _tasks: tasks,
+        })
     }
 
     async fn serve_artifacts(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {

@@ -53,7 +53,7 @@ async fn follow_artifacts(cluster: EdgeCluster, backbone: Arc<dyn Backbone>, dat
             Vec::new()
         });
         for digest in missing {
-            let fetching = Fetching { member: cluster.id(), data_dir: &data_dir, backbone: backbone.as_ref() };
+            let fetching = Fetching { member: cluster.id(), data_dir: &data_dir, backbone: backbone.as_ref(), bytes_per_second: None };
             let keep = async |bytes| {
                 let of = cluster.clone();
                 blocking(move || of.artifacts().put(bytes)).await

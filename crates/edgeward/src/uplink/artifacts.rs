@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use edgeward_model::{
     limits::{ARTIFACT_BYTES_MAX, ARTIFACT_RANGE_BYTES_MAX, ARTIFACT_TIMEOUT},
 };
 use edgeward_runtime::blocking;
+use tokio::time::{Instant, sleep_until};
 
 use crate::services::{self, ARTIFACT, ArtifactRange, SIZE};
 
@@ -26,6 +28,8 @@ pub(crate) struct Fetching<'a> {
     pub(crate) member: &'a NodeId,
     pub(crate) data_dir: &'a Path,
     pub(crate) backbone: &'a dyn Backbone,
+    /// As fast at most; none for as fast as can be.
+    pub(crate) bytes_per_second: Option<u64>,
 }
 
 /// Fetches an artifact, and gives it to `keep`, which says what it is.
@@ -34,13 +38,16 @@ pub(crate) async fn fetch(
     digest: &Digest,
     keep: impl AsyncFnOnce(Bytes) -> Result<Digest, EdgeError>,
 ) -> Result<(), EdgeError> {
-    let Fetching { member, data_dir, backbone } = fetching;
+    let Fetching { member, data_dir, backbone, bytes_per_second } = fetching;
     let digest = *digest;
     let part = Part { path: data_dir.join(FOLDER).join(digest.hex()) };
     let mut offset = part.run(Part::begin).await?;
     let to = Subject::to_hub(member.clone(), ARTIFACT);
+    // What is asked for at once takes a second at most.
+    let length = bytes_per_second.unwrap_or(u64::MAX).min(ARTIFACT_RANGE_BYTES_MAX as u64).max(1);
     loop {
-        let range = ArtifactRange { digest, offset, length: ARTIFACT_RANGE_BYTES_MAX as u64 };
+        let asked_at = Instant::now();
+        let range = ArtifactRange { digest, offset, length };
         let answer = backbone.request(&to, services::write(&range), ARTIFACT_TIMEOUT).await?;
         let size = answer.headers.get(SIZE).and_then(|size| size.parse::<u64>().ok()).filter(|size| *size <= ARTIFACT_BYTES_MAX as u64);
         let size = size.ok_or_else(|| EdgeError::invalid(format!("the hub told no valid size of artifact `{digest}`")))?;
@@ -48,6 +55,9 @@ pub(crate) async fn fetch(
         if came > 0 {
             let bytes = answer.payload;
             offset = part.run(move |part| part.add(offset, &bytes)).await?;
+            if let Some(limit) = bytes_per_second {
+                sleep_until(asked_at + Duration::from_secs_f64(came as f64 / limit.max(1) as f64)).await;
+            }
         }
         if offset >= size {
             break;

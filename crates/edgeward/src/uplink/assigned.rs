@@ -1,16 +1,15 @@
 //! What the hub assigns to this node: followed, fetched, and reported on.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use edgeward_cluster::{Backbone, backoff};
-use edgeward_model::FunctionId;
 use edgeward_runtime::blocking;
 
 use crate::{
     assignments::Assignments,
     events::{EventKind, FleetEvent},
-    node::{FunctionState, Node, Source},
-    reports::{Description, FunctionReport, NodeReport},
+    node::{FunctionState, Node},
+    reports::{Description, NodeReport},
     uplink::{
         RELEASE,
         artifacts::{self, Fetching},
@@ -18,8 +17,11 @@ use crate::{
     },
 };
 
+/// Time between two looks whether the node holds.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
+
 /// Makes the node run what is assigned, for ever: after each change, and again while an artifact is missing.
-pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>) {
+pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>, bytes_per_second: Option<u64>) {
     let id = node.runtime().node().id.clone();
     let mut watch = Assignments::new(node.documents().clone()).watch(&id).expect("the name of a node makes a valid name of a document");
     let mut failures = 0_u32;
@@ -29,12 +31,12 @@ pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>) {
         let missing = node.missing_artifacts();
         let mut is_whole = true;
         for digest in missing {
-            let fetching = Fetching { member: &id, data_dir: node.data_dir(), backbone: backbone.as_ref() };
+            let fetching = Fetching { member: &id, data_dir: node.data_dir(), backbone: backbone.as_ref(), bytes_per_second };
             match artifacts::fetch(fetching, &digest, async |bytes| node.add_artifact(bytes).await).await {
                 Ok(()) => {}
                 Err(error) => {
                     is_whole = false;
-                    node.note_fetching(digest, format!("its artifact could not be fetched yet: {}", error.chain()));
+                    node.note_lacking(digest, &error);
                 }
             }
         }
@@ -46,6 +48,8 @@ pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>) {
             },
             () = tokio::time::sleep(backoff::pause(failures)), if !is_whole => {}
             _ = connection.changed(), if !is_whole => {}
+            // What it holds back is to be fetched when it does no more.
+            () = tokio::time::sleep(TOLD_EVERY), if node.held().is_some() => {}
         }
     }
 }
@@ -54,7 +58,7 @@ pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>) {
 pub(super) async fn report(node: Arc<Node>, outbox: Arc<Outbox>) {
     let own = node.runtime().node().clone();
     let report = NodeReport::new(node.documents(), &own.id).expect("the name of a node makes a valid name of a document");
-    let description = Description { node: own, release: RELEASE.to_owned() };
+    let mut description = Description { node: own, release: RELEASE.to_owned(), held: None };
     let mut reconciled = node.reconciled();
     // What was said before this start is not news.
     let read = report.clone();
@@ -62,17 +66,7 @@ pub(super) async fn report(node: Arc<Node>, outbox: Arc<Outbox>) {
     loop {
         reconciled.borrow_and_update();
         if node.is_ready() {
-            let functions: BTreeMap<FunctionId, FunctionReport> = node
-                .functions()
-                .into_iter()
-                .filter(|view| view.source == Source::Fleet)
-                .map(|view| {
-                    (
-                        view.record.function.id,
-                        FunctionReport { generation: view.record.generation, state: view.state, message: view.message },
-                    )
-                })
-                .collect();
+            let functions = node.reports();
             for (id, now) in functions
                 .iter()
                 .filter(|(id, now)| before.get(*id).is_none_or(|then| (then.generation, then.state) != (now.generation, now.state)))
@@ -87,13 +81,16 @@ pub(super) async fn report(node: Arc<Node>, outbox: Arc<Outbox>) {
                 outbox.tell(event.of(id)).await;
             }
             before.clone_from(&functions);
+            description.held = node.held();
             let (report, description) = (report.clone(), description.clone());
             if let Err(error) = blocking(move || report.write(&description, &functions)).await {
                 tracing::warn!(error = error.chain(), "the report of this node could not be written; it is tried again");
             }
         }
-        if reconciled.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = reconciled.changed() => if changed.is_err() { return },
+            // How it does, and whether the node holds, changes with nothing else.
+            () = tokio::time::sleep(node.tells_in().unwrap_or(TOLD_EVERY).min(TOLD_EVERY)) => {}
         }
     }
 }

@@ -90,7 +90,7 @@ impl AtNode {
         described.location = "Berlin".to_owned();
         described.capabilities.push("gpu".to_owned());
         described.labels.insert("site".to_owned(), "berlin".to_owned());
-        let node = Node::open(NodeOptions { node: described, data_dir: folder.path().to_owned() }).expect("opens");
+        let node = Node::open(NodeOptions { node: described, data_dir: folder.path().to_owned(), update_hours: None }).expect("opens");
         let double = NativeHandler::json(async |n: i64| Ok::<_, std::io::Error>(2 * n));
         node.runtime().register(HandlerName::new("double").expect("valid"), double);
         Self { node, folder, uplink: None }

@@ -294,7 +294,7 @@ mod tests {
     fn what_is_not_said_is_not_written() {
         assert_eq!(serde_json::to_string(&Strategy::default()).expect("JSON"), r#"{"kind":"rolling"}"#);
         let read: Strategy = serde_json::from_str(r#"{"kind": "canary", "batch": 2, "gate": {"min_samples": 20}}"#).expect("valid");
-        assert_eq!((read.batch(), read.gate.min_samples(), read.bake()), (Amount::Count(2), 20, Duration::from_secs(60)));
+        assert_eq!((read.batch(), read.gate.min_samples(), read.bake()), (Amount::Count(2), 20, Duration::from_mins(1)));
         assert!(serde_json::from_str::<Strategy>(r#"{"kind": "rolling", "bath": 2}"#).is_err(), "a word that is not known");
     }
 }

@@ -85,7 +85,7 @@ impl Station {
         let mut opened = None;
         // What still reads on another thread has the folder a moment longer than the node that was stopped.
         eventually("the data folder is free", async || {
-            match Node::open(NodeOptions { node: described.clone(), data_dir: self.folder.clone() }) {
+            match Node::open(NodeOptions { node: described.clone(), data_dir: self.folder.clone(), update_hours: None }) {
                 Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
                 result => {
                     opened = Some(result?);

@@ -1,0 +1,384 @@
+//! Deployments of a fleet: what should run where, in which revision, and how it gets there.
+//!
+//! A deployment, its revisions and its rollouts are keys of one document of the hub, so that what belongs together changes together.
+//! [`steering`] makes them real.
+
+mod facts;
+mod plan;
+pub mod steering;
+mod stored;
+
+use edgeward_cluster::{
+    placement::Move,
+    rollout::{NodeFacts, Phase, Rollout, Served},
+};
+use edgeward_model::{Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target};
+use edgeward_runtime::blocking;
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub use self::{
+    plan::{Difference, Plan, PlannedWave},
+    stored::{Deployment, Revision},
+};
+use crate::{
+    events::{EventKind, FleetEvent},
+    fleet::EdgeCluster,
+};
+pub(crate) use stored::Deployments as Store;
+
+/// Functions that one call moves, at most.
+pub const MOVES_MAX: usize = 100;
+
+/// What somebody wants deployed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeploymentSpec {
+    /// The function, which becomes a revision when none that is kept is the same.
+    pub function: EdgeFunction,
+    /// Where it is to run.
+    pub target: Target,
+    /// How it gets there.
+    pub strategy: Strategy,
+}
+
+impl DeploymentSpec {
+    /// A function on every node, by a rolling strategy.
+    pub fn new(function: EdgeFunction) -> Self {
+        Self { function, target: Target::all(), strategy: Strategy::default() }
+    }
+
+    /// Checks every part against its bounds.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        self.function.validate()?;
+        self.strategy.validate()
+    }
+}
+
+/// A deployment as a caller may see it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeploymentView {
+    /// The deployment.
+    #[serde(flatten)]
+    pub deployment: Deployment,
+    /// The function of its revision; values of the environment are redacted.
+    pub definition: EdgeFunction,
+    /// The generation that the present rollout is about.
+    pub observed_generation: u64,
+    /// How its nodes are.
+    pub nodes: NodeCounts,
+}
+
+/// Nodes of a deployment, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct NodeCounts {
+    /// Nodes that it is for.
+    pub wanted: usize,
+    /// Those that were ordered to serve the revision.
+    pub updated: usize,
+    /// Those of them that serve it.
+    pub ready: usize,
+    /// Those of them that cannot.
+    pub failed: usize,
+    /// Those that cannot be given it now: silent or held.
+    pub pending: usize,
+}
+
+/// A rollout as a caller may see it: with its name, and its nodes wave by wave.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RolloutView {
+    /// What names it.
+    pub id: String,
+    /// The rollout.
+    #[serde(flatten)]
+    pub rollout: Rollout,
+    /// Its nodes by wave; empty for one of earlier.
+    pub waves: Vec<WaveView>,
+}
+
+/// The nodes of one wave.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WaveView {
+    /// What nodes of this wave have in common.
+    pub of: String,
+    /// How they are.
+    pub nodes: NodeCounts,
+}
+
+/// The deployments of a cluster. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct ClusterDeployments {
+    cluster: EdgeCluster,
+}
+
+impl EdgeCluster {
+    /// What is deployed in this cluster by target and strategy. [`EdgeCluster::steer`] makes it real.
+    pub fn deployments(&self) -> ClusterDeployments {
+        ClusterDeployments { cluster: self.clone() }
+    }
+
+    /// Deploys a function to the node with the least to do; see [`ClusterDeployments::apply`].
+    pub async fn deploy_least_loaded(&self, function: EdgeFunction) -> Result<DeploymentView, EdgeError> {
+        let target = Target::Count { count: 1, among: edgeward_model::Selector::default() };
+        self.deployments().apply(DeploymentSpec { function, target, strategy: Strategy::default() }, None).await
+    }
+}
+
+impl ClusterDeployments {
+    fn store(&self) -> &Store {
+        self.cluster.deployment_store()
+    }
+
+    /// Wants a function deployed, durably, in place of an earlier deployment of it. With a generation, only when that is the present one; 0 only
+    /// creates. What is the same as before changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] and [`ErrorKind::RefusedArtifact`] for what no node could run, [`ErrorKind::Conflict`] for another generation,
+    /// [`ErrorKind::NotFound`] for a named node that there is none of, [`ErrorKind::TooLarge`] past
+    /// [`edgeward_model::limits::DEPLOYMENTS_MAX`].
+    pub async fn apply(&self, spec: DeploymentSpec, generation: Option<u64>) -> Result<DeploymentView, EdgeError> {
+        self.check(&spec).await?;
+        let id = spec.function.id.clone();
+        let (store, of, cluster) = (self.store().clone(), spec, self.cluster.clone());
+        let changed = blocking(move || {
+            let adopted = cluster.assigned_alone(&of.function.id)?;
+            store.apply(of, adopted, generation, Timestamp::now())
+        })
+        .await?;
+        if let Some(deployment) = changed {
+            let what = format!("function `{id}` is to run in revision {} on {}", deployment.revision, deployment.target);
+            self.cluster.events().tell(FleetEvent::new(EventKind::DeploymentChanged, what).of(&id));
+        }
+        self.cluster.wake_steering();
+        self.get(&id).await
+    }
+
+    /// Refuses what could run nowhere.
+    async fn check(&self, spec: &DeploymentSpec) -> Result<(), EdgeError> {
+        spec.validate()?;
+        if let Target::Nodes(nodes) = &spec.target
+            && let Some(unknown) = nodes.iter().find(|node| !self.cluster.node_ids().contains(node))
+        {
+            return Err(EdgeError::node_not_found(unknown.as_str()));
+        }
+        self.cluster.check_function(&spec.function).await
+    }
+
+    /// Every deployment, by function.
+    pub async fn list(&self) -> Result<Vec<DeploymentView>, EdgeError> {
+        let this = self.clone();
+        blocking(move || {
+            let mut gathering = facts::Facts::default();
+            gathering.read(&this.cluster)?;
+            let deployments = this.store().all()?;
+            deployments.values().filter(|deployment| !deployment.deleted).map(|deployment| this.view(deployment, &gathering)).collect()
+        })
+        .await
+    }
+
+    /// One deployment.
+    pub async fn get(&self, id: &FunctionId) -> Result<DeploymentView, EdgeError> {
+        let (this, id) = (self.clone(), id.clone());
+        blocking(move || {
+            let deployment = this.store().find(&id)?;
+            let mut gathering = facts::Facts::default();
+            gathering.read(&this.cluster)?;
+            this.view(&deployment, &gathering)
+        })
+        .await
+    }
+
+    fn view(&self, deployment: &Deployment, gathering: &facts::Facts) -> Result<DeploymentView, EdgeError> {
+        let revision = self.store().revision(&deployment.function, deployment.revision)?;
+        let facts = gathering.of(&self.cluster, deployment, &revision.function, Timestamp::now());
+        let mut definition = revision.function;
+        definition.environment = definition.environment.redacted();
+        let nodes = facts
+            .nodes
+            .values()
+            .filter(|node| node.in_target)
+            .fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.revision));
+        Ok(DeploymentView { observed_generation: deployment.observed_generation, deployment: deployment.clone(), definition, nodes })
+    }
+
+    /// What applying this would do; nothing is changed.
+    pub async fn plan(&self, spec: DeploymentSpec) -> Result<Plan, EdgeError> {
+        self.check(&spec).await?;
+        let this = self.clone();
+        blocking(move || plan::plan(&this.cluster, &spec)).await
+    }
+
+    /// The revisions of a function that are kept, oldest first; values of the environment are redacted.
+    pub async fn revisions(&self, id: &FunctionId) -> Result<Vec<Revision>, EdgeError> {
+        let (store, id) = (self.store().clone(), id.clone());
+        blocking(move || {
+            store.find(&id)?;
+            let mut revisions = store.revisions(&id)?;
+            for revision in &mut revisions {
+                revision.function.environment = revision.function.environment.redacted();
+            }
+            Ok(revisions)
+        })
+        .await
+    }
+
+    /// In what two revisions of a function differ: by field, what it was and what it is. Values of the environment are not shown.
+    pub async fn diff(&self, id: &FunctionId, from: u64, to: u64) -> Result<Vec<plan::Difference>, EdgeError> {
+        let (store, id) = (self.store().clone(), id.clone());
+        blocking(move || {
+            store.find(&id)?;
+            plan::differences(&store.revision(&id, from)?.function, &store.revision(&id, to)?.function)
+        })
+        .await
+    }
+
+    /// Removes a deployment: its function is taken from every node. Returns whether there was one.
+    pub async fn remove(&self, id: &FunctionId) -> Result<bool, EdgeError> {
+        let (store, of) = (self.store().clone(), id.clone());
+        let existed = blocking(move || store.mark_deleted(&of)).await?;
+        if existed {
+            let what = format!("the deployment of function `{id}` was removed");
+            self.cluster.events().tell(FleetEvent::new(EventKind::DeploymentChanged, what).of(id));
+            self.cluster.wake_steering();
+        }
+        Ok(existed)
+    }
+
+    /// Every rollout that is kept, the newest of each function first.
+    pub async fn rollouts(&self) -> Result<Vec<RolloutView>, EdgeError> {
+        let this = self.clone();
+        blocking(move || {
+            let rollouts = this.store().rollouts()?;
+            Ok(rollouts.into_iter().map(|rollout| RolloutView { id: rollout.id(), rollout, waves: Vec::new() }).collect())
+        })
+        .await
+    }
+
+    /// One rollout, by its id or by its function, of which it is then the present one.
+    pub async fn rollout(&self, id: &str) -> Result<RolloutView, EdgeError> {
+        let (this, id) = (self.clone(), id.to_owned());
+        blocking(move || {
+            let Some(deployment) = this.store().by_rollout(&id)? else {
+                let earlier = this.store().rollouts()?.into_iter().find(|rollout| rollout.id() == id);
+                let rollout = earlier.ok_or_else(|| rollout_not_found(&id))?;
+                return Ok(RolloutView { id: rollout.id(), rollout, waves: Vec::new() });
+            };
+            let mut gathering = facts::Facts::default();
+            gathering.read(&this.cluster)?;
+            let revision = this.store().revision(&deployment.function, deployment.rollout.to)?;
+            let facts = gathering.of(&this.cluster, &deployment, &revision.function, Timestamp::now());
+            let rest = if deployment.strategy.waves.is_empty() { "all" } else { "the rest" };
+            let names = deployment.strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()]);
+            let waves = names.enumerate().map(|(wave, of)| {
+                let nodes = facts.nodes.values().filter(|node| node.in_target && node.wave == wave);
+                WaveView { of, nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)) }
+            });
+            let waves = waves.filter(|wave| wave.nodes.wanted > 0).collect();
+            Ok(RolloutView { id: deployment.rollout.id(), rollout: deployment.rollout, waves })
+        })
+        .await
+    }
+
+    /// Lets no further node get the revision of a rollout.
+    pub async fn pause(&self, id: &str) -> Result<(), EdgeError> {
+        self.change(id, |rollout, _| rollout.pause("somebody paused it")).await
+    }
+
+    /// Lets a paused rollout go on.
+    pub async fn resume(&self, id: &str) -> Result<(), EdgeError> {
+        self.change(id, Rollout::resume).await
+    }
+
+    /// Agrees to what a rollout waits for.
+    pub async fn approve(&self, id: &str) -> Result<(), EdgeError> {
+        self.change(id, Rollout::approve).await
+    }
+
+    /// Ends a rollout, and brings the former revision back.
+    pub async fn abort(&self, id: &str) -> Result<(), EdgeError> {
+        self.change(id, |rollout, now| rollout.abort("somebody aborted it", now)).await
+    }
+
+    async fn change(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Rollout, Timestamp) -> Result<(), EdgeError> + Send + 'static,
+    ) -> Result<(), EdgeError> {
+        let (store, of) = (self.store().clone(), id.to_owned());
+        let rollout = blocking(move || {
+            let deployment = store.by_rollout(&of)?.ok_or_else(|| rollout_not_found(&of))?;
+            store.change_rollout(&deployment.function, move |rollout| change(rollout, Timestamp::now()))
+        })
+        .await?;
+        steering::tell(&self.cluster, &rollout);
+        self.cluster.wake_steering();
+        Ok(())
+    }
+
+    /// Goes back to the revision before, or to one that is kept: a rollout on its way is aborted, and of one that is complete the former revision
+    /// is rolled out to all nodes at once.
+    pub async fn rollback(&self, id: &str, revision: Option<u64>) -> Result<DeploymentView, EdgeError> {
+        let (store, of) = (self.store().clone(), id.to_owned());
+        let deployment = blocking(move || store.by_rollout(&of)?.ok_or_else(|| rollout_not_found(&of))).await?;
+        let function = deployment.function.clone();
+        if !deployment.rollout.state.is_over() && revision.is_none_or(|revision| Some(revision) == deployment.rollout.from) {
+            if deployment.rollout.phase != Phase::Restoring {
+                self.abort(id).await?;
+            }
+            return self.get(&function).await;
+        }
+        let former = revision.or(deployment.rollout.from).filter(|former| Some(*former) != deployment.rollout.goal());
+        let Some(former) = former else {
+            let message =
+                format!("there is no revision of function `{function}` to go back to: `edgeward deployments show {function}` lists them");
+            return Err(EdgeError::new(ErrorKind::Conflict, message));
+        };
+        let (store, of) = (self.store().clone(), function.clone());
+        let revision = blocking(move || store.revision(&of, former)).await?;
+        let gate = deployment.strategy.gate.clone();
+        let strategy = Strategy { batch: Some(Amount::ALL), bake_seconds: Some(0.0), gate, ..Strategy::new(StrategyKind::Rolling) };
+        let spec = DeploymentSpec { function: revision.function, target: deployment.target, strategy };
+        self.apply(spec, Some(deployment.generation)).await
+    }
+
+    /// Moves functions of which there are to be so many from nodes with many functions to nodes with few: at most so many, each first there and
+    /// then gone here. Returns the moves that were begun.
+    pub async fn rebalance(&self, moves_max: usize) -> Result<Vec<Move>, EdgeError> {
+        let this = self.clone();
+        let moves = blocking(move || {
+            let mut gathering = facts::Facts::default();
+            gathering.read(&this.cluster)?;
+            let deployments = this.store().all()?;
+            let moves = gathering.rebalance(&this.cluster, this.store(), &deployments, moves_max.min(MOVES_MAX))?;
+            for one in &moves {
+                let from = one.from.clone();
+                this.store().change(&one.function, move |deployment| {
+                    deployment.leaving.insert(from);
+                    Ok(())
+                })?;
+            }
+            Ok(moves)
+        })
+        .await?;
+        self.cluster.wake_steering();
+        Ok(moves)
+    }
+}
+
+impl NodeCounts {
+    fn with(self, node: &NodeFacts, revision: u64) -> Self {
+        let is_updated = node.serves() == Some(revision);
+        let is = |served: Served| usize::from(is_updated && node.observed.served == served);
+        Self {
+            wanted: self.wanted + 1,
+            updated: self.updated + usize::from(is_updated),
+            ready: self.ready + is(Served::Ready),
+            failed: self.failed + is(Served::Failed),
+            pending: self.pending + usize::from(!is_updated && !node.can_take()),
+        }
+    }
+}
+
+fn rollout_not_found(id: &str) -> EdgeError {
+    let shown: String = id.chars().take(128).collect();
+    EdgeError::new(ErrorKind::NotFound, format!("rollout not found: `{}`; `edgeward rollouts list` shows them", shown.escape_debug()))
+}

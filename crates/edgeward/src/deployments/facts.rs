@@ -1,0 +1,258 @@
+//! What is true of the nodes of a fleet with regard to its deployments, gathered from the hub's documents and from who is heard.
+//!
+//! Documents are read again only when their version is another: a fleet of thousands is looked at often.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use edgeward_cluster::{
+    placement::{self, Candidate, Counted, Move, Needs},
+    rollout::{NodeFacts, Observed, Order, Served},
+};
+use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::stored::{Deployment, Deployments};
+use crate::{
+    assignments,
+    desired::record::FunctionRecord,
+    fleet::{EdgeCluster, NodeView},
+    installer::Installer,
+    node::FunctionState,
+    reports::{self, FunctionReport},
+};
+
+/// What is known of the nodes.
+#[derive(Default)]
+pub(super) struct Facts {
+    nodes: BTreeMap<NodeId, Known>,
+}
+
+struct Known {
+    view: NodeView,
+    here: Option<Arc<Installer>>,
+    assigned: Arc<Assigned>,
+    reported: Arc<Reported>,
+}
+
+type Assigned = BTreeMap<FunctionId, FunctionRecord>;
+type Reported = BTreeMap<FunctionId, FunctionReport>;
+
+/// The nodes of one deployment.
+pub(super) struct DeploymentFacts {
+    pub(super) nodes: BTreeMap<NodeId, NodeFacts>,
+    /// How many nodes there are to be; none for all.
+    pub(super) wanted: Option<usize>,
+    /// Why there are fewer.
+    pub(super) missing: String,
+}
+
+/// What was read of documents, by their versions.
+#[derive(Default)]
+pub(super) struct Cache {
+    assigned: HashMap<NodeId, (u64, Arc<Assigned>)>,
+    reported: HashMap<NodeId, (u64, Arc<Reported>)>,
+}
+
+impl Facts {
+    /// Reads what there is. Blocks for as long as the disk takes.
+    pub(super) fn read(&mut self, cluster: &EdgeCluster) -> Result<(), EdgeError> {
+        self.read_with(cluster, &mut Cache::default())
+    }
+
+    /// The same, with what was read before.
+    pub(super) fn read_with(&mut self, cluster: &EdgeCluster, cache: &mut Cache) -> Result<(), EdgeError> {
+        let documents = cluster.documents();
+        let versions: HashMap<_, _> = documents.list()?.into_iter().map(|info| (info.name, info.version)).collect();
+        let version = |prefix: &str, id: &NodeId| {
+            let name = edgeward_model::DocumentName::new(format!("{prefix}{id}"));
+            name.ok().and_then(|name| versions.get(&name).copied()).unwrap_or(0)
+        };
+        let members = cluster.members_here_and_far();
+        cache.assigned.retain(|id, _| members.iter().any(|(known, ..)| known == id) || version(assignments::PREFIX, id) > 0);
+        self.nodes.clear();
+        for (id, view, here) in members {
+            let (assigned_at, reported_at) = (version(assignments::PREFIX, &id), version(reports::PREFIX, &id));
+            let assigned = match cache.assigned.get(&id).filter(|(at, _)| *at == assigned_at) {
+                Some((_, assigned)) => Arc::clone(assigned),
+                None => Arc::new(read_assigned(cluster, &id, assigned_at)?),
+            };
+            let reported = match cache.reported.get(&id).filter(|(at, _)| *at == reported_at) {
+                Some((_, reported)) => Arc::clone(reported),
+                None if here.is_some() || reported_at == 0 => Arc::default(),
+                None => Arc::new(cluster.node_functions(id.as_str()).unwrap_or_default()),
+            };
+            cache.assigned.insert(id.clone(), (assigned_at, Arc::clone(&assigned)));
+            cache.reported.insert(id.clone(), (reported_at, Arc::clone(&reported)));
+            self.nodes.insert(id, Known { view, here, assigned, reported });
+        }
+        cache.reported.retain(|id, _| self.nodes.contains_key(id));
+        Ok(())
+    }
+
+    /// The nodes of a deployment: those that it is for, and those that have its function.
+    pub(super) fn of(&self, cluster: &EdgeCluster, deployment: &Deployment, function: &EdgeFunction, now: Timestamp) -> DeploymentFacts {
+        let id = &deployment.function;
+        let holders: BTreeSet<_> =
+            self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(id)).map(|(node, _)| node.clone()).collect();
+        let (targets, wanted, missing) = self.targets(cluster, deployment, function, &holders, now);
+        let nodes = self.nodes.iter().filter(|(node, _)| targets.contains(*node) || holders.contains(*node));
+        let nodes = nodes.map(|(node, known)| {
+            let mut facts = known.facts(id, deployment.rollout.from);
+            facts.in_target = targets.contains(node) && !deployment.deleted;
+            facts.wave =
+                deployment.strategy.waves.iter().position(|wave| wave.matches(&known.view.node)).unwrap_or(deployment.strategy.waves.len());
+            (node.clone(), facts)
+        });
+        DeploymentFacts { nodes: nodes.collect(), wanted, missing }
+    }
+
+    fn targets(
+        &self,
+        cluster: &EdgeCluster,
+        deployment: &Deployment,
+        function: &EdgeFunction,
+        holders: &BTreeSet<NodeId>,
+        now: Timestamp,
+    ) -> (BTreeSet<NodeId>, Option<usize>, String) {
+        let all = self.nodes.iter();
+        match &deployment.target {
+            Target::Nodes(nodes) => (nodes.iter().filter(|node| self.nodes.contains_key(*node)).cloned().collect(), None, String::new()),
+            Target::Matching(selector) => {
+                let matching = all.filter(|(_, known)| selector.matches(&known.view.node));
+                (matching.map(|(node, _)| node.clone()).collect(), None, String::new())
+            }
+            Target::Count { count, among } => {
+                let wanted = usize::try_from(*count).unwrap_or(usize::MAX);
+                let mut candidates = self.candidates(cluster, now);
+                for candidate in &mut candidates {
+                    candidate.is_draining |= deployment.leaving.contains(&candidate.node.id);
+                }
+                let placement = placement::place(wanted, needs(function, among), &candidates, holders);
+                let missing = placement.why_missing().unwrap_or_default();
+                (placement.nodes, Some(wanted), missing)
+            }
+        }
+    }
+
+    fn candidates(&self, cluster: &EdgeCluster, now: Timestamp) -> Vec<Candidate<'_>> {
+        let patience = cluster.heal_after();
+        let candidate = |known: &'_ Known| {
+            let view = &known.view;
+            let silent = std::time::Duration::try_from(now.duration_since(view.since)).unwrap_or_default();
+            let is_there = view.node.status != EdgeNodeStatus::Offline || silent < patience;
+            (view.load, known.assigned.len(), is_there, view.draining)
+        };
+        let candidates = self.nodes.values().map(|known| {
+            let (load, functions, is_there, is_draining) = candidate(known);
+            Candidate { node: &known.view.node, load, functions, is_there, is_draining }
+        });
+        candidates.collect()
+    }
+
+    /// Moves that even out the functions of which there are to be so many.
+    pub(super) fn rebalance(
+        &self,
+        cluster: &EdgeCluster,
+        store: &Deployments,
+        deployments: &BTreeMap<FunctionId, Deployment>,
+        moves_max: usize,
+    ) -> Result<Vec<Move>, EdgeError> {
+        let candidates = self.candidates(cluster, Timestamp::now());
+        let mut functions = BTreeMap::new();
+        for (id, deployment) in deployments.iter().filter(|(_, deployment)| !deployment.deleted && deployment.rollout.state.is_over()) {
+            functions.insert(id, store.revision(id, deployment.revision)?.function);
+        }
+        let counted: Vec<_> = functions
+            .iter()
+            .filter_map(|(id, function)| match &deployments[*id].target {
+                Target::Count { among, .. } => {
+                    let holders = self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(*id));
+                    Some(Counted { function: id, needs: needs(function, among), holders: holders.map(|(node, _)| node.clone()).collect() })
+                }
+                Target::Nodes(_) | Target::Matching(_) => None,
+            })
+            .collect();
+        Ok(placement::rebalance(&counted, &candidates, moves_max))
+    }
+
+    /// The nodes, with what is known of each.
+    pub(super) fn views(&self) -> impl Iterator<Item = (&NodeId, &NodeView)> {
+        self.nodes.iter().map(|(id, known)| (id, &known.view))
+    }
+}
+
+impl Known {
+    /// What is true of this node with regard to a function. What it was assigned by itself counts as the former revision.
+    fn facts(&self, function: &FunctionId, former: Option<u64>) -> NodeFacts {
+        let record = self.assigned.get(function);
+        let observed = record.map(|record| match &self.here {
+            Some(installer) => observed_here(installer, function, record),
+            None => self.reported.get(function).map_or_else(Observed::default, |report| observed(report, record)),
+        });
+        NodeFacts {
+            in_target: false,
+            wave: 0,
+            is_reachable: self.view.node.status != EdgeNodeStatus::Offline,
+            holds: self.view.held.is_some(),
+            ordered: record.map(|record| record.order().unwrap_or(Order::only(former))),
+            observed: observed.unwrap_or_default(),
+        }
+    }
+}
+
+fn served(state: FunctionState) -> Served {
+    match state {
+        FunctionState::Pending => Served::Pending,
+        FunctionState::Ready => Served::Ready,
+        FunctionState::Failed => Served::Failed,
+    }
+}
+
+/// What a report says about this record.
+fn observed(report: &FunctionReport, record: &FunctionRecord) -> Observed {
+    if report.generation != record.generation {
+        return Observed::default();
+    }
+    Observed {
+        served: served(report.state),
+        message: report.message.clone(),
+        warm: report.warm.map(served).unwrap_or_default(),
+        sample: report.sample.unwrap_or_default(),
+        before: report.before.unwrap_or_default(),
+        has_baked: report.baked,
+    }
+}
+
+/// The same of a node of this process.
+fn observed_here(installer: &Installer, function: &FunctionId, record: &FunctionRecord) -> Observed {
+    let Some(status) = installer.status(function).filter(|status| status.generation == record.generation) else {
+        return Observed::default();
+    };
+    let doing = installer.doing(record, Instant::now());
+    Observed {
+        served: if status.failure.is_some() { Served::Failed } else { Served::Ready },
+        message: status.failure.unwrap_or_default(),
+        warm: status.warm.map(served).unwrap_or_default(),
+        sample: doing.map(|doing| doing.sample).unwrap_or_default(),
+        before: doing.map(|doing| doing.before).unwrap_or_default(),
+        // One that is not judged any more has served for longer than that.
+        has_baked: doing.is_none_or(|doing| doing.time >= record.bake()),
+    }
+}
+
+fn read_assigned(cluster: &EdgeCluster, node: &NodeId, version: u64) -> Result<Assigned, EdgeError> {
+    if version == 0 {
+        return Ok(Assigned::new());
+    }
+    let records = cluster.assignment_records(node)?;
+    // What cannot be read is of a newer release, which takes care of it.
+    Ok(records.into_iter().filter_map(|(_, record)| record.ok()).map(|record| (record.function.id.clone(), record)).collect())
+}
+
+fn needs<'a>(function: &EdgeFunction, selector: &'a Selector) -> Needs<'a> {
+    Needs { selector, memory_bytes: function.memory_bytes() as u64 }
+}

@@ -1,0 +1,295 @@
+//! Makes the deployments of a fleet real: reads what is true, decides, keeps the decision, and gives the orders that follow.
+//!
+//! It looks at everything anew each time, so it goes on after any crash from what is kept. A decision is on the disk before its first order.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use edgeward_cluster::rollout::{self, Decision, Order, Phase, Rollout, Scope};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
+use edgeward_runtime::blocking;
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    facts::{Cache, Facts},
+    stored::Deployment,
+};
+use crate::{
+    desired::record::{RevisionRecord, WarmRecord},
+    events::{EventKind, FleetEvent},
+    fleet::EdgeCluster,
+};
+
+/// Time between two looks while a rollout is on its way, at least.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Time between two looks when nothing is.
+const IDLE_EVERY: Duration = Duration::from_secs(2);
+/// Orders that are written at once, each to its node's document.
+const ORDERING_CONCURRENCY: usize = 32;
+
+/// Steers the deployments of a cluster. Dropped, it stops; what runs goes on.
+pub struct Steering {
+    _task: AbortOnDropHandle<()>,
+}
+
+impl EdgeCluster {
+    /// Begins to make the deployments of this cluster real, for as long as it is kept. A hub that serves its fleet does it already.
+    pub fn steer(&self) -> Steering {
+        Steering { _task: AbortOnDropHandle::new(tokio::spawn(steer(self.clone()))) }
+    }
+}
+
+async fn steer(cluster: EdgeCluster) {
+    let mut steering = Steersman { cluster: cluster.clone(), cache: Cache::default() };
+    loop {
+        let begun = Instant::now();
+        let is_busy = match steering.look(Timestamp::now()).await {
+            Ok(is_busy) => is_busy,
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "the deployments could not be looked after; it is tried again");
+                false
+            }
+        };
+        // A look at a large fleet takes time, and others want the processor too.
+        let pause = if is_busy { LOOK_EVERY.max(begun.elapsed()) } else { IDLE_EVERY };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = cluster.steering_woken() => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// The deployments, and what is true of the nodes when there are any.
+fn gather(cluster: &EdgeCluster, cache: &mut Cache) -> Result<(BTreeMap<FunctionId, Deployment>, Facts), EdgeError> {
+    let deployments = cluster.deployment_store().all()?;
+    let mut facts = Facts::default();
+    if !deployments.is_empty() {
+        facts.read_with(cluster, cache)?;
+    }
+    Ok((deployments, facts))
+}
+
+struct Steersman {
+    cluster: EdgeCluster,
+    cache: Cache,
+}
+
+impl Steersman {
+    /// Looks after every deployment once. Says whether something is on its way.
+    async fn look(&mut self, now: Timestamp) -> Result<bool, EdgeError> {
+        let (cluster, mut cache) = (self.cluster.clone(), std::mem::take(&mut self.cache));
+        let (cache, read) = blocking(move || {
+            let read = gather(&cluster, &mut cache);
+            Ok((cache, read))
+        })
+        .await?;
+        self.cache = cache;
+        let (deployments, facts) = read?;
+        let mut is_busy = false;
+        for deployment in deployments.into_values() {
+            let id = deployment.function.clone();
+            match self.steer(deployment, &facts, now).await {
+                Ok(busy) => is_busy |= busy,
+                Err(error) => tracing::warn!(function = %id, error = error.chain(), "a deployment could not be looked after"),
+            }
+        }
+        Ok(is_busy)
+    }
+
+    /// Looks after one deployment. Says whether something is on its way.
+    async fn steer(&self, deployment: Deployment, facts: &Facts, now: Timestamp) -> Result<bool, EdgeError> {
+        let id = deployment.function.clone();
+        let (store, of, revision) = (self.cluster.deployment_store().clone(), id, deployment.revision);
+        let function = blocking(move || Ok(store.revision(&of, revision)?.function)).await?;
+        let found = facts.of(&self.cluster, &deployment, &function, now);
+        if deployment.deleted {
+            let holders = found.nodes.into_iter().filter(|(_, node)| node.ordered.is_some()).map(|(node, _)| node);
+            return self.remove(&deployment, holders.collect()).await;
+        }
+        let mut present = deployment.rollout.clone();
+        if deployment.generation != deployment.observed_generation {
+            if present.state.is_over() {
+                return self.begin(&deployment, now).await.map(|()| true);
+            }
+            if present.phase != Phase::Restoring {
+                present.abort("superseded by a newer generation", now)?;
+            }
+        }
+        let scope = Scope { strategy: &deployment.strategy, wanted: found.wanted };
+        let Decision { rollout, orders } = rollout::decide(&present, scope, &found.nodes, now);
+        let left: Vec<_> = deployment.leaving.iter().filter(|node| !found.nodes.contains_key(*node)).cloned().collect();
+        let is_news = rollout != deployment.rollout || found.missing != deployment.missing || !left.is_empty();
+        if is_news && !self.keep(&deployment, rollout.clone(), found.missing, left).await? {
+            return Ok(true);
+        }
+        let is_busy = !rollout.state.is_over() || !orders.is_empty() || found.nodes.values().any(|node| node.warm().is_some());
+        self.order(&deployment, orders).await?;
+        Ok(is_busy)
+    }
+
+    /// Takes up a new generation.
+    async fn begin(&self, deployment: &Deployment, now: Timestamp) -> Result<(), EdgeError> {
+        let (goal, wanted) = (deployment.rollout.goal(), deployment.revision);
+        let (cluster, seen) = (self.cluster.clone(), deployment.clone());
+        if goal == Some(wanted) {
+            // Only where it runs, or how it would get there, is another.
+            let generation = seen.generation;
+            let change = move |deployment: &mut Deployment| {
+                if deployment.generation == generation {
+                    deployment.observed_generation = generation;
+                    deployment.rollout.refused.clear();
+                }
+                Ok(())
+            };
+            return blocking(move || cluster.deployment_store().change(&seen.function, change)).await.map(drop);
+        }
+        let rollout = Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now);
+        blocking(move || cluster.deployment_store().begin(&seen, rollout)).await
+    }
+
+    /// Keeps what was decided, when what it was decided on is still so; says whether it is.
+    async fn keep(&self, deployment: &Deployment, rollout: Rollout, missing: String, left: Vec<NodeId>) -> Result<bool, EdgeError> {
+        let (store, seen, next) = (self.cluster.deployment_store().clone(), deployment.clone(), rollout.clone());
+        let id = seen.function.clone();
+        let is_kept = blocking(move || {
+            let kept = store.change(&id, move |deployment| {
+                let is_seen = deployment.rollout == seen.rollout && deployment.generation == seen.generation && !deployment.deleted;
+                if is_seen {
+                    deployment.rollout = next;
+                    deployment.missing = missing;
+                    deployment.leaving.retain(|node| !left.contains(node));
+                }
+                Ok(is_seen)
+            })?;
+            Ok(kept.is_some_and(|(_, is_seen)| is_seen))
+        })
+        .await?;
+        if !is_kept {
+            return Ok(false);
+        }
+        let before = &deployment.rollout;
+        if (before.state, before.phase, before.wave, before.approval) != (rollout.state, rollout.phase, rollout.wave, rollout.approval) {
+            tell(&self.cluster, &rollout);
+        }
+        Ok(true)
+    }
+
+    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them.
+    async fn order(&self, deployment: &Deployment, orders: BTreeMap<NodeId, Order>) -> Result<(), EdgeError> {
+        if orders.is_empty() {
+            return self.retry_here(deployment).await;
+        }
+        let id = &deployment.function;
+        let functions = Arc::new(self.functions(id, &orders).await?);
+        let _deploying = self.cluster.deploying().await;
+        let ordering: Vec<_> = orders
+            .into_iter()
+            .map(|(node, order)| {
+                let (cluster, id, functions, strategy) =
+                    (self.cluster.clone(), id.clone(), Arc::clone(&functions), deployment.strategy.clone());
+                blocking(move || {
+                    let Some(revision) = order.serve else {
+                        return cluster.assignments().remove(&node, &id).map(|_| Some((node, None)));
+                    };
+                    let Some(function) = functions.get(&revision) else {
+                        tracing::warn!(%node, function = %id, revision, "a revision that a node is to go back to is not kept any more");
+                        return Ok(None);
+                    };
+                    let warm = order.warm.and_then(|revision| Some(WarmRecord { revision, function: functions.get(&revision)?.clone() }));
+                    let judged_seconds = strategy.bake().saturating_add(strategy.progress()).as_secs();
+                    let bake_seconds = strategy.bake().as_secs_f64();
+                    let deployed = RevisionRecord { revision, probe: strategy.gate.probe.clone(), bake_seconds, judged_seconds, warm };
+                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some((node, Some(record))))
+                })
+            })
+            .collect();
+        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).try_collect().await?;
+        self.cluster.forget_deadlines(id);
+        for (node, record) in written.into_iter().flatten() {
+            match record {
+                Some(record) => self.cluster.install_here(&node, &record).await,
+                None => self.cluster.remove_here(&node, id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has nodes of this process try again what failed.
+    async fn retry_here(&self, deployment: &Deployment) -> Result<(), EdgeError> {
+        for node in self.cluster.nodes_here() {
+            let records = {
+                let (cluster, node) = (self.cluster.clone(), node.clone());
+                blocking(move || cluster.assignment_records(&node)).await?
+            };
+            for (_, record) in records {
+                if let Ok(record) = record
+                    && record.function.id == deployment.function
+                {
+                    self.cluster.install_here(&node, &record).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The functions of the revisions that these orders name.
+    async fn functions(&self, id: &FunctionId, orders: &BTreeMap<NodeId, Order>) -> Result<BTreeMap<u64, EdgeFunction>, EdgeError> {
+        let named: std::collections::BTreeSet<_> = orders.values().flat_map(|order| [order.serve, order.warm]).flatten().collect();
+        let (cluster, id, nodes) = (self.cluster.clone(), id.clone(), orders.keys().cloned().collect::<Vec<_>>());
+        blocking(move || {
+            let (mut functions, mut lost) = (BTreeMap::new(), Vec::new());
+            for revision in named {
+                match cluster.deployment_store().revision(&id, revision) {
+                    Ok(known) => drop(functions.insert(revision, known.function)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => lost.push(revision),
+                    Err(error) => return Err(error),
+                }
+            }
+            // A node that was away for long may have one that is not kept any more; then its own assignment has it.
+            for node in nodes.iter().filter(|_| !lost.is_empty()) {
+                let records = cluster.assignment_records(node)?.into_iter().filter_map(|(_, record)| record.ok());
+                let deployed =
+                    records.filter(|record| record.function.id == id).filter_map(|record| Some((record.function, *record.deployed?)));
+                for (function, deployed) in deployed {
+                    let warm = deployed.warm.map(|warm| (warm.revision, warm.function));
+                    let own = [(deployed.revision, function)].into_iter().chain(warm);
+                    functions.extend(own.filter(|(revision, _)| lost.contains(revision)));
+                }
+            }
+            Ok(functions)
+        })
+        .await
+    }
+
+    /// Takes the function of a deployment that is being removed from these nodes, and forgets it when none has it.
+    async fn remove(&self, deployment: &Deployment, holders: Vec<NodeId>) -> Result<bool, EdgeError> {
+        let id = deployment.function.clone();
+        if holders.is_empty() {
+            let store = self.cluster.deployment_store().clone();
+            blocking(move || store.forget(&id)).await?;
+            return Ok(false);
+        }
+        self.order(deployment, holders.into_iter().map(|node| (node, Order::only(None))).collect()).await?;
+        Ok(true)
+    }
+}
+
+/// Tells what became of a rollout.
+pub(super) fn tell(cluster: &EdgeCluster, rollout: &Rollout) {
+    let Rollout { function, to, state, phase, reason, .. } = rollout;
+    let does = match (state, phase) {
+        (rollout::RolloutState::InProgress, Phase::Restoring) => "goes back".to_owned(),
+        (rollout::RolloutState::InProgress, Phase::Preparing) => format!("is prepared in wave {}", rollout.wave + 1),
+        (rollout::RolloutState::InProgress, Phase::Updating) => format!("is in progress in wave {}", rollout.wave + 1),
+        (state, _) => format!("is {}", state.as_str().replace('_', " ")),
+    };
+    let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let message = format!("rollout `{}` of function `{function}` to revision {to} {does}{why}", rollout.id());
+    cluster.events().tell(FleetEvent::new(EventKind::RolloutChanged, message).of(function));
+}

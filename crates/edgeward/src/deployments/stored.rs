@@ -1,0 +1,397 @@
+//! Deployments, revisions and rollouts as keys of the document `edgeward.hub.deployments`: `deployment/ID`, `revision/ID/NUMBER`, and of earlier
+//! rollouts `rollout/ID/GENERATION`.
+//!
+//! A revision never changes. Those that a deployment or its rollout names are kept, of the others the newest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use edgeward_cluster::rollout::Rollout;
+use edgeward_model::{
+    Digest, DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, Strategy, Target,
+    limits::{DEPLOYMENTS_MAX, REVISIONS_MAX, ROLLOUTS_KEPT_MAX},
+};
+use edgeward_sync::{Document, Documents, Draft, Precondition};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::DeploymentSpec;
+use crate::stored::{of_value, to_value};
+
+const DOCUMENT: &str = "edgeward.hub.deployments";
+const DEPLOYMENT: &str = "deployment/";
+const REVISION: &str = "revision/";
+const ROLLOUT: &str = "rollout/";
+
+/// What should run where, in which revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// The function, which names it.
+    pub function: FunctionId,
+    /// Grows with each change of what is wanted.
+    pub generation: u64,
+    /// The generation that was taken up last: its rollout has begun, or nothing had to be rolled out.
+    pub observed_generation: u64,
+    /// The revision that is wanted.
+    pub revision: u64,
+    /// Where.
+    pub target: Target,
+    /// How it gets there.
+    pub strategy: Strategy,
+    /// When what is wanted last changed.
+    pub updated_at: Timestamp,
+    /// Nodes that are to be left for others, as somebody rebalanced the fleet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub leaving: BTreeSet<NodeId>,
+    /// Why fewer nodes have it than there are to be; empty when there are enough.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub missing: String,
+    /// Whether it is being removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// The rollout that is on its way, or was the last.
+    pub rollout: Rollout,
+}
+
+/// A function as it was deployed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Its number, from 1 on for each function.
+    pub revision: u64,
+    /// When it was first deployed.
+    pub created_at: Timestamp,
+    /// The function.
+    pub function: EdgeFunction,
+}
+
+/// The document. Changing it blocks until it is on the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Deployments {
+    document: Document,
+}
+
+impl Deployments {
+    pub(crate) fn new(documents: &Documents) -> Result<Self, EdgeError> {
+        Ok(Self { document: documents.document(DocumentName::new(DOCUMENT)?) })
+    }
+
+    /// Every deployment, those that are being removed too.
+    pub(crate) fn all(&self) -> Result<BTreeMap<FunctionId, Deployment>, EdgeError> {
+        let Some(state) = self.document.view()? else { return Ok(BTreeMap::new()) };
+        let deployments = state.data.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(DEPLOYMENT)?, value)));
+        deployments.map(|(id, value)| Ok((FunctionId::new(id)?, read_deployment(id, value)?))).collect()
+    }
+
+    /// One deployment, one that is being removed too.
+    pub(crate) fn get(&self, id: &FunctionId) -> Result<Option<Deployment>, EdgeError> {
+        self.document.get(&format!("{DEPLOYMENT}{id}"))?.map(|value| read_deployment(id.as_str(), &value)).transpose()
+    }
+
+    /// One deployment, or that there is none.
+    pub(crate) fn find(&self, id: &FunctionId) -> Result<Deployment, EdgeError> {
+        self.get(id)?.filter(|deployment| !deployment.deleted).ok_or_else(|| {
+            EdgeError::new(ErrorKind::NotFound, format!("deployment not found: `{id}`; `edgeward deployments list` shows them"))
+        })
+    }
+
+    /// The deployment whose present rollout has this id, or whose function.
+    pub(crate) fn by_rollout(&self, id: &str) -> Result<Option<Deployment>, EdgeError> {
+        let found = |name: &str| FunctionId::new(name).ok().map(|name| self.get(&name)).transpose().map(Option::flatten);
+        let function = id.rsplit_once('-').map(|(function, _)| found(function)).transpose()?.flatten();
+        let named = function.filter(|deployment| deployment.rollout.id() == id);
+        Ok(named.map_or_else(|| found(id), |named| Ok(Some(named)))?.filter(|deployment| !deployment.deleted))
+    }
+
+    /// The revisions of a function, by number.
+    pub(crate) fn revisions(&self, id: &FunctionId) -> Result<Vec<Revision>, EdgeError> {
+        let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
+        let prefix = format!("{REVISION}{id}/");
+        let own = state.data.0.iter().filter(|(key, _)| key.starts_with(&prefix));
+        let mut revisions: Vec<Revision> = own.map(|(key, value)| of_value(value, || key.clone())).collect::<Result<_, _>>()?;
+        revisions.sort_by_key(|revision| revision.revision);
+        Ok(revisions)
+    }
+
+    /// One revision.
+    pub(crate) fn revision(&self, id: &FunctionId, revision: u64) -> Result<Revision, EdgeError> {
+        let key = format!("{REVISION}{id}/{revision}");
+        let value = self.document.get(&key)?.ok_or_else(|| {
+            let message =
+                format!("revision {revision} of function `{id}` is not kept; `edgeward deployments show {id}` lists those that are");
+            EdgeError::new(ErrorKind::NotFound, message)
+        })?;
+        of_value(&value, || key)
+    }
+
+    /// Every rollout that is kept, the newest of each function first.
+    pub(crate) fn rollouts(&self) -> Result<Vec<Rollout>, EdgeError> {
+        let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
+        let mut rollouts = Vec::new();
+        for (key, value) in &state.data.0 {
+            if let Some(id) = key.strip_prefix(DEPLOYMENT) {
+                rollouts.push(read_deployment(id, value)?.rollout);
+            } else if key.starts_with(ROLLOUT) {
+                rollouts.push(of_value(value, || key.clone())?);
+            }
+        }
+        rollouts.sort_by(|left: &Rollout, right| left.function.cmp(&right.function).then(right.generation.cmp(&left.generation)));
+        Ok(rollouts)
+    }
+
+    /// The artifacts of every revision that is kept.
+    pub(crate) fn artifacts(&self) -> Result<BTreeSet<Digest>, EdgeError> {
+        let Some(state) = self.document.view()? else { return Ok(BTreeSet::new()) };
+        let revisions = state.data.0.iter().filter(|(key, _)| key.starts_with(REVISION));
+        let artifacts = revisions.map(|(key, value)| {
+            let revision: Revision = of_value(value, || key.clone())?;
+            Ok(revision.function.handler.artifact())
+        });
+        artifacts.filter_map(Result::transpose).collect()
+    }
+
+    /// The version of the document.
+    pub(crate) fn version(&self) -> Result<u64, EdgeError> {
+        Ok(self.document.info()?.map_or(0, |info| info.version))
+    }
+
+    /// Wants this deployed; returns the deployment when that is news. What nodes had by themselves is the former revision of a new deployment.
+    pub(crate) fn apply(
+        &self,
+        spec: DeploymentSpec,
+        adopted: Option<EdgeFunction>,
+        generation: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Option<Deployment>, EdgeError> {
+        let next = self.version()? + 1;
+        let edited = self.document.edit(Precondition::None, move |draft| {
+            let mut writing = Writing { draft, id: spec.function.id.clone() };
+            let known = writing.deployment()?;
+            let present = known.as_ref().filter(|known| !known.deleted);
+            check(&writing.id, generation, present.map(|known| known.generation))?;
+            if known.is_none() && writing.count(DEPLOYMENT)? >= DEPLOYMENTS_MAX {
+                let message = format!("this fleet has {DEPLOYMENTS_MAX} deployments, which is the most; remove one first");
+                return Err(EdgeError::new(ErrorKind::TooLarge, message));
+            }
+            let adopted = match (&known, adopted) {
+                (None, Some(adopted)) => Some(writing.put_revision(adopted, now)?),
+                _ => None,
+            };
+            let revision = writing.put_revision(spec.function, now)?;
+            let deployment = match known {
+                Some(known)
+                    if !known.deleted && (known.revision, &known.target, &known.strategy) == (revision, &spec.target, &spec.strategy) =>
+                {
+                    return Ok(None);
+                }
+                Some(known) => Deployment {
+                    generation: next.max(known.generation + 1),
+                    revision,
+                    target: spec.target,
+                    strategy: spec.strategy,
+                    updated_at: now,
+                    leaving: BTreeSet::new(),
+                    deleted: false,
+                    ..known
+                },
+                None => Deployment {
+                    function: writing.id.clone(),
+                    generation: next,
+                    observed_generation: next,
+                    revision,
+                    target: spec.target,
+                    strategy: spec.strategy,
+                    updated_at: now,
+                    leaving: BTreeSet::new(),
+                    missing: String::new(),
+                    deleted: false,
+                    rollout: Rollout::new(writing.id.clone(), next, adopted, revision, now),
+                },
+            };
+            writing.put(&deployment)?;
+            writing.prune(&deployment)?;
+            Ok(Some(deployment))
+        });
+        edited.map(|edited| edited.result)
+    }
+
+    /// Changes a deployment, when it is there; an error of `change` changes nothing.
+    pub(crate) fn change<T: Send + 'static>(
+        &self,
+        id: &FunctionId,
+        change: impl FnOnce(&mut Deployment) -> Result<T, EdgeError> + Send + 'static,
+    ) -> Result<Option<(Deployment, T)>, EdgeError> {
+        let id = id.clone();
+        let edited = self.document.edit(Precondition::None, move |draft| {
+            let mut writing = Writing { draft, id };
+            let Some(mut deployment) = writing.deployment()? else { return Ok(None) };
+            let result = change(&mut deployment)?;
+            writing.put(&deployment)?;
+            Ok(Some((deployment, result)))
+        });
+        edited.map(|edited| edited.result)
+    }
+
+    /// Changes the present rollout of a function.
+    pub(crate) fn change_rollout(
+        &self,
+        id: &FunctionId,
+        change: impl FnOnce(&mut Rollout) -> Result<(), EdgeError> + Send + 'static,
+    ) -> Result<Rollout, EdgeError> {
+        let changed = self.change(id, move |deployment| change(&mut deployment.rollout))?;
+        let gone = || EdgeError::new(ErrorKind::NotFound, format!("deployment not found: `{id}`"));
+        changed.map(|(deployment, ())| deployment.rollout).ok_or_else(gone)
+    }
+
+    /// Begins the rollout of the wanted revision, and keeps the former one with those of earlier. Nothing happens when the deployment is not as
+    /// it was seen.
+    pub(crate) fn begin(&self, seen: &Deployment, rollout: Rollout) -> Result<(), EdgeError> {
+        let seen = seen.clone();
+        let edited = self.document.edit(Precondition::None, move |draft| {
+            let mut writing = Writing { draft, id: seen.function.clone() };
+            if writing.deployment()?.as_ref() != Some(&seen) {
+                return Ok(());
+            }
+            writing.keep_rollout(&seen.rollout)?;
+            let begun = Deployment { observed_generation: rollout.generation, rollout, ..seen };
+            writing.put(&begun)?;
+            writing.prune(&begun)
+        });
+        edited.map(drop)
+    }
+
+    /// Marks a deployment as one that is being removed; returns whether there was one.
+    pub(crate) fn mark_deleted(&self, id: &FunctionId) -> Result<bool, EdgeError> {
+        let now = Timestamp::now();
+        let mut existed = false;
+        if self.get(id)?.is_some_and(|deployment| !deployment.deleted) {
+            existed = self
+                .change(id, move |deployment| {
+                    deployment.deleted = true;
+                    deployment.updated_at = now;
+                    Ok(())
+                })?
+                .is_some();
+        }
+        Ok(existed)
+    }
+
+    /// Forgets a deployment that was removed, with its revisions and rollouts.
+    pub(crate) fn forget(&self, id: &FunctionId) -> Result<(), EdgeError> {
+        let id = id.clone();
+        let edited = self.document.edit(Precondition::None, move |draft| {
+            let writing = Writing { draft, id };
+            if writing.deployment()?.is_none_or(|deployment| !deployment.deleted) {
+                return Ok(());
+            }
+            let keys: Vec<_> = [REVISION, ROLLOUT].iter().map(|kind| writing.keys(kind)).collect::<Result<_, _>>()?;
+            for key in keys.into_iter().flatten().chain([format!("{DEPLOYMENT}{}", writing.id)]) {
+                writing.draft.remove(&key)?;
+            }
+            Ok(())
+        });
+        edited.map(drop)
+    }
+}
+
+/// A change of what belongs to one function.
+struct Writing<'d, 'a, 'b> {
+    draft: &'d mut Draft<'a, 'b>,
+    id: FunctionId,
+}
+
+impl Writing<'_, '_, '_> {
+    fn deployment(&self) -> Result<Option<Deployment>, EdgeError> {
+        let id = &self.id;
+        self.draft.get(&format!("{DEPLOYMENT}{id}"))?.map(|value| read_deployment(id.as_str(), &value)).transpose()
+    }
+
+    fn put(&mut self, deployment: &Deployment) -> Result<(), EdgeError> {
+        self.draft.set(&format!("{DEPLOYMENT}{}", self.id), &to_value(deployment)?)
+    }
+
+    fn count(&self, kind: &str) -> Result<usize, EdgeError> {
+        Ok(self.all_keys(kind)?.len())
+    }
+
+    fn all_keys(&self, prefix: &str) -> Result<Vec<String>, EdgeError> {
+        let mut found = Vec::new();
+        let mut after = prefix.to_owned();
+        loop {
+            let keys = self.draft.keys(Some(&after), 500)?;
+            let more = keys.len() == 500;
+            let own: Vec<_> = keys.into_iter().take_while(|key| key.starts_with(prefix)).collect();
+            let Some(last) = own.last().filter(|_| more).cloned() else {
+                found.extend(own);
+                return Ok(found);
+            };
+            found.extend(own);
+            after = last;
+        }
+    }
+
+    /// The keys of a kind that belong to this function.
+    fn keys(&self, kind: &str) -> Result<Vec<String>, EdgeError> {
+        self.all_keys(&format!("{kind}{}/", self.id))
+    }
+
+    /// The numbers at the ends of these keys, the smallest first.
+    fn numbers(&self, kind: &str) -> Result<Vec<u64>, EdgeError> {
+        let keys = self.keys(kind)?;
+        let mut numbers: Vec<u64> = keys.iter().filter_map(|key| key.rsplit_once('/')?.1.parse().ok()).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// The number of the revision that is this function; a new one when none is.
+    fn put_revision(&mut self, function: EdgeFunction, now: Timestamp) -> Result<u64, EdgeError> {
+        let numbers = self.numbers(REVISION)?;
+        for number in numbers.iter().rev() {
+            let key = format!("{REVISION}{}/{number}", self.id);
+            if let Some(value) = self.draft.get(&key)? {
+                let known: Revision = of_value(&value, || key)?;
+                if known.function == function {
+                    return Ok(*number);
+                }
+            }
+        }
+        let revision = numbers.last().copied().unwrap_or(0) + 1;
+        let value = to_value(&Revision { revision, created_at: now, function })?;
+        self.draft.set(&format!("{REVISION}{}/{revision}", self.id), &value)?;
+        Ok(revision)
+    }
+
+    fn keep_rollout(&mut self, rollout: &Rollout) -> Result<(), EdgeError> {
+        self.draft.set(&format!("{ROLLOUT}{}/{}", self.id, rollout.generation), &to_value(rollout)?)
+    }
+
+    /// Forgets the oldest of what is kept of earlier.
+    fn prune(&mut self, deployment: &Deployment) -> Result<(), EdgeError> {
+        let Deployment { revision, rollout, .. } = deployment;
+        let is_used = |number: &u64| number == revision || *number == rollout.to || Some(*number) == rollout.from;
+        let revisions = self.numbers(REVISION)?;
+        let surplus = revisions.len().saturating_sub(REVISIONS_MAX);
+        for number in revisions.into_iter().filter(|number| !is_used(number)).take(surplus) {
+            self.draft.remove(&format!("{REVISION}{}/{number}", self.id))?;
+        }
+        let rollouts = self.numbers(ROLLOUT)?;
+        let surplus = rollouts.len().saturating_sub(ROLLOUTS_KEPT_MAX);
+        for number in rollouts.into_iter().take(surplus) {
+            self.draft.remove(&format!("{ROLLOUT}{}/{number}", self.id))?;
+        }
+        Ok(())
+    }
+}
+
+fn check(id: &FunctionId, wanted: Option<u64>, found: Option<u64>) -> Result<(), EdgeError> {
+    let why = match (wanted, found) {
+        (None, _) | (Some(0), None) => return Ok(()),
+        (Some(wanted), Some(found)) if wanted == found => return Ok(()),
+        (Some(0), Some(found)) => format!("exists already, at generation {found}"),
+        (Some(wanted), Some(found)) => format!("is at generation {found}, not {wanted}"),
+        (Some(wanted), None) => format!("does not exist, so it is not at generation {wanted}"),
+    };
+    Err(EdgeError::new(ErrorKind::Conflict, format!("deployment `{id}` {why}; read it again and retry")))
+}
+
+fn read_deployment(id: &str, value: &edgeward_model::Value) -> Result<Deployment, EdgeError> {
+    of_value(value, || format!("the deployment of function `{id}`"))
+}

@@ -1,0 +1,274 @@
+//! Brings functions to a runtime as their records say: compiles, probes, swaps, and keeps ready what is to be warm.
+//!
+//! What serves goes on until what follows it is ready, and when that fails. A function that failed is tried again after a pause that
+//! doubles each time. One caller at a time installs.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use edgeward_cluster::rollout::Sample;
+use edgeward_model::{EdgeError, EdgeFunction, FunctionId, Probe};
+use edgeward_runtime::{Deployed, EdgeRuntime, Filter, Mark, Span};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    desired::record::FunctionRecord,
+    node::{FunctionState, Source},
+};
+
+/// First pause before a function that failed is tried again: shorter than the pause between two runs of a reconciler, so that the
+/// next run tries.
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(20);
+/// Longest pause; each is twice the one before.
+const RETRY_PAUSE_MAX: Duration = Duration::from_mins(10);
+
+/// Shortest time between two tellings of how a revision does.
+const TELL_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// The runtime, and what was brought to it.
+#[derive(Debug)]
+pub(crate) struct Installer {
+    runtime: Arc<EdgeRuntime>,
+    installed: Mutex<HashMap<FunctionId, Installed>>,
+}
+
+/// What became of a record.
+#[derive(Clone, Debug)]
+pub(crate) struct Status {
+    pub(crate) source: Source,
+    pub(crate) generation: u64,
+    /// Why it does not serve as the record says.
+    pub(crate) failure: Option<String>,
+    /// How what is to be warm is; none when nothing is.
+    pub(crate) warm: Option<FunctionState>,
+}
+
+/// How a revision that serves does, beside the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doing {
+    /// For how long it had served when this was told.
+    pub(crate) time: Duration,
+    pub(crate) sample: Sample,
+    /// What served before it.
+    pub(crate) before: Sample,
+}
+
+#[derive(Clone, Debug)]
+struct Installed {
+    source: Source,
+    generation: u64,
+    failure: Option<Failure>,
+    /// The revision that serves, where a deployment says.
+    revision: Option<u64>,
+    /// When that began, and what had been counted then.
+    began_at: Instant,
+    since: Mark,
+    before: Span,
+    /// What was last told of its invocations, and after how long.
+    told: Option<(Duration, Sample)>,
+    warm: Option<Arc<Deployed>>,
+    warm_failure: Option<Failure>,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    message: String,
+    pause: Duration,
+    retry_at: Instant,
+}
+
+impl Failure {
+    fn new(message: String, before: Option<&Self>, now: Instant) -> Self {
+        let pause = before.map_or(RETRY_PAUSE_MIN, |before| (before.pause * 2).min(RETRY_PAUSE_MAX));
+        Self { message, pause, retry_at: now + pause }
+    }
+}
+
+impl Installed {
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            generation: 0,
+            failure: None,
+            revision: None,
+            began_at: Instant::now(),
+            since: Mark::default(),
+            before: Span::default(),
+            told: None,
+            warm: None,
+            warm_failure: None,
+        }
+    }
+
+    /// Whether nothing is to be tried for this record now.
+    fn is_settled(&self, generation: u64, now: Instant) -> bool {
+        let failures = [&self.failure, &self.warm_failure];
+        self.generation == generation && failures.into_iter().flatten().all(|failure| now < failure.retry_at)
+    }
+}
+
+impl Installer {
+    pub(crate) fn new(runtime: Arc<EdgeRuntime>) -> Self {
+        Self { runtime, installed: Mutex::default() }
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<EdgeRuntime> {
+        &self.runtime
+    }
+
+    /// Stops serving every function that is not kept.
+    pub(crate) fn retain(&self, keep: impl Fn(&FunctionId) -> bool) {
+        for function in self.runtime.list_functions() {
+            if !keep(&function.id) {
+                self.runtime.undeploy(function.id.as_str());
+            }
+        }
+        self.installed.lock().retain(|id, _| keep(id));
+    }
+
+    /// Lets what failed be tried at once.
+    pub(crate) fn forget_failure(&self, id: &FunctionId) -> bool {
+        let mut installed = self.installed.lock();
+        let Some(known) = installed.get_mut(id).filter(|known| known.failure.is_some() || known.warm_failure.is_some()) else {
+            return false;
+        };
+        // No record has this generation.
+        known.generation = 0;
+        (known.failure, known.warm_failure) = (None, None);
+        true
+    }
+
+    /// Makes this record true, when it is not. Where it cannot be and nothing serves, as after a start, what `last_good` says serves.
+    pub(crate) async fn install(&self, record: &FunctionRecord, source: Source, last_good: Option<&FunctionRecord>, now: Instant) {
+        let FunctionRecord { generation, function, deployed } = record;
+        let id = &function.id;
+        let known = self.installed.lock().get(id).filter(|known| known.source == source).cloned();
+        let mut next = known.clone().unwrap_or_else(|| Installed::new(source));
+        if known.is_some() && next.is_settled(*generation, now) {
+            return;
+        }
+        let is_same = next.generation == *generation;
+        let revision = deployed.as_ref().map(|deployed| deployed.revision);
+        let probe = deployed.as_ref().and_then(|deployed| deployed.probe.as_ref());
+        let failed_before = next.failure.take().filter(|_| is_same);
+        let serves = known.is_some() && failed_before.is_none() && revision.is_some() && revision == next.revision;
+        if !serves && let Err(error) = self.serve(&mut next, function, revision, probe).await {
+            let mut message = error.chain();
+            if self.runtime.find(id.as_str()).is_err()
+                && let Some(good) = last_good.filter(|good| good.function != *function)
+            {
+                let revision = good.deployed.as_ref().map(|deployed| deployed.revision);
+                match self.serve(&mut next, &good.function, revision, None).await {
+                    Ok(()) => message.push_str("; what served before serves again"),
+                    Err(error) => tracing::error!(function = %id, why = error.chain(), "what served before cannot serve either"),
+                }
+            }
+            let failure = Failure::new(message, failed_before.as_ref(), now);
+            tracing::error!(function = %id, generation, why = failure.message, retry_in = ?failure.pause, "a function could not be deployed");
+            next.failure = Some(failure);
+        }
+        self.keep_warm(&mut next, record, is_same, now).await;
+        next.generation = *generation;
+        self.installed.lock().insert(id.clone(), next);
+    }
+
+    /// Serves the function in place of what served, which stays at hand.
+    async fn serve(
+        &self,
+        next: &mut Installed,
+        function: &EdgeFunction,
+        revision: Option<u64>,
+        probe: Option<&Probe>,
+    ) -> Result<(), EdgeError> {
+        let id = function.id.as_str();
+        let ready = match next.warm.take_if(|warm| revision.is_some() && warm.function() == function) {
+            Some(warm) => warm,
+            None => self.ready(function, probe).await?,
+        };
+        let former = self.runtime.install(ready)?;
+        let mark = self.runtime.metrics().mark(Filter::function(id));
+        next.before = if former.is_some() { next.since.until(&mark) } else { Span::default() };
+        (next.began_at, next.since, next.told) = (Instant::now(), mark, None);
+        next.revision = revision;
+        if former.is_some() {
+            next.warm = former;
+        }
+        Ok(())
+    }
+
+    /// Keeps at hand what the record wants warm, and nothing else.
+    async fn keep_warm(&self, next: &mut Installed, record: &FunctionRecord, is_same: bool, now: Instant) {
+        let failed_before = next.warm_failure.take().filter(|_| is_same);
+        let Some(wanted) = record.warm() else {
+            next.warm = None;
+            return;
+        };
+        if next.warm.as_ref().is_some_and(|warm| *warm.function() == wanted.function) {
+            return;
+        }
+        let probe = record.deployed.as_ref().and_then(|deployed| deployed.probe.as_ref());
+        next.warm = None;
+        match self.ready(&wanted.function, probe).await {
+            Ok(ready) => next.warm = Some(ready),
+            Err(error) => next.warm_failure = Some(Failure::new(error.chain(), failed_before.as_ref(), now)),
+        }
+    }
+
+    /// Compiles and probes.
+    async fn ready(&self, function: &EdgeFunction, probe: Option<&Probe>) -> Result<Arc<Deployed>, EdgeError> {
+        let ready = self.runtime.prepare(function.clone()).await?;
+        if let Some(probe) = probe {
+            ready.probe(&probe.path).await?;
+        }
+        Ok(ready)
+    }
+
+    /// How long it waits before it tries again what failed.
+    #[cfg(test)]
+    pub(crate) fn pause(&self, id: &FunctionId) -> Option<Duration> {
+        self.installed.lock().get(id)?.failure.as_ref().map(|failure| failure.pause)
+    }
+
+    /// What became of the record of a function; none when there was none.
+    pub(crate) fn status(&self, id: &FunctionId) -> Option<Status> {
+        let known = self.installed.lock().get(id).cloned()?;
+        let warm = known.warm.as_ref().map(|_| FunctionState::Ready);
+        let failure = known.failure.or_else(|| known.warm_failure.clone().filter(|_| known.warm.is_none()));
+        Some(Status {
+            source: known.source,
+            generation: known.generation,
+            warm: warm.or_else(|| known.warm_failure.map(|_| FunctionState::Failed)),
+            failure: failure.map(|failure| failure.message),
+        })
+    }
+
+    /// How the revision of this record does, when it serves. What is told stays the same for a tenth of the time that it has served, so that
+    /// telling it over and over costs less and less; but when it has served for as long as it must do well, that is told at once.
+    pub(crate) fn doing(&self, record: &FunctionRecord, now: Instant) -> Option<Doing> {
+        let id = &record.function.id;
+        let mut installed = self.installed.lock();
+        let known = installed.get_mut(id).filter(|known| known.generation == record.generation && known.revision.is_some())?;
+        let time = now.saturating_duration_since(known.began_at);
+        let bake = record.bake();
+        let told = known.told.filter(|(at, _)| time.saturating_sub(*at) < time / 10 && (*at >= bake || time < bake));
+        let (time, sample) = *known.told.insert(told.unwrap_or_else(|| {
+            let now = self.runtime.metrics().mark(Filter::function(id.as_str()));
+            (time, sample(known.since.until(&now)))
+        }));
+        record.is_judged_after(time).then(|| Doing { time, sample, before: self::sample(known.before) })
+    }
+
+    /// The time until that is to be told next, if it is to be.
+    pub(crate) fn tells_in(&self, record: &FunctionRecord, now: Instant) -> Option<Duration> {
+        let doing = self.doing(record, now)?;
+        let began_at = self.installed.lock().get(&record.function.id)?.began_at;
+        let time = now.saturating_duration_since(began_at);
+        let next = (time / 10).max(TELL_PAUSE_MIN);
+        Some(if doing.time < record.bake() { next.min(record.bake().saturating_sub(time)).max(Duration::from_millis(10)) } else { next })
+    }
+}
+
+fn sample(span: Span) -> Sample {
+    let Span { calls, errors, p95_ms } = span;
+    Sample { calls, errors, p95_ms }
+}
