@@ -67,11 +67,11 @@ build_rust() {
     CARGO_ENCODED_RUSTFLAGS="-Zlocation-detail=none"$'\x1f'"--remap-path-prefix=$home=cargo"$'\x1f'"--remap-path-prefix=$functions=functions" \
     "$cargo" build --locked --release --target wasm32-unknown-unknown -Z build-std=std,panic_abort)
 
-  for name in hello daily-stats celsius visits hostile keyvalue; do
+  for name in hello daily-stats celsius visits hostile keyvalue moody; do
     "$wasm_tools" component new "$cache/guests/wasm32-unknown-unknown/release/${name//-/_}.wasm" -o "$staging/$name.wasm"
     deliver "$staging/$name.wasm" "$name.wasm"
   done
-  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs wit/*.wit built/{hello,daily-stats,celsius,visits,hostile,keyvalue}.wasm)
+  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs wit/*.wit built/{hello,daily-stats,celsius,visits,hostile,keyvalue,moody}.wasm)
 }
 
 # Core modules of WASI preview 1: the platform makes components of them on upload.

@@ -62,8 +62,6 @@ pub struct DeploymentView {
     pub deployment: Deployment,
     /// The function of its revision; values of the environment are redacted.
     pub definition: EdgeFunction,
-    /// The generation that the present rollout is about.
-    pub observed_generation: u64,
     /// How its nodes are.
     pub nodes: NodeCounts,
 }
@@ -197,7 +195,7 @@ impl ClusterDeployments {
             .values()
             .filter(|node| node.in_target)
             .fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.revision));
-        Ok(DeploymentView { observed_generation: deployment.observed_generation, deployment: deployment.clone(), definition, nodes })
+        Ok(DeploymentView { deployment: deployment.clone(), definition, nodes })
     }
 
     /// What applying this would do; nothing is changed.
