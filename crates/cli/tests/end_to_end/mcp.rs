@@ -168,6 +168,8 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
     let node = Node::launch(&data, &["--mcp", "read-write"], &[]);
     until("it serves", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
     node.deploy("hello", "hello", &[]);
+    let large = node.ask(Method::PUT, "/v1/documents/edge-sync.large", &[], format!(r#"{{"large": {}0}}"#, u64::MAX)).await;
+    assert_eq!(large.status(), 201);
     let calls = json!([
         ["edge_sync", { "action": "status", "node_id": "edge-test" }],
         ["edge_sync", { "action": "push", "node_id": "edge-test", "data": { "celsius": 12 } }],
@@ -193,6 +195,8 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
         ["edge_function_logs", { "function_id": "twin", "lines": 5 }],
         ["resource", "edgeward://documents/cellar"],
         ["edge_edit_document", { "document": "cellar", "patch": { "celsius": null }, "colour": 1 }],
+        ["edge_sync", { "action": "status", "node_id": "large" }],
+        ["edge_sync", { "action": "pull", "node_id": "large" }],
     ]);
     let told = ask("2026-07-28", Way::Http(&node), &calls);
     let checksum = "99914b932bd37a50b983c5e7c90ae93b";
@@ -224,6 +228,8 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
     assert_eq!(told.output(21)["function_id"], "twin");
     assert!(told.answer(22)["text"].as_str().is_some_and(|text| text.contains("\"celsius\":21")), "{}", told.answer(22));
     assert!(told.error(23).contains("colour"), "{}", told.error(23));
+    assert_eq!(told.output(24)["version"], 1);
+    assert!(told.error(25).contains("an integer of more than 64 bits"), "{}", told.error(25));
 }
 
 #[tokio::test]
