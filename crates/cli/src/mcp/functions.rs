@@ -264,7 +264,7 @@ impl EdgeTool for DeployArtifact {
     const NAME: &'static str = "edge_deploy_artifact";
     const TITLE: &'static str = "Deploy an artifact";
     const ABOUT: &'static str = "Puts an uploaded WebAssembly component on one node or on all, with every option of a function. `dry_run` \
-        checks it and tells which nodes would get it and what they have now.";
+        checks the options and tells which nodes would get it and what they have now, not whether the artifact is there.";
     const EFFECT: Effect = Effect::Replaces;
     type Output = FleetChange;
 
