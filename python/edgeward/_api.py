@@ -26,22 +26,15 @@ class Events:
     def __init__(self, connection: http.client.HTTPConnection, lines: Iterator[dict[str, Any]]) -> None:
         self._socket = connection.sock
         self._lines = lines
-        self._is_closed = False
 
     def __iter__(self) -> Events:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        try:
-            return next(self._lines)
-        except ConnectionError:
-            if self._is_closed:
-                raise StopIteration from None
-            raise
+        return next(self._lines)
 
     def close(self) -> None:
         """Ends the stream, and a wait for what it tells next."""
-        self._is_closed = True
         # It may have ended by itself.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)

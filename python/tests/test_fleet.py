@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -148,11 +149,14 @@ def test_documents_of_a_fleet_are_the_same_at_the_hub_and_at_its_nodes(fleet: Fl
 
 def test_streams_can_be_awaited_and_given_up(fleet: Fleet) -> None:
     hub = AsyncClient(fleet.hub.url)
+    seen: list[object] = []
 
     async def first(stream: AsyncIterator[dict[str, Any]], wanted: str) -> dict[str, Any]:
         async for told in stream:
             if wanted in str(told):
                 return told
+            if wanted == "nothing":
+                seen.append(told)
         raise AssertionError("the stream ended")
 
     async def main() -> None:
@@ -166,8 +170,10 @@ def test_streams_can_be_awaited_and_given_up(fleet: Fleet) -> None:
             assert state.data == {"n": number}
         assert (await coming)["function"] == "streamed"
         assert (await watching)["data"] == {"n": 2}
-        # More of them at once than an executor has threads.
-        silent = [asyncio.create_task(first(hub.logs("streamed", node="edge-01", follow=True), "nothing")) for _ in range(40)]
+        # More of them at once than an executor has threads, and all wait for what does not come.
+        silent = [asyncio.create_task(first(hub.watch_document("streamed"), "nothing")) for _ in range(40)]
+        while len(seen) < 40:
+            await asyncio.sleep(0.01)
         assert await hub.invoke("streamed", node="edge-01")
         for task in silent:
             task.cancel()
@@ -175,6 +181,7 @@ def test_streams_can_be_awaited_and_given_up(fleet: Fleet) -> None:
         assert [type(end) for end in ended] == [asyncio.CancelledError] * 40
 
     asyncio.run(asyncio.wait_for(main(), LATE_SECONDS))
+    wait_until(lambda: not any(thread.name == "edgeward-stream" for thread in threading.enumerate()))
     stream = fleet.hub.watch_document("streamed")
     assert next(stream)["data"] == {"n": 2}
     stream.close()

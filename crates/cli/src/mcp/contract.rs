@@ -71,8 +71,8 @@ pub(super) async fn fleet_nodes(session: &Session<'_>, id: Option<&str>) -> Resu
 pub(super) struct DeployFunction {
     /// The function's id. One that is there already is replaced.
     function_id: String,
-    /// Its name. If no function of this id is known: which code it is, by the name or id of a function that is known, the digest of an
-    /// uploaded artifact (`sha256:…`), or the name of a handler that is registered in the process.
+    /// Its name, and which code it is: the digest of an uploaded artifact (`sha256:…`) names that; else the code of a function of this id
+    /// stays, if one is known; else it is the name or id of a function that is known, or of a handler that is registered in the process.
     function_name: String,
     /// Only on this node; left out: on every node.
     #[serde(default)]
