@@ -9,11 +9,11 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from edgeward._edgeward import SyncState
-from edgeward._errors import EdgeExecutionError, EdgeTimeoutError
+from edgeward._errors import EdgeExecutionError, EdgeTimeoutError, of_kind
 
 JSON = "application/json"
 
@@ -46,9 +46,10 @@ class Api:
     def __init__(self, url: str, token: str | None, ca_file: str | os.PathLike[str] | None, timeout_seconds: float) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query or parts.username:
-            raise ValueError(f"the address `{url}` is not valid: it must be like `http://127.0.0.1:7700`")
+            raise of_kind("invalid_input", ValueError(f"the address `{url}` is not valid: it must be like `http://127.0.0.1:7700`"))
         if token is not None and parts.scheme != "https":
-            raise ValueError("a token is shown over TLS only: use an address that begins with `https://`")
+            why = "a token is shown over TLS only: use an address that begins with `https://`"
+            raise of_kind("invalid_input", ValueError(why))
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._host, self._port = parts.hostname, parts.port
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
@@ -86,9 +87,8 @@ class Api:
             answer = json.loads(text)
             if isinstance(answer, dict):
                 return answer
-        error = RuntimeError(f"failed to read what `{self.url}` answered to {method} {path}: it is no object of JSON; is it a node or a hub?")
-        setattr(error, "kind", "internal")
-        raise error
+        why = f"failed to read what `{self.url}` answered to {method} {path}: it is no object of JSON; is it a node or a hub?"
+        raise of_kind("internal", RuntimeError(why))
 
     def objects(self, name: str, path: str, query: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """A list of objects, by its name in the answer."""
@@ -157,15 +157,10 @@ class Api:
         try:
             return wait()
         except TimeoutError as error:
-            _unavailable(TimeoutError, f"`{self.url}` did not answer {method} {path} within {self._timeout_seconds:g} seconds", error)
+            why = f"`{self.url}` did not answer {method} {path} within {self._timeout_seconds:g} seconds"
+            raise of_kind("unavailable", TimeoutError(why)) from error
         except (OSError, http.client.HTTPException) as error:
-            _unavailable(ConnectionError, f"failed to ask `{self.url}`: {error}", error)
-
-
-def _unavailable(kind: type[OSError], message: str, error: Exception) -> NoReturn:
-    exception = kind(message)
-    setattr(exception, "kind", "unavailable")
-    raise exception from error
+            raise of_kind("unavailable", ConnectionError(f"failed to ask `{self.url}`: {error}")) from error
 
 
 _CLASSES: dict[str, type[Exception]] = {
@@ -190,7 +185,7 @@ def _problem(status: int, body: bytes) -> Exception:
         problem = {}
     causes = problem.get("causes") or []
     exception = _CLASSES.get(kind, ValueError)(": ".join([message, *causes]))
-    setattr(exception, "kind", kind)
+    of_kind(kind, exception)
     if isinstance(exception, EdgeExecutionError):
         failure = problem.get("failure") or {}
         exception.status = failure.get("status")

@@ -9,7 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from edgeward import EdgeFunction, EdgeMetrics, EdgeNode, EdgeNodeStatus, InvocationRecord, SyncState
+from edgeward import (
+    Client,
+    EdgeCluster,
+    EdgeFunction,
+    EdgeMetrics,
+    EdgeNode,
+    EdgeNodeStatus,
+    EdgeRuntime,
+    EdgeSynchronizer,
+    InvocationRecord,
+    SyncState,
+)
 
 
 def double(number: int) -> int:
@@ -178,6 +189,24 @@ def test_copy_replace_makes_a_changed_copy() -> None:
 
 def test_the_representation_shows_no_secret() -> None:
     assert "secret" not in repr(EdgeFunction("f", "f", double, environment={"KEY": "secret"}))
+
+
+def test_what_is_raised_has_a_kind() -> None:
+    node = EdgeNode("edge-01", "n")
+    for wrong, kind in [
+        (lambda: EdgeRuntime(node).invoke("absent"), "not_found"),
+        (lambda: EdgeRuntime(EdgeNode("bad id", "n")), "invalid_input"),
+        (lambda: EdgeCluster().list_nodes("asleep"), "invalid_input"),  # type: ignore[arg-type]
+        (lambda: EdgeCluster().deploy_to_node("absent", EdgeFunction("f", "f", double)), "not_found"),
+        (lambda: SyncState.from_data({1: 1}, 1), "invalid_input"),  # type: ignore[dict-item]
+        (lambda: SyncState.from_data({"a": "\ud800"}, 1), "invalid_input"),
+        (lambda: EdgeSynchronizer().apply_remote(SyncState(1, {}, "")), "invalid_input"),
+        (lambda: EdgeSynchronizer().confirm_sync(-1), "invalid_input"),
+        (lambda: Client("nowhere"), "invalid_input"),
+    ]:
+        with pytest.raises(ValueError) as caught:
+            wrong()
+        assert getattr(caught.value, "kind") == kind, caught.value
 
 
 def test_a_record_of_another_class_is_not_equal() -> None:

@@ -1,6 +1,6 @@
 //! `EdgeNode`: a node as Python's owner of it sees and changes it. The product gets a copy where it needs one.
 
-use edgeward::EdgeNodeStatus;
+use edgeward::{EdgeError, EdgeNodeStatus};
 use jiff::Timestamp;
 use pyo3::{
     prelude::*,
@@ -24,7 +24,8 @@ pub(crate) fn status_to_python(py: Python<'_>, status: EdgeNodeStatus) -> PyResu
 /// The status that a member of the Python enumeration, or its value, is.
 pub(crate) fn status_of_python(status: &Bound<'_, PyAny>) -> PyResult<EdgeNodeStatus> {
     let py = status.py();
-    let member = STATUS.import(py, "edgeward._status", "EdgeNodeStatus")?.call1((status,))?;
+    let member = STATUS.import(py, "edgeward._status", "EdgeNodeStatus")?.call1((status,));
+    let member = member.map_err(|_| EdgeError::invalid(format!("{status:?} is no status of a node; see EdgeNodeStatus"))).or_raise(py)?;
     member.getattr("value")?.extract::<String>()?.parse().or_raise(py)
 }
 
