@@ -1,4 +1,7 @@
-"""Calls of the HTTP API: each has a connection of its own and a bound for every wait, and an error is the exception that the library raises."""
+"""Calls of the HTTP API.
+
+Each has a connection of its own and a bound for every wait, and an error is the exception that the library raises without the API.
+"""
 
 from __future__ import annotations
 
@@ -181,7 +184,8 @@ def _problem(status: int, body: bytes) -> Exception:
         problem = json.loads(body)
         kind, message = problem["kind"], problem["detail"]
     except (ValueError, KeyError, TypeError):
-        kind, message = "invalid_input" if status < 500 else "internal", f"the server answered {status}: {body[:512].decode(errors='replace')}"
+        kind = "invalid_input" if status < 500 else "internal"
+        message = f"the server answered {status}: {body[:512].decode(errors='replace')}"
         problem = {}
     causes = problem.get("causes") or []
     exception = _CLASSES.get(kind, ValueError)(": ".join([message, *causes]))

@@ -15,7 +15,9 @@ from edgeward.client import Client, Payload
 class AsyncClient:
     """`Client` for `asyncio`: a call waits on a thread of the loop's executor, and a stream on one of its own."""
 
-    def __init__(self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None, timeout_seconds: float = 60) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None, timeout_seconds: float = 60
+    ) -> None:
         self._client = Client(url, token, ca_file=ca_file, timeout_seconds=timeout_seconds)
 
     @property

@@ -24,7 +24,9 @@ _MERGE_PATCH = "application/merge-patch+json"
 class Client:
     """Talks to one node or hub. Thread-safe. `node` says which node of a hub a call is about, and is left out on a node itself."""
 
-    def __init__(self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None, timeout_seconds: float = 60) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None, timeout_seconds: float = 60
+    ) -> None:
         """`url` is `http://HOST:PORT` or `https://HOST:PORT`; `ca_file` holds the certificates that are trusted in place of the system's.
 
         No wait for an answer takes longer than `timeout_seconds`; what a stream tells next may take longer, if that is 20 or more."""
@@ -43,8 +45,9 @@ class Client:
         return self._api.object("GET", "/v1/status")
 
     def summary(self, function_id: str | None = None, node: str | None = None) -> dict[str, Any]:
-        """What ran so far: totals, success rate in percent, durations in milliseconds, errors by kind. A node tells one function apart, a hub
-        does not."""
+        """What ran so far: totals, success rate in percent, durations in milliseconds, errors by kind.
+
+        A node tells one function apart, a hub does not."""
         return self._api.object("GET", "/v1/metrics/summary", {"function": function_id, "node": node})
 
     def nodes(self, status: object = None) -> list[dict[str, Any]]:

@@ -157,7 +157,8 @@ def test_a_server_that_does_not_answer_or_is_none_of_ours_is_told_as_what_it_is(
     with answering(None) as silent, pytest.raises(TimeoutError, match="did not answer GET /v1/status within 0.1 seconds") as late:
         Client(silent, timeout_seconds=0.1).status()
     assert getattr(late.value, "kind") == "unavailable"
-    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>") as other, pytest.raises(RuntimeError, match="is it a node or a hub"):
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"
+    with answering(page) as other, pytest.raises(RuntimeError, match="is it a node or a hub"):
         Client(other).status()
     with answering(b"SSH-2.0-OpenSSH\r\n") as ssh, pytest.raises(ConnectionError, match="failed to ask"):
         Client(ssh).status()

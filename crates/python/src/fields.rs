@@ -37,6 +37,7 @@ pub(crate) fn text<'a>(id: &'a Bound<'_, PyAny>, what: &str) -> PyResult<&'a str
 }
 
 /// A version of a state, as an argument.
+#[derive(Clone, Copy)]
 pub(crate) struct Version(pub(crate) u64);
 
 impl FromPyObject<'_, '_> for Version {
