@@ -7,6 +7,7 @@ exceptions, and the loop around a handler.
 import os
 
 from edgeward import _records
+from edgeward._async_client import AsyncClient
 from edgeward._edgeward import (
     Document,
     Documents,
@@ -22,7 +23,7 @@ from edgeward._edgeward import (
 )
 from edgeward._errors import EdgeExecutionError, EdgeTimeoutError
 from edgeward._status import EdgeNodeStatus
-from edgeward.client import AsyncClient, Client
+from edgeward.client import Client
 
 __all__ = [
     "AsyncClient",

@@ -1,6 +1,18 @@
-"""The exceptions of the package. Every exception that it raises has `kind`, the one word by which Edgeward tells its errors apart."""
+"""The exceptions of the package. All that it raises itself, but TypeError and KeyError, have `kind`, the one word by which Edgeward tells
+its errors apart.
+"""
 
 from __future__ import annotations
+
+from typing import TypeVar
+
+_E = TypeVar("_E", bound=Exception)
+
+
+def of_kind(kind: str, exception: _E) -> _E:
+    """The exception, with its `kind`."""
+    setattr(exception, "kind", kind)
+    return exception
 
 
 class EdgeExecutionError(Exception):

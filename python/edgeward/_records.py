@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from edgeward import _edgeward
 from edgeward._status import EdgeNodeStatus
 
 
@@ -70,12 +71,44 @@ def complete(*classes: Any) -> None:
     """Gives each class what a dataclass has."""
     for cls in classes:
         model = _MODELS[cls.__name__]
-        for name in ("__dataclass_fields__", "__dataclass_params__", "__match_args__", "__repr__", "__eq__"):
-            setattr(cls, name, getattr(model, name))
+        for name in ("__dataclass_fields__", "__dataclass_params__", "__match_args__", "__repr__", "__eq__", "__replace__"):
+            # `__replace__` is of Python 3.13 and later.
+            if hasattr(model, name):
+                setattr(cls, name, getattr(model, name))
         cls.__hash__ = None
-        if not hasattr(cls, "__getnewargs__"):
+        if cls is _edgeward.InvocationRecord:
+            setattr(cls, "__init_subclass__", classmethod(_complete_subclass))
+        else:
             cls.__getstate__ = _state
             cls.__setstate__ = _set_state
+
+
+class _Fields:
+    """The `__init__` below a subclass of `InvocationRecord`, which has none itself: its `__new__` takes the fields, as that is faster."""
+
+    __slots__ = ()
+
+    def __init__(
+        self: Any, function_id: str, node_id: str, duration_ms: float, success: bool, timestamp: datetime | None = None, error: str = ""
+    ) -> None:
+        self.function_id, self.node_id, self.duration_ms, self.success, self.error = function_id, node_id, duration_ms, success, error
+        if timestamp is not None:
+            self.timestamp = timestamp
+
+
+def _complete_subclass(subclass: type[Any], /, **arguments: Any) -> None:
+    """Makes a subclass of `InvocationRecord` as any class is made: blank at first, and whole by its `__init__`."""
+    super(_edgeward.InvocationRecord, subclass).__init_subclass__(**arguments)
+    cls: Any = subclass
+    if not issubclass(cls, _Fields):
+        cls.__bases__ = (*cls.__bases__, _Fields)
+        cls.__new__ = _blank
+        cls.__getstate__ = _state
+        cls.__setstate__ = _set_state
+
+
+def _blank(cls: Any, *_arguments: Any, **_named: Any) -> Any:
+    return _edgeward.InvocationRecord.__new__(cls, None, None, None, None)  # type: ignore[call-arg]
 
 
 def _state(self: Any) -> dict[str, Any]:

@@ -1,22 +1,30 @@
-"""The client against a node and a hub that run."""
+"""The client against a node that runs, and against what is none."""
 
 import asyncio
 import contextlib
 import os
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from edgeward import AsyncClient, Client, EdgeExecutionError, EdgeFunction, EdgeNodeStatus
+from edgeward import AsyncClient, Client, EdgeExecutionError, EdgeFunction
 
 BUILT = Path(__file__).parents[2] / "functions/built"
 BINARY = os.environ.get("EDGEWARD_BINARY")
 START_SECONDS = 30.0
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="EDGEWARD_BINARY names the daemon")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
 
 
 def free_port() -> int:
@@ -31,15 +39,14 @@ def running(url: str, *arguments: str) -> Iterator[Client]:
     process = subprocess.Popen([BINARY, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         client = Client(url)
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                client.status()
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr.read() if process.stderr else ""
-                assert time.monotonic() < deadline, "the daemon does not answer"
-                time.sleep(0.02)
+
+        def answers() -> bool:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            with contextlib.suppress(OSError):
+                return bool(client.status())
+            return False
+
+        wait_until(answers)
         yield client
     finally:
         process.terminate()
@@ -112,26 +119,48 @@ def test_the_client_can_be_awaited(node: Client) -> None:
     asyncio.run(main())
 
 
-def test_a_hub_and_its_nodes(tmp_path: Path) -> None:
-    port = free_port()
-    with running(f"http://127.0.0.1:{port}", *hub_arguments(tmp_path, port)) as hub:
-        assert hub.nodes() == [] and hub.nodes(EdgeNodeStatus.ONLINE) == [] and hub.functions() == []
-        assert list(hub.events(limit=10)) == list(hub.events())
-        with pytest.raises(ValueError, match="(?i)node not found"):
-            hub.node("absent")
-        answer = hub.deploy(EdgeFunction("hello", "hello", artifact=BUILT / "hello.wasm"), all_nodes=True)
-        assert answer == {"id": "hello", "nodes": 0}
-
-
-def hub_arguments(folder: Path, port: int) -> list[str]:
-    return ["hub", "--data-dir", str(folder), "--listen", f"127.0.0.1:{port}", "--broker-listen", f"127.0.0.1:{free_port()}"]
-
-
 def test_a_wrong_address_is_refused_and_nobody_there_is_a_connection_error() -> None:
     for wrong in ["127.0.0.1:7700", "ftp://x", "http://x/path", "http://user@x"]:
         with pytest.raises(ValueError, match="is not valid"):
             Client(wrong)
     with pytest.raises(ValueError, match="over TLS only"):
         Client("http://127.0.0.1:7700", "token")
-    with pytest.raises(ConnectionError):
-        Client(f"http://127.0.0.1:{free_port()}").status()
+    for nobody in [f"http://127.0.0.1:{free_port()}", "http://nobody.invalid:7700"]:
+        with pytest.raises(ConnectionError, match=f"failed to ask `{nobody}`") as caught:
+            Client(nobody).status()
+        assert getattr(caught.value, "kind") == "unavailable" and caught.value.__cause__ is not None
+
+
+@contextlib.contextmanager
+def answering(answer: bytes | None) -> Iterator[str]:
+    """A server that gives every call this answer, or none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    connections.append(connection)
+                    if answer is not None:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+                        connection.close()
+
+        connections: list[socket.socket] = []
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        for connection in connections:
+            connection.close()
+
+
+def test_a_server_that_does_not_answer_or_is_none_of_ours_is_told_as_what_it_is() -> None:
+    with answering(None) as silent, pytest.raises(TimeoutError, match="did not answer GET /v1/status within 0.1 seconds") as late:
+        Client(silent, timeout_seconds=0.1).status()
+    assert getattr(late.value, "kind") == "unavailable"
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"
+    with answering(page) as other, pytest.raises(RuntimeError, match="is it a node or a hub"):
+        Client(other).status()
+    with answering(b"SSH-2.0-OpenSSH\r\n") as ssh, pytest.raises(ConnectionError, match="failed to ask"):
+        Client(ssh).status()
+    with answering(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nproxy") as proxy, pytest.raises(RuntimeError, match="502: proxy"):
+        Client(proxy).status()

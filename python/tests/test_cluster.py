@@ -1,7 +1,7 @@
 """A cluster in this process: its nodes are the objects that were registered."""
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timezone
 
 import pytest
 from edgeward import EdgeCluster, EdgeFunction, EdgeMetrics, EdgeNode, EdgeNodeStatus, InvocationRecord
@@ -21,6 +21,16 @@ def test_a_node_of_a_cluster_is_the_object_that_was_registered() -> None:
     assert cluster.get_node("absent") is None and cluster.get_runtime("absent") is None
     assert cluster.deregister_node("edge-01") and not cluster.deregister_node("edge-01")
     assert cluster.list_nodes() == []
+
+
+@pytest.mark.parametrize("moment", [datetime.min, datetime.max, datetime.now(timezone.utc)], ids=["min", "max", "aware"])
+def test_a_node_may_have_been_heard_at_any_time(moment: datetime) -> None:
+    cluster = EdgeCluster()
+    node = EdgeNode("edge-01", "n", last_heartbeat=moment)
+    cluster.register_node(node)
+    assert node.last_heartbeat is moment
+    cluster.heartbeat("edge-01")
+    assert abs((datetime.now() - node.last_heartbeat).total_seconds()) < 60
 
 
 def test_nodes_are_listed_in_their_order_and_by_the_status_that_they_show() -> None:

@@ -2,12 +2,25 @@
 
 import copy
 import dataclasses
+import inspect
 import pickle
+import sys
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from edgeward import EdgeFunction, EdgeNode, EdgeNodeStatus, InvocationRecord, SyncState
+from edgeward import (
+    Client,
+    EdgeCluster,
+    EdgeFunction,
+    EdgeMetrics,
+    EdgeNode,
+    EdgeNodeStatus,
+    EdgeRuntime,
+    EdgeSynchronizer,
+    InvocationRecord,
+    SyncState,
+)
 
 
 def double(number: int) -> int:
@@ -114,8 +127,86 @@ def test_a_subclass_may_add_fields() -> None:
     assert copy.copy(camera) == camera and "lens='tele'" in repr(camera)
 
 
+@dataclasses.dataclass
+class Regional(InvocationRecord):
+    region: str = "eu"
+
+
+class Plain(InvocationRecord):
+    """Nothing of its own."""
+
+
+class Handwritten(InvocationRecord):
+    def __init__(self, region: str, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.region = region
+
+
+@dataclasses.dataclass
+class Nested(Regional):
+    rack: int = 0
+
+
+FIELDS: dict[str, Any] = {"function_id": "fn-1", "node_id": "edge-01", "duration_ms": 1.5, "success": True}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Regional("fn-1", "edge-01", 1.5, True, region="us"),
+        Plain("fn-1", "edge-01", 1.5, True, datetime(2026, 1, 2), "boom"),
+        Handwritten("us", **FIELDS),
+        Nested("fn-1", "edge-01", 1.5, True, datetime(2026, 1, 2), "", "us", 7),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_a_record_of_an_invocation_may_be_subclassed_in_any_way(record: Any) -> None:
+    assert {name: getattr(record, name) for name in FIELDS} == FIELDS
+    assert getattr(record, "region", "us") == "us" and record.timestamp.tzinfo is None
+    for other in [copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))]:
+        assert other == record and other is not record and vars(other) == vars(record)
+    metrics = EdgeMetrics()
+    metrics.record(record)
+    assert metrics.total_invocations("fn-1") == 1
+
+
+def test_a_subclass_of_a_record_demands_its_fields() -> None:
+    assert dataclasses.replace(Nested(**FIELDS), rack=3) != Nested(**FIELDS)
+    for wrong in [lambda: Plain("fn-1"), lambda: Regional(**FIELDS, colour="red")]:  # type: ignore[call-arg]
+        with pytest.raises(TypeError):
+            wrong()
+
+
+def test_what_fields_there_are_is_told_to_those_who_look() -> None:
+    for cls in [EdgeNode, EdgeFunction, SyncState, InvocationRecord]:
+        assert list(inspect.signature(cls).parameters) == [field.name for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="`copy.replace` is of Python 3.13")
+def test_copy_replace_makes_a_changed_copy() -> None:
+    assert copy.replace(EdgeNode("a", "a"), name="b").name == "b"  # type: ignore[attr-defined]
+
+
 def test_the_representation_shows_no_secret() -> None:
     assert "secret" not in repr(EdgeFunction("f", "f", double, environment={"KEY": "secret"}))
+
+
+def test_what_is_raised_has_a_kind() -> None:
+    node = EdgeNode("edge-01", "n")
+    for wrong, kind in [
+        (lambda: EdgeRuntime(node).invoke("absent"), "not_found"),
+        (lambda: EdgeRuntime(EdgeNode("bad id", "n")), "invalid_input"),
+        (lambda: EdgeCluster().list_nodes("asleep"), "invalid_input"),  # type: ignore[arg-type]
+        (lambda: EdgeCluster().deploy_to_node("absent", EdgeFunction("f", "f", double)), "not_found"),
+        (lambda: SyncState.from_data({1: 1}, 1), "invalid_input"),  # type: ignore[dict-item]
+        (lambda: SyncState.from_data({"a": "\ud800"}, 1), "invalid_input"),
+        (lambda: EdgeSynchronizer().apply_remote(SyncState(1, {}, "")), "invalid_input"),
+        (lambda: EdgeSynchronizer().confirm_sync(-1), "invalid_input"),
+        (lambda: Client("nowhere"), "invalid_input"),
+    ]:
+        with pytest.raises(ValueError) as caught:
+            wrong()
+        assert getattr(caught.value, "kind") == kind, caught.value
 
 
 def test_a_record_of_another_class_is_not_equal() -> None:

@@ -288,6 +288,10 @@ def test_what_is_wrong_with_a_function_is_said_when_it_is_deployed() -> None:
     for function, error, why in [
         (EdgeFunction("bad id", "n", print), ValueError, "`bad id` is not valid"),
         (EdgeFunction("f", "n", print, memory_mb=0), ValueError, "memory_mb"),
+        (EdgeFunction("f", "n", print, memory_mb=-1), ValueError, "`memory_mb` is not valid: the number is out of range"),
+        (EdgeFunction("f", "n", print, max_queue=2**70), ValueError, "`max_queue` is not valid"),
+        (EdgeFunction("f", "n", print, memory_mb="1"), TypeError, "`memory_mb` is not valid"),  # type: ignore[arg-type]
+        (EdgeFunction("f", "n", print, environment={"A": 1}), TypeError, "`environment` is not valid"),  # type: ignore[dict-item]
         (EdgeFunction("f", "n", print, timeout_seconds=-1), ValueError, "timeout_seconds"),
         (EdgeFunction("f", "n", 7), TypeError, "not callable"),  # type: ignore[arg-type]
         (EdgeFunction(7, "n", print), TypeError, "must be a str, not int"),  # type: ignore[arg-type]
@@ -299,6 +303,8 @@ def test_what_is_wrong_with_a_function_is_said_when_it_is_deployed() -> None:
             runtime.deploy(function)
     with pytest.raises(ValueError, match="node id"):
         EdgeRuntime(EdgeNode("bad id", "n"))
+    with pytest.raises(TypeError, match="`last_heartbeat` is not valid: it must be a datetime, not str"):
+        EdgeRuntime(EdgeNode("edge-01", "n", last_heartbeat="now"))  # type: ignore[arg-type]
     assert runtime.list_functions() == []
 
 

@@ -1,6 +1,7 @@
 """Every code block of the specification runs as it is written, in its order and in one namespace."""
 
 import re
+from importlib.metadata import requires, version
 from pathlib import Path
 
 from codomyrmex import edge_computing
@@ -32,6 +33,10 @@ def test_every_block_runs_unchanged() -> None:
     result = names["result"]
     assert result[1] is names["image_data"]  # type: ignore[index]
     assert names["count"] == 0
+
+
+def test_the_two_distributions_are_of_one_version() -> None:
+    assert requires("codomyrmex-edge") == [f"edgeward=={version('edgeward')}"] and version("codomyrmex-edge") == version("edgeward")
 
 
 def test_the_import_path_is_a_namespace_package() -> None:

@@ -1,6 +1,7 @@
 """States and documents: versions, pending changes, and what a folder keeps."""
 
 import asyncio
+import dataclasses
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,14 @@ def test_a_remote_state_is_taken_when_it_is_newer_and_whole() -> None:
     with pytest.raises(ValueError, match="checksum"):
         sync.apply_remote(remote)
     assert sync.patch_local({"b": 1, "a": None}).data == {"b": 1}
+    assert sync.apply_remote(SyncState.from_data({"old": True}, 100)) and sync.apply_remote(
+        dataclasses.replace(SyncState.from_data({}, 101), updated_at=datetime.min)
+    )
+    state = sync.get_local_state()
+    assert state is not None and state.updated_at.year == 1
+    for wrong in [lambda: sync.confirm_sync(-1), lambda: sync.apply_remote(SyncState.from_data({}, -1))]:
+        with pytest.raises(ValueError, match="`version` is not valid: the number is out of range"):
+            wrong()
 
 
 def test_a_synchronizer_with_a_path_outlasts_its_process(tmp_path: Path) -> None:
@@ -66,6 +75,9 @@ def test_documents_are_changed_by_key_and_as_a_whole(tmp_path: Path) -> None:
     cellar["doors"] = 2
     cellar["names"] = ["front", {"of": None}]
     assert (cellar["doors"], cellar.get("names"), documents.list()) == (2, ["front", {"of": None}], ["cellar"])
+    assert "doors" in cellar and "windows" not in cellar and "cellar" in documents and "attic" not in documents
+    assert (list(cellar), cellar.keys(), len(cellar), dict(cellar)["doors"]) == (["doors", "names"], ["doors", "names"], 2, 2)
+    assert (list(documents), len(documents)) == (["cellar"], 1)
     with pytest.raises(KeyError, match="windows"):
         cellar["windows"]
     del cellar["names"]

@@ -7,11 +7,12 @@ use edgeward::{
 use pyo3::{
     exceptions::PyKeyError,
     prelude::*,
-    types::{PyDict, PyList},
+    types::{PyDict, PyIterator, PyList},
 };
 
 use crate::{
     errors::OrRaise,
+    fields::Version,
     moments,
     state::SyncState,
     values::{object_of, object_to_python, to_python, value_of},
@@ -59,6 +60,19 @@ impl Documents {
         self.document(py, name)
     }
 
+    fn __contains__(&self, py: Python<'_>, name: &str) -> PyResult<bool> {
+        let document = self.document(py, name)?;
+        Ok(blocking(py, || document.0.info())?.is_some())
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.list(py)?.into_pyobject(py)?.try_iter()
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.list(py)?.len())
+    }
+
     fn __repr__(&self) -> String {
         format!("<Documents of {}>", self.0.store().node())
     }
@@ -69,11 +83,11 @@ impl Documents {
 pub(crate) struct Document(document::Document);
 
 /// What must hold for a change: the version that the caller read, 0 for a document that does not exist.
-fn precondition(if_version: Option<u64>) -> Precondition {
+fn precondition(if_version: Option<Version>) -> Precondition {
     match if_version {
         None => Precondition::None,
-        Some(0) => Precondition::Absent,
-        Some(version) => Precondition::Version(version),
+        Some(Version(0)) => Precondition::Absent,
+        Some(Version(version)) => Precondition::Version(version),
     }
 }
 
@@ -120,16 +134,33 @@ impl Document {
         if was_there.result { Ok(()) } else { Err(PyKeyError::new_err(key)) }
     }
 
+    fn __contains__(&self, py: Python<'_>, key: &str) -> PyResult<bool> {
+        Ok(blocking(py, || self.0.get(key))?.is_some())
+    }
+
+    /// The keys that there are, sorted.
+    fn keys(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        blocking(py, || self.0.keys(None, usize::MAX))
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.keys(py)?.into_pyobject(py)?.try_iter()
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.keys(py)?.len())
+    }
+
     /// Makes `data` the whole document; returns its new state.
     #[pyo3(signature = (data, *, if_version=None))]
-    fn replace(&self, data: &Bound<'_, PyAny>, if_version: Option<u64>) -> PyResult<SyncState> {
+    fn replace(&self, data: &Bound<'_, PyAny>, if_version: Option<Version>) -> PyResult<SyncState> {
         let (py, data) = (data.py(), object_of(data)?);
         SyncState::of_state(py, &blocking(py, || self.0.replace(precondition(if_version), data))?)
     }
 
     /// Changes the document by a JSON merge patch (RFC 7396): None deletes a key. Returns its new state.
     #[pyo3(signature = (patch, *, if_version=None))]
-    fn patch(&self, patch: &Bound<'_, PyAny>, if_version: Option<u64>) -> PyResult<SyncState> {
+    fn patch(&self, patch: &Bound<'_, PyAny>, if_version: Option<Version>) -> PyResult<SyncState> {
         let (py, patch) = (patch.py(), object_of(patch)?);
         SyncState::of_state(py, &blocking(py, || self.0.patch(precondition(if_version), patch))?)
     }
@@ -142,7 +173,7 @@ impl Document {
 
     /// Deletes every key; says whether there was one.
     #[pyo3(signature = (*, if_version=None))]
-    fn clear(&self, py: Python<'_>, if_version: Option<u64>) -> PyResult<bool> {
+    fn clear(&self, py: Python<'_>, if_version: Option<Version>) -> PyResult<bool> {
         blocking(py, || self.0.clear(precondition(if_version)))
     }
 
@@ -157,8 +188,8 @@ impl Document {
     }
 
     /// Confirms the pending changes up to this version.
-    fn confirm(&self, py: Python<'_>, up_to_version: u64) -> PyResult<()> {
-        blocking(py, || self.0.confirm(up_to_version))
+    fn confirm(&self, py: Python<'_>, up_to_version: Version) -> PyResult<()> {
+        blocking(py, || self.0.confirm(up_to_version.0))
     }
 
     /// Takes over a state of a higher version; says whether it was taken.

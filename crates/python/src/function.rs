@@ -1,6 +1,9 @@
 //! `EdgeFunction`: what a function is in Python, and the two things it may be to the runtime: a callable, or a component.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use edgeward::{DocumentGrant, Handler, HandlerName};
@@ -10,7 +13,10 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 
-use crate::{errors::OrRaise, node::text};
+use crate::{
+    errors::OrRaise,
+    fields::{field, text},
+};
 
 /// A function deployable to edge nodes.
 #[pyclass(module = "edgeward", subclass, dict, weakref)]
@@ -75,22 +81,17 @@ impl EdgeFunction {
         };
         // A name of its own, so that two deployments of one id at once do not take each other's handler.
         let name = HandlerName::new(format!("python-{}", NEXT.fetch_add(1, Ordering::Relaxed))).or_raise(py)?;
-        let mut function = edgeward::EdgeFunction::new(id, self.name.extract::<String>(py)?, Handler::Native(name.clone())).or_raise(py)?;
-        function.memory_mb = self.memory_mb.extract(py)?;
-        function.timeout_seconds = self.timeout_seconds.extract(py)?;
-        let environment = self.environment.bind(py).cast::<PyDict>()?;
-        function.environment = environment
-            .iter()
-            .map(|(name, value)| Ok((name.extract::<String>()?, value.extract::<String>()?)))
-            .collect::<PyResult<Vec<_>>>()?
-            .into_iter()
-            .collect();
-        function.allowed_hosts = self.allowed_hosts.extract(py)?;
-        let grants: Vec<String> = self.documents.extract(py)?;
+        let mut function =
+            edgeward::EdgeFunction::new(id, field::<String>(self.name.bind(py), "name")?, Handler::Native(name.clone())).or_raise(py)?;
+        function.memory_mb = field(self.memory_mb.bind(py), "memory_mb")?;
+        function.timeout_seconds = field(self.timeout_seconds.bind(py), "timeout_seconds")?;
+        function.environment = field::<BTreeMap<String, String>>(self.environment.bind(py), "environment")?.into_iter().collect();
+        function.allowed_hosts = field(self.allowed_hosts.bind(py), "allowed_hosts")?;
+        let grants: Vec<String> = field(self.documents.bind(py), "documents")?;
         function.documents = grants.iter().map(|grant| grant.parse::<DocumentGrant>()).collect::<Result<_, _>>().or_raise(py)?;
-        function.max_concurrency = self.max_concurrency.extract(py)?;
-        function.max_queue = self.max_queue.extract(py)?;
-        function.max_reuse = self.max_reuse.extract(py)?;
+        function.max_concurrency = field(self.max_concurrency.bind(py), "max_concurrency")?;
+        function.max_queue = field(self.max_queue.bind(py), "max_queue")?;
+        function.max_reuse = field(self.max_reuse.bind(py), "max_reuse")?;
         function.validate().or_raise(py)?;
         Ok(Prepared { function, name, code })
     }
@@ -109,7 +110,11 @@ fn read(artifact: &Bound<'_, PyAny>) -> PyResult<Bytes> {
 #[pymethods]
 impl EdgeFunction {
     #[new]
-    #[pyo3(signature = (*_arguments, **_named))]
+    #[pyo3(
+        signature = (*_arguments, **_named),
+        text_signature = "(id, name, handler=None, memory_mb=128, timeout_seconds=30, environment=..., *, artifact=None, \
+                          allowed_hosts=..., documents=..., max_concurrency=128, max_queue=256, max_reuse=1)"
+    )]
     fn __new__(py: Python<'_>, _arguments: &Bound<'_, PyTuple>, _named: Option<&Bound<'_, PyDict>>) -> Self {
         let none = || py.None();
         Self {

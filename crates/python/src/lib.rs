@@ -6,6 +6,7 @@
 mod cluster;
 mod documents;
 mod errors;
+mod fields;
 mod function;
 mod metrics;
 mod moments;

@@ -10,7 +10,7 @@ use pyo3::{
     types::{PyDict, PyTuple},
 };
 
-use crate::{errors::OrRaise, moments, node::text};
+use crate::{errors::OrRaise, fields::text, moments};
 
 /// Record of a single function invocation.
 #[pyclass(module = "edgeward", subclass, weakref)]
@@ -33,7 +33,10 @@ pub(crate) struct InvocationRecord {
 #[pymethods]
 impl InvocationRecord {
     #[new]
-    #[pyo3(signature = (function_id, node_id, duration_ms, success, timestamp=None, error=None))]
+    #[pyo3(
+        signature = (function_id, node_id, duration_ms, success, timestamp=None, error=None),
+        text_signature = "(function_id, node_id, duration_ms, success, timestamp=..., error='')"
+    )]
     fn __new__(
         function_id: Py<PyAny>,
         node_id: Py<PyAny>,

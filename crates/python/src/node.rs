@@ -8,7 +8,11 @@ use pyo3::{
     types::{PyDict, PyList, PyTuple, PyType},
 };
 
-use crate::{errors::OrRaise, moments};
+use crate::{
+    errors::OrRaise,
+    fields::{field, text},
+    moments,
+};
 
 static STATUS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
@@ -20,7 +24,8 @@ pub(crate) fn status_to_python(py: Python<'_>, status: EdgeNodeStatus) -> PyResu
 /// The status that a member of the Python enumeration, or its value, is.
 pub(crate) fn status_of_python(status: &Bound<'_, PyAny>) -> PyResult<EdgeNodeStatus> {
     let py = status.py();
-    let member = STATUS.import(py, "edgeward._status", "EdgeNodeStatus")?.call1((status,))?;
+    let member = STATUS.import(py, "edgeward._status", "EdgeNodeStatus")?.call1((status,));
+    let member = member.map_err(|_| EdgeError::invalid(format!("{status:?} is no status of a node; see EdgeNodeStatus"))).or_raise(py)?;
     member.getattr("value")?.extract::<String>()?.parse().or_raise(py)
 }
 
@@ -48,13 +53,13 @@ pub(crate) struct EdgeNode {
 impl EdgeNode {
     /// As the product keeps it, checked against every bound. What `metadata` holds stays Python's.
     pub(crate) fn to_model(&self, py: Python<'_>) -> PyResult<edgeward::EdgeNode> {
-        let id: String = self.id.extract(py)?;
-        let mut node = edgeward::EdgeNode::new(&id, self.name.extract::<String>(py)?).or_raise(py)?;
-        node.location = self.location.extract(py)?;
+        let id = self.id.bind(py);
+        let mut node = edgeward::EdgeNode::new(text(id, "node id")?, field::<String>(self.name.bind(py), "name")?).or_raise(py)?;
+        node.location = field(self.location.bind(py), "location")?;
         node.status = status_of_python(self.status.bind(py))?;
-        node.capabilities = self.capabilities.extract(py)?;
-        node.labels = self.labels.extract(py)?;
-        node.last_heartbeat = moments::of_python(self.last_heartbeat.bind(py))?;
+        node.capabilities = field(self.capabilities.bind(py), "capabilities")?;
+        node.labels = field(self.labels.bind(py), "labels")?;
+        node.last_heartbeat = moments::of_python(self.last_heartbeat.bind(py), "last_heartbeat")?;
         node.validate().or_raise(py)?;
         Ok(node)
     }
@@ -63,7 +68,10 @@ impl EdgeNode {
 #[pymethods]
 impl EdgeNode {
     #[new]
-    #[pyo3(signature = (*_arguments, **_named))]
+    #[pyo3(
+        signature = (*_arguments, **_named),
+        text_signature = "(id, name, location='', status=..., capabilities=..., metadata=..., last_heartbeat=..., labels=...)"
+    )]
     fn __new__(py: Python<'_>, _arguments: &Bound<'_, PyTuple>, _named: Option<&Bound<'_, PyDict>>) -> Self {
         let none = || py.None();
         Self {
@@ -115,13 +123,4 @@ impl EdgeNode {
     fn __clear__(&mut self, py: Python<'_>) {
         (self.capabilities, self.metadata, self.labels) = (py.None(), py.None(), py.None());
     }
-}
-
-/// The id that a field or an argument says; anything but text names nothing.
-pub(crate) fn text<'a>(id: &'a Bound<'_, PyAny>, what: &str) -> PyResult<&'a str> {
-    let text = id.cast::<pyo3::types::PyString>().map_err(|_| {
-        let class = id.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-        pyo3::exceptions::PyTypeError::new_err(format!("a {what} must be a str, not {class}"))
-    })?;
-    text.to_str().map_err(|_| EdgeError::invalid(format!("the {what} is not valid: it holds a lone surrogate"))).or_raise(id.py())
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use edgeward::{CallOptions, EdgeError, FunctionDocuments, NativeHandler, NodeRuntime, RuntimeOptions};
+use edgeward::{CallOptions, EdgeError, ErrorKind, FunctionDocuments, NativeHandler, NodeRuntime, RuntimeOptions};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pyo3::{
-    exceptions::{PyTypeError, PyValueError},
+    exceptions::PyTypeError,
     prelude::*,
     types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple},
 };
 
 use crate::{
     documents::Documents,
+    errors::OrRaise,
     function::{Code, EdgeFunction, Prepared},
     metrics::EdgeMetrics,
     node::EdgeNode,
@@ -73,7 +74,8 @@ impl Work {
 impl EdgeRuntime {
     /// The runtime of a node of a cluster.
     pub(crate) fn of_member(py: Python<'_>, node: Py<EdgeNode>, member: NodeRuntime) -> PyResult<Self> {
-        let runtime = Arc::clone(member.here().ok_or_else(|| PyValueError::new_err("the node is not in this process"))?);
+        let runtime =
+            Arc::clone(member.here().ok_or_else(|| EdgeError::new(ErrorKind::Internal, "the node is not in this process")).or_raise(py)?);
         Ok(Self { node: Mutex::new(node), runtime, member: Some(member), functions: PyDict::new(py).unbind() })
     }
 
@@ -96,8 +98,9 @@ impl EdgeRuntime {
         self.functions.bind(py).set_item(function.borrow().id.bind(py), function)
     }
 
-    fn work(&self, id: &str, arguments: Bound<'_, PyTuple>, named: Option<Bound<'_, PyDict>>) -> PyResult<Work> {
-        let deployed = self.runtime.find(id).map_err(|_| PyValueError::new_err(format!("Function not found: {id}")))?;
+    fn work(&self, py: Python<'_>, id: &str, arguments: Bound<'_, PyTuple>, named: Option<Bound<'_, PyDict>>) -> PyResult<Work> {
+        let deployed =
+            self.runtime.find(id).map_err(|_| EdgeError::new(ErrorKind::NotFound, format!("Function not found: {id}"))).or_raise(py)?;
         if let Some(callable) = deployed.foreign::<Callable>() {
             let arguments = Arguments { positional: arguments.unbind(), named: named.map(Bound::unbind) };
             return Ok(Work::Call(deployed, callable, arguments));
@@ -133,7 +136,9 @@ fn payload_of(arguments: &Bound<'_, PyTuple>, named: Option<&Bound<'_, PyDict>>)
             return Err(refused(&format!("not `{name}`")));
         }
         let text: String = value.extract()?;
-        content_type = Some(HeaderValue::from_str(&text).map_err(|_| PyValueError::new_err("the content type is not valid"))?);
+        let valid =
+            HeaderValue::from_str(&text).map_err(|_| EdgeError::invalid("the content type is not valid: it is no value of a header"));
+        content_type = Some(valid.or_raise(arguments.py())?);
     }
     Ok((payload, content_type))
 }
@@ -232,7 +237,7 @@ impl EdgeRuntime {
         args: Bound<'_, PyTuple>,
         kwargs: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Py<PyAny>> {
-        Ok(wait(py, self.work(function_id, args, kwargs)?.run())?.show(py))
+        Ok(wait(py, self.work(py, function_id, args, kwargs)?.run())?.show(py))
     }
 
     /// The same, to be awaited.
@@ -244,7 +249,7 @@ impl EdgeRuntime {
         args: Bound<'py, PyTuple>,
         kwargs: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        awaitable(py, self.work(function_id, args, kwargs)?.run(), |py, answer| Ok(answer.show(py)))
+        awaitable(py, self.work(py, function_id, args, kwargs)?.run(), |py, answer| Ok(answer.show(py)))
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

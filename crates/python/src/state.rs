@@ -9,6 +9,7 @@ use pyo3::{
 };
 
 use crate::{
+    fields::field,
     moments,
     values::{not_a_dict, object_of, object_to_python, write},
 };
@@ -48,12 +49,12 @@ impl SyncState {
     pub(crate) fn to_state(&self, py: Python<'_>) -> PyResult<edgeward::SyncState> {
         let updated_at = match &self.updated_at {
             Moment::Known(moment) => *moment,
-            Moment::Shown(datetime) => moments::of_python(datetime.bind(py))?,
+            Moment::Shown(datetime) => moments::of_python(datetime.bind(py), "updated_at")?,
         };
         Ok(edgeward::SyncState {
-            version: self.version.extract(py)?,
+            version: field(self.version.bind(py), "version")?,
             data: object_of(self.data.bind(py))?,
-            checksum: self.checksum.extract(py)?,
+            checksum: field(self.checksum.bind(py), "checksum")?,
             updated_at,
         })
     }
@@ -69,7 +70,7 @@ fn checksum(data: &Bound<'_, PyAny>) -> PyResult<String> {
 #[pymethods]
 impl SyncState {
     #[new]
-    #[pyo3(signature = (*_arguments, **_named))]
+    #[pyo3(signature = (*_arguments, **_named), text_signature = "(version, data, checksum, updated_at=...)")]
     fn __new__(py: Python<'_>, _arguments: &Bound<'_, PyTuple>, _named: Option<&Bound<'_, PyDict>>) -> Self {
         Self { version: py.None(), data: py.None(), checksum: py.None(), updated_at: Moment::Known(Timestamp::UNIX_EPOCH) }
     }

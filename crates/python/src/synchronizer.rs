@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pyo3::{prelude::*, types::PyList};
 
-use crate::{documents::changes, state::SyncState, values::object_of, waiting::blocking};
+use crate::{documents::changes, fields::Version, state::SyncState, values::object_of, waiting::blocking};
 
 /// Keeps one state. Thread-safe.
 #[pyclass(module = "edgeward", frozen, weakref)]
@@ -49,8 +49,8 @@ impl EdgeSynchronizer {
     }
 
     /// Confirms the pending changes up to this version.
-    fn confirm_sync(&self, py: Python<'_>, up_to_version: u64) -> PyResult<()> {
-        blocking(py, || self.0.confirm_sync(up_to_version))
+    fn confirm_sync(&self, py: Python<'_>, up_to_version: Version) -> PyResult<()> {
+        blocking(py, || self.0.confirm_sync(up_to_version.0))
     }
 
     /// The state, or None before the first one.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use edgeward::{EdgeError, Integer, Object, Value, limits::VALUE_DEPTH_MAX, python_json::Writer};
 use pyo3::{
-    exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError},
+    exceptions::{PyTypeError, PyUnicodeEncodeError},
     prelude::*,
     types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple},
 };
@@ -104,7 +104,7 @@ fn text_of<'a>(text: &'a Bound<'_, PyString>) -> Result<&'a str, Refused> {
     text.to_str().map_err(|error| {
         if error.is_instance_of::<PyUnicodeEncodeError>(text.py()) {
             let message = "the value is not valid: it holds a lone surrogate, which is no character";
-            PyValueError::new_err(message).into()
+            EdgeError::invalid(message).into()
         } else {
             error.into()
         }
@@ -122,7 +122,7 @@ fn members<'py>(dict: &Bound<'py, PyDict>) -> Result<Vec<Member<'py>>, Refused> 
             Err(error) => {
                 let class = error.into_inner().get_type();
                 let message = format!("the value is not valid: a key is of type {}; keys must be str", class.name()?);
-                return Err(PyValueError::new_err(message).into());
+                return Err(EdgeError::invalid(message).into());
             }
         }
     }

@@ -148,7 +148,7 @@ pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Ne
             let mut response = Refusal(error).into_response();
             let challenge = match response.status().as_u16() {
                 401 => "Bearer realm=\"edgeward\"",
-                403 => "Bearer realm=\"edgeward\", error=\"insufficient_scope\"",
+                403 if api.door == Door::Guarded => "Bearer realm=\"edgeward\", error=\"insufficient_scope\"",
                 _ => return response,
             };
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -201,7 +201,8 @@ fn judge_origin(headers: &HeaderMap, uri: &Uri, door: Door) -> Result<(), EdgeEr
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
     let host = text(header::HOST).or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
     let refused = |what: &str, value: &str, why: &str| {
-        Err(EdgeError::invalid(format!("the {what} `{}` is not {why}, so the request is refused", value.escape_debug())))
+        let message = format!("the {what} `{}` is not {why}, so the request is refused", value.escape_debug());
+        Err(EdgeError::new(ErrorKind::Forbidden, message))
     };
     if door == Door::Loopback
         && let Some(host) = host.filter(|host| !is_this_machine(host))

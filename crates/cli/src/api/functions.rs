@@ -46,9 +46,10 @@ pub(super) struct Whom {
     all: bool,
 }
 
-/// Refuses what is for another node, so that nothing happens on the wrong one.
+/// Refuses what is for another node, so that nothing happens on the wrong one, and nothing is told of it.
 pub(super) async fn only_of_this_node(State(node): State<Arc<Node>>, request: Request, next: Next) -> Result<Response, Refusal> {
-    if !request.uri().path().starts_with("/v1/functions") {
+    let path = request.uri().path();
+    if !path.starts_with("/v1/functions") && path != "/v1/metrics/summary" {
         return Ok(next.run(request).await);
     }
     let own = &node.runtime().node().id;

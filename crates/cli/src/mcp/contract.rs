@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use edgeward::{EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
+use edgeward::{DocumentName, EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
+    documents::DocumentState,
     functions::{assign, handler_of, targets},
     session::{Place, Session, ToolError},
     tool::{EdgeTool, Effect},
 };
-use crate::client::{Functions, NodeRecord, Nodes, Pending, Request};
+use crate::client::{Functions, NodeRecord, Nodes, Request};
 
 /// Begins the names of the documents of `edge_sync`.
 const SYNC_DOCUMENT: &str = "edge-sync";
@@ -70,8 +71,8 @@ pub(super) async fn fleet_nodes(session: &Session<'_>, id: Option<&str>) -> Resu
 pub(super) struct DeployFunction {
     /// The function's id. One that is there already is replaced.
     function_id: String,
-    /// Its name. If no function of this id is known: which code it is, by the name or id of a function that is known, the digest of an
-    /// uploaded artifact (`sha256:…`), or the name of a handler that is registered in the process.
+    /// Its name, and which code it is: the digest of an uploaded artifact (`sha256:…`) names that; else the code of a function of this id
+    /// stays, if one is known; else it is the name or id of a function that is known, or of a handler that is registered in the process.
     function_name: String,
     /// Only on this node; left out: on every node.
     #[serde(default)]
@@ -312,13 +313,18 @@ pub(super) struct Synced {
     data: Option<Map<String, Value>>,
 }
 
-/// A document, as far as it is told of here.
+/// A document without its data.
 #[derive(Debug, Deserialize)]
 struct State {
     version: u64,
     checksum: String,
     updated_at: String,
-    data: Map<String, Value>,
+}
+
+/// The changes of a document that nobody has confirmed, of which only the number is told.
+#[derive(Debug, Deserialize)]
+struct Unconfirmed {
+    pending: Vec<IgnoredAny>,
 }
 
 impl EdgeTool for Sync {
@@ -334,7 +340,7 @@ impl EdgeTool for Sync {
             None => SYNC_DOCUMENT.to_owned(),
             Some(node) => format!("{SYNC_DOCUMENT}.{}", NodeId::new(node)?),
         };
-        edgeward::DocumentName::new(&document)?;
+        let document = DocumentName::new(document)?;
         let path = format!("/v1/documents/{document}");
         match self.action {
             Action::Push => {
@@ -355,17 +361,26 @@ impl EdgeTool for Sync {
             }
             Action::Pull | Action::Status => {}
         }
-        let Some(state) = session.find::<State>(path.clone()).await? else {
+        let found = match session.get(path.clone()).await {
+            Err(error) if error.kind == ErrorKind::NotFound => None,
+            found => Some(found?),
+        };
+        let Some(found) = found else {
             let status = if self.action == Action::Confirm { "confirmed" } else { "synced" };
             return Ok(Synced { status, version: 0, checksum: EMPTY_CHECKSUM.to_owned(), pending_changes: 0, last_sync: None, data: None });
         };
-        let pending_changes = session.read::<Pending>(format!("{path}/pending")).await?.pending.len();
+        let State { version, checksum, updated_at } = found.json()?;
+        let data = match self.action {
+            // Refused rather than told wrongly, as by the tool for every document.
+            Action::Pull => Some(DocumentState::read(&document, &found)?.data),
+            _ => None,
+        };
+        let pending_changes = session.read::<Unconfirmed>(format!("{path}/pending")).await?.pending.len();
         let status = match (self.action, pending_changes) {
             (Action::Confirm, _) => "confirmed",
             (_, 0) => "synced",
             _ => "pending",
         };
-        let data = (self.action == Action::Pull).then_some(state.data);
-        Ok(Synced { status, version: state.version, checksum: state.checksum, pending_changes, last_sync: Some(state.updated_at), data })
+        Ok(Synced { status, version, checksum, pending_changes, last_sync: Some(updated_at), data })
     }
 }

@@ -86,7 +86,7 @@ pub(super) struct DocumentState {
     updated_at: String,
     /// Names this state; give it to `edge_edit_document` as `if_match`.
     etag: String,
-    data: Map<String, Value>,
+    pub(super) data: Map<String, Value>,
 }
 
 impl DocumentState {

@@ -22,7 +22,7 @@ use crate::{
 /// Longest wait for a result: the longest deadline of a function, and as long in its queue.
 const RESULT_TIMEOUT: Duration = Duration::from_hours(2);
 
-/// What a function is made of, by what is known: a function of this id, or of this name or id, an artifact, a handler of the process.
+/// What a function is made of, by what is known: an artifact, a function of this id, or of this name or id, a handler of the process.
 pub(super) async fn handler_of(
     session: &Session<'_>,
     id: &FunctionId,
@@ -35,10 +35,16 @@ pub(super) async fn handler_of(
         let matching = || known.iter().filter(is_it);
         matching().find(is_there).or_else(|| matching().max_by_key(|record| record.generation))
     };
-    let found = newest(&|record| record.id == *id).or_else(|| newest(&|record| record.name == name || record.id.as_str() == name));
+    let digest = name.parse::<Digest>().ok();
+    let same = newest(&|record| record.id == *id);
+    let found = match digest {
+        Some(_) => same,
+        None => same.or_else(|| newest(&|record| record.name == name || record.id.as_str() == name)),
+    };
     if let Some(record) = found {
+        let handler = digest.map_or_else(|| json!(record.handler), |digest| json!({ "artifact": digest }));
         let kept = json!({
-            "handler": record.handler,
+            "handler": handler,
             "allowed_hosts": record.allowed_hosts,
             "documents": record.documents,
             "max_concurrency": record.max_concurrency,
@@ -47,11 +53,11 @@ pub(super) async fn handler_of(
         });
         return Ok(kept.as_object().cloned().unwrap_or_default());
     }
-    let handler = match (name.parse::<Digest>(), HandlerName::new(name)) {
-        (Ok(digest), _) => json!({ "artifact": digest }),
+    let handler = match (digest, HandlerName::new(name)) {
+        (Some(digest), _) => json!({ "artifact": digest }),
         // A node says whether it has one; a hub cannot know what is registered in the processes of others.
-        (Err(_), Ok(handler)) if matches!(targets, Targets::Own(_)) => json!({ "native": handler }),
-        (Err(_), _) => return Err(unknown_code(id, name)),
+        (None, Ok(handler)) if matches!(targets, Targets::Own(_)) => json!({ "native": handler }),
+        (None, _) => return Err(unknown_code(id, name)),
     };
     Ok(Map::from_iter([("handler".to_owned(), handler)]))
 }
@@ -264,7 +270,7 @@ impl EdgeTool for DeployArtifact {
     const NAME: &'static str = "edge_deploy_artifact";
     const TITLE: &'static str = "Deploy an artifact";
     const ABOUT: &'static str = "Puts an uploaded WebAssembly component on one node or on all, with every option of a function. `dry_run` \
-        checks it and tells which nodes would get it and what they have now.";
+        checks the options and tells which nodes would get it and what they have now, not whether the artifact is there.";
     const EFFECT: Effect = Effect::Replaces;
     type Output = FleetChange;
 

@@ -83,7 +83,7 @@ pub(super) struct Metrics {
     /// Of this node. A hub needs it; a node tells of its own.
     #[serde(default)]
     node_id: Option<String>,
-    /// Only of this function; a node alone tells it apart, a hub does not.
+    /// Only of this function. A hub does not tell it apart.
     #[serde(default)]
     function_id: Option<String>,
 }

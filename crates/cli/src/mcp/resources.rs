@@ -42,10 +42,22 @@ impl Address {
 }
 
 fn protocol_error(error: &ToolError) -> ErrorData {
+    let message = error.message().to_owned();
     match error.kind {
-        ErrorKind::NotFound => ErrorData::resource_not_found(error.message().to_owned(), None),
-        ErrorKind::Internal => ErrorData::internal_error(error.message().to_owned(), None),
-        _ => ErrorData::invalid_request(error.message().to_owned(), None),
+        ErrorKind::NotFound => ErrorData::resource_not_found(message, None),
+        ErrorKind::InvalidInput
+        | ErrorKind::TooLarge
+        | ErrorKind::RefusedArtifact
+        | ErrorKind::Conflict
+        | ErrorKind::Forbidden
+        | ErrorKind::Unauthenticated => ErrorData::invalid_request(message, None),
+        // Nothing was wrong with the request.
+        ErrorKind::Internal
+        | ErrorKind::Unavailable
+        | ErrorKind::Overloaded
+        | ErrorKind::Timeout
+        | ErrorKind::ExecutionFailed
+        | ErrorKind::MemoryLimit => ErrorData::internal_error(message, None),
     }
 }
 
@@ -135,5 +147,12 @@ mod tests {
         for bad in ["edgeward://nodes/", "edgeward://nodes/a/b", "edgeward://tokens/a", "file:///etc/passwd", ""] {
             assert!(Address::read(bad).expect_err(bad).message.contains("there is no resource"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached_is_not_the_fault_of_the_request() {
+        let code = |kind| protocol_error(&ToolError::from(edgeward::EdgeError::new(kind, "why"))).code;
+        assert_eq!(code(ErrorKind::Unavailable), rmcp::model::ErrorCode::INTERNAL_ERROR);
+        assert_eq!(code(ErrorKind::Forbidden), rmcp::model::ErrorCode::INVALID_REQUEST);
     }
 }

@@ -96,6 +96,7 @@ async fn an_assistant_works_with_a_fleet_by_the_tools_of_the_contract() {
                 ["edge_undeploy_function", { "function_id": id, "dry_run": true }],
                 ["edge_list_functions", { "node_id": "edge-02" }],
                 ["edge_watch_events", { "limit": 1000 }],
+                ["edge_metrics", { "node_id": "edge-02", "function_id": id }],
             ]),
         );
         assert_eq!(told.0["version"], version);
@@ -121,6 +122,7 @@ async fn an_assistant_works_with_a_fleet_by_the_tools_of_the_contract() {
         assert!(told.output(12)["functions"].as_array().expect("a list").iter().any(|function| function["id"] == id.as_str()), "not gone");
         let kinds: Vec<_> = told.output(13)["events"].as_array().expect("a list").iter().map(|event| event["kind"].clone()).collect();
         assert!(kinds.contains(&json!("node_joined")), "{kinds:?}");
+        assert!(told.error(14).contains("leave out `function`"), "{}", told.error(14));
         let over_http = ask(
             mode,
             Way::Http(hub),
@@ -168,6 +170,10 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
     let node = Node::launch(&data, &["--mcp", "read-write"], &[]);
     until("it serves", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
     node.deploy("hello", "hello", &[]);
+    node.deploy("visits", "visits", &["--document", "visits"]);
+    let visits = node.json("/v1/functions/visits").await["handler"]["artifact"].clone();
+    let large = node.ask(Method::PUT, "/v1/documents/edge-sync.large", &[], format!(r#"{{"large": {}0}}"#, u64::MAX)).await;
+    assert_eq!(large.status(), 201);
     let calls = json!([
         ["edge_sync", { "action": "status", "node_id": "edge-test" }],
         ["edge_sync", { "action": "push", "node_id": "edge-test", "data": { "celsius": 12 } }],
@@ -193,6 +199,11 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
         ["edge_function_logs", { "function_id": "twin", "lines": 5 }],
         ["resource", "edgeward://documents/cellar"],
         ["edge_edit_document", { "document": "cellar", "patch": { "celsius": null }, "colour": 1 }],
+        ["edge_sync", { "action": "status", "node_id": "large" }],
+        ["edge_sync", { "action": "pull", "node_id": "large" }],
+        ["edge_metrics", { "node_id": "edge-09" }],
+        ["edge_deploy_function", { "function_id": "twin", "function_name": visits }],
+        ["edge_list_functions", {}],
     ]);
     let told = ask("2026-07-28", Way::Http(&node), &calls);
     let checksum = "99914b932bd37a50b983c5e7c90ae93b";
@@ -210,7 +221,7 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
     assert_eq!((&told.output(9)["status"], &told.output(9)["version"]), (&json!("confirmed"), &json!(0)));
     let status = told.output(10);
     assert_eq!((&status["total_nodes"], &status["nodes"][0]["id"]), (&json!(1), &json!("edge-test")));
-    assert_eq!(status["nodes"][0]["functions"], json!([{ "id": "hello", "name": "hello" }]));
+    assert_eq!(status["nodes"][0]["functions"], json!([{ "id": "hello", "name": "hello" }, { "id": "visits", "name": "visits" }]));
     assert_eq!(told.output(11)["deployed_to"], json!(["edge-test"]));
     assert_eq!(told.output(12)["text"], "hello from the edge\n");
     assert!(told.error(13).contains("function not found: `nobody`"), "{}", told.error(13));
@@ -224,6 +235,12 @@ async fn a_state_is_pushed_pulled_and_confirmed_and_a_node_alone_is_the_one_that
     assert_eq!(told.output(21)["function_id"], "twin");
     assert!(told.answer(22)["text"].as_str().is_some_and(|text| text.contains("\"celsius\":21")), "{}", told.answer(22));
     assert!(told.error(23).contains("colour"), "{}", told.error(23));
+    assert_eq!(told.output(24)["version"], 1);
+    assert!(told.error(25).contains("an integer of more than 64 bits"), "{}", told.error(25));
+    assert!(told.error(26).contains("node not found: `edge-09`"), "{}", told.error(26));
+    assert_eq!(told.output(27)["status"], "deployed");
+    let twin = told.output(28)["functions"].as_array().expect("a list").iter().find(|function| function["id"] == "twin").expect("deployed");
+    assert_eq!(twin["handler"], visits, "an artifact that is named by its digest is meant, whatever ran under this id");
 }
 
 #[tokio::test]
@@ -251,10 +268,11 @@ async fn over_http_nothing_is_changed_unless_the_process_was_started_so_and_no_p
     let json_headers = [("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
     let post = async |headers: &[(&str, &str)]| node.ask(Method::POST, "/mcp", &[&json_headers, headers].concat(), list).await;
     assert_eq!(post(&[]).await.status(), 200);
-    assert_eq!(post(&[("origin", "https://evil.example")]).await.status(), 400);
+    // 403 is what the protocol demands.
+    assert_eq!(post(&[("origin", "https://evil.example")]).await.status(), 403);
     let rebound = http::Request::post("/mcp").header("host", "evil.example:7700").header("content-type", "application/json");
     let rebound = rebound.header("accept", "application/json, text/event-stream").body(Full::from(list)).expect("valid");
-    assert_eq!(try_send(node.api, rebound).await.expect("an answer").status(), 400);
+    assert_eq!(try_send(node.api, rebound).await.expect("an answer").status(), 403);
     for malformed in ["{", "[]", "\u{0}", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#] {
         let answer = node.ask(Method::POST, "/mcp", &json_headers, malformed.to_owned()).await;
         assert!(answer.status().is_client_error() || answer.body().windows(7).any(|part| part == b"\"error\""), "{malformed}");

@@ -19,6 +19,8 @@ use crate::api::{Api, Refusal, observe::resident_bytes, wire};
 pub(crate) struct SummaryQuery {
     /// The node that is asked.
     node: Option<String>,
+    /// Refused, as a node tells a hub of all its functions together.
+    function: Option<String>,
 }
 
 /// What ran on a node so far: totals, success rate in percent, durations in milliseconds, errors by kind.
@@ -28,6 +30,9 @@ pub(crate) struct SummaryQuery {
 )]
 pub(crate) async fn summary(State(hub): State<Arc<FleetHub>>, Query(query): Query<SummaryQuery>) -> Result<Json<Summary>, Refusal> {
     let node = query.node.ok_or_else(|| EdgeError::invalid("say of which node: `node=ID`"))?;
+    if query.function.is_some() {
+        return Err(EdgeError::invalid("a hub tells of a node as a whole: leave out `function`, or ask the node itself").into());
+    }
     hub.check_active()?;
     Ok(Json(hub.cluster().runtime(&node)?.summary().await?))
 }

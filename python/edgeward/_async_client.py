@@ -1,0 +1,103 @@
+"""The client of the HTTP API for `asyncio`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from edgeward._asyncio import stream
+from edgeward._edgeward import EdgeFunction, SyncState
+from edgeward.client import Client, Payload
+
+
+class AsyncClient:
+    """`Client` for `asyncio`: a call waits on a thread of the loop's executor, and a stream on one of its own."""
+
+    def __init__(
+        self, url: str, token: str | None = None, *, ca_file: str | os.PathLike[str] | None = None, timeout_seconds: float = 60
+    ) -> None:
+        self._client = Client(url, token, ca_file=ca_file, timeout_seconds=timeout_seconds)
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return self._client.url
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.url!r})"
+
+    async def status(self) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.status)
+
+    async def summary(self, function_id: str | None = None, node: str | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.summary, function_id, node)
+
+    async def nodes(self, status: object = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.nodes, status)
+
+    async def node(self, node_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.node, node_id)
+
+    async def label_node(self, node_id: str, labels: dict[str, str | None]) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.label_node, node_id, labels)
+
+    async def join_token(self, node_id: str | None = None, *, expires_in_seconds: int | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.join_token, node_id, expires_in_seconds=expires_in_seconds)
+
+    async def remove_node(self, node_id: str) -> None:
+        await asyncio.to_thread(self._client.remove_node, node_id)
+
+    async def functions(self, node: str | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.functions, node)
+
+    async def deploy(self, function: EdgeFunction, *, node: str | None = None, all_nodes: bool = False) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.deploy, function, node=node, all_nodes=all_nodes)
+
+    async def undeploy(self, function_id: str, *, node: str | None = None, all_nodes: bool = False) -> bool:
+        return await asyncio.to_thread(self._client.undeploy, function_id, node=node, all_nodes=all_nodes)
+
+    async def invoke(self, function_id: str, payload: Payload = b"", *, content_type: str | None = None, node: str | None = None) -> bytes:
+        return await asyncio.to_thread(self._client.invoke, function_id, payload, content_type=content_type, node=node)
+
+    def logs(self, function_id: str, *, node: str | None = None, follow: bool = False) -> AsyncIterator[dict[str, Any]]:
+        return stream(lambda: self._client.logs(function_id, node=node, follow=follow))
+
+    def events(
+        self, *, node: str | None = None, after: str | None = None, limit: int | None = None, follow: bool = False
+    ) -> AsyncIterator[dict[str, Any]]:
+        return stream(lambda: self._client.events(node=node, after=after, limit=limit, follow=follow))
+
+    async def documents(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.documents)
+
+    async def document(self, name: str) -> SyncState | None:
+        return await asyncio.to_thread(self._client.document, name)
+
+    async def put_document(self, name: str, data: dict[str, Any], *, if_state: SyncState | None = None) -> SyncState:
+        return await asyncio.to_thread(self._client.put_document, name, data, if_state=if_state)
+
+    async def patch_document(self, name: str, patch: dict[str, Any], *, if_state: SyncState | None = None) -> SyncState:
+        return await asyncio.to_thread(self._client.patch_document, name, patch, if_state=if_state)
+
+    async def delete_document(self, name: str, *, if_state: SyncState | None = None) -> None:
+        await asyncio.to_thread(self._client.delete_document, name, if_state=if_state)
+
+    async def pending_changes(self, name: str) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.pending_changes, name)
+
+    async def history(self, name: str) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.history, name)
+
+    async def confirm(self, name: str, up_to_version: int) -> None:
+        await asyncio.to_thread(self._client.confirm, name, up_to_version)
+
+    async def conflicts(self, name: str, *, limit: int | None = None, after: str | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.conflicts, name, limit=limit, after=after)
+
+    async def resolve(self, name: str, conflict_id: str, resolution: dict[str, Any]) -> None:
+        await asyncio.to_thread(self._client.resolve, name, conflict_id, resolution)
+
+    def watch_document(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        return stream(lambda: self._client.watch_document(name))

@@ -1,0 +1,203 @@
+"""The client against a hub that runs, with nodes that joined it."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from edgeward import AsyncClient, Client, EdgeExecutionError, EdgeFunction, EdgeNodeStatus, SyncState
+from test_client import BINARY, BUILT, free_port, running, wait_until
+
+LATE_SECONDS = 30.0
+
+pytestmark = pytest.mark.skipif(BINARY is None, reason="EDGEWARD_BINARY names the daemon")
+
+
+def address() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+class Fleet:
+    """A hub and the nodes `edge-01` and `edge-02`."""
+
+    def __init__(self, hub: Client, nodes: dict[str, Client], stop: dict[str, contextlib.ExitStack]) -> None:
+        self.hub, self.nodes, self._stop = hub, nodes, stop
+
+    def stop(self, node: str) -> None:
+        self._stop[node].close()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("fleet")
+    short = ["--heartbeat-seconds", "0.2"]
+    with contextlib.ExitStack() as stack:
+
+        def start(command: str, name: str, *options: str) -> Client:
+            api = address()
+            return stops[name].enter_context(
+                running(f"http://{api}", command, "--id", name, "--data-dir", str(folder / name), "--listen", api, *short, *options)
+            )
+
+        stops = {name: stack.enter_context(contextlib.ExitStack()) for name in ["hub", "edge-01", "edge-02"]}
+        hub = start("hub", "hub", "--broker-listen", address())
+        wait_until(lambda: hub.status()["standing"] == "active")
+        assert hub.nodes() == [] and hub.functions() == []
+        assert hub.deploy(function("hello"), all_nodes=True) == {"id": "hello", "nodes": 0}
+        nodes = {}
+        for name in ["edge-01", "edge-02"]:
+            token = hub.join_token(name, expires_in_seconds=600)["token"]
+            options = ["--functions-listen", address(), "--label", "site=berlin", "--capability", "gpu", "--join", token]
+            nodes[name] = start("node", name, *options)
+        wait_until(lambda: len(hub.nodes(EdgeNodeStatus.ONLINE)) == 2)
+        yield Fleet(hub, nodes, stops)
+
+
+def function(name: str, **fields: Any) -> EdgeFunction:
+    return EdgeFunction(name, name, artifact=BUILT / f"{name}.wasm", **fields)
+
+
+def serves(client: Client, function_id: str, nodes: int) -> bool:
+    return [entry["state"] for entry in client.functions() if entry["id"] == function_id] == ["ready"] * nodes
+
+
+def kind(error: pytest.ExceptionInfo[BaseException]) -> object:
+    return getattr(error.value, "kind")
+
+
+def test_the_nodes_of_a_fleet_are_told_with_their_labels_and_health(fleet: Fleet) -> None:
+    hub = fleet.hub
+    assert [(node["id"], node["status"], node["capabilities"]) for node in hub.nodes()] == [
+        ("edge-01", "online", ["gpu"]),
+        ("edge-02", "online", ["gpu"]),
+    ]
+    assert hub.nodes("offline") == [] and hub.status()["health"]["online"] == 2
+    assert hub.label_node("edge-01", {"site": "paris"})["labels"]["site"] == "paris"
+    assert hub.label_node("edge-01", {"site": None})["labels"] == hub.node("edge-01")["labels"] == {"site": "berlin"}
+    with pytest.raises(ValueError, match="`asleep`") as caught:
+        hub.nodes("asleep")
+    assert kind(caught) == "invalid_input"
+    with pytest.raises(ValueError, match="(?i)node not found") as caught:
+        hub.node("absent")
+    assert kind(caught) == "not_found"
+
+
+def test_a_function_is_deployed_to_one_node_or_to_all_and_runs_there(fleet: Fleet) -> None:
+    hub = fleet.hub
+    assert hub.deploy(function("hello", environment={"KEY": "secret"}), all_nodes=True) == {"id": "hello", "nodes": 2}
+    assert hub.deploy(function("celsius", memory_mb=64, timeout_seconds=5), node="edge-02") == {"id": "celsius", "nodes": 1}
+    wait_until(lambda: serves(hub, "hello", 2) and serves(hub, "celsius", 1))
+    assert "secret" not in str(hub.functions())
+    assert [entry["id"] for entry in hub.functions(node="edge-01")] == ["hello"]
+    for node in fleet.nodes:
+        assert hub.invoke("hello", node=node) == b"hello from the edge\n" == fleet.nodes[node].invoke("hello")
+    assert hub.invoke("celsius", "date,temp\n2010/01/01 00:00,50.0\n", content_type="text/csv", node="edge-02").endswith(b"10.0\n")
+    with pytest.raises(EdgeExecutionError) as failed:
+        hub.invoke("celsius", "no csv", node="edge-02")
+    assert (failed.value.kind, failed.value.exit_code) == ("execution_failed", 1) and failed.value.stderr_tail
+    lines = list(hub.logs("celsius", node="edge-02"))
+    assert any(line["stream"] == "stderr" for line in lines), lines
+    summary = hub.summary(node="edge-02")
+    assert summary["total_invocations"] >= 4 and summary["errors"] == {"execution_failed": 1}, summary
+    assert hub.undeploy("hello", node="edge-02") and not hub.undeploy("hello", node="edge-02")
+    wait_until(lambda: fleet.nodes["edge-02"].functions("edge-02") == [] or "hello" not in str(fleet.nodes["edge-02"].functions()))
+    assert hub.undeploy("celsius", all_nodes=True) and not hub.undeploy("celsius", all_nodes=True)
+
+
+def test_what_is_wrong_with_a_call_is_told_as_everywhere(fleet: Fleet) -> None:
+    hub = fleet.hub
+    for wrong, why, word in [
+        (lambda: hub.invoke("hello"), "say on which node", "invalid_input"),
+        (lambda: hub.summary(), "say of which node", "invalid_input"),
+        (lambda: hub.summary("hello", node="edge-01"), "leave out `function`", "invalid_input"),
+        (lambda: fleet.nodes["edge-01"].summary(node="edge-02"), "this is node `edge-01`", "not_found"),
+        (lambda: hub.invoke("hello", node="absent"), "(?i)node not found", "not_found"),
+        (lambda: hub.invoke("absent", node="edge-01"), "(?i)function not found", "not_found"),
+        (lambda: list(hub.logs("absent", node="edge-01")), "(?i)function not found", "not_found"),
+        (lambda: hub.deploy(function("hello"), node="absent"), "(?i)node not found", "not_found"),
+        (lambda: hub.deploy(function("hello", memory_mb=0), all_nodes=True), "memory_mb", "invalid_input"),
+        (lambda: hub.undeploy("hello", node="absent"), "(?i)node not found", "not_found"),
+        (lambda: hub.deploy(EdgeFunction("bad", "bad", artifact=b"no component"), all_nodes=True), "refused", "refused_artifact"),
+        (lambda: hub.put_document("edgeward.local.functions", {}), "edgeward.", "forbidden"),
+    ]:
+        with pytest.raises((ValueError, PermissionError), match=why) as caught:
+            wrong()
+        assert kind(caught) == word, caught.value
+
+
+def test_documents_of_a_fleet_are_the_same_at_the_hub_and_at_its_nodes(fleet: Fleet) -> None:
+    hub, (first, second) = fleet.hub, fleet.nodes.values()
+
+    def shows(client: Client, data: dict[str, Any]) -> bool:
+        state = client.document("cellar")
+        return state is not None and state.data == data and state.verify()
+
+    state = first.put_document("cellar", {"doors": 2, "big": 2**70})
+    wait_until(lambda: shows(hub, state.data) and shows(second, state.data))
+    known = hub.document("cellar")
+    assert known is not None and known.checksum == state.checksum
+    hub.patch_document("cellar", {"big": None, "open": True}, if_state=known)
+    wait_until(lambda: shows(first, {"doors": 2, "open": True}) and shows(second, {"doors": 2, "open": True}))
+    with pytest.raises(ValueError) as caught:
+        hub.patch_document("cellar", {"doors": 3}, if_state=known)
+    assert kind(caught) == "conflict"
+    assert "cellar" in [document["name"] for document in hub.documents()]
+    assert hub.conflicts("cellar") == {"conflicts": [], "next": None, "forgotten": 0}
+
+
+def test_streams_can_be_awaited_and_given_up(fleet: Fleet) -> None:
+    hub = AsyncClient(fleet.hub.url)
+    seen: list[object] = []
+
+    async def first(stream: AsyncIterator[dict[str, Any]], wanted: str) -> dict[str, Any]:
+        async for told in stream:
+            if wanted in str(told):
+                return told
+            if wanted == "nothing":
+                seen.append(told)
+        raise AssertionError("the stream ended")
+
+    async def main() -> None:
+        events = [event async for event in hub.events(limit=1000)]
+        assert {"edge-01", "edge-02"} <= {event["node"] for event in events if event["kind"] == "node_joined"}
+        coming = asyncio.create_task(first(hub.events(after=events[-1]["id"], follow=True), "function_ready"))
+        watching = asyncio.create_task(first(hub.watch_document("streamed"), "'n': 2"))
+        await hub.deploy(EdgeFunction("streamed", "streamed", artifact=BUILT / "hello.wasm"), node="edge-01")
+        for number in [1, 2]:
+            state: SyncState = await hub.put_document("streamed", {"n": number})
+            assert state.data == {"n": number}
+        assert (await coming)["function"] == "streamed"
+        assert (await watching)["data"] == {"n": 2}
+        # More of them at once than an executor has threads, and all wait for what does not come.
+        silent = [asyncio.create_task(first(hub.watch_document("streamed"), "nothing")) for _ in range(40)]
+        while len(seen) < 40:
+            await asyncio.sleep(0.01)
+        assert await hub.invoke("streamed", node="edge-01")
+        for task in silent:
+            task.cancel()
+        ended = await asyncio.gather(*silent, return_exceptions=True)
+        assert [type(end) for end in ended] == [asyncio.CancelledError] * 40
+
+    asyncio.run(asyncio.wait_for(main(), LATE_SECONDS))
+    wait_until(lambda: not any(thread.name == "edgeward-stream" for thread in threading.enumerate()))
+    stream = fleet.hub.watch_document("streamed")
+    assert next(stream)["data"] == {"n": 2}
+    stream.close()
+    assert list(stream) == []
+
+
+# The last, as its node does not come back.
+def test_a_node_that_is_away_is_told_as_unavailable_and_can_be_removed(fleet: Fleet) -> None:
+    hub = fleet.hub
+    fleet.stop("edge-02")
+    wait_until(lambda: [node["id"] for node in hub.nodes(EdgeNodeStatus.OFFLINE)] == ["edge-02"])
+    assert hub.deploy(function("hello"), all_nodes=True) == {"id": "hello", "nodes": 2}
+    with pytest.raises(ConnectionError) as caught:
+        hub.invoke("hello", node="edge-02")
+    assert kind(caught) == "unavailable"
+    hub.remove_node("edge-02")
+    assert [node["id"] for node in hub.nodes()] == ["edge-01"]
+    with pytest.raises(ValueError, match="(?i)node not found"):
+        hub.remove_node("edge-02")
