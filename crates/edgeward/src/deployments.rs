@@ -8,6 +8,8 @@ mod plan;
 pub mod steering;
 mod stored;
 
+use std::time::Duration;
+
 use edgeward_cluster::{
     placement::Move,
     rollout::{NodeFacts, Phase, Rollout, Served},
@@ -27,6 +29,8 @@ use crate::{
 };
 pub(crate) use stored::Deployments as Store;
 
+/// Time between two looks whether a generation is taken up.
+const OBSERVED_EVERY: Duration = Duration::from_millis(20);
 /// Functions that one call moves, at most.
 pub const MOVES_MAX: usize = 100;
 
@@ -336,6 +340,20 @@ impl ClusterDeployments {
         let strategy = Strategy { batch: Some(Amount::ALL), bake_seconds: Some(0.0), gate, ..Strategy::new(StrategyKind::Rolling) };
         let spec = DeploymentSpec { function: revision.function, target: deployment.target, strategy };
         self.apply(spec, Some(deployment.generation)).await
+    }
+
+    /// Waits until the present generation of a deployment is taken up: its rollout has begun, or nothing had to be rolled out. Not for longer than
+    /// this time: the rollout before it may go back first.
+    pub async fn until_observed(&self, id: &FunctionId, time: Duration) -> Result<(), EdgeError> {
+        let deadline = tokio::time::Instant::now() + time;
+        loop {
+            let (store, of) = (self.store().clone(), id.clone());
+            let deployment = blocking(move || store.find(&of)).await?;
+            if deployment.observed_generation >= deployment.generation || tokio::time::Instant::now() >= deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(OBSERVED_EVERY).await;
+        }
     }
 
     /// Moves functions of which there are to be so many from nodes with many functions to nodes with few: at most so many, each first there and

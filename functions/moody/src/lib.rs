@@ -1,8 +1,9 @@
 //! A function that behaves as its environment says: `MOOD` is `well`, `errs`, `slow`, `leaks` or `traps`. Its deployments show how a fleet
 //! finds that out.
 
-use std::{cell::RefCell, env, hint::black_box};
+use std::{cell::RefCell, hint::black_box};
 
+use wasi::cli::environment::get_environment;
 use wasi::clocks::monotonic_clock::subscribe_duration;
 use wasi::exports::http::incoming_handler::Guest;
 use wasi::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
@@ -23,7 +24,7 @@ wasi::http::proxy::export!(Moody);
 
 impl Guest for Moody {
     fn handle(_request: IncomingRequest, response_out: ResponseOutparam) {
-        let mood = env::var("MOOD").unwrap_or_else(|_| "well".to_owned());
+        let mood = get_environment().into_iter().find(|(name, _)| name == "MOOD").map_or_else(|| "well".to_owned(), |(_, mood)| mood);
         match mood.as_str() {
             "slow" => subscribe_duration(SLOW_NANOSECONDS).block(),
             "leaks" => LEAKED.with_borrow_mut(|leaked| {

@@ -1,6 +1,6 @@
 //! `/v1/deployments` and `/v1/rollouts` of a hub: what should run where, and how it gets there.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -21,6 +21,9 @@ use crate::api::{
     read_body,
     wire::{self, FunctionBody},
 };
+
+/// Longest wait until what somebody asked for has begun; it begins all the same.
+const BEGUN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is to run where.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -257,7 +260,10 @@ pub(crate) async fn act(
         Action::Resume => deployments.resume(&id).await?,
         Action::Approve => deployments.approve(&id).await?,
         Action::Abort => deployments.abort(&id).await?,
-        Action::Rollback => drop(deployments.rollback(&id, revision).await?),
+        Action::Rollback => {
+            deployments.rollback(&id, revision).await?;
+            deployments.until_observed(&function, BEGUN_TIMEOUT).await?;
+        }
     }
     Ok(Json(deployments.rollout(function.as_str()).await?))
 }
