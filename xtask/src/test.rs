@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that has to pass, in the order in which a failure is cheapest.
 //!
-//! Guests in C and Python, and for the long tests in JavaScript, are built from source; the tests whose name begins
-//! with `from_source_` find them through `EDGEWARD_GUESTS`. The nats-server that set-up installs is found through `EDGEWARD_NATS_SERVER`.
+//! Guests in Rust, C and Python, and for the long tests in JavaScript, are built from source; the tests whose name begins
+//! with `from_source_` find them through `EDGEWARD_GUESTS`, or build projects with the tools that are then known to work. The nats-server that set-up installs is found through `EDGEWARD_NATS_SERVER`.
 //! The tests of the Python wheels run against the daemon that the others use. nextest comes last, so that its summary is the end of the log.
 
 use std::process::Command;
@@ -71,7 +71,7 @@ pub(crate) fn with_nats_server<'a>(project: &Project, tests: &'a mut Command) ->
 
 /// As `functions/build.sh` calls them. JavaScript needs npm, which only the long tests ask for.
 fn guest_languages(long: bool) -> &'static [&'static str] {
-    if long { &["c", "python", "js"] } else { &["c", "python"] }
+    if long { &["rust", "c", "python", "js"] } else { &["rust", "c", "python"] }
 }
 
 fn nextest_arguments(long: bool) -> [&'static str; 5] {

@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ServerUrl,
     commands::{
-        backup, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, node, nodes, restore, rollouts, state, status, token, undeploy, up,
+        backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
+        nats_config, new, node, nodes, restore, rollouts, state, status, token, undeploy, up,
     },
     exit,
 };
@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Nodes(nodes::Args),
     Events(events::Args),
     Demo(demo::Args),
+    New(new::Args),
+    Build(build::Args),
     Deploy(deploy::Args),
     Deployments(deployments::Args),
     Rollouts(rollouts::Args),
@@ -79,6 +81,8 @@ impl Command {
             | Self::Nodes(_)
             | Self::Events(_)
             | Self::Demo(_)
+            | Self::New(_)
+            | Self::Build(_)
             | Self::Deploy(_)
             | Self::Deployments(_)
             | Self::Rollouts(_)

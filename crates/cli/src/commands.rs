@@ -1,6 +1,7 @@
 //! One module for each command. A command asks the node and shows the answer; the node decides.
 
 pub(crate) mod backup;
+pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
@@ -15,6 +16,7 @@ pub(crate) mod logs;
 pub(crate) mod mcp;
 pub(crate) mod metrics;
 pub(crate) mod nats_config;
+pub(crate) mod new;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod restore;
@@ -48,6 +50,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Rollouts(args) => rollouts::run(args, &client, json).await?,
         Command::Events(args) => events::run(&args, &client, json).await?,
         Command::Demo(args) => demo::run(args, json).await?,
+        Command::New(args) => new::run(args, json)?,
+        Command::Build(args) => build::run(&args, json)?,
         Command::Deploy(args) => deploy::run(args, &client, json).await?,
         Command::Undeploy(args) => undeploy::run(&args, &client, json).await?,
         Command::Functions(args) => functions::run(&args, &client, json).await?,

@@ -1,6 +1,7 @@
 //! The binary `edgeward`: parses the command line, sets up tracing, dispatches, and ends with the exit code.
 
 mod api;
+mod artifact;
 mod cli;
 mod client;
 mod commands;
@@ -9,10 +10,12 @@ mod data_dir;
 mod exit;
 mod heartbeat;
 mod input;
+mod language;
 mod listen;
 mod mcp;
 mod node_process;
 mod notify;
+mod project;
 mod rollout;
 mod signals;
 mod strategy;

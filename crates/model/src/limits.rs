@@ -297,6 +297,8 @@ pub const REVOCATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Life of a NATS server's certificate, in days.
 pub const SERVER_CERTIFICATE_DAYS: u16 = 365;
 
+/// Largest `edgeward.toml`, in bytes: a whole environment, and the rest.
+pub const PROJECT_FILE_BYTES_MAX: usize = 256 * 1024;
 /// Nodes that one target names.
 pub const TARGET_NODES_MAX: usize = 1000;
 /// Waves of one strategy.

@@ -1,22 +1,25 @@
-//! `edgeward deploy`: uploads an artifact where needed, writes the desired state, and shows what came of it.
+//! `edgeward deploy`: uploads an artifact where needed, writes the desired state, and shows what came of it. What the command line does not
+//! say, the project in the folder says.
 
 mod fleet;
 
 use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    str::FromStr,
+    collections::{BTreeMap, btree_map::Entry},
+    path::Path,
     time::Duration,
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use edgeward::{Digest, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, HandlerName, limits::ARTIFACT_BYTES_MAX};
+use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Strategy, limits::ARTIFACT_BYTES_MAX};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Serialize;
 
 use crate::{
+    artifact::Artifact,
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
+    exit::Hinted,
+    project::Project,
     strategy::StrategyArgs,
     target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
@@ -27,6 +30,7 @@ const COMPILE_TIMEOUT: Duration = Duration::from_mins(15);
 
 const EXAMPLES: &str = "\
 Examples:
+  edgeward deploy                                       # the project in this folder, by its edgeward.toml
   edgeward deploy hello.wasm --id hello
   edgeward deploy resize.wasm --id resize --memory-mb 256 --timeout-seconds 2.5
   edgeward deploy report.wasm --id report --env UNIT=celsius --allow-host https://api.example.com
@@ -37,17 +41,19 @@ Examples:
   edgeward deploy hello.wasm --id hello --to site=berlin --strategy canary --batch 5% --bake 60
   edgeward deploy hello.wasm --id hello --to count=2,capability=gpu --dry-run
 
-Deploying an id again replaces the function. What is not given takes its default, not its last value.";
+Deploying an id again replaces the function. What is not given takes its default, not its last value.
+What is given wins over the edgeward.toml of a project.";
 
 /// Deploy a function, or replace it
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A WebAssembly file, `sha256:…` of one that the node has, or `native:NAME`
+    /// The folder of a project, a WebAssembly file, `sha256:…` of one that the node has, or `native:NAME`
+    #[arg(default_value = ".")]
     artifact: Artifact,
-    /// Names the function; the last part of its URL
+    /// Names the function; the last part of its URL. Needed without a project
     #[arg(long)]
-    id: FunctionId,
+    id: Option<FunctionId>,
     /// A name for people [default: the id]
     #[arg(long)]
     name: Option<String>,
@@ -90,27 +96,6 @@ pub(crate) struct Args {
     no_wait: bool,
 }
 
-/// What the user wants to run.
-#[derive(Clone, Debug, PartialEq)]
-enum Artifact {
-    File(PathBuf),
-    Known(Handler),
-}
-
-impl FromStr for Artifact {
-    type Err = EdgeError;
-
-    fn from_str(text: &str) -> Result<Self, EdgeError> {
-        if text.starts_with("sha256:") {
-            return Ok(Self::Known(Handler::Artifact(text.parse::<Digest>()?)));
-        }
-        Ok(match text.strip_prefix("native:") {
-            Some(name) => Self::Known(Handler::Native(HandlerName::new(name)?)),
-            None => Self::File(text.into()),
-        })
-    }
-}
-
 /// Reads each `NAME=VALUE`. A value may be a secret, so no message repeats it; a value parser of clap would.
 fn variables(texts: &[String]) -> Result<BTreeMap<String, String>, EdgeError> {
     let variable = |(i, text): (usize, &String)| {
@@ -122,6 +107,43 @@ fn variables(texts: &[String]) -> Result<BTreeMap<String, String>, EdgeError> {
         }
     };
     texts.iter().enumerate().map(variable).collect()
+}
+
+impl Args {
+    /// Takes from a project what the command line does not say, and gives its strategy.
+    fn fill(&mut self, project: Project, environment: &mut BTreeMap<String, String>) -> anyhow::Result<Option<Strategy>> {
+        if let Artifact::File(path) = &project.source
+            && !path.is_file()
+        {
+            let error = EdgeError::invalid(format!("the artifact `{}` of `{}` is not there", path.display(), project.file.display()));
+            let hint = if project.build.is_some() { "`edgeward build` makes it" } else { "build it, and see that `source` names it" };
+            return Err(Hinted::new(error, hint).into());
+        }
+        for (name, variable) in project.environment {
+            if let Entry::Vacant(place) = environment.entry(name) {
+                let value = variable.value(place.key(), |name| std::env::var_os(name))?;
+                place.insert(value);
+            }
+        }
+        self.artifact = project.source;
+        self.id.get_or_insert(project.id);
+        self.name = self.name.take().or(project.name);
+        self.memory_mb = self.memory_mb.or(project.limits.memory_mb);
+        self.timeout_seconds = self.timeout_seconds.or(project.limits.timeout_seconds);
+        self.max_concurrency = self.max_concurrency.or(project.limits.max_concurrency);
+        self.max_queue = self.max_queue.or(project.limits.max_queue);
+        self.max_reuse = self.max_reuse.or(project.limits.max_reuse);
+        if self.allow_host.is_empty() {
+            self.allow_host = project.allowed_hosts;
+        }
+        if self.document.is_empty() {
+            self.document = project.documents;
+        }
+        // A place on the command line wins, and `--node` and `--all` take no strategy.
+        let Some(plan) = project.deployment.filter(|_| !self.targets.is_fleet()) else { return Ok(None) };
+        self.deployment.to.get_or_insert(plan.target);
+        Ok(plan.strategy)
+    }
 }
 
 /// Body of `PUT /v1/functions/{id}`. The node knows the defaults.
@@ -145,14 +167,20 @@ struct Desired {
 }
 
 /// Runs the command.
-pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
-    let environment = variables(&args.env)?;
+pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
+    let mut environment = variables(&args.env)?;
+    let project = match &args.artifact {
+        Artifact::File(path) => Project::at(path)?,
+        Artifact::Known(_) => None,
+    };
+    let strategy = project.map(|project| args.fill(project, &mut environment)).transpose()?.flatten();
+    let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
         Artifact::Known(handler) => handler,
     };
     let desired = Desired {
-        name: args.name.unwrap_or_else(|| args.id.to_string()),
+        name: args.name.unwrap_or_else(|| id.to_string()),
         handler,
         environment,
         allowed_hosts: args.allow_host,
@@ -169,11 +197,11 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
             return Err(EdgeError::invalid(message).into());
         }
         let target = args.deployment.to.clone().ok_or_else(|| EdgeError::invalid("say which nodes it is for, as `--to all`"))?;
-        let strategy = args.deployment.over(None)?;
+        let strategy = args.deployment.over(strategy)?;
         let wanted = fleet::Wanted { target, strategy, if_generation: args.if_generation, dry_run: args.dry_run, no_wait: args.no_wait };
-        return fleet::deploy(&args.id, &desired, wanted, client, json).await;
+        return fleet::deploy(&id, &desired, wanted, client, json).await;
     }
-    let mut request = Request::new(Method::PUT, format!("/v1/functions/{}{}", args.id, args.targets.query()))
+    let mut request = Request::new(Method::PUT, format!("/v1/functions/{id}{}", args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .payload(serde_json::to_vec(&desired)?)
         .answer_timeout(COMPILE_TIMEOUT);
@@ -191,7 +219,7 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         } else {
             let NodesChanged { nodes } = answer.read()?;
             let whom = args.targets.whom(nodes);
-            terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n", id = args.id))?;
+            terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n"))?;
         }
         return Ok(());
     }
@@ -262,6 +290,8 @@ fn shown(record: &Record, functions_listen: Option<&str>, palette: Palette) -> S
 
 #[cfg(test)]
 mod tests {
+    use edgeward::HandlerName;
+
     use super::*;
 
     #[test]
@@ -276,16 +306,6 @@ mod tests {
             let error = variables(&["A=b".to_owned(), text.to_owned()]).expect_err(text).to_string();
             assert!(error.contains(why) && error.contains("number 2") && !error.contains("s3cret"), "{error}");
         }
-    }
-
-    #[test]
-    fn an_artifact_is_a_digest_a_native_name_or_a_file() {
-        let parse = |text: &str| text.parse::<Artifact>();
-        assert_eq!(parse("./native:x").expect("valid"), Artifact::File("./native:x".into()));
-        assert_eq!(parse("native:x").expect("valid").clone(), Artifact::Known(Handler::Native(HandlerName::new("x").expect("valid"))));
-        let digest = format!("sha256:{}", "0a".repeat(32));
-        assert_eq!(parse(&digest).expect("valid"), Artifact::Known(Handler::Artifact(digest.parse().expect("valid"))));
-        assert!(parse("sha256:12").is_err() && parse("native:").is_err());
     }
 
     #[test]

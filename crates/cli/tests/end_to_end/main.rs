@@ -15,5 +15,6 @@ mod fleet_support;
 mod load;
 mod mcp;
 mod policies;
+mod project;
 mod state;
 mod support;

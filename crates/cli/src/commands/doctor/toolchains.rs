@@ -12,6 +12,7 @@ use std::{
 use tokio::{process::Command, time::timeout};
 
 use super::Check;
+use crate::language::Language;
 
 /// Longest wait for a tool to say what it can do.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,25 +21,17 @@ const TOOL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn checks() -> Vec<Check> {
     let folders = folders();
     vec![
-        check(
-            "rust guests",
-            rust(&folders).await,
-            "to build functions in Rust: `rustup target add wasm32-wasip2`, or see functions/README.md for Debian",
-        ),
-        check("c guests", clang(&folders).await, "to build functions in C: install clang, lld and wasi-libc"),
-        check("python guests", find(&folders, &["componentize-py"]), "to build functions in Python: `pip install componentize-py`"),
-        check(
-            "javascript guests",
-            find(&folders, &["componentize-js"]),
-            "to build functions in JavaScript: `npm install -g @bytecodealliance/componentize-js`",
-        ),
+        check("rust guests", rust(&folders).await, Language::Rust),
+        check("c guests", clang(&folders).await, Language::C),
+        check("python guests", find(&folders, &["componentize-py"]), Language::Python),
+        check("javascript guests", find(&folders, &["componentize-js"]), Language::Js),
     ]
 }
 
-fn check(name: &'static str, found: Option<PathBuf>, hint: &'static str) -> Check {
+fn check(name: &'static str, found: Option<PathBuf>, language: Language) -> Check {
     match found {
         Some(path) => Check::ok(name, path.display().to_string()),
-        None => Check::warn(name, "not found (optional)", hint),
+        None => Check::warn(name, "not found (optional)", language.hint()),
     }
 }
 
