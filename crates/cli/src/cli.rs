@@ -8,7 +8,7 @@ use crate::{
     client::ServerUrl,
     commands::{
         backup, completions, demo, deploy, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics, nats_config, node,
-        nodes, restore, state, status, token, undeploy, up,
+        nodes, restore, sign, state, status, token, trust, undeploy, up,
     },
     exit,
 };
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     State(state::Args),
     Status(status::Args),
     Token(token::Args),
+    Sign(sign::Args),
+    Trust(trust::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Doctor(doctor::Args),
@@ -87,6 +89,8 @@ impl Command {
             | Self::State(_)
             | Self::Status(_)
             | Self::Token(_)
+            | Self::Sign(_)
+            | Self::Trust(_)
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Doctor(_)

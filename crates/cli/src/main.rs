@@ -16,6 +16,7 @@ mod notify;
 mod signals;
 mod target;
 mod terminal;
+mod trusted_keys;
 
 use std::{io, process::ExitCode};
 

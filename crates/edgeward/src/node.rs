@@ -4,7 +4,7 @@
 //! without harm. A function that fails to deploy is tried again, after a pause that doubles each time.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId, PublicKey};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Role, Store, backup};
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use crate::{
     desired::{Desired, Precondition, record::FunctionRecord},
     function_documents::FunctionDocuments,
     reports::FunctionReport,
+    trust::{self, Trust},
 };
 
 /// The file by which a data folder is locked.
@@ -51,6 +52,15 @@ pub struct NodeOptions {
     pub node: EdgeNode,
     /// Where everything that must last lies; made when it is missing.
     pub data_dir: PathBuf,
+    /// Keys that its owner trusts: with any, it runs only artifacts that one of them signed, whatever its fleet trusts.
+    pub trusted_keys: BTreeSet<PublicKey>,
+}
+
+impl NodeOptions {
+    /// A node in this folder, without keys of its own.
+    pub fn new(node: EdgeNode, data_dir: impl Into<PathBuf>) -> Self {
+        Self { node, data_dir: data_dir.into(), trusted_keys: BTreeSet::new() }
+    }
 }
 
 /// Who wants a function on a node.
@@ -124,6 +134,7 @@ pub struct Node {
     documents: Documents,
     desired: Desired,
     assignments: Assignments,
+    trust: Arc<Trust>,
     /// What the hub wants here, as it was read last.
     assigned: ArcSwap<BTreeMap<FunctionId, FunctionRecord>>,
     observed: Mutex<HashMap<FunctionId, Observed>>,
@@ -173,6 +184,7 @@ impl Node {
         }
         let artifacts = Arc::new(ArtifactStore::open(&data_dir)?);
         let desired = Desired::open(&documents, &data_dir)?;
+        let trust = Arc::new(Trust::open(&documents, options.trusted_keys)?);
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
             runtime: Arc::new(EdgeRuntime::with_options(options.node, runtime_options)),
@@ -180,6 +192,7 @@ impl Node {
             assignments: Assignments::new(documents.clone()),
             documents,
             desired,
+            trust,
             assigned: ArcSwap::default(),
             observed: Mutex::default(),
             fetching: Mutex::default(),
@@ -211,6 +224,11 @@ impl Node {
     /// The documents of this node. Their calls wait for the disk: from async code, make them on a blocking thread.
     pub fn documents(&self) -> &Documents {
         &self.documents
+    }
+
+    /// Whose signatures this node trusts.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// Whether every desired function has been looked at since the start.
@@ -253,6 +271,7 @@ impl Node {
     /// Makes a function desired, durably, and brings the runtime there. What cannot run here is refused first.
     pub async fn put_function(self: &Arc<Self>, function: EdgeFunction, precondition: Precondition) -> Result<Deployment, EdgeError> {
         self.check_own(&function.id)?;
+        self.trust.check(&function).inspect_err(|why| trust::tell_refused(&function, None, why))?;
         self.runtime.check(&function).await?;
         let node = Arc::clone(self);
         let (record, created) = blocking(move || node.refer_to(function, precondition)).await?;
@@ -375,6 +394,7 @@ impl Node {
     async fn reconcile_at(&self, now: Instant) {
         let _one = self.reconciling.lock().await;
         self.read_assigned().await;
+        self.read_trust().await;
         let records = self.records();
         for function in self.runtime.list_functions() {
             if !records.contains_key(&function.id) {
@@ -382,7 +402,8 @@ impl Node {
             }
         }
         self.observed.lock().retain(|id, _| records.contains_key(id));
-        for (id, (FunctionRecord { generation, function }, source)) in records {
+        for (id, (record, source)) in records {
+            let FunctionRecord { generation, ref function } = record;
             if source == Source::Fleet && function.handler.artifact().is_some_and(|digest| !self.runtime.artifacts().contains(&digest)) {
                 // It is fetched, and what ran before goes on.
                 continue;
@@ -392,15 +413,52 @@ impl Node {
             if before.as_ref().is_some_and(|before| before.failure.as_ref().is_none_or(|failure| now < failure.retry_at)) {
                 continue;
             }
-            let failure = self.runtime.deploy(function).await.err().map(|error| {
+            let deployed = match self.trust.admit(&record) {
+                Ok(()) => self.deploy(record.function).await,
+                Err(why) => Err(why),
+            };
+            let failure = deployed.err().map(|error| {
                 let failure = DeployFailure::new(error.chain(), before.and_then(|before| before.failure).as_ref(), now);
                 tracing::error!(function = %id, generation, why = failure.message, retry_in = ?failure.pause, "a function could not be deployed");
                 failure
             });
             self.observed.lock().insert(id, Observed { source, generation, failure });
         }
+        self.stop_untrusted(now);
         self.ready.store(true, Ordering::Release);
         self.reconciled.send_modify(|times| *times += 1);
+    }
+
+    /// Reads whose signatures are trusted. When others are, what was refused is tried again at once.
+    async fn read_trust(&self) {
+        let trust = Arc::clone(&self.trust);
+        match blocking(move || trust.refresh()).await {
+            Ok(true) => self.observed.lock().retain(|_, observed| observed.failure.is_none()),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = error.chain(), "the fleet's trusted keys could not be read; they stay as they were"),
+        }
+    }
+
+    /// Makes a function that was admitted serve. It has come to stay then: nothing older runs under its id any more.
+    async fn deploy(&self, function: EdgeFunction) -> Result<(), EdgeError> {
+        self.runtime.deploy(function.clone()).await?;
+        let trust = Arc::clone(&self.trust);
+        if let Err(error) = blocking(move || trust.confirm(&function)).await {
+            tracing::warn!(error = error.chain(), "the counter of a function could not be kept; it is tried again at the next start");
+        }
+        Ok(())
+    }
+
+    /// Stops what runs and is trusted no more.
+    fn stop_untrusted(&self, now: Instant) {
+        for function in self.runtime.list_functions() {
+            let Err(why) = self.trust.check(&function) else { continue };
+            self.runtime.undeploy(function.id.as_str());
+            trust::tell_refused(&function, None, &why);
+            if let Some(observed) = self.observed.lock().get_mut(&function.id) {
+                observed.failure.get_or_insert_with(|| DeployFailure::new(why.chain(), None, now));
+            }
+        }
     }
 
     /// Reconciles and collects garbage now and every 30 seconds, until it is dropped.
@@ -459,7 +517,7 @@ mod tests {
     fn open() -> (tempfile::TempDir, Arc<Node>) {
         let folder = tempfile::tempdir().expect("temp folder");
         let node = EdgeNode::new("edge-01", "test").expect("valid");
-        let node = Node::open(NodeOptions { node, data_dir: folder.path().to_owned() }).expect("opens");
+        let node = Node::open(NodeOptions::new(node, folder.path())).expect("opens");
         (folder, node)
     }
 
@@ -478,7 +536,7 @@ mod tests {
         drop(node);
         let open = |id: &str| {
             let node = EdgeNode::new(id, "test").expect("valid");
-            Node::open(NodeOptions { node, data_dir: folder.path().to_owned() })
+            Node::open(NodeOptions::new(node, folder.path()))
         };
         let error = open("edge-02").expect_err("another's");
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -554,7 +612,7 @@ mod tests {
         drop(node);
         fs::remove_dir_all(folder.path().join("artifacts")).expect("there");
         fs::remove_dir_all(folder.path().join("compiled")).expect("there");
-        let options = NodeOptions { node: EdgeNode::new("edge-01", "test").expect("valid"), data_dir: folder.path().to_owned() };
+        let options = NodeOptions::new(EdgeNode::new("edge-01", "test").expect("valid"), folder.path());
         let node = Node::open(options).expect("opens");
         node.reconcile().await;
         assert_eq!(node.function("f").expect("there").state, FunctionState::Failed);

@@ -16,6 +16,8 @@ mod server;
 mod site;
 #[path = "far_nodes/support.rs"]
 mod support;
+#[path = "far_nodes/trust.rs"]
+mod trust;
 
 on_each! {
     life:
@@ -30,4 +32,8 @@ on_each! {
         the_trace_context_of_a_caller_reaches_the_guest_on_a_far_node
         an_artifact_whose_transfer_broke_off_is_fetched_from_where_it_was
         the_log_of_a_far_function_is_followed;
+    trust:
+        a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
+        a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says
+        a_node_that_wants_few_documents_hears_of_the_trusted_keys_all_the_same;
 }

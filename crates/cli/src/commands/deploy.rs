@@ -9,12 +9,16 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use edgeward::{Digest, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, HandlerName, limits::ARTIFACT_BYTES_MAX};
+use edgeward::{
+    ArtifactSignature, Digest, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, HandlerName, limits::ARTIFACT_BYTES_MAX,
+    signing::SignedArtifact,
+};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Serialize;
 
 use crate::{
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
+    commands::sign,
     target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
 };
@@ -70,6 +74,9 @@ pub(crate) struct Args {
     /// Invocations that one sandbox serves, one after the other [default: 1]
     #[arg(long, value_name = "N")]
     max_reuse: Option<u32>,
+    /// File of the artifact's signature [default: ARTIFACT.sig, where there is one]
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     /// Only replace this generation; 0 only creates
     #[arg(long, value_name = "N", conflicts_with_all = ["node", "all"])]
     if_generation: Option<u64>,
@@ -129,14 +136,22 @@ struct Desired {
     max_queue: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_reuse: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<ArtifactSignature>,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
     let environment = variables(&args.env)?;
+    let signed = signed(args.signature, &args.artifact)?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
         Artifact::Known(handler) => handler,
+    };
+    let signature = match (signed, &handler) {
+        (Some(signed), Handler::Artifact(digest)) => Some(signed.signature_of(&args.id, digest)?),
+        (Some(_), Handler::Native(_)) => return Err(EdgeError::invalid("native code is not signed; leave out `--signature`").into()),
+        (None, _) => None,
     };
     let desired = Desired {
         name: args.name.unwrap_or_else(|| args.id.to_string()),
@@ -149,6 +164,7 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         max_concurrency: args.max_concurrency,
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
+        signature,
     };
     let mut request = Request::new(Method::PUT, format!("/v1/functions/{}{}", args.id, args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -211,6 +227,15 @@ async fn upload(path: &Path, client: &Client) -> anyhow::Result<Handler> {
     bar.finish_and_clear();
     let uploaded: Uploaded = answer?.json().await?.read()?;
     Ok(Handler::Artifact(uploaded.digest))
+}
+
+/// The signature that goes with an artifact: the one that is given, or the one beside its file.
+fn signed(given: Option<PathBuf>, artifact: &Artifact) -> anyhow::Result<Option<SignedArtifact>> {
+    let beside = match artifact {
+        Artifact::File(path) => Some(sign::beside(path)).filter(|path| path.exists()),
+        Artifact::Known(_) => None,
+    };
+    given.or(beside).map(|path| sign::read(&path)).transpose()
 }
 
 fn read(path: &Path) -> anyhow::Result<Bytes> {
@@ -278,6 +303,7 @@ mod tests {
             max_concurrency: None,
             max_queue: None,
             max_reuse: None,
+            signature: None,
         };
         let json = serde_json::to_string(&desired).expect("json");
         let documents = r#"[{"document":"a","access":"read-only"}]"#;

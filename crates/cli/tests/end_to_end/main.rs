@@ -13,5 +13,6 @@ mod fleet_hubs;
 mod fleet_support;
 mod mcp;
 mod policies;
+mod signing;
 mod state;
 mod support;
