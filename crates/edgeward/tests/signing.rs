@@ -53,6 +53,9 @@ async fn says(node: &Node) -> Option<String> {
     }
 }
 
+/// A change of a record.
+type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+
 /// Changes the record of the function, as who can write to the data folder would.
 fn tamper(node: &Node, change: impl FnOnce(&mut serde_json::Value)) {
     let document = node.documents().document(DocumentName::new("edgeward.local.functions").expect("valid"));
@@ -128,7 +131,6 @@ async fn a_record_that_was_changed_on_the_disk_does_not_run_at_the_next_start() 
     let trusted = key();
     let (good, evil) = (component("good"), component("evil"));
     let evil_digest = digest_of(&evil);
-    type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
     let changes: [(&str, Change<'_>); 4] = [
         ("is not signed", &|record| drop(record.as_object_mut().expect("an object").remove("signature"))),
         ("is not that of", &|record| record["handler"]["artifact"] = evil_digest.to_string().into()),
