@@ -75,8 +75,18 @@ class Client:
         """The functions, with what became of each."""
         return self._api.objects("functions", "/v1/functions", {"node": node})
 
-    def deploy(self, function: EdgeFunction, *, node: str | None = None, all_nodes: bool = False) -> dict[str, Any]:
-        """Uploads the artifact of a function and deploys it: on the node itself, or from a hub on one node or on all."""
+    def deploy(
+        self,
+        function: EdgeFunction,
+        *,
+        node: str | None = None,
+        all_nodes: bool = False,
+        signature: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Uploads the artifact of a function and deploys it: on the node itself, or from a hub on one node or on all.
+
+        `signature` is what `edgeward sign` wrote, read from JSON; nodes that run signed artifacts only demand one.
+        """
         if function.artifact is None:
             raise TypeError(f"function `{function.id}` has a handler of this process; only an artifact can be deployed elsewhere")
         artifact = function.artifact if isinstance(function.artifact, bytes) else Path(function.artifact).read_bytes()
@@ -97,6 +107,8 @@ class Client:
             "max_queue": function.max_queue,
             "max_reuse": function.max_reuse,
         }
+        if signature is not None:
+            description["signature"] = {name: signature[name] for name in ("key", "counter", "signature")}
         query = {"node": node, "all": all_nodes or None}
         return self._api.object("PUT", f"/v1/functions/{_part(function.id)}", query, body=_dumps(description), content_type=JSON)
 

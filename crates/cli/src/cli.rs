@@ -8,7 +8,7 @@ use crate::{
     client::ServerUrl,
     commands::{
         backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, new, node, nodes, restore, rollouts, state, status, token, undeploy, up,
+        nats_config, new, node, nodes, restore, rollouts, sign, state, status, token, trust, undeploy, up,
     },
     exit,
 };
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     State(state::Args),
     Status(status::Args),
     Token(token::Args),
+    Sign(sign::Args),
+    Trust(trust::Args),
     Backup(backup::Args),
     Restore(restore::Args),
     Doctor(doctor::Args),
@@ -95,6 +97,8 @@ impl Command {
             | Self::State(_)
             | Self::Status(_)
             | Self::Token(_)
+            | Self::Sign(_)
+            | Self::Trust(_)
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Doctor(_)

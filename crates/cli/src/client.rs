@@ -43,7 +43,8 @@ use crate::input::Input;
 pub(crate) use events::{Events, events_in};
 pub(crate) use wire::{
     Change, Conflict, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, DocumentSummary, Documents, Functions, History, HubStatus,
-    LogLine, NodeRecord, Nodes, NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, Tokens, Uploaded,
+    LogLine, NodeRecord, Nodes, NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, Tokens, TrustedKeys,
+    Uploaded,
 };
 
 /// Longest wait for a connection.

@@ -21,9 +21,11 @@ pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod restore;
 pub(crate) mod rollouts;
+pub(crate) mod sign;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod trust;
 pub(crate) mod undeploy;
 pub(crate) mod up;
 
@@ -62,6 +64,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
         Command::Token(args) => token::run(args, &client, json).await?,
+        Command::Sign(args) => sign::run(args, json)?,
+        Command::Trust(args) => trust::run(args, &client, json).await?,
         Command::Backup(args) => backup::run(args, json).await?,
         Command::Restore(args) => restore::run(args, json).await?,
         Command::Doctor(doctor::Args {}) => return doctor::run(&client, json).await,

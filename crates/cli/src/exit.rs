@@ -89,6 +89,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
             Some("`edgeward state list` lists the documents, `edgeward state get NAME` shows the keys of one")
         }
         ErrorKind::NotFound if message.starts_with("conflict") => Some("`edgeward state conflicts NAME` lists those of a document"),
+        ErrorKind::NotFound if message.starts_with("trusted key") => Some("`edgeward trust list` lists those of the fleet"),
         ErrorKind::NotFound if message.starts_with("token") => Some("`edgeward token list` lists them"),
         ErrorKind::NotFound if message.starts_with("node not found") => Some("`edgeward nodes` lists those of the fleet"),
         ErrorKind::InvalidInput if message.starts_with("say for whom") => Some("a hub needs `--node ID` or `--all`"),
@@ -101,6 +102,11 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         ErrorKind::MemoryLimit => Some("deploy it with a larger `--memory-mb` if it needs the memory"),
         ErrorKind::Overloaded if message.starts_with("the node") => Some("try again later"),
         ErrorKind::Overloaded => Some("try again later, or deploy it with a larger `--max-concurrency` or `--max-queue`"),
+        ErrorKind::RefusedArtifact
+            if message.starts_with("the signature") || (message.starts_with("function") && message.contains("signed")) =>
+        {
+            Some("`edgeward sign --help` shows how an artifact is signed and checked")
+        }
         ErrorKind::RefusedArtifact => Some("`edgeward doctor` shows which guest toolchains are installed here"),
         ErrorKind::Conflict if of_document => {
             Some("`edgeward state get NAME --json` has the present version and checksum, which are the ETag")
@@ -108,8 +114,9 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         ErrorKind::Unauthenticated => {
             Some("give a token by EDGEWARD_TOKEN or `--token-file FILE`; an admin makes one with `edgeward token create`")
         }
-        // What else there is of tokens says its message.
-        ErrorKind::Conflict if message.starts_with("token") => None,
+        ErrorKind::Conflict if message.contains("last trusted key") => Some("`--allow-unsigned` removes it all the same"),
+        // What else there is of tokens and keys says its message.
+        ErrorKind::Conflict if message.starts_with("token") || message.starts_with("the key") => None,
         ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
         ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows who was asked"),
         ErrorKind::Internal => Some("the log of the node has the details"),
@@ -317,6 +324,11 @@ mod tests {
         assert!(hint("document not found: `cellar`").is_some_and(|hint| hint.contains("edgeward state list")));
         let changed = |message| super::hint(ErrorKind::Conflict, message);
         assert!(changed("function `a` is at generation 2, not 1").is_some_and(|hint| hint.contains("functions show")));
+        assert_eq!(changed("the key `ed25519:00` is trusted already"), None);
+        assert!(changed("`ed25519:00` is the last trusted key").is_some_and(|hint| hint.contains("--allow-unsigned")));
+        let refused = |message| super::hint(ErrorKind::RefusedArtifact, message);
+        assert!(refused("function `a` is not signed").is_some_and(|hint| hint.contains("edgeward sign")));
+        assert!(refused("artifact `a` is refused: it has a signature").is_some_and(|hint| hint.contains("doctor")));
         assert!(changed("document `a` is at version 2, not 1").is_some_and(|hint| hint.contains("state get")));
     }
 

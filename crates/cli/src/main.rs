@@ -21,6 +21,7 @@ mod signals;
 mod strategy;
 mod target;
 mod terminal;
+mod trusted_keys;
 
 use std::{io, process::ExitCode};
 

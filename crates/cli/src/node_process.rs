@@ -24,7 +24,7 @@ use crate::{
     mcp::McpArgs,
     notify::Notify,
     signals::StopSignals,
-    terminal,
+    terminal, trusted_keys,
 };
 
 // No doc comment: it would become the description of each command that takes the options.
@@ -53,6 +53,10 @@ pub(crate) struct NodeArgs {
     /// Address at which functions are served
     #[arg(long, default_value = "127.0.0.1:8080")]
     functions_listen: SocketAddr,
+    /// A key to trust, as `edgeward sign keygen` prints it, or a file with one on each line; may be given more than once. With any, this node runs
+    /// only artifacts that one of them signed, whatever its fleet trusts
+    #[arg(long = "trusted-key", value_name = "KEY|FILE")]
+    trusted_keys: Vec<String>,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
@@ -106,7 +110,8 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     (described.location, described.capabilities) = (args.location, args.capabilities);
     described.labels = args.labels.into_iter().map(|label| (label.name, label.value)).collect::<BTreeMap<_, _>>();
     let update_hours = joining.as_ref().and_then(|joining| joining.update_hours);
-    let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours }).map_err(opening_failed)?;
+    let trusted_keys = trusted_keys::read(&args.trusted_keys)?;
+    let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours, trusted_keys }).map_err(opening_failed)?;
     let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
     listen::check_tokens(api_at, &tokens, node.data_dir())?;
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;

@@ -53,8 +53,7 @@ async fn far_call(url: &str) -> Result<(), Failure> {
     let _service = cluster.serve(member("hub").await?, ServiceOptions::default()).await?;
     cluster.admit(&NodeId::new("edge-01")?, None)?;
     let folder = tempfile::tempdir()?;
-    let node =
-        Node::open(NodeOptions { node: EdgeNode::new("edge-01", "bench")?, data_dir: folder.path().to_owned(), update_hours: None })?;
+    let node = Node::open(NodeOptions::new(EdgeNode::new("edge-01", "bench")?, folder.path()))?;
     let name = HandlerName::new("echo")?;
     node.runtime().register(name.clone(), NativeHandler::new(async |payload| Ok::<_, std::io::Error>(payload)));
     let _uplink = Uplink::start(Arc::clone(&node), member("edge-01").await?, UplinkOptions::default()).await?;
@@ -113,7 +112,7 @@ struct Member {
 async fn start(hub: PathBuf, folder: PathBuf, n: usize) -> Result<Member, Failure> {
     let id = NodeId::new(format!("node-{n:05}"))?;
     let data_dir = folder.join(id.as_str());
-    let node = Node::open(NodeOptions { node: EdgeNode::new(id.as_str(), "simulated")?, data_dir, update_hours: None })?;
+    let node = Node::open(NodeOptions::new(EdgeNode::new(id.as_str(), "simulated")?, data_dir))?;
     let now = Timestamp::now();
     let token = FleetHub::fleet_in(&hub)?.join_token(Vec::new(), Some(id.clone()), Duration::from_mins(15), now)?;
     let kept = node.fleet_folder()?;

@@ -48,6 +48,8 @@ pub enum EventKind {
     MetricsSampled,
     /// A hub became the active one.
     HubActive,
+    /// A key was added to those that the fleet trusts, or removed from them.
+    TrustChanged,
     /// An event of a newer release.
     #[serde(other)]
     Other,

@@ -10,7 +10,7 @@ mod runtime;
 mod service;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use edgeward_cluster::{
     Backbone,
     membership::{Membership, Moment, Report, Timing},
 };
-use edgeward_model::{Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId};
+use edgeward_model::{Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId, PublicKey};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -52,6 +52,7 @@ use crate::{
     node::{FunctionView, Source},
     reports::{Description, FunctionReport, NodeReport},
     stored,
+    trust::{self, Trust, TrustedKey, TrustedKeys},
 };
 
 /// The id of a store that belongs to a cluster and to no node, unless another is given.
@@ -120,6 +121,7 @@ struct Core {
     /// Wakes who steers them.
     steering: Notify,
     registry: Registry,
+    trust: Arc<Trust>,
     events: Arc<EventLog>,
     artifacts: Arc<ArtifactStore>,
     /// Says whether an artifact can run at all. It runs nothing.
@@ -190,6 +192,7 @@ impl EdgeCluster {
         };
         let (documents, artifacts) = (Documents::new(store), Arc::new(artifacts));
         let registry = Registry::new(&documents)?;
+        let trust = Arc::new(Trust::open(&documents, BTreeSet::new())?);
         let checking = RuntimeOptions { artifacts: Arc::clone(&artifacts), documents: None };
         let core = Core {
             assignments: Assignments::new(documents.clone()),
@@ -205,6 +208,7 @@ impl EdgeCluster {
             id,
             documents,
             registry,
+            trust,
             artifacts,
             timing,
         };
@@ -263,7 +267,9 @@ impl EdgeCluster {
                 let documents = Some(Arc::new(FunctionDocuments(self.0.documents.clone())) as _);
                 let options = RuntimeOptions { artifacts: Arc::clone(&self.0.artifacts), documents };
                 let runtime = Arc::new(EdgeRuntime::with_options(node.clone(), options));
-                members.nodes.insert(id, Member::Here(Box::new(node), Arc::new(Installer::new(Arc::clone(&runtime)))));
+                members
+                    .nodes
+                    .insert(id, Member::Here(Box::new(node), Arc::new(Installer::new(Arc::clone(&runtime), Arc::clone(&self.0.trust)))));
                 runtime
             }
         };
@@ -468,6 +474,39 @@ impl EdgeCluster {
         self.deploy(nodes, function).await
     }
 
+    /// The keys whose signatures the nodes of this fleet trust.
+    pub fn trusted_keys(&self) -> &TrustedKeys {
+        self.0.trust.fleet_keys()
+    }
+
+    /// Lets the nodes of this fleet trust a key. With the first one they run signed artifacts only, and stop what is not. Waits for the disk.
+    ///
+    /// # Errors
+    /// Those of [`TrustedKeys::add`].
+    pub fn trust_key(&self, key: PublicKey, name: String) -> Result<TrustedKey, EdgeError> {
+        let trusted = TrustedKey { key, name, added_at: Timestamp::now() };
+        self.trusted_keys().add(trusted.clone())?;
+        self.0.events.tell(FleetEvent::new(EventKind::TrustChanged, format!("the key `{key}` is trusted")));
+        Ok(trusted)
+    }
+
+    /// Lets the nodes of this fleet trust a key no more: they stop what it signed. Waits for the disk.
+    ///
+    /// # Errors
+    /// Those of [`TrustedKeys::remove`].
+    pub fn distrust_key(&self, key: &PublicKey, allow_unsigned: bool) -> Result<(), EdgeError> {
+        self.trusted_keys().remove(key, allow_unsigned)?;
+        self.0.events.tell(FleetEvent::new(EventKind::TrustChanged, format!("the key `{key}` is trusted no more")));
+        Ok(())
+    }
+
+    /// Refuses what the nodes of this fleet would refuse by its keys. Which releases ran on each of them, they know themselves.
+    pub(crate) async fn check_trust(&self, function: &EdgeFunction) -> Result<(), EdgeError> {
+        let trust = Arc::clone(&self.0.trust);
+        blocking(move || trust.refresh()).await?;
+        self.0.trust.check(function).inspect_err(|why| trust::tell_refused(function, None, why))
+    }
+
     /// Assigns a function to one node.
     pub async fn deploy_to_node(&self, id: &str, function: EdgeFunction) -> Result<(), EdgeError> {
         self.deploy(vec![self.member(id)?], function).await.map(drop)
@@ -666,6 +705,7 @@ impl EdgeCluster {
     /// Refuses a function that no node could run.
     pub(crate) async fn check_function(&self, function: &EdgeFunction) -> Result<(), EdgeError> {
         function.validate()?;
+        self.check_trust(function).await?;
         if function.handler.artifact().is_some() { self.0.checker.check(function).await } else { Ok(()) }
     }
 

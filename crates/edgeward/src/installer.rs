@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::{
     desired::record::FunctionRecord,
     node::{FunctionState, Source},
+    trust::{self, Trust},
 };
 
 /// First pause before a function that failed is tried again: shorter than the pause between two runs of a reconciler, so that the
@@ -29,6 +30,8 @@ const TELL_PAUSE_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Installer {
     runtime: Arc<EdgeRuntime>,
+    /// What may run. Nothing is instantiated that it refuses.
+    trust: Arc<Trust>,
     installed: Mutex<HashMap<FunctionId, Installed>>,
 }
 
@@ -108,8 +111,8 @@ impl Installed {
 }
 
 impl Installer {
-    pub(crate) fn new(runtime: Arc<EdgeRuntime>) -> Self {
-        Self { runtime, installed: Mutex::default() }
+    pub(crate) fn new(runtime: Arc<EdgeRuntime>, trust: Arc<Trust>) -> Self {
+        Self { runtime, trust, installed: Mutex::default() }
     }
 
     pub(crate) fn runtime(&self) -> &Arc<EdgeRuntime> {
@@ -138,6 +141,30 @@ impl Installer {
         true
     }
 
+    /// Lets everything that failed be tried at once.
+    pub(crate) fn forget_failures(&self) {
+        let ids: Vec<_> = self.installed.lock().keys().cloned().collect();
+        for id in &ids {
+            self.forget_failure(id);
+        }
+    }
+
+    /// Stops what runs, or is ready to, and is trusted no more.
+    pub(crate) fn stop_untrusted(&self, now: Instant) {
+        for function in self.runtime.list_functions() {
+            let Err(why) = self.trust.check(&function) else { continue };
+            self.runtime.undeploy(function.id.as_str());
+            trust::tell_refused(&function, None, &why);
+            if let Some(known) = self.installed.lock().get_mut(&function.id) {
+                known.failure.get_or_insert_with(|| Failure::new(why.chain(), None, now));
+                known.revision = None;
+            }
+        }
+        for known in self.installed.lock().values_mut() {
+            known.warm.take_if(|warm| self.trust.check(warm.function()).is_err());
+        }
+    }
+
     /// Makes this record true, when it is not. Where it cannot be and nothing serves, as after a start, what `last_good` says serves.
     pub(crate) async fn install(&self, record: &FunctionRecord, source: Source, last_good: Option<&FunctionRecord>, now: Instant) {
         let FunctionRecord { generation, function, deployed } = record;
@@ -152,16 +179,10 @@ impl Installer {
         let probe = deployed.as_ref().and_then(|deployed| deployed.probe.as_ref());
         let failed_before = next.failure.take().filter(|_| is_same);
         let serves = known.is_some() && failed_before.is_none() && revision.is_some() && revision == next.revision;
-        if !serves && let Err(error) = self.serve(&mut next, function, revision, probe).await {
+        if !serves && let Err(error) = self.admit_and_serve(&mut next, record, revision, probe).await {
             let mut message = error.chain();
-            if self.runtime.find(id.as_str()).is_err()
-                && let Some(good) = last_good.filter(|good| good.function != *function)
-            {
-                let revision = good.deployed.as_ref().map(|deployed| deployed.revision);
-                match self.serve(&mut next, &good.function, revision, None).await {
-                    Ok(()) => message.push_str("; what served before serves again"),
-                    Err(error) => tracing::error!(function = %id, why = error.chain(), "what served before cannot serve either"),
-                }
+            if self.runtime.find(id.as_str()).is_err() && self.serve_former(&mut next, record, last_good).await {
+                message.push_str("; what served before serves again");
             }
             let failure = Failure::new(message, failed_before.as_ref(), now);
             tracing::error!(function = %id, generation, why = failure.message, retry_in = ?failure.pause, "a function could not be deployed");
@@ -172,6 +193,31 @@ impl Installer {
         self.installed.lock().insert(id.clone(), next);
     }
 
+    /// Serves the function of a record when it may run; that it may not is told once.
+    async fn admit_and_serve(
+        &self,
+        next: &mut Installed,
+        record: &FunctionRecord,
+        revision: Option<u64>,
+        probe: Option<&Probe>,
+    ) -> Result<(), EdgeError> {
+        self.trust.admit(record)?;
+        self.serve(next, &record.function, revision, probe).await
+    }
+
+    /// Serves what served before, where nothing does: what is to be warm beside the record, or what was good last. Says whether something does.
+    async fn serve_former(&self, next: &mut Installed, record: &FunctionRecord, last_good: Option<&FunctionRecord>) -> bool {
+        let good = last_good.map(|good| (&good.function, good.deployed.as_ref().map(|deployed| deployed.revision)));
+        let warm = record.warm().map(|warm| (&warm.function, Some(warm.revision)));
+        for (function, revision) in good.into_iter().chain(warm).filter(|(function, _)| **function != record.function) {
+            match self.serve(next, function, revision, None).await {
+                Ok(()) => return true,
+                Err(error) => tracing::error!(function = %function.id, why = error.chain(), "what served before cannot serve either"),
+            }
+        }
+        false
+    }
+
     /// Serves the function in place of what served, which stays at hand.
     async fn serve(
         &self,
@@ -180,6 +226,7 @@ impl Installer {
         revision: Option<u64>,
         probe: Option<&Probe>,
     ) -> Result<(), EdgeError> {
+        self.trust.check(function)?;
         let id = function.id.as_str();
         let ready = match next.warm.take_if(|warm| revision.is_some() && warm.function() == function) {
             Some(warm) => warm,
@@ -216,6 +263,7 @@ impl Installer {
 
     /// Compiles and probes.
     async fn ready(&self, function: &EdgeFunction, probe: Option<&Probe>) -> Result<Arc<Deployed>, EdgeError> {
+        self.trust.check(function)?;
         let ready = self.runtime.prepare(function.clone()).await?;
         if let Some(probe) = probe {
             ready.probe(&probe.path).await?;

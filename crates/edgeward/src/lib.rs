@@ -22,7 +22,9 @@ pub mod problem;
 pub mod replication;
 pub mod reports;
 mod services;
+pub mod signing;
 mod stored;
+pub mod trust;
 pub mod uplink;
 
 pub use deployments::{
@@ -31,13 +33,14 @@ pub use deployments::{
 pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::{
-    Access, Amount, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment, ErrorKind,
-    Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, Probe, Selector, Strategy,
-    StrategyKind, SyncState, Target, TokenName, Value, checksum_of, limits, python_json,
+    Access, Amount, ArtifactSignature, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment,
+    ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, Probe,
+    PublicKey, Selector, SignatureBytes, Strategy, StrategyKind, SyncState, Target, TokenName, Value, checksum_of, limits, python_json,
+    signed_bytes,
 };
 pub use edgeward_runtime::{
     ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,
-    Output, Permit, RequestBody, ResponseBody, RuntimeOptions, Summary, Swapped, blocking, body,
+    Output, Permit, RequestBody, ResponseBody, RuntimeOptions, Summary, Swapped, artifacts::digest_of, blocking, body,
 };
 pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
@@ -50,4 +53,5 @@ pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;
+pub use trust::{Trust, TrustedKey, TrustedKeys};
 pub use uplink::{Uplink, UplinkOptions};

@@ -4,7 +4,7 @@
 //! without harm. What the hub assigned anew takes the place of what serves only when it is ready, and not while the node holds.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId, PublicKey};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Role, Store, backup};
 use jiff::Timestamp;
@@ -32,6 +32,7 @@ use crate::{
     installer::Installer,
     last_good::LastGood,
     reports::FunctionReport,
+    trust::{self, Trust},
 };
 
 /// The file by which a data folder is locked.
@@ -51,6 +52,15 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// When the node takes what its hub assigns anew; none for always.
     pub update_hours: Option<UpdateHours>,
+    /// Keys that its owner trusts: with any, it runs only artifacts that one of them signed, whatever its fleet trusts.
+    pub trusted_keys: BTreeSet<PublicKey>,
+}
+
+impl NodeOptions {
+    /// A node in this folder that takes updates at any time, without keys of its own.
+    pub fn new(node: EdgeNode, data_dir: impl Into<PathBuf>) -> Self {
+        Self { node, data_dir: data_dir.into(), update_hours: None, trusted_keys: BTreeSet::new() }
+    }
 }
 
 /// Who wants a function on a node.
@@ -124,6 +134,7 @@ pub struct Node {
     documents: Documents,
     desired: Desired,
     assignments: Assignments,
+    trust: Arc<Trust>,
     /// What the hub wants here, as it was read last.
     assigned: ArcSwap<BTreeMap<FunctionId, FunctionRecord>>,
     last_good: LastGood,
@@ -161,15 +172,17 @@ impl Node {
         }
         let artifacts = Arc::new(ArtifactStore::open(&data_dir)?);
         let desired = Desired::open(&documents, &data_dir)?;
+        let trust = Arc::new(Trust::open(&documents, options.trusted_keys)?);
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         Ok(Arc::new(Self {
-            installer: Installer::new(Arc::new(EdgeRuntime::with_options(options.node, runtime_options))),
+            installer: Installer::new(Arc::new(EdgeRuntime::with_options(options.node, runtime_options)), Arc::clone(&trust)),
             data_dir,
             assignments: Assignments::new(documents.clone()),
             last_good: LastGood::open(&documents)?,
             hold: Hold::open(&documents, options.update_hours)?,
             documents,
             desired,
+            trust,
             assigned: ArcSwap::default(),
             lacking: Mutex::default(),
             reconciled: watch::Sender::new(0),
@@ -200,6 +213,11 @@ impl Node {
     /// The documents of this node. Their calls wait for the disk: from async code, make them on a blocking thread.
     pub fn documents(&self) -> &Documents {
         &self.documents
+    }
+
+    /// Whose signatures this node trusts.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// Whether every desired function has been looked at since the start.
@@ -236,6 +254,7 @@ impl Node {
     /// Makes a function desired, durably, and brings the runtime there. What cannot run here is refused first.
     pub async fn put_function(self: &Arc<Self>, function: EdgeFunction, precondition: Precondition) -> Result<Deployment, EdgeError> {
         self.check_own(&function.id)?;
+        self.trust.check(&function).inspect_err(|why| trust::tell_refused(&function, None, why))?;
         self.runtime().check(&function).await?;
         let node = Arc::clone(self);
         let (record, created) = blocking(move || node.refer_to(function, precondition)).await?;
@@ -423,6 +442,7 @@ impl Node {
     async fn reconcile_at(&self, now: Instant) {
         let _one = self.reconciling.lock().await;
         self.read_assigned().await;
+        self.read_trust().await;
         let mut records = self.records();
         let last_good = self.last_good.records();
         let is_held = self.held().is_some();
@@ -446,11 +466,43 @@ impl Node {
             }
             self.installer.install(record, *source, good, now).await;
         }
+        self.installer.stop_untrusted(now);
+        self.confirm(&records).await;
         if !is_held {
             self.keep_last_good(&records, &last_good).await;
         }
         self.ready.store(true, Ordering::Release);
         self.reconciled.send_modify(|times| *times += 1);
+    }
+
+    /// Reads whose signatures are trusted. When others are, what was refused is tried again at once.
+    async fn read_trust(&self) {
+        let trust = Arc::clone(&self.trust);
+        match blocking(move || trust.refresh()).await {
+            Ok(true) => self.installer.forget_failures(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = error.chain(), "the fleet's trusted keys could not be read; they stay as they were"),
+        }
+    }
+
+    /// Whether a record is true.
+    fn serves(&self, record: &FunctionRecord) -> bool {
+        let status = self.installer.status(&record.function.id);
+        status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
+    }
+
+    /// Notes which releases have come to stay: nothing older runs under their ids any more. While a former revision is to be ready beside one, that has
+    /// not, as it may have to go back.
+    async fn confirm(&self, records: &BTreeMap<FunctionId, (FunctionRecord, Source)>) {
+        let staying = records.values().map(|(record, _)| record).filter(|record| record.warm().is_none() && self.serves(record));
+        let signed: Vec<_> = staying.filter(|record| record.function.signature.is_some()).map(|record| record.function.clone()).collect();
+        if signed.is_empty() {
+            return;
+        }
+        let trust = Arc::clone(&self.trust);
+        if let Err(error) = blocking(move || signed.iter().try_for_each(|function| trust.confirm(function))).await {
+            tracing::warn!(error = error.chain(), "the counter of a function could not be kept; it is tried again");
+        }
     }
 
     /// Notes what serves of what is assigned.
@@ -460,13 +512,9 @@ impl Node {
         last_good: &BTreeMap<FunctionId, FunctionRecord>,
     ) {
         let assigned = records.iter().filter(|(_, (_, source))| *source == Source::Fleet);
-        let serves = |record: &FunctionRecord| {
-            let status = self.installer.status(&record.function.id);
-            status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
-        };
         let good: BTreeMap<_, _> = assigned
             .filter_map(|(id, (record, _))| {
-                let good = if serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
+                let good = if self.serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
                 good.map(|good| (id.clone(), good))
             })
             .collect();
@@ -534,7 +582,7 @@ mod tests {
     fn open() -> (tempfile::TempDir, Arc<Node>) {
         let folder = tempfile::tempdir().expect("temp folder");
         let node = EdgeNode::new("edge-01", "test").expect("valid");
-        let node = Node::open(NodeOptions { node, data_dir: folder.path().to_owned(), update_hours: None }).expect("opens");
+        let node = Node::open(NodeOptions::new(node, folder.path())).expect("opens");
         (folder, node)
     }
 
@@ -553,7 +601,7 @@ mod tests {
         drop(node);
         let open = |id: &str| {
             let node = EdgeNode::new(id, "test").expect("valid");
-            Node::open(NodeOptions { node, data_dir: folder.path().to_owned(), update_hours: None })
+            Node::open(NodeOptions::new(node, folder.path()))
         };
         let error = open("edge-02").expect_err("another's");
         assert_eq!(error.kind(), ErrorKind::Conflict);
@@ -629,8 +677,7 @@ mod tests {
         drop(node);
         fs::remove_dir_all(folder.path().join("artifacts")).expect("there");
         fs::remove_dir_all(folder.path().join("compiled")).expect("there");
-        let options =
-            NodeOptions { node: EdgeNode::new("edge-01", "test").expect("valid"), data_dir: folder.path().to_owned(), update_hours: None };
+        let options = NodeOptions::new(EdgeNode::new("edge-01", "test").expect("valid"), folder.path());
         let node = Node::open(options).expect("opens");
         node.reconcile().await;
         assert_eq!(node.function("f").expect("there").state, FunctionState::Failed);

@@ -18,7 +18,7 @@ use edgeward_model::{
     limits::{COMPARE_EVERY, POKE_PAUSE, PULL_EVERY, SYNC_CONCURRENCY, SYNC_TIMEOUT},
 };
 use edgeward_runtime::blocking;
-use edgeward_sync::{Hub, Pattern, ReplicaSession, Role, SessionState, Store, access::NODE_PREFIXES};
+use edgeward_sync::{Hub, Pattern, ReplicaSession, Role, SessionState, Store, access::NODE_PREFIXES, policy::FLEET_PREFIX};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -128,7 +128,7 @@ pub struct Replicator {
 
 impl Replicator {
     /// Begins to replicate, for as long as it is kept. There may be one for a store. A replica gets what it wants, what it holds, and what is
-    /// for it alone; a standby everything.
+    /// for it alone or for every node; a standby everything.
     ///
     /// # Errors
     /// [`edgeward_model::ErrorKind::TooLarge`] when it wants too many things, and those of [`Backbone::subscribe`].
@@ -142,7 +142,8 @@ impl Replicator {
         let mut session = ReplicaSession::new(store);
         if is_replica {
             let own = NODE_PREFIXES.iter().map(|prefix| Pattern::named(&document_of(prefix, &node)));
-            session.declare(wanted.into_iter().chain(own))?;
+            let of_the_fleet = format!("{FLEET_PREFIX}*").parse()?;
+            session.declare(wanted.into_iter().chain(own).chain([of_the_fleet]))?;
         }
         let stop = CancellationToken::new();
         let exchange =

@@ -52,7 +52,7 @@ impl Place {
 
 fn open(data_dir: &Path) -> Result<Arc<Node>, EdgeError> {
     let node = EdgeNode::new("edge-01", "test").expect("valid");
-    Node::open(NodeOptions { node, data_dir: data_dir.to_owned(), update_hours: None })
+    Node::open(NodeOptions::new(node, data_dir))
 }
 
 /// A command that does nothing; `name` makes its digest another.

@@ -18,6 +18,8 @@ mod server;
 mod site;
 #[path = "far_nodes/support.rs"]
 mod support;
+#[path = "far_nodes/trust.rs"]
+mod trust;
 
 on_each! {
     life:
@@ -42,4 +44,8 @@ on_each! {
         a_rollout_waits_for_approval_and_goes_on_under_another_hub_process
         a_first_revision_that_fails_is_taken_away
         what_a_deployment_cares_for_is_not_assigned_by_itself;
+    trust:
+        a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
+        a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says
+        a_node_that_wants_few_documents_hears_of_the_trusted_keys_all_the_same;
 }

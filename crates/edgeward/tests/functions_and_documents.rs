@@ -12,7 +12,7 @@ const DRAFTS: [&str; 2] = ["draft", "draft2"];
 
 /// A node with the function `f`, which makes the calls of its payload and is granted the document `cellar`.
 async fn node(folder: &Path) -> Arc<Node> {
-    let options = NodeOptions { node: EdgeNode::new("edge-01", "test").expect("valid"), data_dir: folder.to_owned(), update_hours: None };
+    let options = NodeOptions::new(EdgeNode::new("edge-01", "test").expect("valid"), folder);
     let node = Node::open(options).expect("opens");
     let path = format!("{}/../../functions/built/keyvalue.wasm", env!("CARGO_MANIFEST_DIR"));
     let digest = node.add_artifact(std::fs::read(&path).expect("built")).await.expect("runs here");

@@ -18,6 +18,7 @@ use crate::{
         TIMEOUT_SECONDS_MIN,
     },
     node::check_text,
+    signature::ArtifactSignature,
 };
 
 /// What runs when a function is invoked: a reference, never the code itself.
@@ -108,6 +109,9 @@ pub struct EdgeFunction {
     /// Invocations that one instance serves, one after the other. 1 means a fresh sandbox each time.
     #[serde(default = "default_reuse")]
     pub max_reuse: u32,
+    /// Who vouches for the artifact, for nodes that run no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<ArtifactSignature>,
 }
 
 fn default_memory_mb() -> u32 {
@@ -141,6 +145,7 @@ impl EdgeFunction {
             max_concurrency: CONCURRENCY_DEFAULT,
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
+            signature: None,
         };
         function.validate()?;
         Ok(function)
@@ -182,6 +187,9 @@ impl EdgeFunction {
                 "function `{id}` lists {} allowed hosts, the most is {ALLOWED_HOSTS_MAX}",
                 self.allowed_hosts.len()
             )));
+        }
+        if self.signature.is_some() && self.handler.artifact().is_none() {
+            return Err(EdgeError::invalid(format!("function `{id}` has a signature, and no artifact that it could be of; leave it out")));
         }
         self.validate_documents()?;
         self.validate_environment()
@@ -231,6 +239,7 @@ impl EdgeFunction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signature::{PublicKey, SignatureBytes};
 
     fn function() -> EdgeFunction {
         EdgeFunction::new("fn-1", "process-image", Handler::Native(HandlerName::new("h").expect("valid"))).expect("valid")
@@ -261,6 +270,9 @@ mod tests {
             function.timeout_seconds = seconds;
             assert!(function.validate().is_err(), "{seconds}");
         }
+        let signature =
+            ArtifactSignature { key: PublicKey::from_bytes([0; 32]), counter: 1, signature: SignatureBytes::from_bytes([0; 64]) };
+        assert!(refused(&|f| f.signature = Some(signature)).contains("no artifact that it could be of"));
         let grant = |text: &str| text.parse::<DocumentGrant>().expect("valid");
         let grants = |texts: &[&str]| texts.iter().map(|text| grant(text)).collect::<Vec<_>>();
         assert!(refused(&|f| f.documents = grants(&["a", "a:ro"])).contains("`a` twice"));

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     error::{EdgeError, ErrorKind},
+    hex,
     limits::ID_BYTES_MAX,
 };
 
@@ -132,11 +133,7 @@ impl Digest {
 
     /// The 64 hexadecimal digits, without the prefix: the name of the artifact's file.
     pub fn hex(&self) -> String {
-        use fmt::Write;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+        hex::encode(&self.0)
     }
 }
 
@@ -163,16 +160,7 @@ impl FromStr for Digest {
                 format!("the digest `{}` is not valid: it must be `sha256:` and 64 hexadecimal digits", shown.escape_debug()),
             )
         };
-        let hex = text.strip_prefix("sha256:").filter(|hex| hex.len() == 64).ok_or_else(refused)?;
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| refused())?;
-            if !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return Err(refused());
-            }
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| refused())?;
-        }
-        Ok(Self(bytes))
+        text.strip_prefix("sha256:").and_then(hex::decode).map(Self).ok_or_else(refused)
     }
 }
 

@@ -299,6 +299,13 @@ pub const SERVER_CERTIFICATE_DAYS: u16 = 365;
 
 /// Largest `edgeward.toml`, in bytes: a whole environment, and the rest.
 pub const PROJECT_FILE_BYTES_MAX: usize = 256 * 1024;
+/// Keys that a fleet trusts, and keys that a node is given.
+pub const TRUSTED_KEYS_MAX: usize = 100;
+/// Functions whose counters a node keeps, those included that it ran once.
+pub const SIGNED_FUNCTIONS_MAX: usize = 10_000;
+/// Largest file of a signature, of a private key, or of public keys, in bytes.
+pub const SIGNING_FILE_BYTES_MAX: usize = 64 * 1024;
+
 /// Nodes that one target names.
 pub const TARGET_NODES_MAX: usize = 1000;
 /// Waves of one strategy.

@@ -71,7 +71,7 @@ impl ArtifactStore {
                 format!("the artifact is {} bytes; the most is {ARTIFACT_BYTES_MAX}", bytes.len()),
             ));
         }
-        let digest = Digest::from_sha256(Sha256::digest(&bytes).into());
+        let digest = digest_of(&bytes);
         // Noted before anything is written, so that the file is young from its first moment.
         self.uploads.lock().insert(digest, Instant::now());
         match &self.place {
@@ -208,6 +208,11 @@ mod compiled {
     }
 }
 
+/// The name of these bytes as an artifact.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(Sha256::digest(bytes).into())
+}
+
 /// The bytes of an artifact in a store's folder, which may be open or a copy, checked against its name.
 pub fn read(folder: &Path, digest: &Digest) -> Result<Bytes, EdgeError> {
     let path = path(folder, digest);
@@ -215,7 +220,7 @@ pub fn read(folder: &Path, digest: &Digest) -> Result<Bytes, EdgeError> {
         io::ErrorKind::NotFound => not_found(digest),
         _ => disk_error("read the artifact", &path, error),
     })?;
-    if Digest::from_sha256(Sha256::digest(&bytes).into()) != *digest {
+    if digest_of(&bytes) != *digest {
         return Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` is damaged on disk; upload it again")));
     }
     Ok(bytes.into())

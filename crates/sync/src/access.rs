@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use crate::{
     planted::{self, Bug},
-    policy::LOCAL_PREFIX,
+    policy::{FLEET_PREFIX, LOCAL_PREFIX},
 };
 
 /// Documents whose name begins so are between hubs alone.
@@ -39,10 +39,15 @@ impl Access {
         self.standbys.read().contains(node)
     }
 
-    /// Whether a node may see and write the document of this name.
+    /// Whether a node may see the document of this name, and write it unless it is the fleet's.
     pub(crate) fn allows(&self, node: &NodeId, document: &str) -> bool {
         !document.starts_with(LOCAL_PREFIX)
             && (self.is_standby(node) || (names_allow(node, document) && (planted::has(Bug::RuleNotAsked) || (self.rule)(node, document))))
+    }
+
+    /// Whether a node may write the document of this name. It must be asked of what is compared, too: a node says by itself who wrote its rows.
+    pub(crate) fn allows_writing(&self, node: &NodeId, document: &str) -> bool {
+        self.allows(node, document) && (self.is_standby(node) || !document.starts_with(FLEET_PREFIX))
     }
 }
 
@@ -75,5 +80,8 @@ mod tests {
         assert_eq!(seen(&edge), [true, false, true, true, false, false]);
         assert_eq!(seen(&other), [true, false, false, false, false, false]);
         assert_eq!(seen(&standby), [true, true, true, true, true, false]);
+        let fleet = "edgeward.fleet.trusted-keys";
+        assert!(access.allows(&edge, fleet) && !access.allows_writing(&edge, fleet) && access.allows_writing(&edge, "cellar"));
+        assert!(access.allows_writing(&standby, fleet) && !access.allows_writing(&standby, "edgeward.local.tokens"));
     }
 }

@@ -435,7 +435,7 @@ fn deposed() -> EdgeError {
 /// Whether a node may write this row.
 fn may_write(access: &Access, node: &NodeId, sent: &SentRow) -> bool {
     let subject = subject(&sent.document, &sent.key);
-    is_system(subject) || access.allows(node, subject)
+    is_system(subject) || access.allows_writing(node, subject)
 }
 
 /// The answer to a push: where its rows are.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const POLICIES: &str = "edgeward.policies";
 /// Documents whose name begins so stay on their node.
 pub const LOCAL_PREFIX: &str = "edgeward.local.";
+/// Documents whose name begins so are for all nodes to read, and for hubs alone to write.
+pub const FLEET_PREFIX: &str = "edgeward.fleet.";
 
 /// How the concurrent values of a key become one, or who alone may write it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,7 +131,7 @@ impl Policies {
 
     /// The policy of a key.
     pub fn policy(&self, document: &str, key: &str) -> Policy {
-        if document == POLICIES {
+        if document == POLICIES || document.starts_with(FLEET_PREFIX) {
             return Policy::HubOwned;
         }
         if document.starts_with(LOCAL_PREFIX) {
@@ -181,6 +183,7 @@ mod tests {
             ("a/xy", text("set")),
             ("b/x", text("what?")),
             ("edgeward.local.x", text("hub_owned")),
+            ("edgeward.fleet.trusted-keys", text("max")),
         ]);
         let policies = Policies::of(&document);
         for (document, key, policy) in [
@@ -189,6 +192,7 @@ mod tests {
             ("a", "xyz", Policy::Set),
             ("b", "x", Policy::LastWriterWins),
             (POLICIES, "a", Policy::HubOwned),
+            ("edgeward.fleet.trusted-keys", "k", Policy::HubOwned),
             ("edgeward.local.x", "k", Policy::LastWriterWins),
         ] {
             assert_eq!(policies.policy(document, key), policy, "{document} {key}");

@@ -303,3 +303,39 @@ fn past_the_bound_the_conflicts_whose_losers_are_oldest_go_and_are_counted() {
     assert_eq!((page.conflicts.len(), page.forgotten), (CONFLICTS_MAX, 2));
     assert!(page.conflicts.iter().all(|conflict| conflict.key != "oldest"));
 }
+
+#[test]
+fn a_hub_takes_documents_of_the_fleet_from_no_node_not_even_where_they_compare_all_they_have() {
+    let node = |id: &str| NodeId::new(id).expect("valid");
+    let open = |id: &str, role| Arc::new(Store::in_memory_as(node(id), Epoch::draw().expect("random"), role).expect("opens"));
+    let keys =
+        |store: &Arc<Store>| Documents::new(Arc::clone(store)).document(DocumentName::new("edgeward.fleet.trusted-keys").expect("valid"));
+    let exchange = |store: &Arc<Store>, hub: &Hub| {
+        let mut session = ReplicaSession::new(Arc::clone(store));
+        for _ in 0..3 {
+            session.poke();
+            while let Some(frame) = session.next_frame().expect("reads") {
+                let now = u64::try_from(Timestamp::now().as_millisecond()).expect("after 1970");
+                session.receive(&hub.answer(&frame, now).expect("answers"), now).expect("applies");
+            }
+        }
+    };
+    let [first, second, edge] = [("hub", Role::Hub), ("hub", Role::Hub), ("edge-1", Role::Replica)].map(|(id, role)| open(id, role));
+    set(&keys(&first), "good", "1");
+    exchange(&edge, &Hub::new(Arc::clone(&first)).expect("starts"));
+    assert_eq!(keys(&edge).get("good").expect("reads"), Some(value("1")));
+    let refused = keys(&edge).edit(Precondition::None, |draft| draft.set("evil", &1_i64.into())).expect_err("is the hub's");
+    assert_eq!(refused.kind(), ErrorKind::Forbidden);
+
+    // As after a hub was set back: whatever the node has it gives, and says itself who wrote it.
+    set(&cellar(&edge), "door", "\"open\"");
+    exchange(&edge, &Hub::new(Arc::clone(&second)).expect("starts"));
+    assert_eq!(cellar(&second).get("door").expect("reads"), Some(value("\"open\"")));
+    assert_eq!(keys(&second).get("good").expect("reads"), None, "a node said whom the fleet trusts");
+
+    // A node that never had a hub writes what it likes at home.
+    let rogue = open("edge-2", Role::Replica);
+    set(&keys(&rogue), "evil", "1");
+    exchange(&rogue, &Hub::new(Arc::clone(&second)).expect("starts"));
+    assert_eq!(keys(&second).get("evil").expect("reads"), None);
+}

@@ -86,6 +86,9 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
     ("DELETE", "/v1/tokens/{name}", Role::Admin),
+    ("GET", "/v1/trusted-keys", Role::Viewer),
+    ("POST", "/v1/trusted-keys", Role::Admin),
+    ("DELETE", "/v1/trusted-keys/{key}", Role::Admin),
 ];
 
 /// The role that a route needs.

@@ -1,11 +1,11 @@
-//! The audit log: who was refused, and who made or revoked a token. Its lines have the tracing target `audit`.
+//! The audit log: who was refused, who made or revoked a token, and who changed which keys are trusted. Its lines have the tracing target `audit`.
 //!
 //! Who may not call can still make us write, so lines about them are bounded. Their number is told instead.
 
 use std::{net::SocketAddr, time::Instant};
 
 use axum::http::Method;
-use edgeward::{EdgeError, LineLimit, NodeId, TokenName, access::Caller};
+use edgeward::{EdgeError, LineLimit, NodeId, PublicKey, TokenName, access::Caller};
 use parking_lot::Mutex;
 
 /// The target of the audit log.
@@ -52,4 +52,10 @@ pub(super) fn node_removed(node: &str, caller: Option<&Caller>) {
 pub(super) fn join_token_created(id: &NodeId, node: Option<&NodeId>, caller: Option<&Caller>) {
     let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
     tracing::info!(target: TARGET, join_token = %id, node = node.map(NodeId::as_str), by, "made a join token");
+}
+
+/// Tells who changed which keys the fleet trusts.
+pub(super) fn trust_changed(what: &str, key: &PublicKey, caller: Option<&Caller>) {
+    let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+    tracing::info!(target: TARGET, %key, by, "the fleet {what}");
 }

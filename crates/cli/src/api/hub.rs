@@ -1,4 +1,4 @@
-//! The routes of a hub: its nodes, what each should run, calls of far functions, events, and the tokens by which nodes join.
+//! The routes of a hub: its nodes, what each should run, calls of far functions, events, the tokens by which nodes join, and the keys that they trust.
 
 pub(crate) mod deployments;
 pub(crate) mod events;
@@ -6,6 +6,7 @@ pub(crate) mod functions;
 pub(crate) mod join_tokens;
 pub(crate) mod nodes;
 pub(crate) mod observe;
+pub(crate) mod trusted_keys;
 
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(deployments::rebalance))
         .routes(routes!(events::list))
         .routes(routes!(join_tokens::create))
+        .routes(routes!(trusted_keys::list, trusted_keys::add))
+        .routes(routes!(trusted_keys::remove))
         .routes(routes!(observe::summary))
         .routes(routes!(observe::status))
         .routes(routes!(observe::prometheus))

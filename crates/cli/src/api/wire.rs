@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use edgeward::{
-    Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, Environment, FunctionId, FunctionView, Handler, HandlerName,
+    ArtifactSignature, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, Environment, FunctionId, FunctionView, Handler,
+    HandlerName,
     limits::{CONCURRENCY_DEFAULT, MEMORY_MB_DEFAULT, QUEUE_DEFAULT, TIMEOUT_SECONDS_DEFAULT},
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,30 @@ impl From<DocumentGrant> for DocumentGrantBody {
     }
 }
 
+/// Who vouches for an artifact.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SignatureBody {
+    /// `ed25519:` and 64 hexadecimal digits.
+    key: String,
+    /// Of the release; it grows from one to the next.
+    counter: u64,
+    /// 128 hexadecimal digits: the signature of function, artifact and counter, as `edgeward sign` makes it.
+    signature: String,
+}
+
+impl SignatureBody {
+    fn into_signature(self) -> Result<ArtifactSignature, EdgeError> {
+        Ok(ArtifactSignature { key: self.key.parse()?, counter: self.counter, signature: self.signature.parse()? })
+    }
+}
+
+impl From<ArtifactSignature> for SignatureBody {
+    fn from(signature: ArtifactSignature) -> Self {
+        Self { key: signature.key.to_string(), counter: signature.counter, signature: signature.signature.to_string() }
+    }
+}
+
 /// What a client says of a function, and the node repeats.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -66,6 +91,9 @@ pub(crate) struct FunctionBody {
     max_queue: u32,
     /// Invocations that one sandbox serves; 1 is a fresh one each time.
     max_reuse: u32,
+    /// Who vouches for the artifact; where signatures are required, it must be given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<SignatureBody>,
     /// What is none of these is refused. `deny_unknown_fields` would say so of the answer too, which has more.
     #[serde(flatten, skip_serializing)]
     #[schema(ignore)]
@@ -85,6 +113,7 @@ impl Default for FunctionBody {
             max_concurrency: CONCURRENCY_DEFAULT,
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
+            signature: None,
             unknown: BTreeMap::new(),
         }
     }
@@ -119,6 +148,7 @@ impl FunctionBody {
             max_concurrency: self.max_concurrency,
             max_queue: self.max_queue,
             max_reuse: self.max_reuse,
+            signature: self.signature.map(SignatureBody::into_signature).transpose()?,
         })
     }
 }
@@ -139,6 +169,7 @@ impl From<EdgeFunction> for FunctionBody {
             max_concurrency: function.max_concurrency,
             max_queue: function.max_queue,
             max_reuse: function.max_reuse,
+            signature: function.signature.map(SignatureBody::from),
             unknown: BTreeMap::new(),
         }
     }

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use edgeward::{ClusterHealth, DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Load, Object, Value};
+use edgeward::{
+    ArtifactSignature, ClusterHealth, DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Load, Object,
+    PublicKey, Value,
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -41,12 +44,29 @@ pub(crate) struct Record {
     pub(crate) max_concurrency: u32,
     pub(crate) max_queue: u32,
     pub(crate) max_reuse: u32,
+    #[serde(default)]
+    pub(crate) signature: Option<ArtifactSignature>,
     pub(crate) generation: u64,
     #[serde(default)]
     pub(crate) observed_generation: u64,
     pub(crate) state: String,
     #[serde(default)]
     pub(crate) message: String,
+}
+
+/// Answer of `GET /v1/trusted-keys`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TrustedKeys {
+    pub(crate) keys: Vec<TrustedKey>,
+}
+
+/// A key that a fleet trusts.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TrustedKey {
+    pub(crate) key: PublicKey,
+    #[serde(default)]
+    pub(crate) name: String,
+    pub(crate) added_at: Timestamp,
 }
 
 /// Answer of a hub that changed what nodes should run.

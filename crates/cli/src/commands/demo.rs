@@ -109,7 +109,7 @@ async fn run_functions() -> anyhow::Result<()> {
     let folder = TempFolder::create()?;
     let mut node = EdgeNode::new("demo", "demo node")?;
     node.location = "this machine".to_owned();
-    let node = Node::open(NodeOptions { node, data_dir: folder.0.clone(), update_hours: None })?;
+    let node = Node::open(NodeOptions::new(node, folder.0.clone()))?;
     tokio::select! {
         shown = show_functions(&node, Palette::stdout()) => shown,
         // Dropping the folder removes it, which the signal alone would not.

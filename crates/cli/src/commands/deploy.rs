@@ -5,19 +5,23 @@ mod fleet;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Strategy, limits::ARTIFACT_BYTES_MAX};
+use edgeward::{
+    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Strategy, limits::ARTIFACT_BYTES_MAX,
+    signing::SignedArtifact,
+};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Serialize;
 
 use crate::{
     artifact::Artifact,
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
+    commands::sign,
     exit::Hinted,
     project::Project,
     strategy::StrategyArgs,
@@ -81,6 +85,9 @@ pub(crate) struct Args {
     /// Invocations that one sandbox serves, one after the other [default: 1]
     #[arg(long, value_name = "N")]
     max_reuse: Option<u32>,
+    /// File of the artifact's signature [default: ARTIFACT.sig, where there is one]
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
     /// Only replace this generation; 0 only creates
     #[arg(long, value_name = "N", conflicts_with_all = ["node", "all"])]
     if_generation: Option<u64>,
@@ -164,6 +171,8 @@ struct Desired {
     max_queue: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_reuse: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signature: Option<ArtifactSignature>,
 }
 
 /// Runs the command.
@@ -175,9 +184,15 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
     };
     let strategy = project.map(|project| args.fill(project, &mut environment)).transpose()?.flatten();
     let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
+    let signed = signed(args.signature, &args.artifact)?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
         Artifact::Known(handler) => handler,
+    };
+    let signature = match (signed, &handler) {
+        (Some(signed), Handler::Artifact(digest)) => Some(signed.signature_of(&id, digest)?),
+        (Some(_), Handler::Native(_)) => return Err(EdgeError::invalid("native code is not signed; leave out `--signature`").into()),
+        (None, _) => None,
     };
     let desired = Desired {
         name: args.name.unwrap_or_else(|| id.to_string()),
@@ -190,6 +205,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         max_concurrency: args.max_concurrency,
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
+        signature,
     };
     if args.deployment.is_given() || args.dry_run || args.no_wait {
         if args.targets.is_fleet() {
@@ -264,6 +280,15 @@ async fn upload(path: &Path, client: &Client) -> anyhow::Result<Handler> {
     Ok(Handler::Artifact(uploaded.digest))
 }
 
+/// The signature that goes with an artifact: the one that is given, or the one beside its file.
+fn signed(given: Option<PathBuf>, artifact: &Artifact) -> anyhow::Result<Option<SignedArtifact>> {
+    let beside = match artifact {
+        Artifact::File(path) => Some(sign::beside(path)).filter(|path| path.exists()),
+        Artifact::Known(_) => None,
+    };
+    given.or(beside).map(|path| sign::read(&path)).transpose()
+}
+
 fn read(path: &Path) -> anyhow::Result<Bytes> {
     let failed = || format!("failed to read the artifact `{}`", path.display());
     let metadata = std::fs::metadata(path).with_context(failed)?;
@@ -321,6 +346,7 @@ mod tests {
             max_concurrency: None,
             max_queue: None,
             max_reuse: None,
+            signature: None,
         };
         let json = serde_json::to_string(&desired).expect("json");
         let documents = r#"[{"document":"a","access":"read-only"}]"#;

@@ -1,6 +1,6 @@
 //! `edgeward functions`: what is deployed.
 
-use edgeward::FunctionId;
+use edgeward::{ArtifactSignature, FunctionId};
 
 use crate::{
     client::{Client, Functions, Record},
@@ -127,6 +127,9 @@ fn fields(function: &Record, palette: Palette) -> String {
     if !function.message.is_empty() {
         table.field("message", &function.message);
     }
+    if let Some(ArtifactSignature { key, counter, .. }) = &function.signature {
+        table.field("signed by", format!("{key} (counter {counter})"));
+    }
     table.field("generation", format!("{} (observed {})", function.generation, function.observed_generation));
     table.field("memory", format!("{} MiB", function.memory_mb));
     table.field("timeout", format!("{} s", function.timeout_seconds));
@@ -149,6 +152,8 @@ fn or_none(items: impl Iterator<Item = impl ToString>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use edgeward::{PublicKey, SignatureBytes};
+
     use super::*;
 
     fn record() -> Record {
@@ -181,6 +186,11 @@ mod tests {
             "documents      visits, prices:ro\n",
             "1 invocation per sandbox\n",
         ];
+        assert!(!shown.contains("signed by"));
+        let signature =
+            ArtifactSignature { key: PublicKey::from_bytes([10; 32]), counter: 7, signature: SignatureBytes::from_bytes([0; 64]) };
+        let signed = fields(&Record { signature: Some(signature), ..record() }, Palette::plain());
+        assert!(signed.contains("(counter 7)\n") && signed.contains("signed by      ed25519:0a0a"), "{signed}");
         for line in lines {
             assert!(shown.contains(line), "{line} in {shown}");
         }

@@ -51,7 +51,12 @@ pub(super) async fn handler_of(
             "max_queue": record.max_queue,
             "max_reuse": record.max_reuse,
         });
-        return Ok(kept.as_object().cloned().unwrap_or_default());
+        let mut kept = kept.as_object().cloned().unwrap_or_default();
+        // A signature is of one function, and no other may have it.
+        if let Some(signature) = record.signature.filter(|_| record.id == *id) {
+            kept.insert("signature".to_owned(), json!(signature));
+        }
+        return Ok(kept);
     }
     let handler = match (digest, HandlerName::new(name)) {
         (Some(digest), _) => json!({ "artifact": digest }),

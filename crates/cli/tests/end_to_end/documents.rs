@@ -312,7 +312,7 @@ async fn documents_of_the_node_itself_are_refused_on_every_route() {
 /// Writes a document into the store of a node that does not run.
 fn plant(data: &std::path::Path, name: &str) {
     let node = edgeward::EdgeNode::new("edge-test", "edge-test").expect("valid");
-    let node = edgeward::Node::open(edgeward::NodeOptions { node, data_dir: data.to_owned(), update_hours: None }).expect("opens");
+    let node = edgeward::Node::open(edgeward::NodeOptions::new(node, data)).expect("opens");
     let document = node.documents().document(edgeward::DocumentName::new(name).expect("valid"));
     document.replace(edgeward::document::Precondition::None, [("token", "s3cret")].into_iter().collect()).expect("written");
 }

@@ -16,5 +16,6 @@ mod load;
 mod mcp;
 mod policies;
 mod project;
+mod signing;
 mod state;
 mod support;

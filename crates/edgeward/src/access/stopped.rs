@@ -52,7 +52,7 @@ mod tests {
     };
 
     fn start(data_dir: &Path, id: &str) -> Result<std::sync::Arc<Node>, EdgeError> {
-        Node::open(NodeOptions { node: EdgeNode::new(id, "test").expect("valid"), data_dir: data_dir.to_owned(), update_hours: None })
+        Node::open(NodeOptions::new(EdgeNode::new(id, "test").expect("valid"), data_dir))
     }
 
     #[test]

@@ -20,10 +20,11 @@ use crate::{
 /// Time between two looks whether the node holds.
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 
-/// Makes the node run what is assigned, for ever: after each change, and again while an artifact is missing.
+/// Makes the node run what is assigned and trusted, for ever: after each change, and again while an artifact is missing.
 pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>, bytes_per_second: Option<u64>) {
     let id = node.runtime().node().id.clone();
     let mut watch = Assignments::new(node.documents().clone()).watch(&id).expect("the name of a node makes a valid name of a document");
+    let mut trusted = node.trust().watch();
     let mut failures = 0_u32;
     let mut connection = backbone.connection();
     loop {
@@ -44,6 +45,10 @@ pub(super) async fn follow(node: Arc<Node>, backbone: Arc<dyn Backbone>, bytes_p
         tokio::select! {
             changed = watch.changed() => if let Err(error) = changed {
                 tracing::warn!(error = error.chain(), "the assignments could not be watched");
+                tokio::time::sleep(backoff::pause(failures + 1)).await;
+            },
+            changed = trusted.changed() => if let Err(error) = changed {
+                tracing::warn!(error = error.chain(), "the trusted keys could not be watched");
                 tokio::time::sleep(backoff::pause(failures + 1)).await;
             },
             () = tokio::time::sleep(backoff::pause(failures)), if !is_whole => {}

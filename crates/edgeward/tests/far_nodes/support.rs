@@ -1,10 +1,10 @@
 //! A hub and its nodes, each with a data folder of its own.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use edgeward::{
     ClusterOptions, Document, DocumentName, EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, FleetService, Handler, HandlerName,
-    NativeHandler, Node, NodeId, NodeOptions, NodeView, ServiceOptions, Uplink, UplinkOptions,
+    NativeHandler, Node, NodeId, NodeOptions, NodeView, PublicKey, ServiceOptions, Uplink, UplinkOptions,
     cluster::membership::Timing,
     document::Precondition,
     events::{EventKind, FleetEvent},
@@ -86,11 +86,16 @@ impl AtNode {
     }
 
     pub(crate) fn open(name: &str, folder: TempDir) -> Self {
+        Self::open_trusting(name, folder, BTreeSet::new())
+    }
+
+    /// A node whose owner gave it these keys.
+    pub(crate) fn open_trusting(name: &str, folder: TempDir, trusted_keys: BTreeSet<PublicKey>) -> Self {
         let mut described = EdgeNode::new(name, "a far node").expect("valid");
         described.location = "Berlin".to_owned();
         described.capabilities.push("gpu".to_owned());
         described.labels.insert("site".to_owned(), "berlin".to_owned());
-        let node = Node::open(NodeOptions { node: described, data_dir: folder.path().to_owned(), update_hours: None }).expect("opens");
+        let node = Node::open(NodeOptions { trusted_keys, ..NodeOptions::new(described, folder.path()) }).expect("opens");
         let double = NativeHandler::json(async |n: i64| Ok::<_, std::io::Error>(2 * n));
         node.runtime().register(HandlerName::new("double").expect("valid"), double);
         Self { node, folder, uplink: None }

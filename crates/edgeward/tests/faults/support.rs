@@ -19,7 +19,7 @@ pub(crate) const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
 pub(crate) fn open(data_dir: &Path) -> Result<Arc<Node>, EdgeError> {
     let node = EdgeNode::new("edge-01", "test").expect("valid");
-    Node::open(NodeOptions { node, data_dir: data_dir.to_owned(), update_hours: None })
+    Node::open(NodeOptions::new(node, data_dir))
 }
 
 /// Opens the node of this folder and deploys a function with an artifact.

@@ -84,13 +84,11 @@ impl Station {
         described.location = self.place.to_owned();
         let mut opened = None;
         // What still reads on another thread has the folder a moment longer than the node that was stopped.
-        eventually("the data folder is free", async || {
-            match Node::open(NodeOptions { node: described.clone(), data_dir: self.folder.clone(), update_hours: None }) {
-                Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
-                result => {
-                    opened = Some(result?);
-                    Ok(true)
-                }
+        eventually("the data folder is free", async || match Node::open(NodeOptions::new(described.clone(), self.folder.clone())) {
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+            result => {
+                opened = Some(result?);
+                Ok(true)
             }
         })
         .await?;
