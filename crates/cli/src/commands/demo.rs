@@ -3,6 +3,7 @@
 mod chart;
 mod documents;
 mod fleet;
+mod rollout;
 mod temp_folder;
 
 use std::{sync::Arc, time::Instant};
@@ -29,7 +30,8 @@ use crate::{
   edgeward demo
   edgeward demo documents
   edgeward demo fleet
-  edgeward demo fleet --json | jq .back")]
+  edgeward demo fleet --json | jq .back
+  edgeward demo rollout")]
 pub(crate) struct Args {
     #[command(subcommand)]
     part: Option<Part>,
@@ -42,6 +44,7 @@ enum Part {
     Functions,
     Documents(documents::Args),
     Fleet(fleet::Args),
+    Rollout(rollout::Args),
 }
 
 struct Example {
@@ -101,6 +104,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Some(Part::Functions) | None => run_functions().await,
         Some(Part::Documents(documents::Args {})) => documents::run(json).await,
         Some(Part::Fleet(fleet::Args {})) => fleet::run(json).await,
+        Some(Part::Rollout(rollout::Args {})) => rollout::run(json).await,
     }
 }
 
