@@ -369,15 +369,16 @@ impl<'a> Deciding<'a> {
     /// Brings the former revision back where the new one is. Of those that are heard it waits until they serve it.
     fn restore(&mut self) {
         self.take_back();
-        if !self.orders.is_empty() {
+        let is_late = since(self.next.progressed_at, self.now) > self.scope.strategy.progress();
+        if !self.orders.is_empty() && !is_late {
             return;
         }
         let here = || self.nodes.values().filter(|node| node.in_target && node.serves().is_some());
         let is_on_its_way = here().any(|node| node.is_reachable && node.observed.served == Served::Pending);
-        if is_on_its_way && since(self.next.progressed_at, self.now) <= self.scope.strategy.progress() {
+        if is_on_its_way && !is_late {
             return;
         }
-        let is_back = !is_on_its_way && !here().any(|node| node.observed.served == Served::Failed);
+        let is_back = self.orders.is_empty() && !is_on_its_way && !here().any(|node| node.observed.served == Served::Failed);
         let state = match self.next.from {
             Some(_) if is_back => RolloutState::RolledBack,
             Some(_) => {

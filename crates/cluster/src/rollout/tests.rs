@@ -580,3 +580,18 @@ fn a_rollout_is_read_as_it_was_written() {
     assert_eq!(serde_json::from_str::<Rollout>(&text).expect("valid"), fleet.rollout);
     assert_eq!(fleet.rollout.id(), "f-7");
 }
+
+#[test]
+fn a_rollout_that_cannot_be_taken_back_ends_and_goes_on_trying() {
+    let mut fleet = Fleet::of(4, rolling(2));
+    fleet.run(2);
+    let now = fleet.clock();
+    fleet.rollout.abort("no", now).expect("it is in progress");
+    let decide = |fleet: &Fleet| decide(&fleet.rollout, Scope { strategy: &fleet.strategy, wanted: None }, &fleet.facts, fleet.clock());
+    let first = decide(&fleet);
+    fleet.now += 601;
+    let last = decide(&fleet);
+    assert_eq!((first.rollout.state, last.rollout.state), (RolloutState::InProgress, RolloutState::Failed));
+    assert_eq!(first.orders.keys().collect::<Vec<_>>(), [&id("n0"), &id("n1")]);
+    assert_eq!(first.orders, last.orders);
+}

@@ -176,8 +176,10 @@ impl Decided<'_> {
         let next = &self.decision.rollout;
         let strategy = self.strategy();
         let lacking = |total: usize| strategy.max_unavailable().at_most_of(total);
+        let is_taken_back = |facts: &NodeFacts| next.phase == Phase::Restoring && facts.serves() == Some(next.to);
         let is_given = |revision: u64, wave: &dyn Fn(usize) -> bool| {
-            self.target().any(|(node, facts, ordered)| wave(node.wave) && ordered == Some(revision) && facts.serves() != ordered)
+            let is_new = |facts: &NodeFacts, ordered| ordered == Some(revision) && facts.serves() != ordered && !is_taken_back(facts);
+            self.target().any(|(node, facts, ordered)| wave(node.wave) && is_new(facts, ordered))
         };
         let unproven = |revision: u64, wave: &dyn Fn(usize) -> bool| {
             let is_open = |node: &Node, facts: &NodeFacts| {
