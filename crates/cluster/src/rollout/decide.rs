@@ -161,6 +161,7 @@ impl<'a> Deciding<'a> {
             why.clone_into(&mut self.next.reason);
             if self.taken().next().is_none() {
                 self.next.state = RolloutState::Pending;
+                self.begin_anew();
             }
             return;
         }
@@ -197,8 +198,12 @@ impl<'a> Deciding<'a> {
                 return;
             }
             // Those that had it are gone, and others are there, of waves that it has passed.
-            (self.next.wave, self.next.allowed, self.next.phase) = (0, 0, self.first_phase());
+            self.begin_anew();
         }
+    }
+
+    fn begin_anew(&mut self) {
+        (self.next.wave, self.next.allowed, self.next.phase) = (0, 0, self.first_phase());
     }
 
     fn first_phase(&self) -> Phase {
