@@ -15,6 +15,8 @@ use crate::rollout::{Phase, RolloutState, decide};
 
 /// Seconds of a run before everything is healed.
 const STEPS: u64 = 240;
+/// The same for one that had fewer than three kinds of faults until then.
+const STEPS_MAX: u64 = 10_000;
 /// Seconds in which everything must have come to rest.
 const REST_MAX: u64 = 1500;
 /// Seconds without any change after which everything has: longer than a rollout waits before it is paused.
@@ -91,14 +93,15 @@ impl World {
     /// The whole run; an error is what did not hold.
     pub(super) fn run(&mut self) -> Result<(), String> {
         self.deploy();
-        while self.now < STEPS || (self.faults.len() < 3 && self.now < 4 * STEPS) {
+        while self.now < STEPS || (self.faults.len() < 3 && self.now < STEPS_MAX) {
             self.people();
             self.trouble();
             self.second()?;
         }
         self.heal();
+        let healed_at = self.now;
         while self.now < self.changed_at + QUIET {
-            if self.now > STEPS * 4 + REST_MAX {
+            if self.now > healed_at + REST_MAX {
                 return Err(format!("it does not come to rest: {:?}", self.hub.rollout));
             }
             if self.is_willing {
@@ -329,7 +332,7 @@ impl World {
         }
         let is_newest = self.hub.rollout.as_ref().is_some_and(|rollout| rollout.generation == self.hub.deployments.len() as u64);
         let often = if is_over { 60 } else { 8 };
-        if is_newest && self.random.below(1000) < often && (is_over || self.enabled.contains(&Fault::Superseded)) {
+        if is_newest && self.random.below(1000) < often && (is_over || self.enabled.contains(&Fault::Superseded) || self.now > STEPS) {
             self.deploy();
         }
     }
