@@ -13,6 +13,7 @@ pub mod membership;
 pub mod message;
 pub mod nats;
 pub mod placement;
+mod planted;
 pub mod rollout;
 pub mod service;
 pub mod subject;

@@ -184,7 +184,8 @@ pub struct Counted<'a> {
     pub holders: BTreeSet<NodeId>,
 }
 
-/// At most so many moves, each from the node with the most functions to one that has at least two fewer.
+/// At most so many moves, each from the node with the most functions to one that has at least two fewer, and none to a site that has more of
+/// the function already.
 pub fn rebalance(counted: &[Counted<'_>], candidates: &[Candidate<'_>], moves_max: usize) -> Vec<Move> {
     let mut functions: BTreeMap<&NodeId, usize> = candidates.iter().map(|candidate| (&candidate.node.id, candidate.functions)).collect();
     let mut holders: Vec<_> = counted.iter().map(|counted| counted.holders.clone()).collect();
@@ -192,10 +193,16 @@ pub fn rebalance(counted: &[Counted<'_>], candidates: &[Candidate<'_>], moves_ma
     while moves.len() < moves_max {
         let mut best: Option<(usize, usize, &NodeId, &NodeId)> = None;
         for (index, counted) in counted.iter().enumerate() {
-            let targets = candidates.iter().filter(|to| !holders[index].contains(&to.node.id) && fitness(counted.needs, to).is_ok());
+            let here = || candidates.iter().map(|candidate| candidate.node).filter(|node| holders[index].contains(&node.id));
+            let Some(from) = here().max_by_key(|node| (functions[&node.id], Reverse(&node.id))) else { continue };
+            let others_at = |at: &str| here().filter(|node| node.id != from.id && site(node) == at).count();
+            let most = others_at(site(from));
+            let is_target = |to: &&Candidate<'_>| {
+                !holders[index].contains(&to.node.id) && fitness(counted.needs, to).is_ok() && others_at(site(to.node)) <= most
+            };
+            let targets = candidates.iter().filter(is_target);
             let Some(to) = targets.map(|to| &to.node.id).min_by_key(|id| functions[id]) else { continue };
-            let here = candidates.iter().map(|from| &from.node.id).filter(|id| holders[index].contains(*id));
-            let Some(from) = here.max_by_key(|id| (functions[id], Reverse(*id))) else { continue };
+            let from = &from.id;
             let gain = functions[from].saturating_sub(functions[to]);
             if gain >= 2 && best.is_none_or(|(most, ..)| gain > most) {
                 best = Some((gain, index, from, to));
@@ -297,5 +304,15 @@ mod tests {
         assert_eq!(rebalance(&counted(&["a"; 6]), &candidates([6, 0, 0]), 1).len(), 1);
         assert!(rebalance(&counted(&["a", "a", "b", "b", "c", "c"]), &candidates([2, 2, 2]), 100).is_empty());
         assert!(rebalance(&counted(&["a", "a", "b", "b", "c", "a"]), &candidates([3, 2, 1]), 100).len() == 1);
+    }
+
+    #[test]
+    fn what_is_spread_over_sites_stays_so_when_the_fleet_is_balanced() {
+        let nodes = [node("a1", "a", &[]), node("a2", "a", &[]), node("b1", "b", &[]), node("b2", "b", &[])];
+        let candidates: Vec<_> = nodes.iter().zip([1, 0, 9, 3]).map(|(node, functions)| candidate(node, functions)).collect();
+        let (function, any) = (FunctionId::new("f").expect("valid"), Selector::default());
+        let counted = [Counted { function: &function, needs: needs(&any), holders: ids(&["a1", "b1"]) }];
+        let moves = rebalance(&counted, &candidates, 1);
+        assert_eq!((moves[0].from.as_str(), moves[0].to.as_str()), ("b1", "b2"), "`a2` has less, but beside `a1`");
     }
 }

@@ -7,6 +7,10 @@
 mod decide;
 mod facts;
 mod gate;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -19,8 +23,9 @@ pub use self::{
     facts::{NodeFacts, Observed, Order, Sample, Served},
     gate::{Verdict, judge},
 };
+use crate::planted::{self, Bug};
 
-/// Nodes whose refusal of a revision is remembered by name; of more only that they were refused is known by what they run.
+/// Nodes whose refusal of a revision is remembered. With so many no other gets it late.
 const REFUSED_MAX: usize = 1000;
 
 /// How a rollout stands.
@@ -98,7 +103,7 @@ pub struct Rollout {
     pub function: FunctionId,
     /// The generation of the deployment that it makes real; it names the rollout together with the function.
     pub generation: u64,
-    /// The revision to go back to; none for the first.
+    /// The revision that nodes ran before, to go back to; none for the first. It is the same as `to` when only where it runs is to change.
     pub from: Option<u64>,
     /// The revision that it brings.
     pub to: u64,
@@ -134,7 +139,7 @@ impl Rollout {
         Self {
             function,
             generation,
-            from: from.filter(|from| *from != to),
+            from,
             to,
             state: RolloutState::Pending,
             phase: Phase::Updating,
@@ -154,10 +159,11 @@ impl Rollout {
         format!("{}-{}", self.function, self.generation)
     }
 
-    /// The revision that nodes should run now that it is over.
+    /// The revision that nodes should run now that it is over, from which the next rollout starts.
     pub fn goal(&self) -> Option<u64> {
         match self.state {
             RolloutState::Completed => Some(self.to),
+            RolloutState::RolledBack if planted::has(Bug::NewestAfterRollback) => Some(self.to),
             RolloutState::RolledBack | RolloutState::Failed => self.from,
             RolloutState::Pending | RolloutState::InProgress | RolloutState::Paused => None,
         }
@@ -180,7 +186,7 @@ impl Rollout {
         if self.state != RolloutState::Paused {
             return Err(self.cannot("resumed"));
         }
-        self.state = if self.allowed == 0 { RolloutState::Pending } else { RolloutState::InProgress };
+        self.state = if self.wave == 0 && self.allowed == 0 { RolloutState::Pending } else { RolloutState::InProgress };
         self.reason.clear();
         self.progressed_at = now;
         Ok(())
@@ -192,7 +198,9 @@ impl Rollout {
             return Err(self.cannot("approved"));
         }
         self.approval = Approval::Given;
-        self.reason.clear();
+        if self.state != RolloutState::Paused {
+            self.reason.clear();
+        }
         self.progressed_at = now;
         Ok(())
     }
@@ -221,9 +229,14 @@ impl Rollout {
     }
 
     fn refuse(&mut self, node: NodeId, why: String) {
-        if self.refused.len() < REFUSED_MAX {
+        if !self.has_no_room() && !planted::has(Bug::RefusalForgotten) {
             self.refused.insert(node, why);
         }
+    }
+
+    /// Whether no other refusal could be remembered.
+    fn has_no_room(&self) -> bool {
+        self.refused.len() >= REFUSED_MAX
     }
 
     fn cannot(&self, what: &str) -> EdgeError {

@@ -11,6 +11,7 @@ use super::{
     gate::{Verdict, judge},
     since,
 };
+use crate::planted::{self, Bug};
 
 /// Nodes that a reason names.
 const NAMED_MAX: usize = 3;
@@ -36,9 +37,7 @@ pub struct Decision {
 /// Decides, once. It is to be asked again after each change of what is known, and when time has passed.
 pub fn decide(rollout: &Rollout, scope: Scope<'_>, nodes: &BTreeMap<NodeId, NodeFacts>, now: Timestamp) -> Decision {
     let mut deciding = Deciding { next: rollout.clone(), scope, nodes, now, orders: BTreeMap::new() };
-    if deciding.next.state.is_over() {
-        deciding.keep();
-    } else {
+    if !deciding.next.state.is_over() {
         if deciding.next.phase != Phase::Restoring {
             deciding.watch();
         }
@@ -47,11 +46,17 @@ pub fn decide(rollout: &Rollout, scope: Scope<'_>, nodes: &BTreeMap<NodeId, Node
             (RolloutState::Paused, _) => {}
             _ => deciding.advance(),
         }
+        if deciding.next.state == RolloutState::InProgress && deciding.next.phase != Phase::Restoring {
+            deciding.fill_earlier();
+        }
+    }
+    if deciding.next.state.is_over() {
+        deciding.keep();
+    } else {
+        deciding.bridge();
     }
     deciding.leave();
-    let Deciding { next, mut orders, .. } = deciding;
-    orders.retain(|id, order| nodes.get(id).is_some_and(|node| node.ordered.unwrap_or_default() != *order));
-    Decision { rollout: next, orders }
+    Decision { rollout: deciding.next, orders: deciding.orders }
 }
 
 struct Deciding<'a> {
@@ -75,12 +80,46 @@ impl<'a> Deciding<'a> {
         self.nodes.iter().filter(move |(_, node)| node.in_target && node.wave == wave)
     }
 
+    /// Those of them that were ordered to serve the new revision.
+    fn taken_here(&self) -> impl Iterator<Item = (&'a NodeId, &'a NodeFacts)> + use<'a> {
+        let to = self.next.to;
+        self.here().filter(move |(_, node)| node.serves() == Some(to))
+    }
+
+    /// Those of them that can take it and were not ordered to.
+    fn free(&self) -> impl Iterator<Item = (&'a NodeId, &'a NodeFacts)> + use<'a> {
+        let to = self.next.to;
+        self.here().filter(move |(_, node)| node.can_take() && node.serves() != Some(to))
+    }
+
     fn waves(&self) -> usize {
         self.scope.strategy.waves.len() + 1
     }
 
     fn order(&mut self, id: &NodeId, order: Order) {
-        self.orders.insert(id.clone(), order);
+        if self.nodes[id].ordered.unwrap_or_default() == order {
+            self.orders.remove(id);
+        } else {
+            self.orders.insert(id.clone(), order);
+        }
+    }
+
+    /// How many nodes that come late may take a revision now, so that no more than a batch, and those that may lack, are on their way.
+    fn room(&self, total: usize, on_their_way: usize) -> usize {
+        let batch = if planted::has(Bug::LateAllAtOnce) { total } else { self.scope.strategy.batch().at_least_one_of(total) };
+        (batch + self.scope.strategy.max_unavailable().at_most_of(total)).saturating_sub(on_their_way)
+    }
+
+    /// Whether a rollout that waits has waited for too long.
+    fn is_late(&self) -> bool {
+        let patience = self.scope.strategy.bake().saturating_add(self.scope.strategy.progress());
+        since(self.next.progressed_at, self.now) > patience
+    }
+
+    /// What the gate says of these nodes together.
+    fn verdict<'n>(&self, nodes: impl Iterator<Item = &'n NodeFacts>) -> Verdict {
+        let seen = if planted::has(Bug::GateOfFirstNode) { 1 } else { usize::MAX };
+        judge(&self.scope.strategy.gate, nodes.take(seen).map(|node| (node.observed.sample, node.observed.before)))
     }
 
     /// Looks whether the revision does badly, and turns back if so.
@@ -93,14 +132,23 @@ impl<'a> Deciding<'a> {
         };
         let concerned = self.nodes.values().filter(|node| has(node)).count();
         let failing: Vec<_> = self.nodes.iter().filter(|(_, node)| fails(node)).collect();
-        if failing.len() > self.scope.strategy.max_unavailable().at_most_of(concerned) {
+        // However many may lack, one must run it.
+        let too_many = failing.len() > self.scope.strategy.max_unavailable().at_most_of(concerned)
+            || (failing.len() == concerned && !planted::has(Bug::NobodyNeedRunIt));
+        if !failing.is_empty() && too_many {
             let (first, node) = failing[0];
             let what = named(&self.next.function, to);
             let why = format!("{} of {concerned} nodes cannot run {what}; node `{first}`: {}", failing.len(), node.observed.message);
             return self.next.restore(why, self.now);
         }
-        let samples = self.taken().map(|(_, node)| (node.observed.sample, node.observed.before));
-        if let Verdict::Bad(why) = judge(&self.scope.strategy.gate, samples) {
+        // What is bad in one wave does not hide behind the many invocations of those before it.
+        let of_wave = |wave| self.verdict(self.taken().map(|(_, node)| node).filter(|node| node.wave == wave));
+        let of_all = self.verdict(self.taken().map(|(_, node)| node));
+        let bad = std::iter::once(of_all).chain((0..self.waves()).map(of_wave)).find_map(|verdict| match verdict {
+            Verdict::Bad(why) => Some(why),
+            _ => None,
+        });
+        if let Some(why) = bad {
             self.next.restore(why, self.now);
         }
     }
@@ -111,20 +159,31 @@ impl<'a> Deciding<'a> {
             let has_nodes = self.nodes.values().any(|node| node.in_target);
             let why = if has_nodes { "no node of its target can be reached" } else { "no node is in its target" };
             why.clone_into(&mut self.next.reason);
+            if self.taken().next().is_none() {
+                self.next.state = RolloutState::Pending;
+                self.begin_anew();
+            }
             return;
         }
         // Each turn of the loop comes to another batch or wave, or ends it.
         loop {
             let total = self.here().count();
             if total > 0 {
-                if !self.begin(total) || !self.fill(total) || !self.is_done() || !self.is_approved(self.next.allowed < total) {
+                if !self.begin(total) || !self.fill() || !self.is_done() {
                     return;
                 }
-                if self.next.allowed < total {
-                    self.next.allowed = self.scope.strategy.next(self.next.allowed, total);
+                let is_batch_left = self.next.allowed < total && self.free().next().is_some();
+                if !self.is_approved(is_batch_left) {
+                    return;
+                }
+                let is_next_wave = planted::has(Bug::WaveNotWaitedFor) && self.next.wave + 1 < self.waves();
+                if is_batch_left && !is_next_wave {
+                    self.next.allowed = self.scope.strategy.next(self.next.allowed.max(self.taken_here().count()), total);
                     self.progress();
                     continue;
                 }
+            } else if !planted::has(Bug::ApprovalSkipped) && !self.is_approved(false) {
+                return;
             }
             if self.next.wave + 1 < self.waves() {
                 self.next.wave += 1;
@@ -136,15 +195,15 @@ impl<'a> Deciding<'a> {
             if self.taken().any(|(_, node)| node.in_target) {
                 self.next.reason.clear();
                 self.next.end(RolloutState::Completed, self.now);
-                self.keep();
-            } else {
-                // Those that could be reached went away before their turn.
-                (self.next.wave, self.next.allowed, self.next.phase) = (0, 0, self.first_phase());
-                self.next.state = RolloutState::Pending;
-                "no node of its target can be reached".clone_into(&mut self.next.reason);
+                return;
             }
-            return;
+            // Those that had it are gone, and others are there, of waves that it has passed.
+            self.begin_anew();
         }
+    }
+
+    fn begin_anew(&mut self) {
+        (self.next.wave, self.next.allowed, self.next.phase) = (0, 0, self.first_phase());
     }
 
     fn first_phase(&self) -> Phase {
@@ -181,13 +240,13 @@ impl<'a> Deciding<'a> {
         let mut waiting = Vec::new();
         for (id, node) in lacking {
             if node.warm() != Some(to) {
-                self.order(id, Order { serve: node.serves(), warm: Some(to) });
-                waiting.push(id);
+                self.order(id, Order { serve: node.former(to), warm: Some(to) });
+                waiting.push((id, node));
             } else if node.observed.warm == Served::Pending {
-                waiting.push(id);
+                waiting.push((id, node));
             }
         }
-        if waiting.is_empty() {
+        if waiting.is_empty() || (self.is_late() && self.may_lack(waiting.len(), self.here().count())) {
             return true;
         }
         let why = format!("{} it ready", have_not(&waiting, "made"));
@@ -196,83 +255,104 @@ impl<'a> Deciding<'a> {
     }
 
     /// Orders as many nodes of the wave to take the revision as may have it; says whether all of those were ordered before.
-    fn fill(&mut self, total: usize) -> bool {
+    fn fill(&mut self) -> bool {
         let to = self.next.to;
-        let taken = self.here().filter(|(_, node)| node.serves() == Some(to)).count();
-        let mut free: Vec<_> = self.here().filter(|(_, node)| node.can_take() && node.serves() != Some(to)).collect();
-        let now = free.len().min(self.next.allowed.saturating_sub(taken));
-        let later = free.split_off(now);
+        let more = usize::from(planted::has(Bug::BatchOneTooMany));
+        let room = (self.next.allowed + more).saturating_sub(self.taken_here().count());
+        let free: Vec<_> = self.free().take(room).collect();
         for (id, node) in &free {
-            self.order(id, Order { serve: Some(to), warm: node.serves() });
+            let warm = node.former(to).filter(|_| !planted::has(Bug::WarmDroppedAtOnce));
+            self.order(id, Order { serve: Some(to), warm });
         }
-        // What is to serve at all serves the former revision until its turn comes.
-        if let Some(from) = self.next.from {
-            let wave = self.next.wave;
-            let beyond = self.nodes.iter().filter(|(_, node)| node.in_target && node.wave > wave && node.can_take());
-            for (id, _) in later.into_iter().chain(beyond).filter(|(_, node)| node.serves().is_none()) {
-                self.order(id, Order::only(Some(from)));
-            }
-        }
-        self.fill_earlier(total);
         if free.is_empty() {
             return true;
         }
         self.next.reason.clear();
+        self.progress();
         false
     }
 
-    /// Orders nodes of earlier waves that came late, so many at once as a batch has.
-    fn fill_earlier(&mut self, total: usize) {
+    /// Orders nodes of earlier waves that came late.
+    fn fill_earlier(&mut self) {
         let (to, wave) = (self.next.to, self.next.wave);
         let earlier = || self.nodes.iter().filter(move |(_, node)| node.in_target && node.wave < wave);
-        let on_their_way = earlier().filter(|(_, node)| node.serves() == Some(to) && !has_passed(node)).count();
-        let room = self.scope.strategy.batch().at_least_one_of(total).saturating_sub(on_their_way);
+        let is_on_its_way = |node: &NodeFacts| node.serves() == Some(to) && node.is_reachable && is_unsure(node);
+        let room = self.room(self.here().count().max(1), earlier().filter(|(_, node)| is_on_its_way(node)).count());
         let late: Vec<_> = earlier().filter(|(_, node)| node.can_take() && node.serves() != Some(to)).take(room).collect();
         for (id, node) in late {
-            self.order(id, Order { serve: Some(to), warm: node.serves() });
+            self.order(id, Order { serve: Some(to), warm: node.former(to) });
         }
+    }
+
+    /// Has nodes that are to serve at all serve the former revision until their turn comes.
+    fn bridge(&mut self) {
+        let Some(from) = self.next.from.filter(|from| *from != self.next.to && !planted::has(Bug::NothingInBetween)) else { return };
+        let nodes = self.nodes.iter().filter(|(_, node)| node.in_target && node.can_take() && node.serves().is_none());
+        for (id, _) in nodes {
+            if !self.orders.contains_key(id) {
+                self.order(id, Order::only(Some(from)));
+            }
+        }
+    }
+
+    /// Whether it may go on without so many of these nodes.
+    fn may_lack(&self, lacking: usize, total: usize) -> bool {
+        lacking <= self.scope.strategy.max_unavailable().at_most_of(total)
     }
 
     /// Whether the nodes that took it have done well for long enough. If not, it waits, and is paused when that takes too long.
     fn is_done(&mut self) -> bool {
-        let to = self.next.to;
-        let taken: Vec<_> = self.here().filter(|(_, node)| node.serves() == Some(to)).collect();
-        let unsure: Vec<_> =
-            taken.iter().filter(|(_, node)| node.observed.served != Served::Failed && !has_passed(node)).copied().collect();
-        let (heard, silent): (Vec<_>, Vec<_>) = unsure.into_iter().partition(|(_, node)| node.is_reachable);
-        let baking = heard.iter().filter(|(_, node)| node.observed.served == Served::Ready).count();
-        let why = if baking < heard.len() {
-            let ids: Vec<_> = heard.iter().filter(|(_, node)| node.observed.served != Served::Ready).map(|(id, _)| *id).collect();
-            have_not(&ids, "said that they serve it")
-        } else if baking > 0 {
-            // This ends by itself.
-            self.next.reason.clear();
-            return false;
-        } else if silent.len() > self.scope.strategy.max_unavailable().at_most_of(taken.len()) {
-            let ids: Vec<_> = silent.iter().map(|(id, _)| *id).collect();
-            format!("{} since they took it", have_not(&ids, "been heard"))
-        } else {
-            let samples = self.taken().map(|(_, node)| (node.observed.sample, node.observed.before));
-            match judge(&self.scope.strategy.gate, samples) {
-                Verdict::TooFew(calls) => {
-                    format!("there were {calls} invocations, and {} are needed to judge", self.scope.strategy.gate.min_samples())
-                }
-                Verdict::Good | Verdict::Bad(_) => return true,
-            }
+        let taken: Vec<_> = self.taken_here().collect();
+        if taken.is_empty() {
+            return true;
+        }
+        let only = |nodes: &[(&'a NodeId, &'a NodeFacts)], is: &dyn Fn(&NodeFacts) -> bool| -> Vec<_> {
+            nodes.iter().filter(|(_, node)| is(node)).copied().collect()
         };
-        self.wait(why);
-        false
+        let is_open = |node: &NodeFacts| is_unsure(node) && (node.is_reachable || !planted::has(Bug::SilentTakenForDone));
+        let is_ready = |node: &NodeFacts| node.observed.served == Served::Ready;
+        let unsure = only(&taken, &is_open);
+        // A node that holds and has not got there says no more than one that is silent.
+        let heard = only(&unsure, &|node| node.can_take() || (node.is_reachable && is_ready(node)));
+        let starting = only(&heard, &|node| !is_ready(node));
+        let has_one = |nodes: &[(_, &NodeFacts)]| nodes.iter().any(|(_, node)| has_passed(node));
+        let goes_on = has_one(&taken) && self.may_lack(unsure.len(), taken.len()) && (heard.is_empty() || self.is_late());
+        let why = if unsure.is_empty() && !has_one(&self.taken().collect::<Vec<_>>()) && !planted::has(Bug::NobodyNeedRunIt) {
+            // These have failed, which is let pass only where others run it.
+            Some(have_not(&taken, "come to serve it, and no other has"))
+        } else if unsure.is_empty() || goes_on {
+            match self.verdict(self.taken().map(|(_, node)| node)) {
+                Verdict::TooFew(calls) => {
+                    Some(format!("there were {calls} invocations, and {} are needed to judge", self.scope.strategy.gate.min_samples()))
+                }
+                Verdict::Doubtful(calls) => Some(format!("all of {calls} invocations failed, which are too few to judge")),
+                Verdict::Good | Verdict::Bad(_) => None,
+            }
+        } else if !starting.is_empty() {
+            Some(have_not(&starting, "said that they serve it"))
+        } else if !heard.is_empty() {
+            Some(have_not(&heard, &format!("served it for {} without a break", shown(self.scope.strategy.bake()))))
+        } else {
+            Some(have_not(&unsure, "been heard since they took it, or hold updates"))
+        };
+        if let Some(why) = why {
+            self.wait(why);
+            return false;
+        }
+        true
     }
 
     /// Whether it may go on without anybody's agreement, or has it.
     fn is_approved(&mut self, is_batch_left: bool) -> bool {
-        let is_last = !is_batch_left && self.next.wave + 1 >= self.waves();
+        let wave = self.next.wave;
+        let is_last = !is_batch_left && wave + 1 >= self.waves();
         let is_due = match self.scope.strategy.kind {
             StrategyKind::BlueGreen => is_last,
             // After the first batch: where that is all there is, before the end.
             StrategyKind::Rolling | StrategyKind::Canary => true,
         };
-        if !self.scope.strategy.approve || self.next.approval == Approval::Given || !is_due || self.taken().next().is_none() {
+        let has_begun = self.next.approval == Approval::Awaited || self.taken().any(|(_, node)| node.in_target && node.wave <= wave);
+        if !self.scope.strategy.approve || self.next.approval == Approval::Given || !is_due || !has_begun {
             return true;
         }
         self.next.approval = Approval::Awaited;
@@ -282,8 +362,8 @@ impl<'a> Deciding<'a> {
 
     /// Says what it waits for; past the time for progress it is paused.
     fn wait(&mut self, why: String) {
-        let patience = self.scope.strategy.bake().saturating_add(self.scope.strategy.progress());
-        if since(self.next.progressed_at, self.now) > patience {
+        if self.is_late() {
+            self.orders.clear();
             self.next.state = RolloutState::Paused;
             self.next.reason = format!("paused, as it did not get on for {}: {why}", shown(self.scope.strategy.progress()));
         } else {
@@ -291,36 +371,40 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Brings the former revision back where the new one is.
+    /// Brings the former revision back where the new one is. Of those that are heard it waits until they serve it.
     fn restore(&mut self) {
-        let (to, from) = (self.next.to, self.next.from);
         self.take_back();
-        let is_back = |node: &NodeFacts| node.serves() == from && node.warm() != Some(to);
-        let waits = |node: &NodeFacts| {
-            node.can_take() && from.is_some() && is_back(node) && node.in_target && node.observed.served == Served::Pending
-        };
-        let is_on_its_way = self.nodes.values().any(|node| node.serves() == Some(to) || node.warm() == Some(to) || waits(node));
         let is_late = since(self.next.progressed_at, self.now) > self.scope.strategy.progress();
-        if !self.orders.is_empty() || (is_on_its_way && !is_late) {
+        if !self.orders.is_empty() && !is_late {
             return;
         }
-        let state = match from {
-            None => RolloutState::Failed,
-            Some(_) if is_on_its_way => {
-                self.next.reason.push_str("; some nodes have not said that they serve the former revision again");
+        let here = || self.nodes.values().filter(|node| node.in_target && node.serves().is_some());
+        let is_on_its_way = here().any(|node| node.is_reachable && node.observed.served == Served::Pending);
+        if is_on_its_way && !is_late {
+            return;
+        }
+        let is_back = self.orders.is_empty() && !is_on_its_way && !here().any(|node| node.observed.served == Served::Failed);
+        let state = match self.next.from {
+            Some(_) if is_back => RolloutState::RolledBack,
+            Some(_) => {
+                self.next.reason.push_str("; some nodes do not serve the former revision again");
                 RolloutState::Failed
             }
-            Some(_) => RolloutState::RolledBack,
+            None => RolloutState::Failed,
         };
         self.next.end(state, self.now);
     }
 
-    /// Orders the former revision where the new one is, heard or not: whoever is away takes the newest order when it returns.
+    /// Orders what they had before where the new revision is, heard or not: whoever is away takes the newest order when it returns.
     fn take_back(&mut self) {
         let (to, from) = (self.next.to, self.next.from);
+        let from = from.filter(|from| *from != to || !planted::has(Bug::SameRevisionTakenBack));
         for (id, node) in self.nodes {
+            if !node.is_reachable && planted::has(Bug::OnlyReachableTakenBack) {
+                continue;
+            }
             if node.serves() == Some(to) {
-                self.order(id, Order::only(from));
+                self.order(id, Order::only(node.warm().or(from)));
             } else if node.warm() == Some(to) {
                 self.order(id, Order::only(node.serves()));
             }
@@ -333,44 +417,52 @@ impl<'a> Deciding<'a> {
             self.take_back();
         }
         let Some(goal) = self.next.goal() else { return };
+        if self.next.state != RolloutState::Completed && goal == self.next.to {
+            // Only where it runs was to change, and that was called off.
+            return;
+        }
         let in_target = || self.nodes.iter().filter(|(_, node)| node.in_target);
-        let mut on_their_way = 0;
-        let mut refused = Vec::new();
-        let settling: Vec<_> = in_target().filter(|(_, node)| node.serves() == Some(goal) && node.warm().is_some()).collect();
+        let mut on_their_way = self.orders.values().filter(|order| order.serve == Some(goal)).count();
+        let settling: Vec<_> = self.nodes.iter().filter(|(_, node)| node.serves() == Some(goal)).collect();
         for (id, node) in settling {
-            let why = match node.observed.served {
-                Served::Failed => Some(node.observed.message.clone()),
-                _ => match judge(&self.scope.strategy.gate, [(node.observed.sample, node.observed.before)]) {
-                    Verdict::Bad(why) => Some(why),
-                    Verdict::Good | Verdict::TooFew(_) => None,
-                },
-            };
-            if let Some(why) = why {
-                self.order(id, Order::only(node.warm()));
-                refused.push((id.clone(), why));
-            } else if has_passed(node) {
-                self.order(id, Order::only(Some(goal)));
-            } else {
-                on_their_way += 1;
+            let verdict =
+                if node.warm().is_some() && !planted::has(Bug::LateNotJudged) { self.verdict([node].into_iter()) } else { Verdict::Good };
+            match (node.observed.served, verdict) {
+                (Served::Failed, _) if node.warm().is_none() => {}
+                (Served::Failed, _) => self.refuse(id, node, node.observed.message.clone()),
+                (_, Verdict::Bad(why)) => self.refuse(id, node, why),
+                (_, Verdict::Good | Verdict::TooFew(_)) if has_passed(node) => {
+                    self.order(id, Order::only(Some(goal)));
+                    self.next.refused.remove(id);
+                }
+                _ if node.is_reachable => on_their_way += 1,
+                _ => {}
             }
         }
-        for (id, why) in refused {
-            self.next.refuse(id, why);
+        if self.next.has_no_room() {
+            return;
         }
-        let total = in_target().count();
-        let room = self.scope.strategy.batch().at_least_one_of(total).saturating_sub(on_their_way);
+        let room = self.room(in_target().count(), on_their_way);
         let is_late = |id: &NodeId, node: &NodeFacts| node.can_take() && node.serves() != Some(goal) && !self.next.refused.contains_key(id);
         let late: Vec<_> = in_target().filter(|(id, node)| is_late(id, node) && !self.orders.contains_key(*id)).take(room).collect();
         for (id, node) in late {
-            self.order(id, Order { serve: Some(goal), warm: node.serves() });
+            let next =
+                self.next.from.filter(|from| node.serves().is_some_and(|serves| serves < *from) && planted::has(Bug::SupersededGiven));
+            self.order(id, Order { serve: next.or(Some(goal)), warm: node.former(goal) });
         }
+    }
+
+    /// Gives a node back what it had before it came late.
+    fn refuse(&mut self, id: &NodeId, node: &NodeFacts, why: String) {
+        self.order(id, Order::only(node.warm()));
+        self.next.refuse(id.clone(), why);
     }
 
     /// Takes the function from nodes that the deployment does not want it on, in so far as others serve in their place.
     fn leave(&mut self) {
         let serves = |node: &NodeFacts| node.is_reachable && node.serves().is_some() && node.observed.served == Served::Ready;
         let leaving: Vec<_> = self.nodes.iter().filter(|(_, node)| !node.in_target && node.ordered.is_some()).collect();
-        let surplus = match self.scope.wanted {
+        let surplus = match self.scope.wanted.filter(|_| !planted::has(Bug::LeftBeforeReplaced)) {
             None => leaving.len(),
             Some(wanted) => {
                 let staying = self.nodes.values().filter(|node| node.in_target && serves(node)).count();
@@ -388,14 +480,19 @@ impl<'a> Deciding<'a> {
 
 /// Whether a node has served for long enough.
 fn has_passed(node: &NodeFacts) -> bool {
-    node.observed.served == Served::Ready && node.observed.has_baked
+    node.observed.served == Served::Ready && (node.observed.has_baked || planted::has(Bug::BakeNotWaitedFor))
+}
+
+/// Whether it is open how a node that took it does.
+fn is_unsure(node: &NodeFacts) -> bool {
+    node.observed.served != Served::Failed && !has_passed(node)
 }
 
 /// That nodes have not done something, with some of their names.
-fn have_not(ids: &[&NodeId], done: &str) -> String {
-    let names: Vec<_> = ids.iter().take(NAMED_MAX).map(|id| format!("`{id}`")).collect();
-    let more = if ids.len() > NAMED_MAX { ", …" } else { "" };
-    format!("{} of the nodes ({}{more}) have not {done}", ids.len(), names.join(", "))
+fn have_not(nodes: &[(&NodeId, &NodeFacts)], done: &str) -> String {
+    let names: Vec<_> = nodes.iter().take(NAMED_MAX).map(|(id, _)| format!("`{id}`")).collect();
+    let more = if nodes.len() > NAMED_MAX { ", …" } else { "" };
+    format!("{} of the nodes ({}{more}) have not {done}", nodes.len(), names.join(", "))
 }
 
 /// A time for people.

@@ -3,6 +3,8 @@
 use edgeward_model::FunctionId;
 use serde::{Deserialize, Serialize};
 
+use crate::planted::{self, Bug};
+
 /// What a node is to have of a function, by revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
@@ -87,9 +89,16 @@ impl NodeFacts {
         self.ordered.and_then(|order| order.warm)
     }
 
+    /// What it served before what it is given next, which is `to`: the revision that it goes back to. That is what it was ordered to serve, but
+    /// when it has not got there, what it had until then.
+    pub(super) fn former(&self, to: u64) -> Option<u64> {
+        let is_there = self.observed.served == Served::Ready || planted::has(Bug::FormerOfLateForgotten);
+        self.warm().filter(|warm| !is_there && *warm != to).or_else(|| self.serves())
+    }
+
     /// Whether it can be given something now.
     pub fn can_take(&self) -> bool {
-        self.is_reachable && !self.holds
+        self.is_reachable && (!self.holds || planted::has(Bug::HoldingOrdered))
     }
 }
 
