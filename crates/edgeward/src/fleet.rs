@@ -76,12 +76,14 @@ pub struct ClusterOptions {
     pub folder: Option<PathBuf>,
     /// How often far nodes report.
     pub timing: Timing,
+    /// How long a node may be silent before functions of which there are to be so many are placed elsewhere; none for 200 heartbeats.
+    pub heal_after: Option<Duration>,
 }
 
 impl ClusterOptions {
     /// A cluster that ends with the process.
     pub fn in_memory() -> Self {
-        Self { id: NodeId::new(HUB).expect("it is a valid id"), folder: None, timing: Timing::default() }
+        Self { id: NodeId::new(HUB).expect("it is a valid id"), folder: None, timing: Timing::default(), heal_after: None }
     }
 
     /// A cluster in this folder.
@@ -127,6 +129,7 @@ struct Core {
     /// Says whether an artifact can run at all. It runs nothing.
     checker: EdgeRuntime,
     timing: Timing,
+    heal_after: Duration,
     begun: Instant,
     members: Mutex<Members>,
     /// The way to far nodes, while the cluster serves them.
@@ -177,7 +180,7 @@ impl EdgeCluster {
 
     /// A cluster with these options.
     pub fn with_options(options: ClusterOptions) -> Result<Self, EdgeError> {
-        let ClusterOptions { id, folder, timing } = options;
+        let ClusterOptions { id, folder, timing, heal_after } = options;
         let epoch = Epoch::draw()?;
         let (store, artifacts) = match folder {
             Some(folder) => {
@@ -211,6 +214,7 @@ impl EdgeCluster {
             trust,
             artifacts,
             timing,
+            heal_after: heal_after.unwrap_or(timing.heartbeat() * HEAL_AFTER_HEARTBEATS),
         };
         let cluster = Self(Arc::new(core));
         cluster.read_registry()?;
@@ -756,7 +760,7 @@ impl EdgeCluster {
 
     /// How long a node may be silent before functions of which there are to be so many are placed elsewhere.
     pub fn heal_after(&self) -> Duration {
-        self.0.timing.heartbeat() * HEAL_AFTER_HEARTBEATS
+        self.0.heal_after
     }
 
     /// Held while assignments are changed.

@@ -63,6 +63,8 @@ pub struct HubOptions {
     pub servers: HubServers,
     /// How often nodes report.
     pub timing: Timing,
+    /// How long a node may be silent before functions of which there are to be so many are placed elsewhere; none for 200 heartbeats.
+    pub heal_after: Option<Duration>,
     /// How long the working tokens of members live.
     pub credentials_ttl: CredentialsTtl,
     /// How often a silent connection is tried.
@@ -112,7 +114,7 @@ impl FleetHub {
     /// # Errors
     /// Those of [`HubLink::open`] and of the disk; [`ErrorKind::Conflict`] when another process has the data folder.
     pub async fn start(options: HubOptions) -> Result<Self, EdgeError> {
-        let HubOptions { id, data_dir, peers, servers, timing, credentials_ttl, ping_interval, lease_replicas } = options;
+        let HubOptions { id, data_dir, peers, servers, timing, heal_after, credentials_ttl, ping_interval, lease_replicas } = options;
         if peers.contains(&id) {
             return Err(EdgeError::invalid(format!("hub `{id}` cannot stand by for itself: each hub has an id of its own")));
         }
@@ -123,7 +125,7 @@ impl FleetHub {
             let lock = FolderLock::take(&data_dir, LOCK)?;
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
             let is_new = !data_dir.join(DOCUMENTS).exists();
-            let cluster = EdgeCluster::with_options(ClusterOptions { id, folder: Some(data_dir), timing })?;
+            let cluster = EdgeCluster::with_options(ClusterOptions { id, folder: Some(data_dir), timing, heal_after })?;
             Ok((lock, fleet, cluster, is_new))
         })
         .await?;

@@ -41,6 +41,7 @@ on_each! {
         a_node_that_was_away_takes_the_newest_only
         a_node_that_holds_keeps_what_it_runs_also_over_a_start
         functions_of_a_number_move_before_they_leave
+        a_function_of_a_silent_node_starts_elsewhere_and_one_copy_goes_when_it_returns
         a_rollout_waits_for_approval_and_goes_on_under_another_hub_process
         a_first_revision_that_fails_is_taken_away
         what_a_deployment_cares_for_is_not_assigned_by_itself;

@@ -69,6 +69,9 @@ pub(crate) struct Args {
     /// How long a node's credentials live before it must renew them
     #[arg(long, value_name = "S", default_value_t = 3600)]
     credentials_seconds: u64,
+    /// How long a node may be silent before functions with a number of nodes start elsewhere [default: 200 heartbeats]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    heal_after_seconds: Option<u64>,
     #[command(flatten)]
     heartbeat: Heartbeat,
     #[command(flatten)]
@@ -96,6 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         peers: args.peers,
         servers,
         timing: args.heartbeat.timing()?,
+        heal_after: args.heal_after_seconds.map(Duration::from_secs),
         credentials_ttl: CredentialsTtl::new(Duration::from_secs(args.credentials_seconds))?,
         ping_interval: PING_INTERVAL_DEFAULT,
         lease_replicas: args.nats_replicas.into(),

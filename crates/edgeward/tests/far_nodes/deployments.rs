@@ -58,7 +58,10 @@ async fn deploy(hub: &AtHub, handler: &str, target: &str, strategy: &Strategy) -
         strategy: strategy.clone(),
         ..DeploymentSpec::new(native(FUNCTION, handler))
     };
-    hub.cluster.deployments().apply(spec, None).await.expect("applies").deployment.revision
+    let revision = hub.cluster.deployments().apply(spec, None).await.expect("applies").deployment.revision;
+    // So that what is told of its rollout is not told of the one before.
+    hub.cluster.deployments().until_observed(&function(), Duration::from_secs(10)).await.expect("there");
+    revision
 }
 
 async fn rollout(hub: &AtHub) -> RolloutView {
@@ -286,6 +289,29 @@ pub(crate) async fn functions_of_a_number_move_before_they_leave(site: Site) {
     })
     .await;
     assert_eq!(serving(), 2, "who cannot be replaced stays");
+}
+
+pub(crate) async fn a_function_of_a_silent_node_starts_elsewhere_and_one_copy_goes_when_it_returns(site: Site) {
+    let site = &site;
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(site, folder.path()).await;
+    let [a, b] = [start(site, &hub, "a").await, start(site, &hub, "b").await];
+    let quick = Strategy { batch: Some(Amount::ALL), bake_seconds: Some(0.0), ..Strategy::default() };
+    deploy(&hub, "first", "count=1", &quick).await;
+    comes_to(&hub, 1, RolloutState::Completed).await;
+    let serves = |node: &AtNode| node.node.runtime().find(FUNCTION).is_ok();
+    assert!(serves(&a) && !serves(&b), "with nothing to choose by, the first");
+    let folder_of_a = a.stop().await;
+    hub.is("a", edgeward::EdgeNodeStatus::Offline).await;
+    assert!(!serves(&b), "a short silence moves nothing");
+    all_say(&[&b], "first").await;
+    let mut a = AtNode::open("a", folder_of_a);
+    register(&a);
+    a.node.reconcile().await;
+    assert!(serves(&a), "its own copy serves until it hears of the other");
+    a.connect(site).await;
+    eventually("one copy goes", async || !serves(&a)).await;
+    all_say(&[&b], "first").await;
 }
 
 pub(crate) async fn a_rollout_waits_for_approval_and_goes_on_under_another_hub_process(site: Site) {

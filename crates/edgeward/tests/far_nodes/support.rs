@@ -32,7 +32,12 @@ impl AtHub {
         let mut opened = None;
         // What an earlier one in this process was doing when it was dropped may still have the folder.
         eventually("the folder is free", async || {
-            opened = EdgeCluster::with_options(ClusterOptions { timing: timing(), ..ClusterOptions::in_folder(folder) }).ok();
+            opened = EdgeCluster::with_options(ClusterOptions {
+                timing: timing(),
+                heal_after: Some(HEAL_AFTER),
+                ..ClusterOptions::in_folder(folder)
+            })
+            .ok();
             opened.is_some()
         })
         .await;
@@ -158,6 +163,9 @@ pub(crate) async fn set(document: &Document, key: &'static str, value: i64) {
     let edit = move || document.edit(Precondition::None, move |draft| draft.set(key, &value.into()));
     edgeward::blocking(edit).await.expect("edits");
 }
+
+/// How long a node may be silent before what it had is placed elsewhere.
+const HEAL_AFTER: Duration = Duration::from_secs(2);
 
 /// Longer than a node may be silent.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(300);
