@@ -18,7 +18,12 @@ use edgeward_durable::{disk_error, remove};
 use edgeward_model::{Digest, EdgeError, FunctionId, NodeId};
 use edgeward_sync::{Documents, Epoch, Role, Store};
 
-use crate::{assignments::Assignments, desired};
+use crate::{
+    assignments::Assignments,
+    deployments,
+    desired::{self, record::FunctionRecord},
+    last_good::LastGood,
+};
 
 pub use create::create;
 pub use manifest::{FileDigest, Manifest};
@@ -48,7 +53,8 @@ pub struct Progress {
 struct Referred {
     /// Those of the node's own functions, with one of these. Without them it is not what it was.
     own: BTreeMap<Digest, FunctionId>,
-    /// Those that are assigned to any node. One that is assigned to this node may still be on its way to it.
+    /// Those that are assigned to any node, belong to a revision of a deployment, or served here last. One that is assigned to this node may still be
+    /// on its way to it.
     assigned: BTreeSet<Digest>,
 }
 
@@ -57,7 +63,9 @@ fn referred_in(documents: &Path, node: &NodeId) -> Result<Referred, EdgeError> {
     let store = Documents::new(Store::open_as_it_is(documents, node.clone(), Epoch::draw()?, Role::Replica)?);
     let own = desired::records_in(&store)?.into_iter();
     let own = own.filter_map(|record| Some((record.function.handler.artifact()?, record.function.id))).collect();
-    let assigned = Assignments::new(store).artifacts()?.into_iter().collect();
+    let (deployments, good) = (deployments::Store::new(&store)?, LastGood::open(&store)?);
+    let good: Vec<_> = good.records().values().flat_map(FunctionRecord::artifacts).collect();
+    let assigned = Assignments::new(store).artifacts()?.into_iter().chain(deployments.artifacts()?).chain(good).collect();
     let lock = documents.join("documents.lock");
     remove(&lock).map_err(|error| disk_error("remove the lock of a copy", &lock, error))?;
     Ok(Referred { own, assigned })

@@ -178,7 +178,9 @@ impl Installer {
         let revision = deployed.as_ref().map(|deployed| deployed.revision);
         let probe = deployed.as_ref().and_then(|deployed| deployed.probe.as_ref());
         let failed_before = next.failure.take().filter(|_| is_same);
-        let serves = known.is_some() && failed_before.is_none() && revision.is_some() && revision == next.revision;
+        // The numbers of a deployment that was made anew begin anew.
+        let is_function = || self.runtime.find(id.as_str()).is_ok_and(|serving| serving.function() == function);
+        let serves = known.is_some() && failed_before.is_none() && revision.is_some() && revision == next.revision && is_function();
         if !serves && let Err(error) = self.admit_and_serve(&mut next, record, revision, probe).await {
             let mut message = error.chain();
             if self.runtime.find(id.as_str()).is_err() && self.serve_former(&mut next, record, last_good).await {

@@ -43,6 +43,7 @@ on_each! {
         functions_of_a_number_move_before_they_leave
         a_function_of_a_silent_node_starts_elsewhere_and_one_copy_goes_when_it_returns
         a_rollout_waits_for_approval_and_goes_on_under_another_hub_process
+        a_node_that_missed_that_a_deployment_was_made_anew_runs_what_that_says
         a_first_revision_that_fails_is_taken_away
         what_a_deployment_cares_for_is_not_assigned_by_itself;
     trust:

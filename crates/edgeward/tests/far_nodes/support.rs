@@ -115,6 +115,11 @@ impl AtNode {
         );
     }
 
+    /// Ends what ties it to its hub; it goes on.
+    pub(crate) fn disconnect(&mut self) {
+        self.uplink = None;
+    }
+
     /// Ends it, and leaves its data folder.
     pub(crate) async fn stop(self) -> TempDir {
         let Self { node, folder, uplink } = self;
