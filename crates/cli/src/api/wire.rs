@@ -196,6 +196,12 @@ pub(crate) struct FunctionAnswer {
     state: edgeward::FunctionState,
     /// Why it failed; else empty.
     message: String,
+    /// The revision that it is; left out of what no deployment brought.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
+    /// The revision that is to be ready beside it, if one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warm_revision: Option<u64>,
 }
 
 impl FunctionAnswer {
@@ -207,7 +213,10 @@ impl FunctionAnswer {
 
 impl From<FunctionView> for FunctionAnswer {
     fn from(view: FunctionView) -> Self {
+        let deployed = view.record.deployed.as_ref();
         Self {
+            revision: deployed.map(|deployed| deployed.revision),
+            warm_revision: deployed.and_then(|deployed| Some(deployed.warm.as_ref()?.revision)),
             id: view.record.function.id.to_string(),
             node: None,
             source: view.source,

@@ -35,10 +35,15 @@ struct Counts {
 impl Load {
     /// So many connections, spread over the listeners, that ask for this path.
     pub(crate) fn on(listeners: &[SocketAddr], path: &str, connections: usize) -> Self {
+        Self::that_allows(listeners, path, connections, "")
+    }
+
+    /// The same, where a function may also answer an error of this text of its own, which counts as well: no answer is lost by that.
+    pub(crate) fn that_allows(listeners: &[SocketAddr], path: &str, connections: usize, own_error: &'static str) -> Self {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::<Counts>::default());
         let connections = (0..connections).map(|number| {
             let (listener, path) = (listeners[number % listeners.len()], path.to_owned());
-            tokio::spawn(ask(listener, path, Arc::clone(&stop), Arc::clone(&counts)))
+            tokio::spawn(ask(listener, path, own_error, Arc::clone(&stop), Arc::clone(&counts)))
         });
         Self { connections: connections.collect(), stop, counts }
     }
@@ -58,9 +63,9 @@ impl Load {
     }
 }
 
-async fn ask(listener: SocketAddr, path: String, stop: Arc<AtomicBool>, counts: Arc<Counts>) {
+async fn ask(listener: SocketAddr, path: String, own_error: &'static str, stop: Arc<AtomicBool>, counts: Arc<Counts>) {
     while !stop.load(Ordering::Relaxed) {
-        if let Err(why) = ask_over_one(listener, &path, &stop, &counts).await {
+        if let Err(why) = ask_over_one(listener, &path, own_error, &stop, &counts).await {
             counts.failed.fetch_add(1, Ordering::Relaxed);
             *counts.last.lock() = why;
             sleep(PAUSE).await;
@@ -69,7 +74,7 @@ async fn ask(listener: SocketAddr, path: String, stop: Arc<AtomicBool>, counts: 
 }
 
 /// Asks over one connection until one fails.
-async fn ask_over_one(listener: SocketAddr, path: &str, stop: &AtomicBool, counts: &Counts) -> Result<(), String> {
+async fn ask_over_one(listener: SocketAddr, path: &str, own_error: &str, stop: &AtomicBool, counts: &Counts) -> Result<(), String> {
     let stream = TcpStream::connect(listener).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -79,7 +84,7 @@ async fn ask_over_one(listener: SocketAddr, path: &str, stop: &AtomicBool, count
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-        if !status.is_success() {
+        if !status.is_success() && (own_error.is_empty() || body != own_error) {
             return Err(format!("{status} {}", String::from_utf8_lossy(&body)));
         }
         counts.well.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod load;
 mod mcp;
 mod policies;
 mod project;
+mod rollout_faults;
 mod signing;
 mod state;
 mod support;

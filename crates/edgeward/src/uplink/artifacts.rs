@@ -14,7 +14,7 @@ use edgeward_model::{
     Digest, EdgeError, ErrorKind, NodeId,
     limits::{ARTIFACT_BYTES_MAX, ARTIFACT_RANGE_BYTES_MAX, ARTIFACT_TIMEOUT},
 };
-use edgeward_runtime::blocking;
+use edgeward_runtime::{artifacts::digest_of, blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::services::{self, ARTIFACT, ArtifactRange, SIZE};
@@ -32,7 +32,7 @@ pub(crate) struct Fetching<'a> {
     pub(crate) bytes_per_second: Option<u64>,
 }
 
-/// Fetches an artifact, and gives it to `keep`, which says what it is.
+/// Fetches an artifact, and gives it to `keep` when it is what it should be.
 pub(crate) async fn fetch(
     fetching: Fetching<'_>,
     digest: &Digest,
@@ -70,13 +70,16 @@ pub(crate) async fn fetch(
         }
     }
     let bytes = part.run(Part::read).await?;
-    let fetched = keep(bytes).await;
+    let came = digest_of(&bytes);
+    // What a power cut or a failing disk spoilt is no artifact: to try it would say that the artifact cannot run.
+    let kept = if came == digest { keep(bytes).await.map(drop) } else { Err(spoilt(&digest, &came)) };
     // Whole and in its place, or not what it should be.
     part.run(Part::remove).await?;
-    match fetched? {
-        same if same == digest => Ok(()),
-        other => Err(EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` came as `{other}`; it is fetched anew"))),
-    }
+    kept
+}
+
+fn spoilt(digest: &Digest, came: &Digest) -> EdgeError {
+    EdgeError::new(ErrorKind::Internal, format!("artifact `{digest}` came as `{came}`; it is fetched anew"))
 }
 
 /// The part of an artifact that has come.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs, time::Duration};
 
-use edgeward::{CallOptions, ErrorKind, FunctionId, Handler};
+use edgeward::{CallOptions, ErrorKind, EventKind, FunctionId, Handler};
 use http::HeaderValue;
 
 use crate::{
@@ -97,6 +97,7 @@ pub(crate) async fn an_artifact_whose_transfer_broke_off_is_fetched_from_where_i
         node.invoke(id, "").await;
         assert!(!fetching.join(digest.hex()).exists(), "what was fetched is not kept twice");
     }
+    assert!(hub.events(EventKind::FunctionFailed).is_empty(), "what was spoilt says nothing about the artifact");
 }
 
 pub(crate) async fn the_log_of_a_far_function_is_followed(site: Site) {

@@ -11,4 +11,5 @@ mod full_disk;
 #[path = "../../../sync/tests/faults/mount.rs"]
 mod mount;
 mod power_cut;
+mod rollout;
 mod support;

@@ -67,7 +67,28 @@ struct Instance {
     _slot: SemaphorePermit<'static>,
 }
 
+/// Bytes of a page of a guest's memory.
+const PAGE_BYTES: u64 = 64 * 1024;
+
 type GuestResponse = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Refuses a function that could never start, as one memory of its component begins larger than all may be.
+fn check_memory(compiled: &Compiled, function: &EdgeFunction) -> Result<(), EdgeError> {
+    let component = match compiled {
+        Compiled::Http(proxy) => proxy.instance_pre().component(),
+        Compiled::Command(command) => command.instance_pre().component(),
+    };
+    let pages = component.resources_required().and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+    if pages.saturating_mul(PAGE_BYTES) <= function.memory_bytes() as u64 {
+        return Ok(());
+    }
+    let needs = pages.saturating_mul(PAGE_BYTES).div_ceil(1 << 20);
+    let message = format!(
+        "function `{}` may have {} MiB of memory, and its artifact begins with {needs} MiB; give it more",
+        function.id, function.memory_mb
+    );
+    Err(EdgeError::new(ErrorKind::RefusedArtifact, message))
+}
 
 impl Program {
     pub(crate) fn new(
@@ -77,6 +98,7 @@ impl Program {
         documents: Option<Arc<dyn DocumentAccess>>,
         log: Arc<FunctionLog>,
     ) -> Result<Arc<Self>, EdgeError> {
+        check_memory(&compiled, &function)?;
         let environment: Vec<_> = function.environment.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         let config: WasiConfigVariables = environment.iter().cloned().collect();
         let allow = Arc::new(AllowList::parse(&function.allowed_hosts)?);
