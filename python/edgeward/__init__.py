@@ -9,6 +9,7 @@ import os
 from edgeward import _records
 from edgeward._async_client import AsyncClient
 from edgeward._edgeward import (
+    Deployments,
     Document,
     Documents,
     EdgeCluster,
@@ -28,6 +29,7 @@ from edgeward.client import Client
 __all__ = [
     "AsyncClient",
     "Client",
+    "Deployments",
     "Document",
     "Documents",
     "EdgeCluster",

@@ -67,9 +67,10 @@ class Api:
         body: bytes | None = None,
         content_type: str | None = None,
         if_state: SyncState | None = None,
+        if_generation: int | None = None,
     ) -> bytes:
         """Makes a call; returns the body of the answer."""
-        connection, response = self._request(method, path, query, body, content_type, if_state)
+        connection, response = self._request(method, path, query, body, content_type, _condition(if_state, if_generation))
         try:
             return self._answer(method, path, response.read)
         finally:
@@ -83,9 +84,10 @@ class Api:
         body: bytes | None = None,
         content_type: str | None = None,
         if_state: SyncState | None = None,
+        if_generation: int | None = None,
     ) -> dict[str, Any]:
         """The same, where the answer is an object of JSON."""
-        text = self.send(method, path, query, body, content_type, if_state)
+        text = self.send(method, path, query, body, content_type, if_state, if_generation)
         with contextlib.suppress(ValueError):
             answer = json.loads(text)
             if isinstance(answer, dict):
@@ -125,17 +127,21 @@ class Api:
             connection.close()
 
     def _request(
-        self, method: str, path: str, query: dict[str, Any] | None, body: bytes | None, content_type: str | None, if_state: SyncState | None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any] | None,
+        body: bytes | None,
+        content_type: str | None,
+        condition: dict[str, str] | None,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         wanted = {name: "true" if value is True else value for name, value in (query or {}).items() if value is not None}
         target = path + ("?" + urlencode(wanted) if wanted else "")
-        headers = {"User-Agent": "edgeward-python"}
+        headers = {"User-Agent": "edgeward-python", **(condition or {})}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         if content_type is not None:
             headers["Content-Type"] = content_type
-        if if_state is not None:
-            headers["If-Match"] = f'"{if_state.version}-{if_state.checksum}"'
         connection: http.client.HTTPConnection
         if self._tls is None:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_seconds)
@@ -164,6 +170,15 @@ class Api:
             raise of_kind("unavailable", TimeoutError(why)) from error
         except (OSError, http.client.HTTPException) as error:
             raise of_kind("unavailable", ConnectionError(f"failed to ask `{self.url}`: {error}")) from error
+
+
+def _condition(if_state: SyncState | None, if_generation: int | None) -> dict[str, str]:
+    """The header that says in which state something must be to be changed."""
+    if if_state is not None:
+        return {"If-Match": f'"{if_state.version}-{if_state.checksum}"'}
+    if if_generation is not None:
+        return {"If-Match": f'"{if_generation}"'} if if_generation else {"If-None-Match": "*"}
+    return {}
 
 
 _CLASSES: dict[str, type[Exception]] = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 from edgeward._asyncio import stream
 from edgeward._edgeward import EdgeFunction, SyncState
-from edgeward.client import Client, Payload
+from edgeward.client import _LOOK_EVERY_SECONDS, Client, Payload
 
 
 class AsyncClient:
@@ -68,6 +69,74 @@ class AsyncClient:
         self, *, node: str | None = None, after: str | None = None, limit: int | None = None, follow: bool = False
     ) -> AsyncIterator[dict[str, Any]]:
         return stream(lambda: self._client.events(node=node, after=after, limit=limit, follow=follow))
+
+    async def deployments(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.deployments)
+
+    async def deployment(self, function_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.deployment, function_id)
+
+    async def put_deployment(
+        self,
+        function: EdgeFunction,
+        to: str = "all",
+        strategy: str | dict[str, Any] | None = None,
+        *,
+        if_generation: int | None = None,
+        dry_run: bool = False,
+        signature: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        options: dict[str, Any] = {"if_generation": if_generation, "dry_run": dry_run, "signature": signature}
+        return await asyncio.to_thread(self._client.put_deployment, function, to, strategy, **options)
+
+    async def delete_deployment(self, function_id: str) -> None:
+        await asyncio.to_thread(self._client.delete_deployment, function_id)
+
+    async def diff_deployment(self, function_id: str, from_revision: int | None = None, to_revision: int | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.diff_deployment, function_id, from_revision, to_revision)
+
+    async def rollouts(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.rollouts)
+
+    async def rollout(self, rollout_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.rollout, rollout_id)
+
+    async def pause_rollout(self, rollout_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.pause_rollout, rollout_id)
+
+    async def resume_rollout(self, rollout_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.resume_rollout, rollout_id)
+
+    async def approve_rollout(self, rollout_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.approve_rollout, rollout_id)
+
+    async def abort_rollout(self, rollout_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.abort_rollout, rollout_id)
+
+    async def rollback_rollout(self, rollout_id: str, revision: int | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.rollback_rollout, rollout_id, revision)
+
+    async def wait_for_rollout(self, function_id: str, timeout_seconds: float = 600) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_seconds
+        # Between two looks it holds no thread of the executor.
+        while (rollout := await asyncio.to_thread(self._client._settled, function_id, deadline, timeout_seconds)) is None:
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        return rollout
+
+    async def drain_node(self, node_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.drain_node, node_id)
+
+    async def undrain_node(self, node_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.undrain_node, node_id)
+
+    async def hold_node(self, node_id: str, reason: str = "", *, seconds: int | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.hold_node, node_id, reason, seconds=seconds)
+
+    async def unhold_node(self, node_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.unhold_node, node_id)
+
+    async def rebalance(self, moves_max: int | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.rebalance, moves_max)
 
     async def documents(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.documents)

@@ -180,6 +180,65 @@ class EdgeCluster:
     def deploy_to_node_async(self, node_id: str, function: EdgeFunction) -> Awaitable[None]:
         """The same, to be awaited."""
 
+    @property
+    def deployments(self) -> Deployments:
+        """What should run where, and how it gets there."""
+    def deploy_least_loaded(self, function: EdgeFunction) -> dict[str, Any]:
+        """Deploys a function to the node with the least to do; returns the deployment."""
+    def drain_node(self, node_id: str) -> None:
+        """Has deployed functions with a number of nodes leave a node: first there, then gone here."""
+    def undrain_node(self, node_id: str) -> None:
+        """Lets them come again."""
+    def hold_node(self, node_id: str, reason: str = "", *, seconds: int | None = None) -> None:
+        """Lets a node get no new revisions, for so long or until `unhold_node`; what it runs goes on."""
+    def unhold_node(self, node_id: str) -> None:
+        """Lets a node get new revisions again."""
+
+@final
+class Deployments:
+    """The deployments of a cluster in this process. Thread-safe. Answers are what the HTTP API of a hub says."""
+
+    def put(
+        self,
+        function: EdgeFunction,
+        to: str = "all",
+        strategy: str | dict[str, Any] | None = None,
+        *,
+        if_generation: int | None = None,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Wants a function to run on the nodes of a target, in place of an earlier deployment of it; what is the same as before changes
+        nothing. Returns the deployment, or with `dry_run` the plan."""
+    def list(self) -> builtins.list[dict[str, Any]]:
+        """Every deployment, by function."""
+    def get(self, function_id: str) -> dict[str, Any]:
+        """One deployment."""
+    def delete(self, function_id: str) -> bool:
+        """Removes a deployment: its function is taken from every node. Says whether there was one."""
+    def revisions(self, function_id: str) -> builtins.list[dict[str, Any]]:
+        """The revisions of a function that are kept, oldest first."""
+    def diff(self, function_id: str, from_revision: int, to_revision: int) -> builtins.list[dict[str, Any]]:
+        """In what two revisions of a function differ."""
+    def rollouts(self) -> builtins.list[dict[str, Any]]:
+        """Every rollout that is kept, the newest of each function first."""
+    def rollout(self, rollout_id: str) -> dict[str, Any]:
+        """One rollout, by its id or by its function, of which it is then the present one."""
+    def wait(self, function_id: str, timeout_seconds: float = 600) -> dict[str, Any]:
+        """Waits until the rollout of what is wanted now has ended, is paused or awaits approval; returns it. When that takes longer, it
+        raises EdgeTimeoutError."""
+    def pause(self, rollout_id: str) -> dict[str, Any]:
+        """Lets no further node get the revision of a rollout; what runs is still judged."""
+    def resume(self, rollout_id: str) -> dict[str, Any]:
+        """Lets a paused rollout go on."""
+    def approve(self, rollout_id: str) -> dict[str, Any]:
+        """Agrees to what a rollout waits for."""
+    def abort(self, rollout_id: str) -> dict[str, Any]:
+        """Ends a rollout, and brings the former revision back."""
+    def rollback(self, rollout_id: str, revision: int | None = None) -> dict[str, Any]:
+        """Goes back to the revision before, or to one that is kept, on all nodes at once; returns the deployment."""
+    def rebalance(self, moves_max: int = 100) -> builtins.list[dict[str, Any]]:
+        """Moves functions with a number of nodes from nodes with many functions to nodes with few; returns the moves."""
+
 @final
 class EdgeSynchronizer:
     """Keeps one state, the changes of it that are not confirmed, and merges a newer one. Thread-safe."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Union
@@ -15,10 +16,14 @@ from urllib.parse import quote
 
 from edgeward._api import JSON, Api, Events
 from edgeward._edgeward import EdgeFunction, SyncState
+from edgeward._errors import EdgeTimeoutError
 
 Payload = Union[bytes, bytearray, str]
 
 _MERGE_PATCH = "application/merge-patch+json"
+# States of a rollout that has ended, and the time between two looks at one.
+_OVER = ("completed", "rolled_back", "failed")
+_LOOK_EVERY_SECONDS = 0.2
 
 
 class Client:
@@ -60,7 +65,7 @@ class Client:
 
     def label_node(self, node_id: str, labels: dict[str, str | None]) -> dict[str, Any]:
         """Sets labels of a node of a hub; None removes one."""
-        return self._api.object("PATCH", f"/v1/nodes/{_part(node_id)}", body=_dumps({"labels": labels}), content_type=JSON)
+        return self._change_node(node_id, {"labels": labels})
 
     def join_token(self, node_id: str | None = None, *, expires_in_seconds: int | None = None) -> dict[str, Any]:
         """Makes a token by which one node joins the fleet of a hub, once: `token`, `servers`, `expires_at`. With an id, only that node."""
@@ -87,6 +92,12 @@ class Client:
 
         `signature` is what `edgeward sign` wrote, read from JSON; nodes that run signed artifacts only demand one.
         """
+        description = self._described(function, signature)
+        query = {"node": node, "all": all_nodes or None}
+        return self._api.object("PUT", f"/v1/functions/{_part(function.id)}", query, body=_dumps(description), content_type=JSON)
+
+    def _described(self, function: EdgeFunction, signature: dict[str, Any] | None) -> dict[str, Any]:
+        """A function as the API takes it, with its artifact uploaded."""
         if function.artifact is None:
             raise TypeError(f"function `{function.id}` has a handler of this process; only an artifact can be deployed elsewhere")
         artifact = function.artifact if isinstance(function.artifact, bytes) else Path(function.artifact).read_bytes()
@@ -109,8 +120,7 @@ class Client:
         }
         if signature is not None:
             description["signature"] = {name: signature[name] for name in ("key", "counter", "signature")}
-        query = {"node": node, "all": all_nodes or None}
-        return self._api.object("PUT", f"/v1/functions/{_part(function.id)}", query, body=_dumps(description), content_type=JSON)
+        return description
 
     def undeploy(self, function_id: str, *, node: str | None = None, all_nodes: bool = False) -> bool:
         """Takes a function from the node itself, or from one node or all of a hub; says whether it was there."""
@@ -137,6 +147,118 @@ class Client:
     ) -> Events:
         """The events of a fleet: the last ones, and with `follow` those that come."""
         return self._api.events("/v1/events", {"node": node, "after": after, "limit": limit, "follow": follow or None}, only="message")
+
+    def deployments(self) -> list[dict[str, Any]]:
+        """What a hub deploys by target and strategy, by function."""
+        return self._api.objects("deployments", "/v1/deployments")
+
+    def deployment(self, function_id: str) -> dict[str, Any]:
+        """One deployment of a hub, with the revisions that are kept."""
+        return self._api.object("GET", _deployment(function_id))
+
+    def put_deployment(
+        self,
+        function: EdgeFunction,
+        to: str = "all",
+        strategy: str | dict[str, Any] | None = None,
+        *,
+        if_generation: int | None = None,
+        dry_run: bool = False,
+        signature: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Uploads the artifact of a function and has a hub deploy it to the nodes of a target, by a strategy: in place of an earlier
+        deployment of it, with `if_generation` only of this one, 0 for none. Returns the deployment, or with `dry_run` the plan.
+
+        `to` is `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, or with a number of nodes that the hub
+        chooses, `count=2,site=berlin`. `strategy` is `rolling`, `canary` or `blue-green`, or a dictionary with such a `kind` and more."""
+        how = {"kind": strategy} if isinstance(strategy, str) else strategy or {}
+        body = _dumps({"function": self._described(function, signature), "target": to, "strategy": how})
+        query = {"dry_run": dry_run or None}
+        return self._api.object("PUT", _deployment(function.id), query, body=body, content_type=JSON, if_generation=if_generation)
+
+    def delete_deployment(self, function_id: str) -> None:
+        """Removes a deployment of a hub: its function is taken from every node."""
+        self._api.send("DELETE", _deployment(function_id))
+
+    def diff_deployment(self, function_id: str, from_revision: int | None = None, to_revision: int | None = None) -> dict[str, Any]:
+        """In what two revisions of a function differ: `from`, `to` and `differences`. Without numbers, the one that is wanted and the one
+        before it."""
+        return self._api.object("GET", _deployment(function_id) + "/diff", {"from": from_revision, "to": to_revision})
+
+    def rollouts(self) -> list[dict[str, Any]]:
+        """The rollouts that a hub keeps, the newest of each function first."""
+        return self._api.objects("rollouts", "/v1/rollouts")
+
+    def rollout(self, rollout_id: str) -> dict[str, Any]:
+        """One rollout with its nodes wave by wave, by its id, or by its function, of which it is then the present one."""
+        return self._api.object("GET", f"/v1/rollouts/{_part(rollout_id)}")
+
+    def pause_rollout(self, rollout_id: str) -> dict[str, Any]:
+        """Lets no further node get the revision of a rollout; what runs is still judged."""
+        return self._act(rollout_id, "pause")
+
+    def resume_rollout(self, rollout_id: str) -> dict[str, Any]:
+        """Lets a paused rollout go on."""
+        return self._act(rollout_id, "resume")
+
+    def approve_rollout(self, rollout_id: str) -> dict[str, Any]:
+        """Agrees to what a rollout waits for."""
+        return self._act(rollout_id, "approve")
+
+    def abort_rollout(self, rollout_id: str) -> dict[str, Any]:
+        """Ends a rollout, and brings the former revision back."""
+        return self._act(rollout_id, "abort")
+
+    def rollback_rollout(self, rollout_id: str, revision: int | None = None) -> dict[str, Any]:
+        """Goes back to the revision before, or to one that is kept, on all nodes at once; returns the rollout that does so."""
+        return self._act(rollout_id, "rollback", {"revision": revision})
+
+    def _act(self, rollout_id: str, action: str, query: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._api.object("POST", f"/v1/rollouts/{_part(rollout_id)}/{action}", query)
+
+    def wait_for_rollout(self, function_id: str, timeout_seconds: float = 600) -> dict[str, Any]:
+        """Waits until the rollout of what is wanted of a function now has ended, is paused or awaits approval; returns it. When that takes
+        longer, it raises EdgeTimeoutError."""
+        deadline = time.monotonic() + timeout_seconds
+        while (rollout := self._settled(function_id, deadline, timeout_seconds)) is None:
+            time.sleep(_LOOK_EVERY_SECONDS)
+        return rollout
+
+    def _settled(self, function_id: str, deadline: float, timeout_seconds: float) -> dict[str, Any] | None:
+        deployment = self.deployment(function_id)
+        state, phase, approval = (deployment["rollout"][name] for name in ("state", "phase", "approval"))
+        needs_somebody = state == "paused" or (approval == "awaited" and phase != "restoring")
+        if deployment["observed_generation"] >= deployment["generation"] and (state in _OVER or needs_somebody):
+            return self.rollout(function_id)
+        if time.monotonic() >= deadline:
+            why = f"the rollout of function `{function_id}` is {state.replace('_', ' ')} after {timeout_seconds:g} s"
+            raise EdgeTimeoutError(why)
+        return None
+
+    def drain_node(self, node_id: str) -> dict[str, Any]:
+        """Has functions with a number of nodes leave a node of a hub: first there, then gone here."""
+        return self._change_node(node_id, {"draining": True})
+
+    def undrain_node(self, node_id: str) -> dict[str, Any]:
+        """Lets them come again."""
+        return self._change_node(node_id, {"draining": False})
+
+    def hold_node(self, node_id: str, reason: str = "", *, seconds: int | None = None) -> dict[str, Any]:
+        """Lets a node of a hub get no updates, for so long or until `unhold_node`; what it runs goes on."""
+        return self._change_node(node_id, {"hold": {"held": True, "reason": reason, "seconds": seconds}})
+
+    def unhold_node(self, node_id: str) -> dict[str, Any]:
+        """Lets a node get updates again."""
+        return self._change_node(node_id, {"hold": {"held": False}})
+
+    def _change_node(self, node_id: str, change: dict[str, Any]) -> dict[str, Any]:
+        return self._api.object("PATCH", f"/v1/nodes/{_part(node_id)}", body=_dumps(change), content_type=JSON)
+
+    def rebalance(self, moves_max: int | None = None) -> list[dict[str, Any]]:
+        """Moves functions with a number of nodes from nodes of a hub with many functions to nodes with few, at most so many (100); returns
+        the moves."""
+        moves: list[dict[str, Any]] = self._api.object("POST", "/v1/rebalance", {"moves": moves_max})["moves"]
+        return moves
 
     def documents(self) -> list[dict[str, Any]]:
         """The documents, without their data."""
@@ -191,6 +313,10 @@ class Client:
 
 def _part(text: str) -> str:
     return quote(text, safe="")
+
+
+def _deployment(function_id: str) -> str:
+    return f"/v1/deployments/{_part(function_id)}"
 
 
 def _document(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from edgeward import AsyncClient, Client, EdgeExecutionError, EdgeFunction, EdgeNodeStatus, SyncState
+from edgeward import AsyncClient, Client, EdgeExecutionError, EdgeFunction, EdgeNodeStatus, EdgeTimeoutError, SyncState
 from test_client import BINARY, BUILT, free_port, running, wait_until
 
 LATE_SECONDS = 30.0
@@ -186,6 +186,86 @@ def test_streams_can_be_awaited_and_given_up(fleet: Fleet) -> None:
     assert next(stream)["data"] == {"n": 2}
     stream.close()
     assert list(stream) == []
+
+
+def moody(mood: str) -> EdgeFunction:
+    return function("moody", environment={"MOOD": mood})
+
+
+def test_a_function_is_rolled_out_and_a_canary_that_fails_goes_back(fleet: Fleet) -> None:
+    hub = fleet.hub
+    canary = {"kind": "canary", "bake_seconds": 0, "gate": {"probe": {"path": "/"}}}
+    plan = hub.put_deployment(moody("well"), "site=berlin", canary, dry_run=True)
+    assert (plan["revision"], plan["waves"][0]["nodes"]) == (1, ["edge-01", "edge-02"])
+    assert hub.deployments() == [] == hub.rollouts()
+    deployment = hub.put_deployment(moody("well"), "site=berlin", canary, if_generation=0)
+    assert hub.wait_for_rollout("moody")["state"] == "completed"
+    for node in fleet.nodes:
+        assert hub.invoke("moody", node=node) == b"well\n"
+    hub.put_deployment(moody("errs"), "site=berlin", canary, if_generation=deployment["generation"])
+    rollout = hub.wait_for_rollout("moody", 30)
+    assert (rollout["state"], rollout["from"], rollout["to"]) == ("rolled_back", 1, 2) and "500" in rollout["reason"]
+    for node in fleet.nodes:
+        assert hub.invoke("moody", node=node) == b"well\n"
+    shown = hub.deployment("moody")
+    assert len(shown["revisions"]) == 2 and "errs" not in str(shown)
+    difference = hub.diff_deployment("moody", 1, 2)["differences"]
+    assert [change["field"] for change in difference] == ["environment.MOOD"] and hub.diff_deployment("moody", 1, 1)["differences"] == []
+    for wrong, why, word in [
+        (lambda: hub.put_deployment(moody("well"), if_generation=1), "generation", "conflict"),
+        (lambda: hub.put_deployment(moody("well"), "berlin"), "which nodes", "invalid_input"),
+        (lambda: hub.put_deployment(moody("well"), strategy="sideways"), "sideways", "invalid_input"),
+        (lambda: hub.pause_rollout("moody"), "it is rolled back", "conflict"),
+        (lambda: hub.rollout("absent"), "rollout not found", "not_found"),
+        (lambda: hub.deployment("absent"), "deployment not found", "not_found"),
+        (lambda: hub.drain_node("absent"), "(?i)node not found", "not_found"),
+        (lambda: fleet.nodes["edge-01"].put_deployment(moody("well")), "nothing is served", "not_found"),
+        (lambda: hub.deploy(moody("well"), all_nodes=True), "deployments remove moody", "conflict"),
+    ]:
+        with pytest.raises(ValueError, match=why) as caught:
+            wrong()
+        assert kind(caught) == word, caught.value
+
+
+def test_somebody_decides_about_a_rollout_and_about_nodes(fleet: Fleet) -> None:
+    hub = AsyncClient(fleet.hub.url)
+    step = {"batch": 1, "bake_seconds": 0, "approve": True}
+
+    async def rolls_out(mood: str) -> dict[str, Any]:
+        await hub.put_deployment(moody(mood), "site=berlin", step)
+        return await hub.wait_for_rollout("moody", 30)
+
+    async def main() -> None:
+        rollout = await rolls_out("glad")
+        assert (rollout["state"], rollout["approval"]) == ("in_progress", "awaited")
+        assert (await hub.pause_rollout(rollout["id"]))["state"] == "paused" == (await hub.wait_for_rollout("moody", 0))["state"]
+        await hub.resume_rollout("moody")
+        assert (await hub.approve_rollout("moody"))["approval"] == "given"
+        assert (await hub.wait_for_rollout("moody", 30))["state"] == "completed"
+        assert await hub.invoke("moody", node="edge-02") == b"glad\n"
+        assert (await hub.rollback_rollout("moody", 1))["to"] == 1
+        assert (await hub.wait_for_rollout("moody", 30))["state"] == "completed"
+        await rolls_out("calm")
+        await hub.abort_rollout("moody")
+        assert (await hub.wait_for_rollout("moody", 30))["state"] == "rolled_back"
+        assert await hub.invoke("moody", node="edge-01") == b"well\n"
+        assert [rollout["function"] for rollout in await hub.rollouts()] == ["moody"] * 5
+        await hub.put_deployment(moody("slow"), strategy={"batch": 1, "bake_seconds": 60})
+        with pytest.raises(EdgeTimeoutError, match="moody"):
+            await hub.wait_for_rollout("moody", 0.5)
+        assert (await hub.drain_node("edge-01"))["draining"] and not (await hub.undrain_node("edge-01"))["draining"]
+        assert "inventory" in (await hub.hold_node("edge-01", "inventory", seconds=3600))["held"]
+        assert "inventory" in (await hub.put_deployment(moody("well"), dry_run=True))["pending"]["edge-01"]
+        assert (await hub.unhold_node("edge-01"))["held"] is None
+        assert await hub.rebalance(1) == []
+        await hub.delete_deployment("moody")
+        with pytest.raises(ValueError, match="deployment not found"):
+            await hub.deployment("moody")
+        told = {event["kind"] async for event in hub.events(limit=1000)}
+        assert {"deployment_changed", "rollout_changed", "node_duties"} <= told
+
+    asyncio.run(asyncio.wait_for(main(), 2 * LATE_SECONDS))
+    wait_until(lambda: "moody" not in str(fleet.hub.functions()))
 
 
 # The last, as its node does not come back.

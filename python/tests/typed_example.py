@@ -49,13 +49,17 @@ def main() -> None:
     versions: list[int] = [change["version"] for change in sync.get_pending_changes()]
     document: Document = Documents()["cellar"]
     document["doors"] = 2
+    state_of: str = cluster.deployments.wait(cluster.deploy_least_loaded(EdgeFunction("fn-2", "f", double))["function"], 30)["state"]
     call: Awaitable[object] = runtime.invoke_async("fn-1", 1)
-    print(rate, nodes, state.checksum.upper(), versions, call)
+    print(rate, nodes, state.checksum.upper(), versions, call, state_of)
 
 
 async def over_http(url: str) -> bytes:
     state: SyncState | None = Client(url).document("cellar")
     client = AsyncClient(url, token=None)
+    await client.put_deployment(EdgeFunction("fn-1", "double", artifact="double.wasm"), "site=berlin", {"kind": "canary", "batch": "10%"})
+    ended: dict[str, object] = await client.wait_for_rollout("fn-1", 60)
+    print(ended["state"])
     if state is not None:
         await client.put_document("cellar", {"doors": 3}, if_state=state)
     return await client.invoke("fn-1", "payload")

@@ -4,6 +4,7 @@
 //! whoever calls. So it may do what they may do there, and what is refused is refused and audited there. It decides nothing.
 
 mod contract;
+mod deployments;
 mod documents;
 mod events;
 mod functions;
@@ -38,8 +39,8 @@ use crate::client::Client;
 const INSTRUCTIONS: &str = "\
 Edgeward runs functions on edge nodes and keeps their documents in sync. This server is one of two: a node alone, which is then the one \
 node that the tools know, or the hub of a fleet. Begin with `edge_list_nodes`. On a hub, tools about functions take a `node_id`. \
-Documents are JSON objects that merge between nodes; edit them with a merge patch. Tools that change the fleet take `dry_run`, but for \
-`edge_deploy_function`.";
+Documents are JSON objects that merge between nodes; edit them with a merge patch. On a hub, `edge_roll_out_artifact` deploys to many nodes step \
+by step and goes back by itself; it, `edge_deploy_artifact` and `edge_undeploy_function` take `dry_run`.";
 
 /// What the tools of a server may do, whatever the role of who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

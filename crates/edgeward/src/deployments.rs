@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use edgeward_cluster::{
     placement::Move,
-    rollout::{NodeFacts, Phase, Rollout, Served},
+    rollout::{Approval, NodeFacts, Phase, Rollout, RolloutState, Served},
 };
 use edgeward_model::{Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target};
 use edgeward_runtime::blocking;
@@ -351,6 +351,30 @@ impl ClusterDeployments {
             let deployment = blocking(move || store.find(&of)).await?;
             if deployment.observed_generation >= deployment.generation || tokio::time::Instant::now() >= deadline {
                 return Ok(());
+            }
+            tokio::time::sleep(OBSERVED_EVERY).await;
+        }
+    }
+
+    /// Waits until the rollout of the present generation of a deployment has ended, or goes no further by itself: it is paused, or somebody must
+    /// approve. Returns it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when that takes longer than this time.
+    pub async fn until_settled(&self, id: &FunctionId, time: Duration) -> Result<RolloutView, EdgeError> {
+        let deadline = tokio::time::Instant::now() + time;
+        loop {
+            let (store, of) = (self.store().clone(), id.clone());
+            let deployment = blocking(move || store.find(&of)).await?;
+            let Rollout { state, phase, approval, .. } = deployment.rollout;
+            let needs_somebody = state == RolloutState::Paused || (approval == Approval::Awaited && phase != Phase::Restoring);
+            let is_settled = state.is_over() || needs_somebody;
+            if deployment.observed_generation >= deployment.generation && is_settled {
+                return self.rollout(id.as_str()).await;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let message = format!("the rollout of function `{id}` is {} after {time:?}", state.as_str().replace('_', " "));
+                return Err(EdgeError::new(ErrorKind::Timeout, message));
             }
             tokio::time::sleep(OBSERVED_EVERY).await;
         }

@@ -21,8 +21,10 @@ use edgeward_cluster::{
     Backbone,
     membership::{Membership, Moment, Report, Timing},
 };
-use edgeward_model::{Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, NodeId, PublicKey};
-use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
+use edgeward_model::{
+    Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, NodeId, PublicKey,
+};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, NativeHandler, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -201,7 +203,12 @@ impl EdgeCluster {
             assignments: Assignments::new(documents.clone()),
             events: Arc::new(EventLog::new(&documents, id.clone())?),
             checker: EdgeRuntime::with_options(EdgeNode::new(id.as_str(), id.as_str())?, checking),
-            members: Mutex::new(Members { membership: Membership::new(timing), nodes: BTreeMap::new(), duties: BTreeMap::new() }),
+            members: Mutex::new(Members {
+                membership: Membership::new(timing),
+                nodes: BTreeMap::new(),
+                duties: BTreeMap::new(),
+                handlers: BTreeMap::new(),
+            }),
             deployments: deployments::Store::new(&documents)?,
             steering: Notify::new(),
             begun: Instant::now(),
@@ -271,13 +278,37 @@ impl EdgeCluster {
                 let documents = Some(Arc::new(FunctionDocuments(self.0.documents.clone())) as _);
                 let options = RuntimeOptions { artifacts: Arc::clone(&self.0.artifacts), documents };
                 let runtime = Arc::new(EdgeRuntime::with_options(node.clone(), options));
+                for (name, handler) in &members.handlers {
+                    runtime.register(name.clone(), handler.clone());
+                }
                 members
                     .nodes
                     .insert(id, Member::Here(Box::new(node), Arc::new(Installer::new(Arc::clone(&runtime), Arc::clone(&self.0.trust)))));
                 runtime
             }
         };
+        drop(members);
+        self.wake_steering();
         Ok(self.runtime_of(Place::Here(runtime)))
+    }
+
+    /// Makes native code available under a name on every node of this process, and on those that are registered later before anything is
+    /// deployed to them; the same name again replaces it for later deployments.
+    pub fn register_handler(&self, name: HandlerName, handler: NativeHandler) {
+        let mut members = self.0.members.lock();
+        for runtime in members.runtimes_here() {
+            runtime.register(name.clone(), handler.clone());
+        }
+        members.handlers.insert(name, handler);
+    }
+
+    /// Takes the name of native code from every node of this process; what is deployed keeps its code.
+    pub fn unregister_handler(&self, name: &HandlerName) {
+        let mut members = self.0.members.lock();
+        members.handlers.remove(name);
+        for runtime in members.runtimes_here() {
+            runtime.unregister(name);
+        }
     }
 
     /// Lets a node on another machine belong to the fleet, durably; it is OFFLINE until it reports. With a key it was let in before it

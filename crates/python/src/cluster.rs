@@ -3,15 +3,17 @@
 //! What Python shows of a node is the object that was registered, so its fields are the truth of this face; a heartbeat goes through the
 //! cluster and is then written into that object.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use edgeward::EdgeError;
+use edgeward::{EdgeError, Selector, Strategy, Target, Veto};
+use jiff::Timestamp;
 use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
 };
 
 use crate::{
+    deployments::Deployments,
     documents::Documents,
     errors::OrRaise,
     function::{Code, EdgeFunction, Prepared},
@@ -27,6 +29,7 @@ pub(crate) struct EdgeCluster {
     cluster: edgeward::EdgeCluster,
     /// The runtime of each node, by id, in the order of their registration.
     runtimes: Py<PyDict>,
+    deployments: Py<Deployments>,
 }
 
 /// Assigns what was prepared to one node, or to all; says to how many.
@@ -107,7 +110,9 @@ impl EdgeCluster {
     #[new]
     fn __new__(py: Python<'_>) -> PyResult<Self> {
         let cluster = blocking(py, edgeward::EdgeCluster::new)?;
-        Ok(Self { cluster, runtimes: PyDict::new(py).unbind() })
+        let runtimes = PyDict::new(py).unbind();
+        let deployments = Py::new(py, Deployments::new(cluster.clone(), runtimes.clone_ref(py), Arc::default()))?;
+        Ok(Self { cluster, runtimes, deployments })
     }
 
     /// Adds a node and returns its runtime. Of an id that is registered already the node is replaced, and its runtime stays.
@@ -120,7 +125,7 @@ impl EdgeCluster {
             runtime.get().set_node(node.clone().unbind());
             return Ok(runtime);
         }
-        let runtime = Bound::new(py, EdgeRuntime::of_member(py, node.clone().unbind(), member)?)?;
+        let runtime = Bound::new(py, EdgeRuntime::of_member(py, node.clone().unbind(), member, self.deployments.get().kept())?)?;
         self.runtimes.bind(py).set_item(id.as_str(), &runtime)?;
         Ok(runtime)
     }
@@ -209,6 +214,42 @@ impl EdgeCluster {
     /// The same, to be awaited.
     fn deploy_to_node_async<'py>(&self, node_id: &str, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
         self.deploy_soon(Some(node_id), function)
+    }
+
+    /// What should run where, and how it gets there.
+    #[getter]
+    fn deployments(&self, py: Python<'_>) -> Py<Deployments> {
+        self.deployments.clone_ref(py)
+    }
+
+    /// Deploys a function to the node with the least to do; returns the deployment.
+    fn deploy_least_loaded<'py>(&self, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
+        let target = Target::Count { count: 1, among: Selector::default() };
+        self.deployments.get().deploy(function, target, Strategy::default(), None)
+    }
+
+    /// Has deployed functions with a number of nodes leave a node: first there, then gone here.
+    fn drain_node(&self, py: Python<'_>, node_id: &str) -> PyResult<()> {
+        blocking(py, || self.cluster.drain_node(node_id, true))
+    }
+
+    /// Lets them come again.
+    fn undrain_node(&self, py: Python<'_>, node_id: &str) -> PyResult<()> {
+        blocking(py, || self.cluster.drain_node(node_id, false))
+    }
+
+    /// Lets a node get no new revisions, for so long or until `unhold_node`; what it runs goes on.
+    #[pyo3(signature = (node_id, reason="", *, seconds=None))]
+    fn hold_node(&self, py: Python<'_>, node_id: &str, reason: &str, seconds: Option<u64>) -> PyResult<()> {
+        blocking(py, || {
+            let veto = Veto::new(reason, seconds.map(Duration::from_secs), Timestamp::now())?;
+            self.cluster.hold_node(node_id, Some(veto))
+        })
+    }
+
+    /// Lets a node get new revisions again.
+    fn unhold_node(&self, py: Python<'_>, node_id: &str) -> PyResult<()> {
+        blocking(py, || self.cluster.hold_node(node_id, None))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

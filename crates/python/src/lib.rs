@@ -4,10 +4,12 @@
 //! rest of the package, which is plain Python, lies in `python/edgeward`.
 
 mod cluster;
+mod deployments;
 mod documents;
 mod errors;
 mod fields;
 mod function;
+mod kept;
 mod metrics;
 mod moments;
 mod node;
@@ -28,6 +30,7 @@ mod _edgeward {
     #[pymodule_export]
     use super::{
         cluster::EdgeCluster,
+        deployments::Deployments,
         documents::{Document, DocumentWatch, Documents},
         function::EdgeFunction,
         metrics::{EdgeMetrics, InvocationRecord},

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use edgeward::{CallOptions, EdgeError, ErrorKind, FunctionDocuments, NativeHandler, NodeRuntime, RuntimeOptions};
+use edgeward::{CallOptions, EdgeError, ErrorKind, FunctionDocuments, FunctionId, NativeHandler, NodeRuntime, RuntimeOptions};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use pyo3::{
@@ -16,6 +16,7 @@ use crate::{
     documents::Documents,
     errors::OrRaise,
     function::{Code, EdgeFunction, Prepared},
+    kept::Kept,
     metrics::EdgeMetrics,
     node::EdgeNode,
     waiting::{awaitable, wait},
@@ -29,9 +30,14 @@ pub(crate) struct EdgeRuntime {
     runtime: Arc<edgeward::EdgeRuntime>,
     /// The way to its cluster, where it has one: what it is told to run is assigned there.
     member: Option<NodeRuntime>,
-    /// The very objects that were deployed, by id.
+    /// What its cluster deploys by itself.
+    kept: Arc<Kept>,
+    /// The very objects that were deployed, by id; those that its cluster deployed are noted when somebody looks.
     functions: Py<PyDict>,
 }
+
+/// A function as it was deployed, its code where that is a callable, and the object.
+type Deployed = (edgeward::EdgeFunction, Option<Arc<Callable>>, Py<EdgeFunction>);
 
 /// What an invocation does.
 enum Work {
@@ -73,10 +79,11 @@ impl Work {
 
 impl EdgeRuntime {
     /// The runtime of a node of a cluster.
-    pub(crate) fn of_member(py: Python<'_>, node: Py<EdgeNode>, member: NodeRuntime) -> PyResult<Self> {
+    pub(crate) fn of_member(py: Python<'_>, node: Py<EdgeNode>, member: NodeRuntime, kept: &Arc<Kept>) -> PyResult<Self> {
         let runtime =
             Arc::clone(member.here().ok_or_else(|| EdgeError::new(ErrorKind::Internal, "the node is not in this process")).or_raise(py)?);
-        Ok(Self { node: Mutex::new(node), runtime, member: Some(member), functions: PyDict::new(py).unbind() })
+        let (kept, functions) = (Arc::clone(kept), PyDict::new(py).unbind());
+        Ok(Self { node: Mutex::new(node), runtime, member: Some(member), kept, functions })
     }
 
     pub(crate) fn set_node(&self, node: Py<EdgeNode>) {
@@ -96,6 +103,30 @@ impl EdgeRuntime {
     pub(crate) fn note(&self, function: &Bound<'_, EdgeFunction>) -> PyResult<()> {
         let py = function.py();
         self.functions.bind(py).set_item(function.borrow().id.bind(py), function)
+    }
+
+    /// What runs under an id: as it was deployed, its callable, and the object.
+    pub(crate) fn deployed(&self, py: Python<'_>, id: &FunctionId) -> PyResult<Option<Deployed>> {
+        let (Ok(deployed), Some(object)) = (self.runtime.find(id.as_str()), self.functions(py)?.get_item(id.as_str())?) else {
+            return Ok(None);
+        };
+        Ok(Some((deployed.function().clone(), deployed.foreign::<Callable>(), object.cast_into::<EdgeFunction>()?.unbind())))
+    }
+
+    /// The objects of what is deployed here now, by id.
+    fn functions<'a, 'py>(&'a self, py: Python<'py>) -> PyResult<&'a Bound<'py, PyDict>> {
+        let functions = self.functions.bind(py);
+        for function in self.runtime.list_functions() {
+            if let Some(object) = self.kept.object_of(py, &function) {
+                functions.set_item(function.id.as_str(), object)?;
+            }
+        }
+        for id in functions.keys() {
+            if self.runtime.find(id.extract::<&str>()?).is_err() {
+                functions.del_item(id)?;
+            }
+        }
+        Ok(functions)
     }
 
     fn work(&self, py: Python<'_>, id: &str, arguments: Bound<'_, PyTuple>, named: Option<Bound<'_, PyDict>>) -> PyResult<Work> {
@@ -175,7 +206,7 @@ impl EdgeRuntime {
         let documents = documents.map(|documents| Arc::new(FunctionDocuments(documents.get().0.clone())) as _);
         let options = RuntimeOptions { documents, ..RuntimeOptions::default() };
         let runtime = Arc::new(edgeward::EdgeRuntime::with_options(node.borrow().to_model(py)?, options));
-        Ok(Self { node: Mutex::new(node.unbind()), runtime, member: None, functions: PyDict::new(py).unbind() })
+        Ok(Self { node: Mutex::new(node.unbind()), runtime, member: None, kept: Arc::default(), functions: PyDict::new(py).unbind() })
     }
 
     /// The node that this runtime is.
@@ -223,8 +254,8 @@ impl EdgeRuntime {
     }
 
     /// The functions that are deployed here, in the order in which they first were.
-    fn list_functions<'py>(&self, py: Python<'py>) -> Bound<'py, PyList> {
-        self.functions.bind(py).values()
+    fn list_functions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        Ok(self.functions(py)?.values())
     }
 
     /// Invokes a function: a callable with these arguments, whose result this returns; a component with one payload, whose answer it
@@ -254,6 +285,6 @@ impl EdgeRuntime {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let id = self.node_of(py).borrow(py).id.bind(py).repr()?;
-        Ok(format!("<EdgeRuntime of node {id} with {} functions>", self.functions.bind(py).len()))
+        Ok(format!("<EdgeRuntime of node {id} with {} functions>", self.functions(py)?.len()))
     }
 }

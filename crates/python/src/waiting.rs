@@ -169,6 +169,13 @@ fn look_for_signals() -> PyResult<()> {
     Python::attach(|py| py.check_signals())
 }
 
+/// Does what starts tasks of this process.
+pub(crate) fn starting<T>(work: impl FnOnce() -> T) -> PyResult<T> {
+    let tokio = tokio()?;
+    let _context = tokio.enter();
+    Ok(work())
+}
+
 /// Does work that blocks, with the interpreter let go.
 pub(crate) fn blocking<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, EdgeError> + Send) -> PyResult<T> {
     py.detach(work).or_raise(py)

@@ -252,6 +252,39 @@ pub(super) struct DeployArtifact {
     dry_run: bool,
 }
 
+/// What a tool was told of a function whose code is an artifact.
+pub(super) struct Described<'a> {
+    pub(super) artifact: &'a str,
+    pub(super) name: Option<&'a str>,
+    pub(super) memory_mb: Option<u32>,
+    pub(super) timeout_seconds: Option<f64>,
+    pub(super) environment: &'a BTreeMap<String, String>,
+    pub(super) allowed_hosts: &'a [String],
+    pub(super) documents: &'a BTreeMap<String, String>,
+}
+
+impl Described<'_> {
+    /// As the API takes it, checked against every bound.
+    pub(super) fn function(&self, id: &FunctionId) -> Result<Map<String, Value>, ToolError> {
+        let documents: Vec<_> = self.documents.iter().map(|(document, access)| json!({ "document": document, "access": access })).collect();
+        let mut function = json!({
+            "name": self.name.unwrap_or(id.as_str()),
+            "handler": { "artifact": self.artifact },
+            "environment": self.environment,
+            "allowed_hosts": self.allowed_hosts,
+            "documents": documents,
+        });
+        if let Some(memory_mb) = self.memory_mb {
+            function["memory_mb"] = memory_mb.into();
+        }
+        if let Some(timeout_seconds) = self.timeout_seconds {
+            function["timeout_seconds"] = timeout_seconds.into();
+        }
+        FunctionBody::read(function.to_string().as_bytes(), id.clone())?.validate()?;
+        Ok(function.as_object().cloned().unwrap_or_default())
+    }
+}
+
 /// What a change of the fleet did, or would do.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct FleetChange {
@@ -281,28 +314,22 @@ impl EdgeTool for DeployArtifact {
 
     async fn run(self, session: &Session<'_>) -> Result<FleetChange, ToolError> {
         let id = FunctionId::new(&self.function_id)?;
-        let documents: Vec<_> = self.documents.iter().map(|(document, access)| json!({ "document": document, "access": access })).collect();
-        let mut function = json!({
-            "name": self.function_name.as_deref().unwrap_or(id.as_str()),
-            "handler": { "artifact": self.artifact },
-            "environment": self.environment,
-            "allowed_hosts": self.allowed_hosts,
-            "documents": documents,
-        });
-        if let Some(memory_mb) = self.memory_mb {
-            function["memory_mb"] = memory_mb.into();
-        }
-        if let Some(timeout_seconds) = self.timeout_seconds {
-            function["timeout_seconds"] = timeout_seconds.into();
-        }
+        let described = Described {
+            artifact: &self.artifact,
+            name: self.function_name.as_deref(),
+            memory_mb: self.memory_mb,
+            timeout_seconds: self.timeout_seconds,
+            environment: &self.environment,
+            allowed_hosts: &self.allowed_hosts,
+            documents: &self.documents,
+        };
         // What is not valid is told before a node is asked, and by a dry run too.
-        FunctionBody::read(function.to_string().as_bytes(), id.clone())?.validate()?;
+        let function = described.function(&id)?;
         let node = self.node_id.as_deref();
         let targets = targets(session, node).await?;
         if self.dry_run {
             return planned(session, &id, targets.ids()).await;
         }
-        let function = function.as_object().cloned().unwrap_or_default();
         let Deployed { function_id, deployed_to, .. } = assign(session, &id, (node, targets), function).await?;
         Ok(FleetChange { status: "deployed", function_id, nodes: deployed_to, replaces: None })
     }

@@ -127,6 +127,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Makes a call that changes nothing, though its method is not `GET`.
+    pub(super) async fn ask(&self, request: Request) -> Result<Reply, ToolError> {
+        Ok(self.send(request).await?)
+    }
+
     /// Changes or runs something.
     pub(super) async fn change(&self, request: Request) -> Result<Reply, ToolError> {
         if self.access != Access::ReadWrite {

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    contract, documents, events, functions, observe,
+    contract, deployments, documents, events, functions, observe,
     session::{Session, ToolError},
 };
 
@@ -87,6 +87,15 @@ impl Toolbox {
             entry::<functions::DeployArtifact>(),
             entry::<functions::UndeployFunction>(),
             entry::<functions::InvokeFunction>(),
+            entry::<deployments::ListDeployments>(),
+            entry::<deployments::ShowDeployment>(),
+            entry::<deployments::RollOutArtifact>(),
+            entry::<deployments::RemoveDeployment>(),
+            entry::<deployments::ListRollouts>(),
+            entry::<deployments::ShowRollout>(),
+            entry::<deployments::ActOnRollout>(),
+            entry::<deployments::ActOnNode>(),
+            entry::<deployments::Rebalance>(),
             entry::<observe::FunctionLogs>(),
             entry::<observe::Metrics>(),
             entry::<events::WatchEvents>(),
@@ -176,13 +185,22 @@ mod tests {
     #[test]
     fn annotations_tell_what_only_reads() {
         let reads = |name| tool(name).annotations.and_then(|hints| hints.read_only_hint).expect("told");
-        for name in ["edge_node_status", "edge_list_nodes", "edge_read_document", "edge_watch_events", "edge_metrics"] {
+        for name in ["edge_node_status", "edge_list_nodes", "edge_read_document", "edge_watch_events", "edge_metrics", "edge_show_rollout"]
+        {
             assert!(reads(name), "{name}");
         }
-        for name in ["edge_deploy_function", "edge_sync", "edge_invoke_function", "edge_edit_document", "edge_undeploy_function"] {
+        for name in ["edge_deploy_function", "edge_sync", "edge_invoke_function", "edge_edit_document", "edge_act_on_rollout"] {
             assert!(!reads(name), "{name}");
         }
-        let hints = tool("edge_undeploy_function").annotations.expect("hints");
-        assert_eq!((hints.destructive_hint, hints.idempotent_hint), (Some(true), Some(true)));
+        let changes = |name| {
+            let hints = tool(name).annotations.expect("hints");
+            (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint)
+        };
+        for name in ["edge_undeploy_function", "edge_roll_out_artifact", "edge_remove_deployment"] {
+            assert_eq!(changes(name), (Some(false), Some(true), Some(true)), "{name}");
+        }
+        for name in ["edge_act_on_rollout", "edge_act_on_node", "edge_rebalance"] {
+            assert_eq!(changes(name), (Some(false), Some(true), Some(false)), "{name}");
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use edgeward_cluster::membership::{Connectivity, Membership, Standing};
-use edgeward_model::{EdgeNode, EdgeNodeStatus, Load, NodeId};
+use edgeward_model::{EdgeNode, EdgeNodeStatus, HandlerName, Load, NodeId};
+use edgeward_runtime::{EdgeRuntime, NativeHandler};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,6 +17,8 @@ pub(super) struct Members {
     pub(super) nodes: BTreeMap<NodeId, Member>,
     /// What is wanted with nodes of this process, as long as it lives.
     pub(super) duties: BTreeMap<NodeId, Duties>,
+    /// Native code that every node of this process has.
+    pub(super) handlers: BTreeMap<HandlerName, NativeHandler>,
 }
 
 /// A node of the cluster.
@@ -56,6 +59,14 @@ pub struct NodeView {
 }
 
 impl Members {
+    /// The runtimes of the nodes of this process.
+    pub(super) fn runtimes_here(&self) -> impl Iterator<Item = &Arc<EdgeRuntime>> {
+        self.nodes.values().filter_map(|member| match member {
+            Member::Here(_, installer) => Some(installer.runtime()),
+            Member::Far(_) => None,
+        })
+    }
+
     /// What is known of a node, described by itself as `described`.
     pub(super) fn view(&self, id: &NodeId, described: Option<Description>) -> Option<NodeView> {
         let member = self.nodes.get(id)?;
