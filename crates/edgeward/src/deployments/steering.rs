@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeward_cluster::rollout::{self, Decision, Order, Phase, Rollout, Scope};
+use edgeward_cluster::rollout::{self, Approval, Decision, Order, Phase, Rollout, RolloutState, Scope};
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::blocking;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -128,7 +128,8 @@ impl Steersman {
         if is_news && !self.keep(&deployment, rollout.clone(), found.missing, left).await? {
             return Ok(true);
         }
-        let is_busy = !rollout.state.is_over() || !orders.is_empty() || found.nodes.values().any(|node| node.warm().is_some());
+        // What waits for people, or for nodes that are away, is looked at now and then.
+        let is_busy = !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
         self.order(&deployment, orders).await?;
         Ok(is_busy)
     }
@@ -284,9 +285,9 @@ impl Steersman {
 pub(super) fn tell(cluster: &EdgeCluster, rollout: &Rollout) {
     let Rollout { function, to, state, phase, reason, .. } = rollout;
     let does = match (state, phase) {
-        (rollout::RolloutState::InProgress, Phase::Restoring) => "goes back".to_owned(),
-        (rollout::RolloutState::InProgress, Phase::Preparing) => format!("is prepared in wave {}", rollout.wave + 1),
-        (rollout::RolloutState::InProgress, Phase::Updating) => format!("is in progress in wave {}", rollout.wave + 1),
+        (RolloutState::InProgress, Phase::Restoring) => "goes back".to_owned(),
+        (RolloutState::InProgress, Phase::Preparing) => format!("is prepared in wave {}", rollout.wave + 1),
+        (RolloutState::InProgress, Phase::Updating) => format!("is in progress in wave {}", rollout.wave + 1),
         (state, _) => format!("is {}", state.as_str().replace('_', " ")),
     };
     let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
