@@ -213,6 +213,7 @@ def test_a_function_is_rolled_out_and_a_canary_that_fails_goes_back(fleet: Fleet
     assert [change["field"] for change in difference] == ["environment.MOOD"] and hub.diff_deployment("moody", 1, 1)["differences"] == []
     for wrong, why, word in [
         (lambda: hub.put_deployment(moody("well"), if_generation=1), "generation", "conflict"),
+        (lambda: hub.put_deployment(moody("well"), if_generation=0), "generation", "conflict"),
         (lambda: hub.put_deployment(moody("well"), "berlin"), "which nodes", "invalid_input"),
         (lambda: hub.put_deployment(moody("well"), strategy="sideways"), "sideways", "invalid_input"),
         (lambda: hub.pause_rollout("moody"), "it is rolled back", "conflict"),

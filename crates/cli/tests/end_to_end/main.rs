@@ -14,6 +14,7 @@ mod fleet_hubs;
 mod fleet_support;
 mod load;
 mod mcp;
+mod mcp_deployments;
 mod policies;
 mod project;
 mod rollout_faults;

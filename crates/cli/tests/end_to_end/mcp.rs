@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fleet_support::Fleet,
-    support::{Node, artifact, data_dir, json as body, try_send, until},
+    support::{Node, artifact, data_dir, try_send, until},
 };
 
 /// A Python that has the package `mcp`; `cargo xtask test` sets it.
@@ -21,35 +21,35 @@ const MODES: [(&str, &str); 2] = [("2026-07-28", "2026-07-28"), ("legacy", "2025
 
 /// How the client reaches the server.
 #[derive(Clone, Copy)]
-enum Way<'a> {
+pub(crate) enum Way<'a> {
     Http(&'a Node),
     Stdio(&'a Node, &'a [&'a str]),
 }
 
 /// What the client was told.
-struct Told(Value);
+pub(crate) struct Told(Value);
 
 impl Told {
-    fn answer(&self, n: usize) -> &Value {
+    pub(crate) fn answer(&self, n: usize) -> &Value {
         &self.0["answers"][n]
     }
 
     /// The output of a call that succeeded.
-    fn output(&self, n: usize) -> &Value {
+    pub(crate) fn output(&self, n: usize) -> &Value {
         let answer = self.answer(n);
         assert_eq!(answer["is_error"], false, "{answer}");
         &answer["output"]
     }
 
     /// The words of a call that failed as the contract says.
-    fn error(&self, n: usize) -> &str {
+    pub(crate) fn error(&self, n: usize) -> &str {
         let answer = self.answer(n);
         assert_eq!((&answer["is_error"], &answer["output"]["status"]), (&json!(true), &json!("error")), "{answer}");
         answer["output"]["error"].as_str().expect("words")
     }
 }
 
-fn ask(mode: &str, way: Way<'_>, calls: &Value) -> Told {
+pub(crate) fn ask(mode: &str, way: Way<'_>, calls: &Value) -> Told {
     let python = std::env::var(PYTHON_VARIABLE).unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/mcp_client.py")).arg(mode);
@@ -162,139 +162,6 @@ async fn an_assistant_works_with_a_fleet_by_the_tools_of_the_contract() {
         resources.contains(&json!("edgeward://nodes/edge-02")) && resources.contains(&json!("edgeward://functions/hello")),
         "{resources:?}"
     );
-}
-
-#[tokio::test]
-async fn an_assistant_rolls_out_to_a_fleet_and_a_canary_that_fails_goes_back() {
-    let fleet = Fleet::start().await;
-    let hub = fleet.hub();
-    let nodes = (fleet.join("edge-01").await, fleet.join("edge-02").await);
-    let wasm = std::fs::read(artifact("moody")).expect("built");
-    let uploaded = hub.ask(Method::POST, "/v1/artifacts", &[("content-type", "application/wasm")], wasm).await;
-    let digest = body(&uploaded)["digest"].clone();
-    let call = |mood: &str, strategy: Value| json!({ "function_id": "moody", "artifact": digest, "environment": { "MOOD": mood }, "target": "site=berlin", "strategy": strategy });
-    let with = |mut call: Value, name: &str, value: Value| {
-        call[name] = value;
-        call
-    };
-    let becomes = async |state: &str, generation: u64| {
-        until(&format!("generation {generation} is {state}"), async || {
-            let rollout = hub.json("/v1/rollouts/moody").await;
-            rollout["generation"] == generation && (rollout["state"] == state || rollout["approval"] == state)
-        })
-        .await;
-    };
-    let canary = json!({ "kind": "canary", "bake_seconds": 0, "gate": { "probe": { "path": "/" } } });
-    let well = call("well", canary.clone());
-    let planning = with(well.clone(), "dry_run", json!(true));
-    let on_hub = |calls: Value| ask("legacy", Way::Stdio(hub, &[]), &calls);
-    let told = on_hub(json!([
-        ["edge_list_deployments", {}],
-        ["edge_roll_out_artifact", planning],
-        ["edge_roll_out_artifact", with(well.clone(), "strategy", json!({ "kind": "sideways" }))],
-        ["edge_roll_out_artifact", with(well.clone(), "target", json!("node=edge-09"))],
-        ["edge_roll_out_artifact", with(well.clone(), "memory_mb", json!(0))],
-        ["edge_roll_out_artifact", well],
-    ]));
-    assert_eq!(*told.output(0), json!({ "deployments": [] }));
-    let planned = told.output(1);
-    assert_eq!((&planned["status"], &planned["plan"]["revision"], &planned["deployment"]), (&json!("planned"), &json!(1), &Value::Null));
-    assert_eq!(planned["plan"]["waves"][0]["nodes"], json!(["edge-01", "edge-02"]));
-    assert!(told.error(2).contains("sideways"), "{}", told.error(2));
-    assert!(told.error(3).contains("node not found: `edge-09`"), "{}", told.error(3));
-    assert!(told.error(4).contains("memory_mb"), "{}", told.error(4));
-    let deployed = told.output(5);
-    assert_eq!((&deployed["status"], &deployed["deployment"]["nodes"]["wanted"]), (&json!("deployed"), &json!(2)));
-    let generation = |told: &Told, n: usize| told.output(n)["deployment"]["generation"].as_u64().expect("a number");
-    becomes("completed", generation(&told, 5)).await;
-
-    let told = on_hub(json!([["edge_roll_out_artifact", call("errs", canary)]]));
-    becomes("rolled_back", generation(&told, 0)).await;
-    let told = on_hub(json!([
-        ["edge_show_rollout", { "rollout_id": "moody" }],
-        ["edge_show_rollout", { "rollout_id": "moody/../x" }],
-        ["edge_list_rollouts", {}],
-        ["edge_show_deployment", { "function_id": "moody" }],
-        ["edge_act_on_rollout", { "rollout_id": "moody", "action": "pause" }],
-        ["edge_act_on_rollout", { "rollout_id": "moody", "action": "pause", "revision": 1 }],
-        ["edge_roll_out_artifact", call("glad", json!({ "batch": "1", "bake_seconds": 0, "approve": true }))],
-    ]));
-    let rollout = told.output(0);
-    assert_eq!((&rollout["from"], &rollout["to"], &rollout["state"]), (&json!(1), &json!(2), &json!("rolled_back")), "{rollout}");
-    assert!(rollout["reason"].as_str().is_some_and(|why| why.contains("500")), "{rollout}");
-    assert_eq!(rollout["waves"][0]["nodes"]["wanted"], 2);
-    assert!(told.error(1).contains("rollout not found"), "{}", told.error(1));
-    assert_eq!(told.output(2)["rollouts"].as_array().map(Vec::len), Some(2));
-    assert_eq!(told.output(3)["revisions"].as_array().map(Vec::len), Some(2));
-    assert!(!told.output(3).to_string().contains("errs"), "values of an environment are not told");
-    assert!(told.error(4).contains("rolled back"), "{}", told.error(4));
-    assert!(told.error(5).contains("for a rollback"), "{}", told.error(5));
-    for node in [&nodes.0, &nodes.1] {
-        until("it serves the former one", async || node.get_function("/fn/moody/").await.body() == "well\n".as_bytes()).await;
-    }
-    becomes("awaited", generation(&told, 6)).await;
-    let told = on_hub(json!([
-        ["edge_act_on_rollout", { "rollout_id": "moody", "action": "pause" }],
-        ["edge_act_on_rollout", { "rollout_id": "moody", "action": "resume" }],
-        ["edge_act_on_rollout", { "rollout_id": "moody", "action": "approve" }],
-    ]));
-    assert_eq!((&told.output(0)["state"], &told.output(2)["approval"]), (&json!("paused"), &json!("given")));
-    becomes("completed", told.output(2)["generation"].as_u64().expect("a number")).await;
-    let told = on_hub(json!([["edge_act_on_rollout", { "rollout_id": "moody", "action": "rollback" }]]));
-    assert_eq!(told.output(0)["to"], 1);
-    becomes("completed", told.output(0)["generation"].as_u64().expect("a number")).await;
-    let told = on_hub(json!([["edge_roll_out_artifact", call("calm", json!({ "batch": "1", "bake_seconds": 0, "approve": true }))]]));
-    becomes("awaited", generation(&told, 0)).await;
-    let told = on_hub(json!([["edge_act_on_rollout", { "rollout_id": "moody", "action": "abort" }]]));
-    becomes("rolled_back", told.output(0)["generation"].as_u64().expect("a number")).await;
-
-    let of_node = |action: &str| json!(["edge_act_on_node", { "node_id": "edge-01", "action": action }]);
-    let told = on_hub(json!([
-        of_node("drain"),
-        of_node("undrain"),
-        ["edge_act_on_node", { "node_id": "edge-01", "action": "hold", "reason": "inventory", "hold_seconds": 3600 }],
-        of_node("unhold"),
-        ["edge_act_on_node", { "node_id": "edge-01", "action": "drain", "reason": "inventory" }],
-        ["edge_act_on_node", { "node_id": "edge-09", "action": "drain" }],
-        ["edge_rebalance", { "moves_max": 1 }],
-        ["edge_watch_events", { "limit": 1000 }],
-        ["edge_undeploy_function", { "function_id": "moody" }],
-        ["edge_remove_deployment", { "function_id": "moody" }],
-        ["edge_show_deployment", { "function_id": "moody" }],
-    ]));
-    assert_eq!(*told.output(0), json!({ "node_id": "edge-01", "draining": true, "held": null }));
-    assert_eq!(told.output(1)["draining"], false);
-    assert!(told.output(2)["held"].as_str().is_some_and(|why| why.contains("inventory") && why.contains("until")), "{}", told.output(2));
-    assert_eq!(told.output(3)["held"], Value::Null);
-    assert!(told.error(4).contains("are for `hold`"), "{}", told.error(4));
-    assert!(told.error(5).contains("node not found: `edge-09`"), "{}", told.error(5));
-    assert_eq!(*told.output(6), json!({ "moves": [] }));
-    for kind in ["deployment_changed", "rollout_changed", "node_duties"] {
-        assert!(told.output(7)["events"].as_array().expect("a list").iter().any(|event| event["kind"] == kind), "{kind}");
-    }
-    assert!(told.error(8).contains("deployments remove"), "{}", told.error(8));
-    assert_eq!(told.output(9)["status"], "removed");
-    assert!(told.error(10).contains("deployment not found"), "{}", told.error(10));
-
-    let told = ask(
-        "2026-07-28",
-        Way::Http(hub),
-        &json!([
-            ["edge_list_rollouts", {}],
-            ["edge_roll_out_artifact", planning],
-            ["edge_roll_out_artifact", call("well", json!({}))],
-            ["edge_act_on_node", { "node_id": "edge-01", "action": "drain" }],
-            ["edge_rebalance", {}],
-        ]),
-    );
-    assert_eq!((told.answer(0)["is_error"].clone(), &told.output(1)["status"]), (json!(false), &json!("planned")));
-    for n in 2..5 {
-        assert!(told.error(n).contains("read-only"), "{}", told.error(n));
-    }
-    let told = ask("legacy", Way::Stdio(&nodes.0, &[]), &json!([["edge_list_deployments", {}], ["edge_rebalance", {}]]));
-    for n in 0..2 {
-        assert!(told.error(n).contains("this is node `edge-01`") && told.error(n).contains("ask the hub"), "{}", told.error(n));
-    }
 }
 
 #[tokio::test]
