@@ -13,6 +13,7 @@ mod machine;
 mod node;
 mod python;
 mod results;
+mod rollout;
 mod row;
 mod server;
 mod serving;
@@ -68,6 +69,8 @@ enum Name {
     Member,
     /// A hub with 500, 1,000 and 2,000 nodes
     Fleet,
+    /// A revision to 500, 1,000 and 2,000 nodes
+    Rollout,
     /// The Python package beside plain Python
     Python,
 }
@@ -102,6 +105,7 @@ impl Bench<'_> {
             Name::FarCall => fleet::call(self),
             Name::Member => fleet::resident(self),
             Name::Fleet => fleet::scale(self),
+            Name::Rollout => rollout::scale(self),
             Name::Python => python::all(self),
         }
     }

@@ -1,13 +1,16 @@
 //! Costs of a fleet: `far_call` prints the nanoseconds of a call of a far function over a NATS server; `nodes` is so many nodes of a hub's fleet.
 //!
-//! The nodes are the product's own code without the WebAssembly engine, each with a store, a TLS connection, a key and a session of its own.
-//! `cargo xtask bench fleet` runs both.
+//! The nodes are the product's own code without the WebAssembly engine, each with a store, a TLS connection, a key and a session of its own. They
+//! fetch, verify and keep artifacts, and run native code in their place. `cargo xtask bench fleet rollout` runs all of it.
 
 use std::{
     env,
     io::{BufRead as _, stdin},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,7 @@ use edgeward::{
 };
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -29,6 +33,10 @@ const CALLS: usize = 4000;
 const PAYLOAD_BYTES: usize = 64;
 /// Nodes that join at once.
 const JOINING: usize = 32;
+/// The function of the rollouts.
+const FUNCTION: &str = "f";
+/// Pause between two calls of it on a node.
+const CALL_EVERY: Duration = Duration::from_millis(200);
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -77,7 +85,9 @@ async fn far_call(url: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nodes of the fleet of the hub in this folder, until the input ends. Each line that comes in is answered by one that says how many are in step.
+/// Nodes of the fleet of the hub in this folder, until the input ends. Each line that comes in is answered by one: `synced`, how many are in step;
+/// `note`, how many of them have [`FUNCTION`], of which it is noted which order each has; `ordered`, to how many another was given since; `call`
+/// and `rest`, whether all call it over and over.
 async fn nodes(hub: &Path, count: usize, folder: &Path) -> Result<(), Failure> {
     let files = rustix::process::Resource::Nofile;
     let limit = rustix::process::getrlimit(files);
@@ -90,34 +100,73 @@ async fn nodes(hub: &Path, count: usize, folder: &Path) -> Result<(), Failure> {
     let started: Vec<_> = starting.buffer_unordered(JOINING).collect().await;
     let nodes = started.into_iter().collect::<Result<Vec<_>, _>>()?;
     println!("joined {} {:.3}", nodes.len(), begun.elapsed().as_secs_f64());
+    let calling = Arc::new(AtomicBool::new(false));
+    let called: Vec<_> = nodes.iter().map(|member| Arc::clone(&member.node)).collect();
+    let _calls = AbortOnDropHandle::new(tokio::spawn(call(called, Arc::clone(&calling))));
     tokio::task::spawn_blocking(move || {
-        for line in stdin().lock().lines() {
-            let _ = line;
-            let synced = nodes.iter().filter(|node| {
-                let is_up = node.link.backbone().connection().borrow().is_up;
-                is_up && node.uplink.replication().borrow().state == SessionState::Synced
-            });
-            println!("synced {}", synced.count());
+        let mut noted = Vec::new();
+        for line in stdin().lock().lines().map_while(Result::ok) {
+            let count = match line.as_str() {
+                "note" => {
+                    noted = nodes.iter().map(Member::order).collect();
+                    noted.iter().flatten().count()
+                }
+                "ordered" => nodes.iter().zip(&noted).filter(|(node, noted)| node.order() != **noted).count(),
+                "call" | "rest" => {
+                    calling.store(line == "call", Ordering::Relaxed);
+                    nodes.len()
+                }
+                _ => nodes.iter().filter(|node| node.is_synced()).count(),
+            };
+            println!("{line} {count}");
         }
     })
     .await?;
     Ok(())
 }
 
+/// Calls the function on each node over and over, while it is wanted.
+async fn call(nodes: Vec<Arc<Node>>, is_wanted: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(CALL_EVERY).await;
+        for node in nodes.iter().filter(|_| is_wanted.load(Ordering::Relaxed)) {
+            // That it fails may be what is tried.
+            let _ = node.runtime().invoke(FUNCTION, "").await;
+        }
+    }
+}
+
 struct Member {
+    node: Arc<Node>,
     link: NodeLink,
     uplink: Uplink,
+}
+
+impl Member {
+    fn is_synced(&self) -> bool {
+        let is_up = self.link.backbone().connection().borrow().is_up;
+        is_up && self.uplink.replication().borrow().state == SessionState::Synced
+    }
+
+    /// The generation of what it was ordered to run, if it was.
+    fn order(&self) -> Option<u64> {
+        Some(self.node.function(FUNCTION).ok()?.record.generation)
+    }
 }
 
 async fn start(hub: PathBuf, folder: PathBuf, n: usize) -> Result<Member, Failure> {
     let id = NodeId::new(format!("node-{n:05}"))?;
     let data_dir = folder.join(id.as_str());
     let node = Node::open(NodeOptions::new(EdgeNode::new(id.as_str(), "simulated")?, data_dir))?;
+    let failing = NativeHandler::new(async |_| Err::<bytes::Bytes, _>(std::io::Error::other("it crashed")));
+    node.runtime().register(HandlerName::new("failing")?, failing);
+    #[cfg(not(feature = "wasm"))]
+    node.runtime().stand_in_for_artifacts(NativeHandler::new(async |payload| Ok::<_, std::io::Error>(payload)));
     let now = Timestamp::now();
     let token = FleetHub::fleet_in(&hub)?.join_token(Vec::new(), Some(id.clone()), Duration::from_mins(15), now)?;
     let kept = node.fleet_folder()?;
     let enrolment = Enrolment::open_or_join(&kept, &id, Some(&token), serde_json::Value::Null, now).await?;
     let link = NodeLink::open(enrolment, &kept, PING_INTERVAL_DEFAULT).await?;
-    let uplink = Uplink::start(node, link.backbone(), UplinkOptions::default()).await?;
-    Ok(Member { link, uplink })
+    let uplink = Uplink::start(Arc::clone(&node), link.backbone(), UplinkOptions::default()).await?;
+    Ok(Member { node, link, uplink })
 }

@@ -27,6 +27,7 @@ use crate::{
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
 };
+pub(crate) use facts::Cache as KnownFacts;
 pub(crate) use stored::Deployments as Store;
 
 /// Time between two looks whether a generation is taken up.
@@ -169,8 +170,7 @@ impl ClusterDeployments {
     pub async fn list(&self) -> Result<Vec<DeploymentView>, EdgeError> {
         let this = self.clone();
         blocking(move || {
-            let mut gathering = facts::Facts::default();
-            gathering.read(&this.cluster)?;
+            let gathering = facts::Facts::read(&this.cluster)?;
             let deployments = this.store().all()?;
             deployments.values().filter(|deployment| !deployment.deleted).map(|deployment| this.view(deployment, &gathering)).collect()
         })
@@ -182,8 +182,7 @@ impl ClusterDeployments {
         let (this, id) = (self.clone(), id.clone());
         blocking(move || {
             let deployment = this.store().find(&id)?;
-            let mut gathering = facts::Facts::default();
-            gathering.read(&this.cluster)?;
+            let gathering = facts::Facts::read(&this.cluster)?;
             this.view(&deployment, &gathering)
         })
         .await
@@ -264,8 +263,7 @@ impl ClusterDeployments {
                 let rollout = earlier.ok_or_else(|| rollout_not_found(&id))?;
                 return Ok(RolloutView { id: rollout.id(), rollout, waves: Vec::new() });
             };
-            let mut gathering = facts::Facts::default();
-            gathering.read(&this.cluster)?;
+            let gathering = facts::Facts::read(&this.cluster)?;
             let revision = this.store().revision(&deployment.function, deployment.rollout.to)?;
             let facts = gathering.of(&this.cluster, &deployment, &revision.function, Timestamp::now());
             let rest = if deployment.strategy.waves.is_empty() { "all" } else { "the rest" };
@@ -385,8 +383,7 @@ impl ClusterDeployments {
     pub async fn rebalance(&self, moves_max: usize) -> Result<Vec<Move>, EdgeError> {
         let this = self.clone();
         let moves = blocking(move || {
-            let mut gathering = facts::Facts::default();
-            gathering.read(&this.cluster)?;
+            let gathering = facts::Facts::read(&this.cluster)?;
             let deployments = this.store().all()?;
             let moves = gathering.rebalance(&this.cluster, this.store(), &deployments, moves_max.min(MOVES_MAX))?;
             for one in &moves {

@@ -122,6 +122,8 @@ struct Core {
     documents: Documents,
     assignments: Assignments,
     deployments: deployments::Store,
+    /// What was read of the nodes for them: a large fleet is looked at often.
+    known_facts: Mutex<deployments::KnownFacts>,
     /// Wakes who steers them.
     steering: Notify,
     registry: Registry,
@@ -210,6 +212,7 @@ impl EdgeCluster {
                 handlers: BTreeMap::new(),
             }),
             deployments: deployments::Store::new(&documents)?,
+            known_facts: Mutex::default(),
             steering: Notify::new(),
             begun: Instant::now(),
             backbone: RwLock::default(),
@@ -422,7 +425,7 @@ impl EdgeCluster {
     }
 
     /// What a far node says of itself. What cannot be read hides the node no more than what was never said.
-    fn described(&self, id: &NodeId) -> Option<Description> {
+    pub(crate) fn described(&self, id: &NodeId) -> Option<Description> {
         if !matches!(self.0.members.lock().nodes.get(id), Some(Member::Far(_))) {
             return None;
         }
@@ -760,6 +763,10 @@ impl EdgeCluster {
         &self.0.deployments
     }
 
+    pub(crate) fn known_facts(&self) -> &Mutex<deployments::KnownFacts> {
+        &self.0.known_facts
+    }
+
     pub(crate) fn assignments(&self) -> &Assignments {
         &self.0.assignments
     }
@@ -831,10 +838,18 @@ impl EdgeCluster {
         members.nodes.iter().filter(|(_, member)| matches!(member, Member::Here(..))).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Every node as it is now, with what brings functions to it where that is in this process. Reads the disk.
-    pub(crate) fn members_here_and_far(&self) -> Vec<(NodeId, NodeView, Option<Arc<Installer>>)> {
-        let views = self.view_nodes(None).into_iter().map(|view| (view.node.id.clone(), view));
-        views.map(|(id, view)| (id.clone(), view, self.installer(&id))).collect()
+    /// Every node as it is now and describes itself, with what brings functions to it where that is in this process.
+    pub(crate) fn members_here_and_far(
+        &self,
+        mut described: impl FnMut(&NodeId) -> Option<Description>,
+    ) -> Vec<(NodeId, NodeView, Option<Arc<Installer>>)> {
+        let members = self.node_ids().into_iter().filter_map(|id| {
+            let described = described(&id);
+            let view = self.0.members.lock().view(&id, described)?;
+            let here = self.installer(&id);
+            Some((id, view, here))
+        });
+        members.collect()
     }
 
     /// Has functions of which there are to be so many leave a node, or lets them come again. Blocks for as long as the disk takes.

@@ -70,6 +70,8 @@ pub struct EdgeRuntime {
     documents: Option<Arc<dyn DocumentAccess>>,
     #[cfg(feature = "wasm")]
     compiled: Arc<Mutex<HashMap<Digest, crate::wasm::Compiled>>>,
+    #[cfg(not(feature = "wasm"))]
+    stand_in: RwLock<Option<NativeHandler>>,
 }
 
 impl std::fmt::Debug for EdgeRuntime {
@@ -98,6 +100,8 @@ impl EdgeRuntime {
             documents: options.documents,
             #[cfg(feature = "wasm")]
             compiled: Arc::default(),
+            #[cfg(not(feature = "wasm"))]
+            stand_in: RwLock::default(),
         }
     }
 
@@ -163,10 +167,21 @@ impl EdgeRuntime {
         Ok(compiled)
     }
 
+    /// Runs this in place of every artifact, in a build without the engine: a simulated node takes artifacts as others do, and compiles none. One
+    /// that is not here or not whole is refused as ever.
     #[cfg(not(feature = "wasm"))]
-    #[expect(clippy::unused_async, reason = "its twin with the engine waits")]
-    async fn load(&self, digest: Digest) -> Result<std::convert::Infallible, EdgeError> {
-        Err(EdgeError::new(ErrorKind::RefusedArtifact, format!("artifact `{digest}` is refused: this build has no WebAssembly engine")))
+    pub fn stand_in_for_artifacts(&self, handler: NativeHandler) {
+        *self.stand_in.write() = Some(handler);
+    }
+
+    #[cfg(not(feature = "wasm"))]
+    async fn load(&self, digest: Digest) -> Result<NativeHandler, EdgeError> {
+        let Some(stand_in) = self.stand_in.read().clone() else {
+            let message = format!("artifact `{digest}` is refused: this build has no WebAssembly engine");
+            return Err(EdgeError::new(ErrorKind::RefusedArtifact, message));
+        };
+        let artifacts = Arc::clone(&self.artifacts);
+        blocking(move || artifacts.get(&digest)).await.map(|_| stand_in)
     }
 
     /// Says whether a function could be deployed here, and if not, why. Compiles its artifact.
@@ -194,10 +209,7 @@ impl EdgeRuntime {
                 Ok(Code::Wasm(program))
             }
             #[cfg(not(feature = "wasm"))]
-            Handler::Artifact(digest) => match self.load(*digest).await {
-                Err(error) => Err(error),
-                Ok(never) => match never {},
-            },
+            Handler::Artifact(digest) => self.load(*digest).await.map(Code::Native),
         }
     }
 

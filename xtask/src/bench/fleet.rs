@@ -17,13 +17,13 @@ use crate::bench::server::{Member, Server, free_address};
 use crate::process::output;
 
 /// Sizes of the fleet.
-const NODES: [usize; 3] = [500, 1000, 2000];
+pub(super) const NODES: [usize; 3] = [500, 1000, 2000];
 /// Time that a fleet has to settle before it is measured.
-const SETTLE: Duration = Duration::from_secs(10);
+pub(super) const SETTLE: Duration = Duration::from_secs(10);
 /// Time over which the hub's work is measured.
 const MEASURED: Duration = Duration::from_mins(1);
 /// Longest wait for a fleet to join, or to be in step again.
-const PATIENCE: Duration = Duration::from_mins(10);
+pub(super) const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A call of a native function on a far node, a request by the backbone, and one by the client library alone: by turns, over one server.
 pub(crate) fn call(bench: &Bench<'_>) -> Result<Vec<Row>> {
@@ -125,14 +125,14 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
 }
 
 /// The process with the simulated nodes.
-struct Nodes {
-    process: Child,
+pub(super) struct Nodes {
+    pub(super) process: Child,
     asking: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
 impl Nodes {
-    fn join(program: &Path, hub: &Path, count: usize, folder: &Path) -> Result<Self> {
+    pub(super) fn join(program: &Path, hub: &Path, count: usize, folder: &Path) -> Result<Self> {
         fs::create_dir(folder)?;
         let log: PathBuf = folder.with_extension("log");
         let mut command = Command::new(program);
@@ -155,16 +155,23 @@ impl Nodes {
         Ok(line.trim().to_owned())
     }
 
-    fn until_synced(&mut self, count: usize) -> Result<()> {
+    /// Asks how many nodes are what is asked, or has them do it.
+    pub(super) fn ask(&mut self, what: &str) -> Result<usize> {
+        writeln!(self.asking, "{what}")?;
+        let line = self.line()?;
+        let count = line.strip_prefix(what).with_context(|| format!("failed to hear from the simulated nodes: {line}"))?;
+        Ok(count.trim().parse()?)
+    }
+
+    pub(super) fn until_synced(&mut self, count: usize) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.asking.write_all(b"?\n")?;
-            let line = self.line()?;
-            if line == format!("synced {count}") {
+            let synced = self.ask("synced")?;
+            if synced == count {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the nodes are not in step: {line} of {count}");
+                bail!("the nodes are not in step: {synced} of {count}");
             }
             sleep(Duration::from_millis(100));
         }
@@ -184,12 +191,12 @@ impl Member {
         Ok(serde_json::from_str(&client::get(self.server.address, "/v1/status")?)?)
     }
 
-    fn broker_pid(&self) -> Result<u32> {
+    pub(super) fn broker_pid(&self) -> Result<u32> {
         let pid = self.status()?["broker_pid"].as_u64().context("failed to find the broker's process")?;
         Ok(u32::try_from(pid)?)
     }
 
-    fn until_online(&self, count: usize) -> Result<()> {
+    pub(super) fn until_online(&self, count: usize) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let health = self.status()?["health"].clone();
@@ -205,7 +212,7 @@ impl Member {
 }
 
 /// Time that a process has had on the processors, its threads together. A tick is a hundredth of a second on Linux.
-fn processor_time(pid: u32) -> Result<Duration> {
+pub(super) fn processor_time(pid: u32) -> Result<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("failed to read the time of a process")?;
     // The name of the program, in brackets, may hold anything.
     let fields: Vec<_> = stat.rsplit_once(") ").context("failed to read the time of a process")?.1.split(' ').collect();

@@ -36,13 +36,14 @@ pub(crate) enum Unit {
     Megabytes,
     Seconds,
     Cores,
+    Nodes,
     Times,
 }
 
 impl Unit {
     fn number(self, value: f64) -> String {
         match self {
-            Self::RequestsPerSecond | Self::WritesPerSecond | Self::PerSecond | Self::Bytes => format!("{value:.0}"),
+            Self::RequestsPerSecond | Self::WritesPerSecond | Self::PerSecond | Self::Bytes | Self::Nodes => format!("{value:.0}"),
             Self::Nanoseconds | Self::Microseconds | Self::Kilobytes | Self::Megabytes => format!("{value:.1}"),
             Self::Milliseconds | Self::Seconds | Self::Cores | Self::Times => format!("{value:.2}"),
         }
@@ -62,6 +63,7 @@ impl Unit {
             Self::Megabytes => format!("{number} MB"),
             Self::Seconds => format!("{number} s"),
             Self::Cores => format!("{number} cores"),
+            Self::Nodes => format!("{number} nodes"),
             Self::Times => format!("{number} ×"),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     fleet::{EdgeCluster, NodeView},
     installer::Installer,
     node::FunctionState,
-    reports::{self, FunctionReport},
+    reports::{self, Description, FunctionReport},
 };
 
 /// What is known of the nodes.
@@ -52,28 +52,30 @@ pub(super) struct DeploymentFacts {
 
 /// What was read of documents, by their versions.
 #[derive(Default)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     assigned: HashMap<NodeId, (u64, Arc<Assigned>)>,
     reported: HashMap<NodeId, (u64, Arc<Reported>)>,
+    described: HashMap<NodeId, (u64, Option<Description>)>,
 }
 
 impl Facts {
-    /// Reads what there is. Blocks for as long as the disk takes.
-    pub(super) fn read(&mut self, cluster: &EdgeCluster) -> Result<(), EdgeError> {
-        self.read_with(cluster, &mut Cache::default())
-    }
-
-    /// The same, with what was read before.
-    pub(super) fn read_with(&mut self, cluster: &EdgeCluster, cache: &mut Cache) -> Result<(), EdgeError> {
+    /// Reads what there is, of documents that are another than before. Blocks for as long as the disk takes.
+    pub(super) fn read(cluster: &EdgeCluster) -> Result<Self, EdgeError> {
+        let mut cache = cluster.known_facts().lock();
         let documents = cluster.documents();
         let versions: HashMap<_, _> = documents.list()?.into_iter().map(|info| (info.name, info.version)).collect();
         let version = |prefix: &str, id: &NodeId| {
             let name = edgeward_model::DocumentName::new(format!("{prefix}{id}"));
             name.ok().and_then(|name| versions.get(&name).copied()).unwrap_or(0)
         };
-        let members = cluster.members_here_and_far();
-        cache.assigned.retain(|id, _| members.iter().any(|(known, ..)| known == id) || version(assignments::PREFIX, id) > 0);
-        self.nodes.clear();
+        let members = cluster.members_here_and_far(|id| {
+            let reported_at = version(reports::PREFIX, id);
+            let known = cache.described.get(id).filter(|(at, _)| *at == reported_at);
+            let described = known.map_or_else(|| cluster.described(id), |(_, described)| described.clone());
+            cache.described.insert(id.clone(), (reported_at, described.clone()));
+            described
+        });
+        let mut nodes = BTreeMap::new();
         for (id, view, here) in members {
             let (assigned_at, reported_at) = (version(assignments::PREFIX, &id), version(reports::PREFIX, &id));
             let assigned = match cache.assigned.get(&id).filter(|(at, _)| *at == assigned_at) {
@@ -87,10 +89,12 @@ impl Facts {
             };
             cache.assigned.insert(id.clone(), (assigned_at, Arc::clone(&assigned)));
             cache.reported.insert(id.clone(), (reported_at, Arc::clone(&reported)));
-            self.nodes.insert(id, Known { view, here, assigned, reported });
+            nodes.insert(id, Known { view, here, assigned, reported });
         }
-        cache.reported.retain(|id, _| self.nodes.contains_key(id));
-        Ok(())
+        cache.assigned.retain(|id, _| nodes.contains_key(id));
+        cache.reported.retain(|id, _| nodes.contains_key(id));
+        cache.described.retain(|id, _| nodes.contains_key(id));
+        Ok(Self { nodes })
     }
 
     /// The nodes of a deployment: those that it is for, and those that have its function.

@@ -80,8 +80,7 @@ pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan,
         deleted: false,
         rollout,
     };
-    let mut gathering = Facts::default();
-    gathering.read(cluster)?;
+    let gathering = Facts::read(cluster)?;
     let facts = gathering.of(cluster, &planned, &spec.function, now);
     let rest = if spec.strategy.waves.is_empty() { "all" } else { "the rest" };
     let names = spec.strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()]);

@@ -16,10 +16,7 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{
-    facts::{Cache, Facts},
-    stored::Deployment,
-};
+use super::{facts::Facts, stored::Deployment};
 use crate::{
     desired::record::{RevisionRecord, WarmRecord},
     events::{EventKind, FleetEvent},
@@ -46,7 +43,7 @@ impl EdgeCluster {
 }
 
 async fn steer(cluster: EdgeCluster) {
-    let mut steering = Steersman { cluster: cluster.clone(), cache: Cache::default() };
+    let steering = Steersman { cluster: cluster.clone() };
     loop {
         let begun = Instant::now();
         let is_busy = match steering.look(Timestamp::now()).await {
@@ -66,31 +63,21 @@ async fn steer(cluster: EdgeCluster) {
 }
 
 /// The deployments, and what is true of the nodes when there are any.
-fn gather(cluster: &EdgeCluster, cache: &mut Cache) -> Result<(BTreeMap<FunctionId, Deployment>, Facts), EdgeError> {
+fn gather(cluster: &EdgeCluster) -> Result<(BTreeMap<FunctionId, Deployment>, Facts), EdgeError> {
     let deployments = cluster.deployment_store().all()?;
-    let mut facts = Facts::default();
-    if !deployments.is_empty() {
-        facts.read_with(cluster, cache)?;
-    }
+    let facts = if deployments.is_empty() { Facts::default() } else { Facts::read(cluster)? };
     Ok((deployments, facts))
 }
 
 struct Steersman {
     cluster: EdgeCluster,
-    cache: Cache,
 }
 
 impl Steersman {
     /// Looks after every deployment once. Says whether something is on its way.
-    async fn look(&mut self, now: Timestamp) -> Result<bool, EdgeError> {
-        let (cluster, mut cache) = (self.cluster.clone(), std::mem::take(&mut self.cache));
-        let (cache, read) = blocking(move || {
-            let read = gather(&cluster, &mut cache);
-            Ok((cache, read))
-        })
-        .await?;
-        self.cache = cache;
-        let (deployments, facts) = read?;
+    async fn look(&self, now: Timestamp) -> Result<bool, EdgeError> {
+        let cluster = self.cluster.clone();
+        let (deployments, facts) = blocking(move || gather(&cluster)).await?;
         let mut is_busy = false;
         for deployment in deployments.into_values() {
             let id = deployment.function.clone();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use edgeward::{
-    Amount, ClusterOptions, DeploymentSpec, Digest, EdgeCluster, EdgeFunction, EdgeNode, FleetService, Handler, Node, NodeId, NodeOptions,
-    ServiceOptions, Strategy, Uplink, UplinkOptions,
+    Amount, ClusterOptions, DeploymentSpec, Digest, EdgeCluster, EdgeFunction, EdgeNode, ErrorKind, FleetService, Handler, Node, NodeId,
+    NodeOptions, ServiceOptions, Strategy, Uplink, UplinkOptions,
     cluster::{Backbone, LocalNetwork, membership::Timing, rollout::RolloutState},
     limits::HEARTBEAT_MIN,
 };
@@ -54,19 +54,31 @@ impl Site {
     async fn start() -> Self {
         let network = LocalNetwork::new();
         let cluster = EdgeCluster::with_options(ClusterOptions { timing: timing(), ..ClusterOptions::in_memory() }).expect("opens");
-        let service = cluster.serve(member(&network, "hub").await, ServiceOptions::default()).await.expect("serves");
+        let service = cluster.serve(member(&network, "hub"), ServiceOptions::default()).await.expect("serves");
         cluster.admit(&NodeId::new("edge-01").expect("valid"), None).expect("joins");
         Self { disk: Mount::image(DISK_MIB), network, cluster, _service: service }
     }
 
-    fn open(&self) -> Arc<Node> {
-        let node = EdgeNode::new("edge-01", "test").expect("valid");
-        Node::open(NodeOptions::new(node, self.disk.folder().join("data"))).expect("opens")
+    /// The node as after a start.
+    async fn open(&self) -> Arc<Node> {
+        let begun = Instant::now();
+        loop {
+            let node = EdgeNode::new("edge-01", "test").expect("valid");
+            match Node::open(NodeOptions::new(node, self.disk.folder().join("data"))) {
+                Ok(node) => {
+                    node.reconcile().await;
+                    return node;
+                }
+                // What the one before in this process was doing when it was dropped may still have the folder.
+                Err(error) if error.kind() == ErrorKind::Conflict && begun.elapsed() < PATIENCE => sleep(Duration::from_millis(10)).await,
+                Err(error) => panic!("it does not start: {}", error.chain()),
+            }
+        }
     }
 
     async fn connect(&self, node: &Arc<Node>) -> Uplink {
         let options = UplinkOptions { timing: timing(), fetch_limit: Some(FETCH_BYTES_PER_SECOND), ..UplinkOptions::default() };
-        Uplink::start(Arc::clone(node), member(&self.network, "edge-01").await, options).await.expect("starts")
+        Uplink::start(Arc::clone(node), member(&self.network, "edge-01"), options).await.expect("starts")
     }
 
     /// Deploys what says this, and says its digest.
@@ -90,8 +102,7 @@ impl Site {
 
     /// Deploys `new` beside `old` and cuts the power of the node at this moment. Says which of them served after the next start, without a hub.
     async fn cut(&mut self, old: &str, new: &str, moment: Moment) -> String {
-        let node = self.open();
-        node.reconcile().await;
+        let node = self.open().await;
         let uplink = self.connect(&node).await;
         self.until_completed(&node, old).await;
         let digest = self.deploy(new).await;
@@ -102,8 +113,7 @@ impl Site {
         drop(node);
         self.disk.mount_again();
 
-        let node = self.open();
-        node.reconcile().await;
+        let node = self.open().await;
         let serves = said(&node).await.unwrap_or_else(|| panic!("{moment:?}: nothing serves: {:?}", node.functions()));
         assert!(serves == old || serves == new, "{moment:?}: it says {serves}");
         for digest in whole(&self.disk.folder().join("data")) {
@@ -142,7 +152,7 @@ fn timing() -> Timing {
     Timing::new(HEARTBEAT_MIN).expect("the shortest")
 }
 
-async fn member(network: &LocalNetwork, id: &str) -> Arc<dyn Backbone> {
+fn member(network: &LocalNetwork, id: &str) -> Arc<dyn Backbone> {
     Arc::new(network.member(NodeId::new(id).expect("valid")))
 }
 
@@ -199,9 +209,9 @@ fn cut_at(moments: impl IntoIterator<Item = Moment>) -> (usize, usize) {
         for (number, moment) in moments.into_iter().enumerate() {
             let new = format!("revision {}", number + 1);
             if site.cut(&old, &new, moment).await == old {
-                former += 1
+                former += 1;
             } else {
-                newest += 1
+                newest += 1;
             }
             old = new;
         }
