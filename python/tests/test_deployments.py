@@ -202,6 +202,7 @@ def test_a_process_that_was_forked_deploys_too() -> None:
         os._exit(0 if well else 1)
     ended = threading.Timer(60, os.kill, (child, 9))
     ended.start()
-    assert os.waitpid(child, 0)[1] == 0
+    status = os.waitpid(child, 0)[1]
     ended.cancel()
+    assert status == 0
     assert said(runtimes) == ["parent"] * 3
