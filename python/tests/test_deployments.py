@@ -132,7 +132,7 @@ def test_counted_functions_go_to_who_has_least_and_leave_a_node_that_is_drained(
     cluster.deploy_to_node("edge-01", EdgeFunction("busy", "busy", lambda: None))
     for id in ["a", "b"]:
         assert cluster.deploy_least_loaded(EdgeFunction(id, id, lambda id=id: id))["target"] == "count=1"
-        wait_until(lambda: any(repr(id) in str(runtime.list_functions()) for runtime in runtimes))
+        cluster.deployments.wait(id, 30)
     on = {id: [runtime.node.id for runtime in runtimes if id in str(runtime.list_functions())] for id in ["'a'", "'b'"]}
     assert sorted(on.values()) == [["edge-02"], ["edge-03"]]
     cluster.drain_node("edge-02")
