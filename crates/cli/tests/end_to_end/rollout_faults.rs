@@ -23,7 +23,7 @@ const NODES: usize = 3;
 /// Connections to each node.
 const CONNECTIONS: usize = 4;
 /// Longest time from a start to "ready again", on a machine with other work.
-const READY: Duration = Duration::from_secs(10);
+const READY: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What `moody` answers by itself when it errs.
 const ERRS: &str = "errs\n";

@@ -16,7 +16,10 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{facts::Facts, stored::Deployment};
+use super::{
+    facts::{Cache, Facts},
+    stored::Deployment,
+};
 use crate::{
     desired::record::{RevisionRecord, WarmRecord},
     events::{EventKind, FleetEvent},
@@ -43,6 +46,8 @@ impl EdgeCluster {
 }
 
 async fn steer(cluster: EdgeCluster) {
+    // What was read as a standby may be something else now under the same version.
+    *cluster.known_facts().lock() = Cache::default();
     let steering = Steersman { cluster: cluster.clone() };
     loop {
         let begun = Instant::now();
