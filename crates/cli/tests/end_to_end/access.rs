@@ -208,6 +208,7 @@ fn needed(method: &str, path: &str) -> &'static str {
         _ if path.starts_with("/v1/tokens") => "admin",
         "get" => "viewer",
         _ if of_documents || path.starts_with("/v1/functions/{id}") || path == "/v1/artifacts" => "deployer",
+        "patch" if path == "/v1/nodes/{id}" => "deployer",
         _ => "admin",
     }
 }
