@@ -143,7 +143,8 @@ impl ClusterDeployments {
         let id = spec.function.id.clone();
         let (store, of, cluster) = (self.store().clone(), spec, self.cluster.clone());
         let changed = blocking(move || {
-            let adopted = cluster.assigned_alone(&of.function.id)?;
+            // Of what is deployed so already nobody has anything by himself.
+            let adopted = if store.get(&of.function.id)?.is_none() { cluster.assigned_alone(&of.function.id)? } else { None };
             store.apply(of, adopted, generation, Timestamp::now())
         })
         .await?;
@@ -266,9 +267,7 @@ impl ClusterDeployments {
             let gathering = facts::Facts::read(&this.cluster)?;
             let revision = this.store().revision(&deployment.function, deployment.rollout.to)?;
             let facts = gathering.of(&this.cluster, &deployment, &revision.function, Timestamp::now());
-            let rest = if deployment.strategy.waves.is_empty() { "all" } else { "the rest" };
-            let names = deployment.strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()]);
-            let waves = names.enumerate().map(|(wave, of)| {
+            let waves = wave_names(&deployment.strategy).enumerate().map(|(wave, of)| {
                 let nodes = facts.nodes.values().filter(|node| node.in_target && node.wave == wave);
                 WaveView { of, nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)) }
             });
@@ -413,6 +412,12 @@ impl NodeCounts {
             pending: self.pending + usize::from(!is_updated && !node.can_take()),
         }
     }
+}
+
+/// What the nodes of each wave have in common; those of none come last.
+fn wave_names(strategy: &Strategy) -> impl Iterator<Item = String> {
+    let rest = if strategy.waves.is_empty() { "all" } else { "the rest" };
+    strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()])
 }
 
 fn rollout_not_found(id: &str) -> EdgeError {

@@ -6,12 +6,13 @@ mod fleet;
 mod rollout;
 mod temp_folder;
 
-use std::{sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
 use edgeward::{EdgeFunction, EdgeNode, EdgeRuntime, ErrorKind, Filter, Handler, Node, NodeOptions};
 use futures::{StreamExt, TryStreamExt, stream};
+use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use self::temp_folder::TempFolder;
@@ -106,6 +107,31 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Some(Part::Fleet(fleet::Args {})) => fleet::run(json).await,
         Some(Part::Rollout(rollout::Args {})) => rollout::run(json).await,
     }
+}
+
+/// Lets a story happen in a temporary folder, which goes with its end or when it is stopped, and shows what came of it.
+async fn tell<T: Serialize>(
+    json: bool,
+    beginning: &'static str,
+    story: impl AsyncFnOnce(&Path, &ProgressBar) -> anyhow::Result<T>,
+    text: impl FnOnce(&T, Palette) -> String,
+) -> anyhow::Result<()> {
+    let mut signals = StopSignals::catch()?;
+    let folder = TempFolder::create()?;
+    let progress = terminal::spinner(beginning);
+    let outcome = tokio::select! {
+        outcome = story(&folder.0, &progress) => outcome,
+        // Dropping the folder removes it, which the signal alone would not.
+        () = signals.next() => Err(anyhow::anyhow!("stopped before its end")),
+    };
+    progress.finish_and_clear();
+    let outcome = outcome?;
+    if json {
+        terminal::write_json(&serde_json::to_vec(&outcome)?)?;
+    } else {
+        terminal::write(text(&outcome, Palette::stdout()))?;
+    }
+    Ok(())
 }
 
 async fn run_functions() -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DeploymentSpec, facts::Facts, stored::Deployment};
+use super::{DeploymentSpec, facts::Facts, stored::Deployment, wave_names};
 use crate::fleet::EdgeCluster;
 
 /// What applying a deployment would do.
@@ -82,9 +82,7 @@ pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan,
     };
     let gathering = Facts::read(cluster)?;
     let facts = gathering.of(cluster, &planned, &spec.function, now);
-    let rest = if spec.strategy.waves.is_empty() { "all" } else { "the rest" };
-    let names = spec.strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()]);
-    let waves = names.enumerate().map(|(wave, of)| {
+    let waves = wave_names(&spec.strategy).enumerate().map(|(wave, of)| {
         let nodes: Vec<_> =
             facts.nodes.iter().filter(|(_, node)| node.in_target && node.wave == wave).map(|(node, _)| node.clone()).collect();
         let mut batches = Vec::new();

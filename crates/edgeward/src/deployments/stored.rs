@@ -260,18 +260,14 @@ impl Deployments {
 
     /// Marks a deployment as one that is being removed; returns whether there was one.
     pub(crate) fn mark_deleted(&self, id: &FunctionId) -> Result<bool, EdgeError> {
-        let now = Timestamp::now();
-        let mut existed = false;
-        if self.get(id)?.is_some_and(|deployment| !deployment.deleted) {
-            existed = self
-                .change(id, move |deployment| {
-                    deployment.deleted = true;
-                    deployment.updated_at = now;
-                    Ok(())
-                })?
-                .is_some();
-        }
-        Ok(existed)
+        let marked = self.change(id, |deployment| {
+            let is_news = !deployment.deleted;
+            if is_news {
+                (deployment.deleted, deployment.updated_at) = (true, Timestamp::now());
+            }
+            Ok(is_news)
+        });
+        Ok(marked?.is_some_and(|(_, is_news)| is_news))
     }
 
     /// Forgets a deployment that was removed, with its revisions and rollouts.

@@ -10,11 +10,8 @@ mod timeline;
 use edgeward::NodeId;
 
 use self::story::{Away, Back, Outcome};
-use super::{CITIES, Day, chart, monthly, temp_folder::TempFolder};
-use crate::{
-    signals::StopSignals,
-    terminal::{self, Cell, Palette, Style, Table, heading},
-};
+use super::{CITIES, Day, chart, monthly};
+use crate::terminal::{Cell, Palette, Style, Table, heading};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,22 +29,7 @@ pub(crate) struct Args {}
 
 /// Runs the command.
 pub(super) async fn run(json: bool) -> anyhow::Result<()> {
-    let mut signals = StopSignals::catch()?;
-    let folder = TempFolder::create()?;
-    let progress = terminal::spinner("a hub begins");
-    let outcome = tokio::select! {
-        outcome = story::happen(&folder.0, &progress) => outcome,
-        // Dropping the folder removes it, which the signal alone would not.
-        () = signals.next() => Err(anyhow::anyhow!("stopped before its end")),
-    };
-    progress.finish_and_clear();
-    let outcome = outcome?;
-    if json {
-        terminal::write_json(&serde_json::to_vec(&outcome)?)?;
-    } else {
-        terminal::write(text(&outcome, Palette::stdout()))?;
-    }
-    Ok(())
+    super::tell(json, "a hub begins", story::happen, text).await
 }
 
 fn text(outcome: &Outcome, palette: Palette) -> String {

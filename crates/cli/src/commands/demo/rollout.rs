@@ -7,11 +7,9 @@ mod story;
 use edgeward::cluster::rollout::RolloutState;
 
 use self::story::{Ended, Outcome, Served};
-use super::temp_folder::TempFolder;
 use crate::{
     rollout::state_style,
-    signals::StopSignals,
-    terminal::{self, Cell, Palette, Style, Table, heading, latency, printable},
+    terminal::{Cell, Palette, Style, Table, heading, latency, printable},
 };
 
 /// Columns of the chart.
@@ -29,22 +27,7 @@ pub(crate) struct Args {}
 
 /// Runs the command.
 pub(super) async fn run(json: bool) -> anyhow::Result<()> {
-    let mut signals = StopSignals::catch()?;
-    let folder = TempFolder::create()?;
-    let progress = terminal::spinner("a hub and eight nodes begin");
-    let outcome = tokio::select! {
-        outcome = story::happen(&folder.0, &progress) => outcome,
-        // Dropping the folder removes it, which the signal alone would not.
-        () = signals.next() => Err(anyhow::anyhow!("stopped before its end")),
-    };
-    progress.finish_and_clear();
-    let outcome = outcome?;
-    if json {
-        terminal::write_json(&serde_json::to_vec(&outcome)?)?;
-    } else {
-        terminal::write(text(&outcome, Palette::stdout()))?;
-    }
-    Ok(())
+    super::tell(json, "a hub and eight nodes begin", story::happen, text).await
 }
 
 fn text(outcome: &Outcome, palette: Palette) -> String {
