@@ -7,6 +7,7 @@ pub mod backbone;
 pub mod backoff;
 mod buffer;
 pub mod error;
+pub mod grants;
 pub mod lease;
 pub mod local;
 pub mod membership;
@@ -14,6 +15,8 @@ pub mod message;
 pub mod nats;
 pub mod placement;
 mod planted;
+#[cfg(test)]
+mod random;
 pub mod rollout;
 pub mod service;
 pub mod subject;

@@ -1,8 +1,8 @@
-//! Bugs that the simulation of rollouts plants, one at a time, to prove that it finds them. Outside its tests there are none.
+//! Bugs that the simulations plant, one at a time, to prove that they find them. Outside their tests there are none.
 
-/// A mistake in the decisions, or in what they are fed with, that the simulation must notice.
+/// A mistake in the decisions, or in what they are fed with, that a simulation must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only the simulation plants bugs"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "only simulations plant bugs"))]
 pub(crate) enum Bug {
     BakeNotWaitedFor,
     BatchOneTooMany,
@@ -24,11 +24,17 @@ pub(crate) enum Bug {
     FormerOfLateForgotten,
     SameRevisionTakenBack,
     NothingInBetween,
+    UnknownGrantTakenForNone,
+    LastInvocationNotWaitedFor,
+    OnlyFirstGrantNoted,
+    OtherReignTrusted,
+    LateReleaseBelieved,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 20] = [
+    /// Those of rollouts.
+    pub(crate) const OF_ROLLOUTS: [Self; 20] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -49,6 +55,14 @@ impl Bug {
         Self::FormerOfLateForgotten,
         Self::SameRevisionTakenBack,
         Self::NothingInBetween,
+    ];
+    /// Those of grants.
+    pub(crate) const OF_GRANTS: [Self; 5] = [
+        Self::UnknownGrantTakenForNone,
+        Self::LastInvocationNotWaitedFor,
+        Self::OnlyFirstGrantNoted,
+        Self::OtherReignTrusted,
+        Self::LateReleaseBelieved,
     ];
 }
 

@@ -38,6 +38,12 @@ impl Assignments {
         Ok(state.data.0.iter().map(|(key, value)| (key.clone(), FunctionRecord::of_value(key, value))).collect())
     }
 
+    /// What a node should run under this id; none also for what cannot be read.
+    pub(crate) fn record(&self, node: &NodeId, function: &FunctionId) -> Result<Option<FunctionRecord>, EdgeError> {
+        let value = self.document(node)?.get(function.as_str())?;
+        Ok(value.and_then(|value| FunctionRecord::of_value(function.as_str(), &value).ok()))
+    }
+
     /// Tells when something is assigned to a node or taken from it.
     pub(crate) fn watch(&self, node: &NodeId) -> Result<Watch, EdgeError> {
         Ok(self.document(node)?.watch())

@@ -4,6 +4,7 @@
 //! [`steering`] makes them real.
 
 mod facts;
+mod leases;
 mod plan;
 pub mod steering;
 mod stored;
@@ -14,7 +15,7 @@ use edgeward_cluster::{
     placement::Move,
     rollout::{Approval, NodeFacts, Phase, Rollout, RolloutState, Served},
 };
-use edgeward_model::{Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target};
+use edgeward_model::{Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, Strategy, StrategyKind, Target};
 use edgeward_runtime::blocking;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -69,6 +70,9 @@ pub struct DeploymentView {
     pub definition: EdgeFunction,
     /// How its nodes are.
     pub nodes: NodeCounts,
+    /// The node that has its lease now, where one node at a time may run it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<NodeId>,
 }
 
 /// Nodes of a deployment, in numbers.
@@ -199,7 +203,8 @@ impl ClusterDeployments {
             .values()
             .filter(|node| node.in_target)
             .fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.revision));
-        Ok(DeploymentView { deployment: deployment.clone(), definition, nodes })
+        let lease = self.cluster.lease_holder(&deployment.function).filter(|_| deployment.target.is_exclusive());
+        Ok(DeploymentView { deployment: deployment.clone(), definition, nodes, lease })
     }
 
     /// What applying this would do; nothing is changed.

@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_cluster::{
     Backbone,
+    grants::Grants,
     membership::{Membership, Moment, Report, Timing},
 };
 use edgeward_model::{
@@ -124,6 +125,8 @@ struct Core {
     deployments: deployments::Store,
     /// What was read of the nodes for them: a large fleet is looked at often.
     known_facts: Mutex<deployments::KnownFacts>,
+    /// Who may run what one node at a time may run; none before it is steered.
+    grants: Mutex<Option<Grants>>,
     /// Wakes who steers them.
     steering: Notify,
     registry: Registry,
@@ -213,6 +216,7 @@ impl EdgeCluster {
             }),
             deployments: deployments::Store::new(&documents)?,
             known_facts: Mutex::default(),
+            grants: Mutex::default(),
             steering: Notify::new(),
             begun: Instant::now(),
             backbone: RwLock::default(),
@@ -767,12 +771,20 @@ impl EdgeCluster {
         &self.0.known_facts
     }
 
+    pub(crate) fn grants(&self) -> &Mutex<Option<Grants>> {
+        &self.0.grants
+    }
+
     pub(crate) fn assignments(&self) -> &Assignments {
         &self.0.assignments
     }
 
     pub(crate) fn assignment_records(&self, node: &NodeId) -> Result<Vec<(String, Written)>, EdgeError> {
         self.0.assignments.records(node)
+    }
+
+    pub(crate) fn assignment_record(&self, node: &NodeId, function: &FunctionId) -> Result<Option<FunctionRecord>, EdgeError> {
+        self.0.assignments.record(node, function)
     }
 
     /// The function of this id that a node was assigned by itself, if one was.
@@ -832,10 +844,14 @@ impl EdgeCluster {
         }
     }
 
-    /// The nodes of this process.
-    pub(crate) fn nodes_here(&self) -> Vec<NodeId> {
+    /// The nodes of this process, with what brings functions to them.
+    pub(crate) fn installers_here(&self) -> Vec<(NodeId, Arc<Installer>)> {
         let members = self.0.members.lock();
-        members.nodes.iter().filter(|(_, member)| matches!(member, Member::Here(..))).map(|(id, _)| id.clone()).collect()
+        let here = members.nodes.iter().filter_map(|(id, member)| match member {
+            Member::Here(_, installer) => Some((id.clone(), Arc::clone(installer))),
+            Member::Far(_) => None,
+        });
+        here.collect()
     }
 
     /// Every node as it is now and describes itself, with what brings functions to it where that is in this process.

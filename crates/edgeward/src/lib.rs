@@ -16,6 +16,7 @@ pub mod hold;
 pub mod hub;
 mod installer;
 mod last_good;
+mod leases;
 pub mod listener;
 pub mod node;
 pub mod problem;

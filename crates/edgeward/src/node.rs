@@ -31,6 +31,7 @@ use crate::{
     hold::{Hold, UpdateHours, Veto},
     installer::Installer,
     last_good::LastGood,
+    leases::{LeaseAnswer, LeaseQuestion},
     reports::FunctionReport,
     trust::{self, Trust},
 };
@@ -333,6 +334,9 @@ impl Node {
         if state == FunctionState::Pending && source == Source::Fleet {
             message = message.or_else(|| self.held());
         }
+        if state == FunctionState::Ready {
+            message = self.installer.leases().why_waiting(&record.function.id);
+        }
         // An earlier generation's failure says nothing of this one.
         let message = message.filter(|_| state == FunctionState::Failed || source == Source::Fleet);
         FunctionView { record, source, observed_generation, state, message: message.unwrap_or_default() }
@@ -366,6 +370,20 @@ impl Node {
     pub(crate) fn tells_in(&self) -> Option<Duration> {
         let (assigned, now) = (self.assigned.load(), Instant::now());
         assigned.values().filter_map(|record| self.installer.tells_in(record, now)).min()
+    }
+
+    /// What to ask the hub about functions that one node at a time may run; none when there is nothing to ask.
+    pub(crate) fn lease_question(&self) -> Option<LeaseQuestion> {
+        self.installer.lease_question()
+    }
+
+    /// Takes what the hub answered to a question of this moment; returns the time until the next.
+    pub(crate) fn take_leases(&self, asked_at: Duration, question: &LeaseQuestion, answer: &LeaseAnswer) -> Duration {
+        if self.installer.take_leases(asked_at, question, answer) {
+            // The report says who waits.
+            self.reconciled.send_modify(|times| *times += 1);
+        }
+        self.installer.leases().pause()
     }
 
     /// Why this node takes nothing that its hub assigns anew, if it does not.

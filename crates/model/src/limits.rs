@@ -220,6 +220,15 @@ pub const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest time to live of a lease.
 pub const LEASE_TTL_MAX: Duration = Duration::from_hours(1);
 
+/// How long a node may run a function of which one node at a time may, without asking its hub again.
+pub const FUNCTION_LEASE_TTL: Duration = Duration::from_secs(15);
+/// Time between two questions of a node for such leases that it has.
+pub const FUNCTION_LEASE_ASKED_EVERY: Duration = Duration::from_secs(5);
+/// Time between two questions of a node for such leases while it waits for one.
+pub const FUNCTION_LEASE_WAITING_EVERY: Duration = Duration::from_millis(500);
+/// Longest wait for the answer.
+pub const FUNCTION_LEASE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Nodes of one fleet.
 pub const NODES_MAX: usize = 10_000;
 /// Shortest time between two heartbeats of a node.

@@ -104,6 +104,9 @@ pub(super) struct Deployment {
     /// Why fewer nodes have it than there are to be.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     missing: String,
+    /// The node that runs it, where one node at a time may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<String>,
     /// The function; values of its environment are redacted.
     definition: Map<String, Value>,
     nodes: Counts,
@@ -169,7 +172,7 @@ pub(super) struct RollOutArtifact {
     /// Its code: the digest of an uploaded artifact, `sha256:` and 64 hexadecimal digits.
     artifact: String,
     /// Which nodes it is for: `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, or with a number of nodes that the
-    /// hub chooses, `count=2,site=berlin`. `all` when it is left out.
+    /// hub chooses, `count=2,site=berlin`, or `one,site=berlin` for one node at a time under a lease. `all` when it is left out.
     #[serde(default)]
     target: Option<String>,
     /// How it gets there. `kind`: `rolling` (batch after batch; the default), `canary` (a few first) or `blue-green` (all at once). `batch` and

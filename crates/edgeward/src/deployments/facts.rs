@@ -48,6 +48,8 @@ pub(super) struct DeploymentFacts {
     pub(super) wanted: Option<usize>,
     /// Why there are fewer.
     pub(super) missing: String,
+    /// Those that run it under a lease and should not, or the other way round.
+    pub(super) misled: Vec<NodeId>,
 }
 
 /// What was read of documents, by their versions.
@@ -103,6 +105,9 @@ impl Facts {
         let holders: BTreeSet<_> =
             self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(id)).map(|(node, _)| node.clone()).collect();
         let (targets, wanted, missing) = self.targets(cluster, deployment, function, &holders, now);
+        let is_exclusive = deployment.target.is_exclusive();
+        let is_misled = |node: &&NodeId| self.nodes[*node].assigned.get(id).is_some_and(|record| record.is_exclusive() != is_exclusive);
+        let misled = targets.iter().filter(is_misled).cloned().collect();
         let nodes = self.nodes.iter().filter(|(node, _)| targets.contains(*node) || holders.contains(*node));
         let nodes = nodes.map(|(node, known)| {
             let mut facts = known.facts(id, deployment.rollout.from);
@@ -111,7 +116,7 @@ impl Facts {
                 deployment.strategy.waves.iter().position(|wave| wave.matches(&known.view.node)).unwrap_or(deployment.strategy.waves.len());
             (node.clone(), facts)
         });
-        DeploymentFacts { nodes: nodes.collect(), wanted, missing }
+        DeploymentFacts { nodes: nodes.collect(), wanted, missing, misled }
     }
 
     fn targets(
@@ -129,8 +134,8 @@ impl Facts {
                 let matching = all.filter(|(_, known)| selector.matches(&known.view.node));
                 (matching.map(|(node, _)| node.clone()).collect(), None, String::new())
             }
-            Target::Count { count, among } => {
-                let wanted = usize::try_from(*count).unwrap_or(usize::MAX);
+            target @ (Target::Count { .. } | Target::One { .. }) => {
+                let (wanted, among) = target.chosen().expect("the hub chooses here");
                 let mut candidates = self.candidates(cluster, now);
                 for candidate in &mut candidates {
                     candidate.is_draining |= deployment.leaving.contains(&candidate.node.id);
@@ -172,12 +177,10 @@ impl Facts {
         }
         let counted: Vec<_> = functions
             .iter()
-            .filter_map(|(id, function)| match &deployments[*id].target {
-                Target::Count { among, .. } => {
-                    let holders = self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(*id));
-                    Some(Counted { function: id, needs: needs(function, among), holders: holders.map(|(node, _)| node.clone()).collect() })
-                }
-                Target::Nodes(_) | Target::Matching(_) => None,
+            .filter_map(|(id, function)| {
+                let (_, among) = deployments[*id].target.chosen()?;
+                let holders = self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(*id));
+                Some(Counted { function: id, needs: needs(function, among), holders: holders.map(|(node, _)| node.clone()).collect() })
             })
             .collect();
         Ok(placement::rebalance(&counted, &candidates, moves_max))

@@ -38,6 +38,9 @@ pub struct RevisionRecord {
     /// For how long after it began to serve the node tells how it does, in seconds; while something is to be ready beside it, it always does.
     #[serde(default)]
     pub judged_seconds: u64,
+    /// Whether no other node may run it at the same time: then it runs only while this node has the function's lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
     /// What is to be ready beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmRecord>,
@@ -92,6 +95,11 @@ impl FunctionRecord {
     /// The revision that is to be ready beside the one that serves.
     pub(crate) fn warm(&self) -> Option<&WarmRecord> {
         self.deployed.as_ref().and_then(|deployed| deployed.warm.as_ref())
+    }
+
+    /// Whether it runs only while this node has the function's lease.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.deployed.as_ref().is_some_and(|deployed| deployed.exclusive)
     }
 
     /// How long it must do well.
@@ -165,6 +173,7 @@ mod tests {
             probe: Some(Probe { path: "/health".to_owned() }),
             bake_seconds: 0.5,
             judged_seconds: 60,
+            exclusive: false,
             warm: Some(warm),
         };
         let record = FunctionRecord { generation: u64::MAX, function, deployed: Some(Box::new(deployed)) };

@@ -20,6 +20,7 @@ const ALL: &str = "all";
 const NODE: &str = "node";
 const CAPABILITY: &str = "capability";
 const COUNT: &str = "count";
+const ONE: &str = "one";
 
 /// What a node must have: every label with this value, and every capability. As text, parts with commas between them:
 /// `site=berlin,capability=gpu`, or `all` for one that every node meets.
@@ -45,7 +46,7 @@ impl Selector {
 }
 
 /// Which nodes a deployment is for. As text, parts with commas between them: `all`, `node=edge-01,node=edge-02`, `site=berlin,capability=gpu`,
-/// or with a number of nodes that are chosen, `count=2,site=berlin`.
+/// with a number of nodes that are chosen, `count=2,site=berlin`, or `one,site=berlin` for one alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// These nodes.
@@ -59,12 +60,31 @@ pub enum Target {
         /// Of which nodes.
         among: Selector,
     },
+    /// One of the nodes that meet the selector, chosen by the hub. It runs the function under a lease: at no time do two.
+    One {
+        /// Of which nodes.
+        among: Selector,
+    },
 }
 
 impl Target {
     /// Every node.
     pub fn all() -> Self {
         Self::Matching(Selector::default())
+    }
+
+    /// How many nodes the hub is to choose, and of which; none where the target says which they are.
+    pub fn chosen(&self) -> Option<(usize, &Selector)> {
+        match self {
+            Self::Nodes(_) | Self::Matching(_) => None,
+            Self::Count { count, among } => Some((usize::try_from(*count).unwrap_or(usize::MAX), among)),
+            Self::One { among } => Some((1, among)),
+        }
+    }
+
+    /// Whether no two nodes may run it at once.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, Self::One { .. })
     }
 }
 
@@ -86,6 +106,8 @@ impl fmt::Display for Target {
             Self::Matching(selector) => selector.fmt(f),
             Self::Count { count, among } if among.is_all() => write!(f, "{COUNT}={count}"),
             Self::Count { count, among } => write!(f, "{COUNT}={count},{among}"),
+            Self::One { among } if among.is_all() => f.write_str(ONE),
+            Self::One { among } => write!(f, "{ONE},{among}"),
         }
     }
 }
@@ -97,6 +119,7 @@ struct Parts {
     count: Option<u32>,
     among: Selector,
     all: bool,
+    one: bool,
 }
 
 impl Parts {
@@ -105,8 +128,12 @@ impl Parts {
         for part in text.split(',') {
             parts.add(part)?;
         }
-        let Self { nodes, count, among, all } = &parts;
-        let kinds = [!nodes.is_empty(), !among.is_all() || count.is_some(), *all && count.is_none()];
+        let Self { nodes, count, among, all, one } = &parts;
+        let is_chosen = count.is_some() || *one;
+        if count.is_some() && *one {
+            return Err(EdgeError::invalid(format!("`{ONE}` and `{COUNT}` cannot both be; `{ONE}` is a single copy under a lease")));
+        }
+        let kinds = [!nodes.is_empty(), !among.is_all() || is_chosen, *all && !is_chosen];
         if kinds.into_iter().filter(|is| *is).count() > 1 || (*all && !among.is_all()) {
             return Err(EdgeError::invalid(format!(
                 "`{}` mixes what cannot go together: `{ALL}`, named nodes, and labels or capabilities each stand alone",
@@ -123,13 +150,18 @@ impl Parts {
     }
 
     fn add(&mut self, part: &str) -> Result<(), EdgeError> {
-        if part == ALL {
-            self.all = true;
-            return Ok(());
+        match part {
+            ALL => self.all = true,
+            ONE => self.one = true,
+            _ => return self.add_pair(part),
         }
+        Ok(())
+    }
+
+    fn add_pair(&mut self, part: &str) -> Result<(), EdgeError> {
         let Some((name, value)) = part.split_once('=') else {
             return Err(EdgeError::invalid(format!(
-                "`{}` says not which nodes; write `all`, `node=ID`, `count=N`, `capability=NAME` or a label as `NAME=VALUE`",
+                "`{}` says not which nodes; write `all`, `node=ID`, `count=N`, `one`, `capability=NAME` or a label as `NAME=VALUE`",
                 shown(part)
             )));
         };
@@ -165,8 +197,8 @@ impl FromStr for Selector {
     type Err = EdgeError;
 
     fn from_str(text: &str) -> Result<Self, EdgeError> {
-        let Parts { nodes, count, among, .. } = Parts::read(text)?;
-        if !nodes.is_empty() || count.is_some() {
+        let Parts { nodes, count, among, one, .. } = Parts::read(text)?;
+        if !nodes.is_empty() || count.is_some() || one {
             return Err(EdgeError::invalid(format!("`{}` takes only labels and capabilities here", shown(text))));
         }
         Ok(among)
@@ -177,8 +209,9 @@ impl FromStr for Target {
     type Err = EdgeError;
 
     fn from_str(text: &str) -> Result<Self, EdgeError> {
-        let Parts { nodes, count, among, .. } = Parts::read(text)?;
+        let Parts { nodes, count, among, one, .. } = Parts::read(text)?;
         Ok(match count {
+            _ if one => Self::One { among },
             Some(count) => Self::Count { count, among },
             None if nodes.is_empty() => Self::Matching(among),
             None => Self::Nodes(nodes),
@@ -223,12 +256,15 @@ mod tests {
             "capability=gpu",
             "count=3",
             "count=2,site=berlin,capability=gpu",
+            "one",
+            "one,site=berlin",
         ] {
             assert_eq!(target(text).to_string(), text);
             let json = serde_json::to_string(&target(text)).expect("JSON");
             assert_eq!(serde_json::from_str::<Target>(&json).expect("valid"), target(text));
         }
         assert_eq!(target("count=3,all"), target("count=3"));
+        assert_eq!(target("one,all"), target("one"));
         assert_eq!(target("capability=gpu,site=berlin"), target("site=berlin,capability=gpu"));
     }
 
@@ -246,13 +282,15 @@ mod tests {
             "count=0",
             "count=1,count=2",
             "count=99999",
+            "one,count=1",
+            "one,node=a",
             "site=a,site=b",
             "capability=",
             "site=a,",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
-        assert!("count=2".parse::<Selector>().is_err() && "node=a".parse::<Selector>().is_err());
+        assert!("count=2".parse::<Selector>().is_err() && "one".parse::<Selector>().is_err() && "node=a".parse::<Selector>().is_err());
     }
 
     #[test]

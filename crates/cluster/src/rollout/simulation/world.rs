@@ -9,9 +9,11 @@ use super::{
     fault::{Fault, Kind, Kinds},
     hub::{Deployment, Hub},
     node::{Node, Report},
-    random::Random,
 };
-use crate::rollout::{Phase, RolloutState, decide};
+use crate::{
+    random::Random,
+    rollout::{Phase, RolloutState, decide},
+};
 
 /// Seconds of a run before everything is healed.
 const STEPS: u64 = 240;
