@@ -24,11 +24,12 @@ pub(crate) enum Bug {
     FormerOfLateForgotten,
     SameRevisionTakenBack,
     NothingInBetween,
+    FormerCounted,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -49,6 +50,7 @@ impl Bug {
         Self::FormerOfLateForgotten,
         Self::SameRevisionTakenBack,
         Self::NothingInBetween,
+        Self::FormerCounted,
     ];
 }
 

@@ -292,12 +292,16 @@ impl Installer {
         })
     }
 
-    /// How the revision of this record does, when it serves. What is told stays the same for a tenth of the time that it has served, so that
+    /// How the revision of this record does, when it serves; where it could not take the place of the one before, that one's invocations are not its
+    /// own. What is told stays the same for a tenth of the time that it has served, so that
     /// telling it over and over costs less and less; but when it has served for as long as it must do well, that is told at once.
     pub(crate) fn doing(&self, record: &FunctionRecord, now: Instant) -> Option<Doing> {
         let id = &record.function.id;
         let mut installed = self.installed.lock();
-        let known = installed.get_mut(id).filter(|known| known.generation == record.generation && known.revision.is_some())?;
+        let revision = record.deployed.as_ref()?.revision;
+        let known = installed
+            .get_mut(id)
+            .filter(|known| known.generation == record.generation && known.failure.is_none() && known.revision == Some(revision))?;
         let time = now.saturating_duration_since(known.began_at);
         let bake = record.bake();
         let told = known.told.filter(|(at, _)| time.saturating_sub(*at) < time / 10 && (*at >= bake || time < bake));

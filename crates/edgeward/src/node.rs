@@ -353,7 +353,7 @@ impl Node {
                 message: view.message,
                 warm: warm.filter(|_| view.record.warm().is_some()),
                 // One that is not judged any more has served for longer than that.
-                baked: is_observed && doing.is_none_or(|doing| doing.time >= view.record.bake()),
+                baked: view.state == FunctionState::Ready && doing.is_none_or(|doing| doing.time >= view.record.bake()),
                 sample: doing.map(|doing| doing.sample),
                 before: doing.map(|doing| doing.before),
             };
@@ -570,6 +570,8 @@ fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
     })
 }
 
+#[cfg(test)]
+mod assigned_tests;
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -237,14 +237,15 @@ fn observed_here(installer: &Installer, function: &FunctionId, record: &Function
         return Observed::default();
     };
     let doing = installer.doing(record, Instant::now());
+    let is_serving = status.failure.is_none();
     Observed {
-        served: if status.failure.is_some() { Served::Failed } else { Served::Ready },
+        served: if is_serving { Served::Ready } else { Served::Failed },
         message: status.failure.unwrap_or_default(),
         warm: status.warm.map(served).unwrap_or_default(),
         sample: doing.map(|doing| doing.sample).unwrap_or_default(),
         before: doing.map(|doing| doing.before).unwrap_or_default(),
         // One that is not judged any more has served for longer than that.
-        has_baked: doing.is_none_or(|doing| doing.time >= record.bake()),
+        has_baked: is_serving && doing.is_none_or(|doing| doing.time >= record.bake()),
     }
 }
 
