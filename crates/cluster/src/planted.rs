@@ -25,11 +25,12 @@ pub(crate) enum Bug {
     SameRevisionTakenBack,
     NothingInBetween,
     FormerCounted,
+    ConfirmedAtOnce,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -51,6 +52,7 @@ impl Bug {
         Self::SameRevisionTakenBack,
         Self::NothingInBetween,
         Self::FormerCounted,
+        Self::ConfirmedAtOnce,
     ];
 }
 

@@ -467,7 +467,7 @@ impl Node {
             self.installer.install(record, *source, good, now).await;
         }
         self.installer.stop_untrusted(now);
-        self.confirm(&records).await;
+        self.confirm().await;
         if !is_held {
             self.keep_last_good(&records, &last_good).await;
         }
@@ -491,10 +491,11 @@ impl Node {
         status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
     }
 
-    /// Notes which releases have come to stay: nothing older runs under their ids any more. While a former revision is to be ready beside one, that has
-    /// not, as it may have to go back.
-    async fn confirm(&self, records: &BTreeMap<FunctionId, (FunctionRecord, Source)>) {
-        let staying = records.values().map(|(record, _)| record).filter(|record| record.warm().is_none() && self.serves(record));
+    /// Notes which releases have come to stay: nothing older runs under their ids any more. Of what the hub assigned it says so itself, as the node may
+    /// have to go back until then. While the node holds, too, what is wanted counts, and not what serves in its stead.
+    async fn confirm(&self) {
+        let records = self.records();
+        let staying = records.values().map(|(record, _)| record).filter(|record| record.is_confirmed() && self.serves(record));
         let signed: Vec<_> = staying.filter(|record| record.function.signature.is_some()).map(|record| record.function.clone()).collect();
         if signed.is_empty() {
             return;

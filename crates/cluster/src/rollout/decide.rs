@@ -96,8 +96,11 @@ impl<'a> Deciding<'a> {
         self.scope.strategy.waves.len() + 1
     }
 
-    fn order(&mut self, id: &NodeId, order: Order) {
-        if self.nodes[id].ordered.unwrap_or_default() == order {
+    fn order(&mut self, id: &NodeId, mut order: Order) {
+        order.is_confirmed |= planted::has(Bug::ConfirmedAtOnce) && order.serve == Some(self.next.to) && order.warm.is_none();
+        let ordered = self.nodes[id].ordered.unwrap_or_default();
+        // What is confirmed stays so.
+        if (ordered.serve, ordered.warm) == (order.serve, order.warm) && (ordered.is_confirmed || !order.is_confirmed) {
             self.orders.remove(id);
         } else {
             self.orders.insert(id.clone(), order);
@@ -240,7 +243,7 @@ impl<'a> Deciding<'a> {
         let mut waiting = Vec::new();
         for (id, node) in lacking {
             if node.warm() != Some(to) {
-                self.order(id, Order { serve: node.former(to), warm: Some(to) });
+                self.order(id, Order::beside(node.former(to), Some(to)));
                 waiting.push((id, node));
             } else if node.observed.warm == Served::Pending {
                 waiting.push((id, node));
@@ -262,7 +265,7 @@ impl<'a> Deciding<'a> {
         let free: Vec<_> = self.free().take(room).collect();
         for (id, node) in &free {
             let warm = node.former(to).filter(|_| !planted::has(Bug::WarmDroppedAtOnce));
-            self.order(id, Order { serve: Some(to), warm });
+            self.order(id, Order::beside(Some(to), warm));
         }
         if free.is_empty() {
             return true;
@@ -280,7 +283,7 @@ impl<'a> Deciding<'a> {
         let room = self.room(self.here().count().max(1), earlier().filter(|(_, node)| is_on_its_way(node)).count());
         let late: Vec<_> = earlier().filter(|(_, node)| node.can_take() && node.serves() != Some(to)).take(room).collect();
         for (id, node) in late {
-            self.order(id, Order { serve: Some(to), warm: node.former(to) });
+            self.order(id, Order::beside(Some(to), node.former(to)));
         }
     }
 
@@ -432,7 +435,7 @@ impl<'a> Deciding<'a> {
                 (Served::Failed, _) => self.refuse(id, node, node.observed.message.clone()),
                 (_, Verdict::Bad(why)) => self.refuse(id, node, why),
                 (_, Verdict::Good | Verdict::TooFew(_)) if has_passed(node) => {
-                    self.order(id, Order::only(Some(goal)));
+                    self.order(id, Order::confirmed(goal));
                     self.next.refused.remove(id);
                 }
                 _ if node.is_reachable => on_their_way += 1,
@@ -448,7 +451,7 @@ impl<'a> Deciding<'a> {
         for (id, node) in late {
             let next =
                 self.next.from.filter(|from| node.serves().is_some_and(|serves| serves < *from) && planted::has(Bug::SupersededGiven));
-            self.order(id, Order { serve: next.or(Some(goal)), warm: node.former(goal) });
+            self.order(id, Order::beside(next.or(Some(goal)), node.former(goal)));
         }
     }
 

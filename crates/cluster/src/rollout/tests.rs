@@ -58,7 +58,7 @@ impl Fleet {
         let mut fleet = Self::without_former(count, strategy);
         fleet.rollout.from = Some(1);
         for facts in fleet.facts.values_mut() {
-            facts.ordered = Some(Order::only(Some(1)));
+            facts.ordered = Some(Order::confirmed(1));
             facts.observed.served = Served::Ready;
             facts.observed.sample = Sample { calls: 1000, errors: 0, p95_ms: 10.0 };
         }
@@ -101,8 +101,11 @@ impl Fleet {
         self.facts.iter().filter(|(_, facts)| facts.serves() == Some(revision)).map(|(id, _)| id.as_str()).collect()
     }
 
+    /// What a node was ordered, where that is another than before.
     fn orders_of(&self, name: &str) -> Vec<(Option<u64>, Option<u64>)> {
-        self.orders.iter().filter(|(node, _)| node == name).map(|(_, order)| (order.serve, order.warm)).collect()
+        let mut orders: Vec<_> = self.orders.iter().filter(|(node, _)| node == name).map(|(_, order)| (order.serve, order.warm)).collect();
+        orders.dedup();
+        orders
     }
 
     /// One decision, and its orders are there.
@@ -194,7 +197,7 @@ fn a_rolling_rollout_grows_from_batch_to_batch() {
     let mut fleet = Fleet::of(7, Strategy { growth: Some(2), ..rolling(1) });
     assert_eq!(fleet.run_until_over(), [0, 1, 3, 7]);
     assert_eq!(fleet.rollout.state, RolloutState::Completed);
-    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::only(Some(2)))), "nothing stays warm: {:?}", fleet.facts);
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::confirmed(2))), "nothing stays warm: {:?}", fleet.facts);
     assert_eq!(fleet.orders_of("n0"), [(Some(2), Some(1)), (Some(2), None)]);
 }
 
@@ -217,7 +220,7 @@ fn a_canary_comes_first_and_then_the_rest() {
 fn blue_green_is_prepared_everywhere_and_then_switched_at_once() {
     let mut fleet = Fleet::of(5, Strategy { bake_seconds: Some(5.0), ..Strategy::new(StrategyKind::BlueGreen) });
     fleet.decide();
-    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order { serve: Some(1), warm: Some(2) })));
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::beside(Some(1), Some(2)))));
     assert_eq!(fleet.rollout.phase, Phase::Preparing);
     assert_eq!(fleet.run_until_over(), [0, 5]);
     assert_eq!(fleet.orders_of("n4"), [(Some(1), Some(2)), (Some(2), Some(1)), (Some(2), None)]);
@@ -273,7 +276,7 @@ fn blue_green_keeps_the_former_revision_warm_until_it_is_approved_also_where_the
     let mut fleet = Fleet::of(3, Strategy { approve: true, waves: vec![Selector::default()], ..Strategy::new(StrategyKind::BlueGreen) });
     fleet.run(100);
     assert_eq!((fleet.rollout.approval, fleet.rollout.state), (Approval::Awaited, RolloutState::InProgress));
-    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order { serve: Some(2), warm: Some(1) })));
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::beside(Some(2), Some(1)))));
     let now = fleet.clock();
     fleet.rollout.approve(now).expect("it waits");
     fleet.run_until_over();
@@ -415,6 +418,19 @@ fn the_first_deployment_comes_in_batches_too_and_one_that_fails_leaves_nothing()
 }
 
 #[test]
+fn a_node_is_confirmed_when_the_rollout_has_completed_and_not_before() {
+    let mut fleet = Fleet::without_former(4, rolling(2));
+    fleet.run(8);
+    assert_eq!((fleet.rollout.state, fleet.serving(2).len()), (RolloutState::InProgress, 4));
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::only(Some(2)))), "{:?}", fleet.facts);
+    fleet.run_until_over();
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::confirmed(2))), "{:?}", fleet.facts);
+    fleet.orders.clear();
+    fleet.run(10);
+    assert_eq!(fleet.orders, []);
+}
+
+#[test]
 fn a_revision_that_cannot_start_goes_back_from_the_first_batch() {
     let mut fleet = Fleet::of(20, rolling(2)).doing(cannot_start);
     assert_eq!(fleet.run_until_over(), [0, 2, 0]);
@@ -531,7 +547,8 @@ fn a_counted_function_comes_to_its_new_node_before_it_leaves_the_old() {
     fleet.node("n0").in_target = false;
     fleet.node("n2").in_target = true;
     fleet.run(10);
-    let orders: Vec<_> = fleet.orders.iter().map(|(node, order)| (node.as_str(), order.serve)).collect();
+    let new = fleet.orders.iter().filter(|(_, order)| !order.is_confirmed);
+    let orders: Vec<_> = new.map(|(node, order)| (node.as_str(), order.serve)).collect();
     assert_eq!(orders, [("n2", Some(2)), ("n0", None)]);
 }
 

@@ -202,7 +202,7 @@ impl Known {
             wave: 0,
             is_reachable: self.view.node.status != EdgeNodeStatus::Offline,
             holds: self.view.held.is_some(),
-            ordered: record.map(|record| record.order().unwrap_or(Order::only(former))),
+            ordered: record.map(|record| record.order().unwrap_or(former.map_or(Order::default(), Order::confirmed))),
             observed: observed.unwrap_or_default(),
         }
     }

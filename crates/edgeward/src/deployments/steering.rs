@@ -197,7 +197,8 @@ impl Steersman {
                     let warm = order.warm.and_then(|revision| Some(WarmRecord { revision, function: functions.get(&revision)?.clone() }));
                     let judged_seconds = strategy.bake().saturating_add(strategy.progress()).as_secs();
                     let bake_seconds = strategy.bake().as_secs_f64();
-                    let deployed = RevisionRecord { revision, probe: strategy.gate.probe.clone(), bake_seconds, judged_seconds, warm };
+                    let (probe, confirmed) = (strategy.gate.probe.clone(), order.is_confirmed);
+                    let deployed = RevisionRecord { revision, probe, bake_seconds, judged_seconds, confirmed, warm };
                     cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some((node, Some(record))))
                 })
             })

@@ -4,12 +4,16 @@ use edgeward_model::{Handler, HandlerName};
 use edgeward_runtime::NativeHandler;
 
 use super::*;
-use crate::desired::record::{RevisionRecord, WarmRecord};
+use crate::{
+    desired::record::{RevisionRecord, WarmRecord},
+    signing::SigningKey,
+};
 
-fn open() -> (tempfile::TempDir, Arc<Node>) {
+fn open(keys: &[&SigningKey]) -> (tempfile::TempDir, Arc<Node>) {
     let folder = tempfile::tempdir().expect("temp folder");
-    let node = Node::open(NodeOptions::new(EdgeNode::new("edge-01", "test").expect("valid"), folder.path())).expect("opens");
-    (folder, node)
+    let trusted_keys = keys.iter().map(|key| key.public_key()).collect();
+    let options = NodeOptions::new(EdgeNode::new("edge-01", "test").expect("valid"), folder.path());
+    (folder, Node::open(NodeOptions { trusted_keys, ..options }).expect("opens"))
 }
 
 fn native(handler: &str) -> EdgeFunction {
@@ -17,7 +21,7 @@ fn native(handler: &str) -> EdgeFunction {
 }
 
 fn revision(revision: u64) -> RevisionRecord {
-    RevisionRecord { revision, probe: None, bake_seconds: 0.0, judged_seconds: 60, warm: None }
+    RevisionRecord { revision, probe: None, bake_seconds: 0.0, judged_seconds: 60, confirmed: false, warm: None }
 }
 
 fn beside(number: u64, function: &EdgeFunction, warm: u64) -> RevisionRecord {
@@ -36,7 +40,7 @@ fn report(node: &Node) -> FunctionReport {
 
 #[tokio::test]
 async fn the_counts_of_what_serves_on_are_not_told_as_those_of_the_revision_that_failed() {
-    let (_folder, node) = open();
+    let (_folder, node) = open(&[]);
     let broken = NativeHandler::new(async |_| Err::<Bytes, _>(std::io::Error::other("it is broken")));
     node.runtime().register(HandlerName::new("broken").expect("valid"), broken);
     assign(&node, &native("broken"), revision(1)).await;
@@ -46,4 +50,41 @@ async fn the_counts_of_what_serves_on_are_not_told_as_those_of_the_revision_that
     assign(&node, &native("missing"), beside(2, &native("broken"), 1)).await;
     let report = report(&node);
     assert_eq!((report.state, report.sample, report.baked), (FunctionState::Failed, None, false));
+}
+
+/// A function that this key signed as the release of a counter.
+async fn release(node: &Node, key: &SigningKey, counter: u64) -> EdgeFunction {
+    let command = format!(r#"(module $release{counter} (memory (export "memory") 1) (func (export "_start")))"#);
+    let artifact = node.add_artifact(wat::parse_str(command).expect("valid")).await.expect("runs here");
+    let function = EdgeFunction::new("f", "f", Handler::Artifact(artifact)).expect("valid");
+    EdgeFunction { signature: Some(key.sign(&function.id, &artifact, counter)), ..function }
+}
+
+#[tokio::test]
+async fn a_node_that_holds_does_not_confirm_what_it_may_have_to_go_back_from() {
+    let key = SigningKey::generate().expect("random");
+    let (_folder, node) = open(&[&key]);
+    let (old, new) = (release(&node, &key, 1).await, release(&node, &key, 2).await);
+    assign(&node, &old, RevisionRecord { confirmed: true, ..revision(1) }).await;
+    assign(&node, &new, beside(2, &old, 1)).await;
+    assert_eq!(report(&node).state, FunctionState::Ready);
+    node.set_veto(Some(Veto::new("inventory", None, Timestamp::now()).expect("valid"))).await.expect("holds");
+    node.set_veto(None).await.expect("is free");
+    assign(&node, &old, revision(1)).await;
+    assert_eq!((report(&node).state, report(&node).message), (FunctionState::Ready, String::new()));
+}
+
+#[tokio::test]
+async fn a_node_that_had_nothing_before_confirms_when_its_hub_says_so() {
+    let key = SigningKey::generate().expect("random");
+    let (_folder, node) = open(&[&key]);
+    let (old, new) = (release(&node, &key, 1).await, release(&node, &key, 2).await);
+    assign(&node, &new, revision(2)).await;
+    assert_eq!(report(&node).state, FunctionState::Ready);
+    assign(&node, &old, revision(1)).await;
+    assert_eq!(report(&node).state, FunctionState::Ready, "its rollout may go back");
+    assign(&node, &new, RevisionRecord { confirmed: true, ..revision(2) }).await;
+    assign(&node, &old, revision(1)).await;
+    let report = report(&node);
+    assert!(report.state == FunctionState::Failed && report.message.contains("an old image is not run again"), "{report:?}");
 }

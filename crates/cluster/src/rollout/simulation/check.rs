@@ -121,6 +121,11 @@ impl Decided<'_> {
         if order.serve.is_none() || order.serve == order.warm {
             return Err("an order makes no sense");
         }
+        if order.is_confirmed
+            && (!is_over || order.warm.is_some() || !order.serve.is_some_and(|serve| has_served(node, serve, self.world.now)))
+        {
+            return Err("it is confirmed before its time");
+        }
         let is_taken_back = is_back && old.serve == Some(to) && order.serve == if old.warm.is_some() { old.warm } else { from };
         if !had(order.serve) && !is_taken_back {
             if !can_take {
@@ -348,6 +353,9 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         }
         if rollout.state.is_over() && runs && !is_same && !is_refused && node.serves != goal {
             return Err(format!("{} serves {:?}, not {goal:?}; {stands}", node.id, node.serves));
+        }
+        if rollout.state.is_over() && goal.is_some() && runs && !is_doubtful && !is_same && !is_refused && !node.order.is_confirmed {
+            return Err(format!("{} is never confirmed; {stands}", node.id));
         }
         let is_back = rollout.state.is_over() && rollout.state != RolloutState::Completed;
         let starts = |revision: u64| world.kinds.of(revision).starts_on(node.index);

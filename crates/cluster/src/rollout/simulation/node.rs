@@ -128,7 +128,7 @@ impl Node {
     }
 
     fn follow(&mut self, now: u64, kinds: &Kinds, random: &mut Random) {
-        let Order { serve, warm } = self.order;
+        let Order { serve, warm, .. } = self.order;
         if serve == self.serves {
             self.served = Served::Ready;
         } else if serve.is_none() || serve == self.warm {
