@@ -169,6 +169,11 @@ impl Rollout {
         }
     }
 
+    /// Whether it is over and nodes are kept at this revision. Where only the target was to change, and that was called off, they are kept at nothing.
+    pub fn keeps(&self, revision: u64) -> bool {
+        self.goal() == Some(revision) && (self.state == RolloutState::Completed || self.from != Some(self.to))
+    }
+
     /// Lets no further node get it.
     pub fn pause(&mut self, why: impl Into<String>) -> Result<(), EdgeError> {
         match self.state {

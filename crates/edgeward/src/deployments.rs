@@ -132,7 +132,7 @@ impl ClusterDeployments {
     }
 
     /// Wants a function deployed, durably, in place of an earlier deployment of it. With a generation, only when that is the present one; 0 only
-    /// creates. What is the same as before changes nothing.
+    /// creates. What is the same as before changes nothing, unless its rollout went back: then it is tried again.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] and [`ErrorKind::RefusedArtifact`] for what no node could run, [`ErrorKind::Conflict`] for another generation,

@@ -420,8 +420,7 @@ impl<'a> Deciding<'a> {
             self.take_back();
         }
         let Some(goal) = self.next.goal() else { return };
-        if self.next.state != RolloutState::Completed && goal == self.next.to {
-            // Only where it runs was to change, and that was called off.
+        if !self.next.keeps(goal) {
             return;
         }
         let in_target = || self.nodes.iter().filter(|(_, node)| node.in_target);

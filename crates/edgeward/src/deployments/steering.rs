@@ -130,7 +130,7 @@ impl Steersman {
     async fn begin(&self, deployment: &Deployment, now: Timestamp) -> Result<(), EdgeError> {
         let (goal, wanted) = (deployment.rollout.goal(), deployment.revision);
         let (cluster, seen) = (self.cluster.clone(), deployment.clone());
-        if goal == Some(wanted) {
+        if deployment.rollout.keeps(wanted) {
             // Only where it runs, or how it would get there, is another.
             let generation = seen.generation;
             let change = move |deployment: &mut Deployment| {

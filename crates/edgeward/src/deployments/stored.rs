@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_cluster::rollout::Rollout;
+use edgeward_cluster::rollout::{Phase, Rollout};
 use edgeward_model::{
     Digest, DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, Strategy, Target,
     limits::{DEPLOYMENTS_MAX, REVISIONS_MAX, ROLLOUTS_KEPT_MAX},
@@ -50,6 +50,16 @@ pub struct Deployment {
     pub deleted: bool,
     /// The rollout that is on its way, or was the last.
     pub rollout: Rollout,
+}
+
+impl Deployment {
+    /// Whether its revision runs, or is on its way; not when its rollout went back, or is going back.
+    fn is_under_way_or_done(&self) -> bool {
+        let rollout = &self.rollout;
+        let is_waiting = self.generation != self.observed_generation;
+        let is_under_way = !rollout.state.is_over() && rollout.phase != Phase::Restoring;
+        is_waiting || is_under_way || rollout.keeps(self.revision)
+    }
 }
 
 /// A function as it was deployed.
@@ -153,7 +163,7 @@ impl Deployments {
         Ok(self.document.info()?.map_or(0, |info| info.version))
     }
 
-    /// Wants this deployed; returns the deployment when that is news. What nodes had by themselves is the former revision of a new deployment.
+    /// Wants this deployed; returns the deployment when that is news: when it is another, or was and went back. What nodes had by themselves is the former revision of a new deployment.
     pub(crate) fn apply(
         &self,
         spec: DeploymentSpec,
@@ -178,7 +188,9 @@ impl Deployments {
             let revision = writing.put_revision(spec.function, now)?;
             let deployment = match known {
                 Some(known)
-                    if !known.deleted && (known.revision, &known.target, &known.strategy) == (revision, &spec.target, &spec.strategy) =>
+                    if !known.deleted
+                        && known.is_under_way_or_done()
+                        && (known.revision, &known.target, &known.strategy) == (revision, &spec.target, &spec.strategy) =>
                 {
                     return Ok(None);
                 }

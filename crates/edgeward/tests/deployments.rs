@@ -1,0 +1,78 @@
+//! Deployments to nodes of one process.
+
+use std::time::Duration;
+
+use edgeward::{
+    Amount, DeploymentSpec, EdgeCluster, EdgeFunction, EdgeNode, FunctionId, Handler, HandlerName, NativeHandler, Strategy,
+    cluster::rollout::{Rollout, RolloutState},
+};
+
+/// Longest wait for a rollout.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn id() -> FunctionId {
+    FunctionId::new("f").expect("valid")
+}
+
+fn function(handler: &str) -> EdgeFunction {
+    EdgeFunction::new("f", "f", Handler::Native(HandlerName::new(handler).expect("valid"))).expect("valid")
+}
+
+/// To all nodes at once.
+fn spec(handler: &str) -> DeploymentSpec {
+    let strategy = Strategy { batch: Some(Amount::ALL), bake_seconds: Some(0.0), ..Strategy::default() };
+    DeploymentSpec { strategy, ..DeploymentSpec::new(function(handler)) }
+}
+
+/// A cluster with these nodes, on which every handler of these is there.
+fn cluster(nodes: &[&str], handlers: &[&'static str]) -> EdgeCluster {
+    let cluster = EdgeCluster::new().expect("opens");
+    for node in nodes {
+        cluster.register_node(EdgeNode::new(*node, "test").expect("valid")).expect("registers");
+        for handler in handlers {
+            add(&cluster, node, handler);
+        }
+    }
+    cluster
+}
+
+fn add(cluster: &EdgeCluster, node: &str, handler: &'static str) {
+    let says = NativeHandler::new(async move |_| Ok::<_, std::io::Error>(handler.into()));
+    cluster.get_runtime(node).expect("there").register(HandlerName::new(handler).expect("valid"), says).expect("it is here");
+}
+
+/// Deploys, and returns the generation.
+async fn deploy(cluster: &EdgeCluster, spec: DeploymentSpec) -> u64 {
+    cluster.deployments().apply(spec, None).await.expect("applies").deployment.generation
+}
+
+async fn ends(cluster: &EdgeCluster) -> Rollout {
+    cluster.deployments().until_settled(&id(), PATIENCE).await.expect("in time").rollout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_went_back_is_rolled_out_anew_when_it_is_deployed_again() {
+    let cluster = cluster(&["a"], &["first"]);
+    let _steering = cluster.steer();
+    deploy(&cluster, spec("first")).await;
+    assert_eq!(ends(&cluster).await.state, RolloutState::Completed);
+    let failed = deploy(&cluster, spec("late")).await;
+    assert_eq!(ends(&cluster).await.state, RolloutState::RolledBack);
+    add(&cluster, "a", "late");
+    let again = deploy(&cluster, spec("late")).await;
+    assert!(again > failed, "{again}");
+    let rollout = ends(&cluster).await;
+    assert_eq!((rollout.generation, rollout.from, rollout.to, rollout.state), (again, Some(1), 2, RolloutState::Completed));
+    assert_eq!(deploy(&cluster, spec("late")).await, again, "it runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_revision_that_failed_is_rolled_out_anew_when_it_is_deployed_again() {
+    let cluster = cluster(&["a"], &[]);
+    let _steering = cluster.steer();
+    let failed = deploy(&cluster, spec("late")).await;
+    assert_eq!(ends(&cluster).await.state, RolloutState::Failed);
+    add(&cluster, "a", "late");
+    assert!(deploy(&cluster, spec("late")).await > failed);
+    assert_eq!(ends(&cluster).await.state, RolloutState::Completed);
+}
