@@ -26,11 +26,12 @@ pub(crate) enum Bug {
     NothingInBetween,
     FormerCounted,
     ConfirmedAtOnce,
+    FirstTakenAway,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -53,6 +54,7 @@ impl Bug {
         Self::NothingInBetween,
         Self::FormerCounted,
         Self::ConfirmedAtOnce,
+        Self::FirstTakenAway,
     ];
 }
 

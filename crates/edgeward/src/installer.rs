@@ -44,6 +44,8 @@ pub(crate) struct Status {
     pub(crate) failure: Option<String>,
     /// How what is to be warm is; none when nothing is.
     pub(crate) warm: Option<FunctionState>,
+    /// Why it is not.
+    pub(crate) warm_failure: Option<String>,
 }
 
 /// How a revision that serves does, beside the one before it.
@@ -283,12 +285,13 @@ impl Installer {
     pub(crate) fn status(&self, id: &FunctionId) -> Option<Status> {
         let known = self.installed.lock().get(id).cloned()?;
         let warm = known.warm.as_ref().map(|_| FunctionState::Ready);
-        let failure = known.failure.or_else(|| known.warm_failure.clone().filter(|_| known.warm.is_none()));
+        let warm_failure = known.warm_failure.filter(|_| known.warm.is_none()).map(|failure| failure.message);
         Some(Status {
             source: known.source,
             generation: known.generation,
-            warm: warm.or_else(|| known.warm_failure.map(|_| FunctionState::Failed)),
-            failure: failure.map(|failure| failure.message),
+            warm: warm.or_else(|| warm_failure.as_ref().map(|_| FunctionState::Failed)),
+            failure: known.failure.map(|failure| failure.message),
+            warm_failure,
         })
     }
 

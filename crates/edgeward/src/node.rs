@@ -315,7 +315,8 @@ impl Node {
     fn view(&self, record: FunctionRecord, source: Source) -> FunctionView {
         let record = record.redacted();
         let status = self.installer.status(&record.function.id).filter(|status| status.source == source);
-        let (mut observed_generation, mut message) = status.map_or((0, None), |status| (status.generation, status.failure));
+        let (mut observed_generation, mut message, beside) =
+            status.map_or((0, None, None), |status| (status.generation, status.failure, status.warm_failure));
         if source == Source::Fleet
             && observed_generation != record.generation
             && let Some(lack) = record.artifacts().find_map(|digest| self.lacking.lock().get(&digest).cloned())
@@ -330,8 +331,11 @@ impl Node {
             None => FunctionState::Ready,
             Some(_) => FunctionState::Failed,
         };
-        if state == FunctionState::Pending && source == Source::Fleet {
-            message = message.or_else(|| self.held());
+        match state {
+            FunctionState::Pending if source == Source::Fleet => message = message.or_else(|| self.held()),
+            // It serves, and what is to be ready beside it is not.
+            FunctionState::Ready => message = beside,
+            FunctionState::Pending | FunctionState::Failed => {}
         }
         // An earlier generation's failure says nothing of this one.
         let message = message.filter(|_| state == FunctionState::Failed || source == Source::Fleet);

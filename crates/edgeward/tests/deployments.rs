@@ -50,6 +50,12 @@ async fn ends(cluster: &EdgeCluster) -> Rollout {
     cluster.deployments().until_settled(&id(), PATIENCE).await.expect("in time").rollout
 }
 
+/// What the function answers on a node; nothing where it does not run.
+async fn says(cluster: &EdgeCluster, node: &str) -> Option<String> {
+    let answer = cluster.get_runtime(node).expect("there").invoke("f", "").await.ok()?;
+    Some(String::from_utf8(answer.to_vec()).expect("text"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_that_went_back_is_rolled_out_anew_when_it_is_deployed_again() {
     let cluster = cluster(&["a"], &["first"]);
@@ -75,4 +81,31 @@ async fn a_first_revision_that_failed_is_rolled_out_anew_when_it_is_deployed_aga
     add(&cluster, "a", "late");
     assert!(deploy(&cluster, spec("late")).await > failed);
     assert_eq!(ends(&cluster).await.state, RolloutState::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_revision_that_is_superseded_serves_on_until_the_next_is_there() {
+    let cluster = cluster(&["a", "b"], &["first", "second"]);
+    let _steering = cluster.steer();
+    let careful = Strategy { batch: Some(Amount::Count(1)), bake_seconds: Some(600.0), ..Strategy::default() };
+    deploy(&cluster, DeploymentSpec { strategy: careful, ..spec("first") }).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let pause = || async {
+        assert!(tokio::time::Instant::now() < deadline, "it takes too long");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    while says(&cluster, "a").await.as_deref() != Some("first") {
+        pause().await;
+    }
+    deploy(&cluster, spec("second")).await;
+    loop {
+        match says(&cluster, "a").await.as_deref() {
+            Some("first") => pause().await,
+            Some("second") => break,
+            other => panic!("it says {other:?}"),
+        }
+    }
+    let rollout = ends(&cluster).await;
+    assert_eq!((rollout.from, rollout.to, rollout.state), (None, 2, RolloutState::Completed));
+    assert_eq!(says(&cluster, "b").await.as_deref(), Some("second"));
 }

@@ -23,6 +23,8 @@ pub struct Scope<'a> {
     pub strategy: &'a Strategy,
     /// How many nodes there are to be; none for every one in the target. With a number, a node that is to leave stays until others serve.
     pub wanted: Option<usize>,
+    /// Whether a newer deployment waits for the end of the rollout.
+    pub is_superseded: bool,
 }
 
 /// What comes next.
@@ -41,7 +43,11 @@ pub fn decide(rollout: &Rollout, scope: Scope<'_>, nodes: &BTreeMap<NodeId, Node
         if deciding.next.phase != Phase::Restoring {
             deciding.watch();
         }
+        if deciding.scope.is_superseded && deciding.next.phase != Phase::Restoring {
+            deciding.supersede();
+        }
         match (deciding.next.state, deciding.next.phase) {
+            (state, _) if state.is_over() => {}
             (_, Phase::Restoring) => deciding.restore(),
             (RolloutState::Paused, _) => {}
             _ => deciding.advance(),
@@ -154,6 +160,17 @@ impl<'a> Deciding<'a> {
         if let Some(why) = bad {
             self.next.restore(why, self.now);
         }
+    }
+
+    /// Ends it for a newer deployment, which begins from the former revision. Where there is none it begins from what the nodes have: to take that away
+    /// would be to serve nothing.
+    fn supersede(&mut self) {
+        let why = "superseded by a newer generation".to_owned();
+        if self.next.from.is_some() || planted::has(Bug::FirstTakenAway) {
+            return self.next.restore(why, self.now);
+        }
+        (self.next.reason, self.next.approval) = (why, Approval::NotYet);
+        self.next.end(RolloutState::Failed, self.now);
     }
 
     /// Goes on as far as it may.
@@ -416,10 +433,10 @@ impl<'a> Deciding<'a> {
 
     /// Keeps the nodes at what the rollout came to: those that come late take it, are judged by themselves, and are confirmed.
     fn keep(&mut self) {
-        if self.next.state != RolloutState::Completed {
+        if self.next.phase == Phase::Restoring {
             self.take_back();
         }
-        let Some(goal) = self.next.goal() else { return };
+        let Some(goal) = self.next.goal() else { return self.keep_former() };
         if !self.next.keeps(goal) {
             return;
         }
@@ -451,6 +468,17 @@ impl<'a> Deciding<'a> {
             let next =
                 self.next.from.filter(|from| node.serves().is_some_and(|serves| serves < *from) && planted::has(Bug::SupersededGiven));
             self.order(id, Order::beside(next.or(Some(goal)), node.former(goal)));
+        }
+    }
+
+    /// Keeps nodes at what they have of first revisions that were superseded: no other serves in their place.
+    fn keep_former(&mut self) {
+        let to = self.next.to;
+        let nodes = self.nodes.iter().filter(|(_, node)| node.serves().is_some_and(|serves| serves != to) && node.warm().is_some());
+        for (id, node) in nodes.filter(|(_, node)| has_passed(node)) {
+            if !self.orders.contains_key(id) {
+                self.order(id, Order::only(node.serves()));
+            }
         }
     }
 

@@ -26,6 +26,7 @@ struct Fleet {
     rollout: Rollout,
     strategy: Strategy,
     wanted: Option<usize>,
+    is_superseded: bool,
     facts: BTreeMap<NodeId, NodeFacts>,
     does: Does,
     calls_per_second: u64,
@@ -72,6 +73,7 @@ impl Fleet {
             rollout: Rollout::new(FunctionId::new("f").expect("valid"), 7, None, 2, Timestamp::UNIX_EPOCH),
             strategy,
             wanted: None,
+            is_superseded: false,
             facts: (0..count).map(|n| (id(&format!("n{n}")), fact.clone())).collect(),
             does: well,
             calls_per_second: 10,
@@ -110,7 +112,7 @@ impl Fleet {
 
     /// One decision, and its orders are there.
     fn decide(&mut self) {
-        let scope = Scope { strategy: &self.strategy, wanted: self.wanted };
+        let scope = Scope { strategy: &self.strategy, wanted: self.wanted, is_superseded: self.is_superseded };
         let decision = decide(&self.rollout, scope, &self.facts, self.clock());
         self.rollout = decision.rollout;
         for (id, order) in decision.orders {
@@ -418,6 +420,41 @@ fn the_first_deployment_comes_in_batches_too_and_one_that_fails_leaves_nothing()
 }
 
 #[test]
+fn a_first_revision_that_is_superseded_serves_on_until_the_next_takes_its_place() {
+    let mut fleet = Fleet::without_former(4, rolling(2));
+    fleet.run(3);
+    fleet.is_superseded = true;
+    fleet.decide();
+    assert_eq!(
+        (fleet.rollout.state, fleet.rollout.goal(), fleet.rollout.reason.as_str()),
+        (RolloutState::Failed, None, "superseded by a newer generation")
+    );
+    assert_eq!(fleet.serving(2), ["n0", "n1"]);
+    // The next one may fail, too.
+    let next = Rollout::new(fleet.rollout.function.clone(), 8, fleet.rollout.goal(), 3, fleet.clock());
+    let mut other = Fleet { rollout: next.clone(), facts: fleet.facts.clone(), ..Fleet::of(0, rolling(3)) };
+    other.now = fleet.now;
+    other.does = |revision, _| if revision == 3 { Outcome::Errs } else { Outcome::Well };
+    other.run(60);
+    assert_eq!((other.rollout.state, other.serving(2), other.serving(3).len()), (RolloutState::Failed, vec!["n0", "n1"], 0));
+    (fleet.rollout, fleet.is_superseded) = (next, false);
+    fleet.orders.clear();
+    fleet.run(60);
+    assert_eq!((fleet.rollout.state, fleet.serving(3).len()), (RolloutState::Completed, 4));
+    assert_eq!((fleet.orders_of("n0"), fleet.orders_of("n3")), (vec![(Some(3), Some(2)), (Some(3), None)], vec![(Some(3), None)]));
+}
+
+#[test]
+fn a_first_revision_that_does_badly_is_taken_away_also_when_it_is_superseded() {
+    let mut fleet = Fleet::without_former(4, rolling(2)).doing(|_, _| Outcome::Errs);
+    fleet.run(1);
+    fleet.pass();
+    fleet.is_superseded = true;
+    fleet.run(10);
+    assert_eq!((fleet.rollout.state, fleet.serving(2).len()), (RolloutState::Failed, 0));
+}
+
+#[test]
 fn a_node_is_confirmed_when_the_rollout_has_completed_and_not_before() {
     let mut fleet = Fleet::without_former(4, rolling(2));
     fleet.run(8);
@@ -604,7 +641,9 @@ fn a_rollout_that_cannot_be_taken_back_ends_and_goes_on_trying() {
     fleet.run(2);
     let now = fleet.clock();
     fleet.rollout.abort("no", now).expect("it is in progress");
-    let decide = |fleet: &Fleet| decide(&fleet.rollout, Scope { strategy: &fleet.strategy, wanted: None }, &fleet.facts, fleet.clock());
+    let decide = |fleet: &Fleet| {
+        decide(&fleet.rollout, Scope { strategy: &fleet.strategy, wanted: None, is_superseded: false }, &fleet.facts, fleet.clock())
+    };
     let first = decide(&fleet);
     fleet.now += 601;
     let last = decide(&fleet);

@@ -240,7 +240,7 @@ fn observed_here(installer: &Installer, function: &FunctionId, record: &Function
     let is_serving = status.failure.is_none();
     Observed {
         served: if is_serving { Served::Ready } else { Served::Failed },
-        message: status.failure.unwrap_or_default(),
+        message: status.failure.or(status.warm_failure).unwrap_or_default(),
         warm: status.warm.map(served).unwrap_or_default(),
         sample: doing.map(|doing| doing.sample).unwrap_or_default(),
         before: doing.map(|doing| doing.before).unwrap_or_default(),

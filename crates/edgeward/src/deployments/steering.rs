@@ -104,24 +104,20 @@ impl Steersman {
             let holders = found.nodes.into_iter().filter(|(_, node)| node.ordered.is_some()).map(|(node, _)| node);
             return self.remove(&deployment, holders.collect()).await;
         }
-        let mut present = deployment.rollout.clone();
-        if deployment.generation != deployment.observed_generation {
-            if present.state.is_over() {
-                return self.begin(&deployment, now).await.map(|()| true);
-            }
-            if present.phase != Phase::Restoring {
-                present.abort("superseded by a newer generation", now)?;
-            }
+        let is_superseded = deployment.generation != deployment.observed_generation;
+        if is_superseded && deployment.rollout.state.is_over() {
+            return self.begin(&deployment, now).await.map(|()| true);
         }
-        let scope = Scope { strategy: &deployment.strategy, wanted: found.wanted };
-        let Decision { rollout, orders } = rollout::decide(&present, scope, &found.nodes, now);
+        let scope = Scope { strategy: &deployment.strategy, wanted: found.wanted, is_superseded };
+        let Decision { rollout, orders } = rollout::decide(&deployment.rollout, scope, &found.nodes, now);
         let left: Vec<_> = deployment.leaving.iter().filter(|node| !found.nodes.contains_key(*node)).cloned().collect();
         let is_news = rollout != deployment.rollout || found.missing != deployment.missing || !left.is_empty();
         if is_news && !self.keep(&deployment, rollout.clone(), found.missing, left).await? {
             return Ok(true);
         }
         // What waits for people, or for nodes that are away, is looked at now and then.
-        let is_busy = !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
+        let is_busy =
+            is_superseded || !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
         self.order(&deployment, orders).await?;
         Ok(is_busy)
     }

@@ -88,3 +88,14 @@ async fn a_node_that_had_nothing_before_confirms_when_its_hub_says_so() {
     let report = report(&node);
     assert!(report.state == FunctionState::Failed && report.message.contains("an old image is not run again"), "{report:?}");
 }
+
+#[tokio::test]
+async fn a_former_revision_that_cannot_be_kept_ready_is_no_failure_of_what_serves() {
+    let (_folder, node) = open(&[]);
+    let says = NativeHandler::new(async |_| Ok::<_, std::io::Error>("it works".into()));
+    node.runtime().register(HandlerName::new("works").expect("valid"), says);
+    assign(&node, &native("works"), beside(2, &native("missing"), 1)).await;
+    let report = report(&node);
+    assert_eq!((report.state, report.warm), (FunctionState::Ready, Some(FunctionState::Failed)));
+    assert!(report.message.contains("missing"), "{report:?}");
+}
