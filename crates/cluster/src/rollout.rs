@@ -14,7 +14,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId};
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REFUSED_NODES_MAX};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +24,6 @@ pub use self::{
     gate::{Verdict, judge},
 };
 use crate::planted::{self, Bug};
-
-/// Nodes whose refusal of a revision is remembered. With so many no other gets it late.
-const REFUSED_MAX: usize = 1000;
 
 /// How a rollout stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -241,7 +238,7 @@ impl Rollout {
 
     /// Whether no other refusal could be remembered.
     fn has_no_room(&self) -> bool {
-        self.refused.len() >= REFUSED_MAX
+        self.refused.len() >= REFUSED_NODES_MAX
     }
 
     fn cannot(&self, what: &str) -> EdgeError {

@@ -14,7 +14,9 @@ use edgeward_cluster::{
     placement::Move,
     rollout::{Approval, NodeFacts, Phase, Rollout, RolloutState, Served},
 };
-use edgeward_model::{Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target};
+use edgeward_model::{
+    Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target, limits::DEPLOYMENT_BYTES_MAX,
+};
 use edgeward_runtime::blocking;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -26,6 +28,7 @@ pub use self::{
 use crate::{
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
+    stored::bytes_of,
 };
 pub(crate) use facts::Cache as KnownFacts;
 pub(crate) use stored::Deployments as Store;
@@ -55,7 +58,16 @@ impl DeploymentSpec {
     /// Checks every part against its bounds.
     pub fn validate(&self) -> Result<(), EdgeError> {
         self.function.validate()?;
-        self.strategy.validate()
+        self.strategy.validate()?;
+        let bytes = bytes_of(&(&self.target, &self.strategy))?;
+        if bytes > DEPLOYMENT_BYTES_MAX {
+            let message = format!(
+                "target and strategy of function `{}` are {bytes} bytes long as JSON, the most is {DEPLOYMENT_BYTES_MAX}; choose nodes by a label",
+                self.function.id
+            );
+            return Err(EdgeError::new(ErrorKind::TooLarge, message));
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use edgeward_cluster::{
     placement::{self, Candidate, Counted, Move, Needs},
     rollout::{NodeFacts, Observed, Order, Served},
 };
-use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target};
+use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -223,7 +223,7 @@ fn observed(report: &FunctionReport, record: &FunctionRecord) -> Observed {
     }
     Observed {
         served: served(report.state),
-        message: report.message.clone(),
+        message: beginning(&report.message),
         warm: report.warm.map(served).unwrap_or_default(),
         sample: report.sample.unwrap_or_default(),
         before: report.before.unwrap_or_default(),
@@ -240,13 +240,25 @@ fn observed_here(installer: &Installer, function: &FunctionId, record: &Function
     let is_serving = status.failure.is_none();
     Observed {
         served: if is_serving { Served::Ready } else { Served::Failed },
-        message: status.failure.or(status.warm_failure).unwrap_or_default(),
+        message: beginning(&status.failure.or(status.warm_failure).unwrap_or_default()),
         warm: status.warm.map(served).unwrap_or_default(),
         sample: doing.map(|doing| doing.sample).unwrap_or_default(),
         before: doing.map(|doing| doing.before).unwrap_or_default(),
         // One that is not judged any more has served for longer than that.
         has_baked: is_serving && doing.is_none_or(|doing| doing.time >= record.bake()),
     }
+}
+
+/// The beginning of a message, on one line: the messages of many nodes are kept together, and a node may say anything.
+pub(super) fn beginning(message: &str) -> String {
+    let mut beginning = String::new();
+    for character in message.chars().map(|character| if character.is_control() { ' ' } else { character }) {
+        if beginning.len() + character.len_utf8() > NODE_MESSAGE_BYTES_MAX {
+            break;
+        }
+        beginning.push(character);
+    }
+    beginning
 }
 
 fn read_assigned(cluster: &EdgeCluster, node: &NodeId, version: u64) -> Result<Assigned, EdgeError> {
@@ -260,4 +272,24 @@ fn read_assigned(cluster: &EdgeCluster, node: &NodeId, version: u64) -> Result<A
 
 fn needs<'a>(function: &EdgeFunction, selector: &'a Selector) -> Needs<'a> {
     Needs { selector, memory_bytes: function.memory_bytes() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_model::{Handler, HandlerName};
+
+    use super::*;
+
+    #[test]
+    fn of_what_a_node_says_the_beginning_counts() {
+        let function = EdgeFunction::new("f", "f", Handler::Native(HandlerName::new("h").expect("valid"))).expect("valid");
+        let record = FunctionRecord::new(7, function);
+        let told = |message: &str| {
+            let report = FunctionReport { generation: 7, message: message.to_owned(), ..FunctionReport::ready() };
+            observed(&report, &record).message
+        };
+        assert_eq!(told("no memory\nat line 1"), "no memory at line 1");
+        assert_eq!(told(&"x".repeat(1_000_000)), "x".repeat(NODE_MESSAGE_BYTES_MAX));
+        assert_eq!(told(&"€".repeat(1_000)), "€".repeat(NODE_MESSAGE_BYTES_MAX / 3));
+    }
 }

@@ -403,3 +403,6 @@ fn check(id: &FunctionId, wanted: Option<u64>, found: Option<u64>) -> Result<(),
 fn read_deployment(id: &str, value: &edgeward_model::Value) -> Result<Deployment, EdgeError> {
     of_value(value, || format!("the deployment of function `{id}`"))
 }
+
+#[cfg(test)]
+mod tests;
