@@ -15,7 +15,8 @@ use edgeward_cluster::{
     rollout::{Approval, NodeFacts, Phase, Rollout, RolloutState, Served},
 };
 use edgeward_model::{
-    Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target, limits::DEPLOYMENT_BYTES_MAX,
+    Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target,
+    limits::{DEPLOYED_FUNCTION_BYTES_MAX, DEPLOYMENT_BYTES_MAX},
 };
 use edgeward_runtime::blocking;
 use jiff::Timestamp;
@@ -59,15 +60,18 @@ impl DeploymentSpec {
     pub fn validate(&self) -> Result<(), EdgeError> {
         self.function.validate()?;
         self.strategy.validate()?;
-        let bytes = bytes_of(&(&self.target, &self.strategy))?;
-        if bytes > DEPLOYMENT_BYTES_MAX {
-            let message = format!(
-                "target and strategy of function `{}` are {bytes} bytes long as JSON, the most is {DEPLOYMENT_BYTES_MAX}; choose nodes by a label",
-                self.function.id
-            );
-            return Err(EdgeError::new(ErrorKind::TooLarge, message));
-        }
-        Ok(())
+        let id = &self.function.id;
+        let within = |what: &str, bytes: usize, most: usize, how: &str| {
+            if bytes <= most {
+                return Ok(());
+            }
+            let message = format!("{what} of the deployment of function `{id}` takes {bytes} bytes as JSON, the most is {most}; {how}");
+            Err(EdgeError::new(ErrorKind::TooLarge, message))
+        };
+        let how = "make its environment smaller, or keep what is large in a document";
+        within("the function", bytes_of(&self.function)?, DEPLOYED_FUNCTION_BYTES_MAX, how)?;
+        let how = "choose nodes by a label";
+        within("target and strategy", bytes_of(&(&self.target, &self.strategy))?, DEPLOYMENT_BYTES_MAX, how)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use edgeward::{
-    Amount, DeploymentSpec, EdgeCluster, EdgeFunction, EdgeNode, FunctionId, Handler, HandlerName, NativeHandler, Strategy,
+    Amount, DeploymentSpec, EdgeCluster, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler, HandlerName, NativeHandler, Strategy,
     cluster::rollout::{Rollout, RolloutState},
 };
 
@@ -108,4 +108,16 @@ async fn a_first_revision_that_is_superseded_serves_on_until_the_next_is_there()
     let rollout = ends(&cluster).await;
     assert_eq!((rollout.from, rollout.to, rollout.state), (None, 2, RolloutState::Completed));
     assert_eq!(says(&cluster, "b").await.as_deref(), Some("second"));
+}
+
+#[tokio::test]
+async fn a_function_that_would_not_fit_beside_the_one_before_is_refused_also_by_a_plan() {
+    let cluster = cluster(&["a"], &["first"]);
+    let mut large = spec("first");
+    large.function.environment = [("LARGE", "\u{1}".repeat(21_000))].into_iter().collect();
+    let deployments = cluster.deployments();
+    let error = deployments.plan(large.clone()).await.expect_err("too large");
+    assert_eq!(deployments.apply(large, None).await.expect_err("too large").to_string(), error.to_string());
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(error.to_string().contains("the function of the deployment of function `f` takes 126"), "{error}");
 }

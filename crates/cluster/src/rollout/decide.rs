@@ -287,8 +287,14 @@ impl<'a> Deciding<'a> {
         if free.is_empty() {
             return true;
         }
-        self.next.reason.clear();
-        self.progress();
+        let failed = free.iter().filter_map(|(id, node)| Some((id, node.order_failure.as_ref()?)));
+        let count = failed.clone().count();
+        if let Some((first, why)) = failed.into_iter().next() {
+            self.wait(format!("{count} of the nodes could not be ordered to take it; node `{first}`: {why}"));
+        } else {
+            self.next.reason.clear();
+            self.progress();
+        }
         false
     }
 

@@ -86,6 +86,8 @@ pub struct NodeFacts {
     pub holds: bool,
     /// What it was ordered; none when it has nothing of this function.
     pub ordered: Option<Order>,
+    /// Why the order that was given last could not be written, if it could not: to give it again is no progress.
+    pub order_failure: Option<String>,
     /// What it says about that order.
     pub observed: Observed,
 }

@@ -539,6 +539,23 @@ fn nodes_that_get_nowhere_or_fall_silent_pause_it_with_their_names() {
 }
 
 #[test]
+fn an_order_that_cannot_be_written_pauses_it_and_is_no_progress() {
+    let mut fleet = Fleet::of(3, rolling(1));
+    for _ in 0..700 {
+        let (orders, facts) = (fleet.orders.clone(), fleet.facts.clone());
+        fleet.decide();
+        (fleet.orders, fleet.facts) = (orders, facts);
+        fleet.node("n0").order_failure = Some("the disk is full".to_owned());
+        fleet.pass();
+    }
+    let why = "1 of the nodes could not be ordered to take it; node `n0`: the disk is full";
+    assert_eq!(
+        (fleet.rollout.state, fleet.rollout.reason),
+        (RolloutState::Paused, format!("paused, as it did not get on for 10 minutes: {why}"))
+    );
+}
+
+#[test]
 fn within_what_may_be_unavailable_it_goes_on_without_a_node_that_gets_nowhere() {
     let does = |revision, node: &str| if revision == 2 && node == "n1" { Outcome::Stuck } else { Outcome::Well };
     let strategy = Strategy { max_unavailable: Some(Amount::Count(1)), progress_seconds: Some(20.0), ..rolling(3) };

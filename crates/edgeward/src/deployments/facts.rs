@@ -203,6 +203,7 @@ impl Known {
             is_reachable: self.view.node.status != EdgeNodeStatus::Offline,
             holds: self.view.held.is_some(),
             ordered: record.map(|record| record.order().unwrap_or(former.map_or(Order::default(), Order::confirmed))),
+            order_failure: None,
             observed: observed.unwrap_or_default(),
         }
     }

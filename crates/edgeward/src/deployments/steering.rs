@@ -11,13 +11,14 @@ use std::{
 use edgeward_cluster::rollout::{self, Approval, Decision, Order, Phase, Rollout, RolloutState, Scope};
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
 use edgeward_runtime::blocking;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    facts::{Cache, Facts},
+    facts::{Cache, Facts, beginning},
     stored::Deployment,
 };
 use crate::{
@@ -48,7 +49,7 @@ impl EdgeCluster {
 async fn steer(cluster: EdgeCluster) {
     // What was read as a standby may be something else now under the same version.
     *cluster.known_facts().lock() = Cache::default();
-    let steering = Steersman { cluster: cluster.clone() };
+    let steering = Steersman { cluster: cluster.clone(), failures: Mutex::default() };
     loop {
         let begun = Instant::now();
         let is_busy = match steering.look(Timestamp::now()).await {
@@ -76,6 +77,8 @@ fn gather(cluster: &EdgeCluster) -> Result<(BTreeMap<FunctionId, Deployment>, Fa
 
 struct Steersman {
     cluster: EdgeCluster,
+    /// Why orders could not be given that were given last.
+    failures: Mutex<BTreeMap<(FunctionId, NodeId), String>>,
 }
 
 impl Steersman {
@@ -99,7 +102,10 @@ impl Steersman {
         let id = deployment.function.clone();
         let (store, of, revision) = (self.cluster.deployment_store().clone(), id, deployment.revision);
         let function = blocking(move || Ok(store.revision(&of, revision)?.function)).await?;
-        let found = facts.of(&self.cluster, &deployment, &function, now);
+        let mut found = facts.of(&self.cluster, &deployment, &function, now);
+        for (node, facts) in &mut found.nodes {
+            facts.order_failure = self.failures.lock().get(&(deployment.function.clone(), node.clone())).cloned();
+        }
         if deployment.deleted {
             let holders = found.nodes.into_iter().filter(|(_, node)| node.ordered.is_some()).map(|(node, _)| node);
             return self.remove(&deployment, holders.collect()).await;
@@ -169,22 +175,32 @@ impl Steersman {
         Ok(true)
     }
 
-    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them.
+    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them. One that cannot be written is told by the
+    /// rollout, which gives it again.
     async fn order(&self, deployment: &Deployment, orders: BTreeMap<NodeId, Order>) -> Result<(), EdgeError> {
         if orders.is_empty() {
             return self.retry_here(deployment).await;
         }
         let id = &deployment.function;
-        let functions = Arc::new(self.functions(id, &orders).await?);
+        let functions = match self.functions(id, &orders).await {
+            Ok(functions) => Arc::new(functions),
+            Err(error) => {
+                for node in orders.keys() {
+                    self.note_failure(id, node, &error);
+                }
+                return Ok(());
+            }
+        };
         let _deploying = self.cluster.deploying().await;
         let ordering: Vec<_> = orders
             .into_iter()
             .map(|(node, order)| {
                 let (cluster, id, functions, strategy) =
                     (self.cluster.clone(), id.clone(), Arc::clone(&functions), deployment.strategy.clone());
-                blocking(move || {
+                let of = node.clone();
+                let writing = blocking(move || {
                     let Some(revision) = order.serve else {
-                        return cluster.assignments().remove(&node, &id).map(|_| Some((node, None)));
+                        return cluster.assignments().remove(&node, &id).map(|_| Some(None));
                     };
                     let Some(function) = functions.get(&revision) else {
                         tracing::warn!(%node, function = %id, revision, "a revision that a node is to go back to is not kept any more");
@@ -195,19 +211,33 @@ impl Steersman {
                     let bake_seconds = strategy.bake().as_secs_f64();
                     let (probe, confirmed) = (strategy.gate.probe.clone(), order.is_confirmed);
                     let deployed = RevisionRecord { revision, probe, bake_seconds, judged_seconds, confirmed, warm };
-                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some((node, Some(record))))
-                })
+                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some(Some(record)))
+                });
+                async move { (of, writing.await) }
             })
             .collect();
-        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).try_collect().await?;
+        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).collect().await;
         self.cluster.forget_deadlines(id);
-        for (node, record) in written.into_iter().flatten() {
-            match record {
-                Some(record) => self.cluster.install_here(&node, &record).await,
-                None => self.cluster.remove_here(&node, id),
+        for (node, written) in written {
+            match written {
+                Ok(order) => {
+                    self.failures.lock().remove(&(id.clone(), node.clone()));
+                    match order {
+                        Some(Some(record)) => self.cluster.install_here(&node, &record).await,
+                        Some(None) => self.cluster.remove_here(&node, id),
+                        None => {}
+                    }
+                }
+                Err(error) => self.note_failure(id, &node, &error),
             }
         }
         Ok(())
+    }
+
+    /// Notes that an order could not be given.
+    fn note_failure(&self, function: &FunctionId, node: &NodeId, error: &EdgeError) {
+        tracing::warn!(%function, %node, error = error.chain(), "a node could not be ordered what it is to have; it is tried again");
+        self.failures.lock().insert((function.clone(), node.clone()), beginning(&error.chain()));
     }
 
     /// Has nodes of this process try again what failed.
@@ -262,6 +292,7 @@ impl Steersman {
         let id = deployment.function.clone();
         if holders.is_empty() {
             let store = self.cluster.deployment_store().clone();
+            self.failures.lock().retain(|(function, _), _| *function != id);
             blocking(move || store.forget(&id)).await?;
             return Ok(false);
         }
@@ -283,3 +314,6 @@ pub(super) fn tell(cluster: &EdgeCluster, rollout: &Rollout) {
     let message = format!("rollout `{}` of function `{function}` to revision {to} {does}{why}", rollout.id());
     cluster.events().tell(FleetEvent::new(EventKind::RolloutChanged, message).of(function));
 }
+
+#[cfg(test)]
+mod tests;

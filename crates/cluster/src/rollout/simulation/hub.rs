@@ -116,6 +116,7 @@ impl Hub {
                 is_reachable,
                 holds: heard.as_ref().is_some_and(|heard| heard.report.holds),
                 ordered: (order != Order::default()).then_some(order),
+                order_failure: None,
                 observed: observed.unwrap_or_default(),
             }
         };
