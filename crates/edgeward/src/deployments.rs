@@ -59,6 +59,7 @@ impl DeploymentSpec {
     /// Checks every part against its bounds.
     pub fn validate(&self) -> Result<(), EdgeError> {
         self.function.validate()?;
+        self.target.validate()?;
         self.strategy.validate()?;
         let id = &self.function.id;
         let within = |what: &str, bytes: usize, most: usize, how: &str| {
@@ -189,7 +190,14 @@ impl ClusterDeployments {
         blocking(move || {
             let gathering = facts::Facts::read(&this.cluster)?;
             let deployments = this.store().all()?;
-            deployments.values().filter(|deployment| !deployment.deleted).map(|deployment| this.view(deployment, &gathering)).collect()
+            let mut views = Vec::new();
+            for deployment in deployments.values().filter(|deployment| !deployment.deleted) {
+                match this.view(deployment, &gathering) {
+                    Ok(view) => views.push(view),
+                    Err(error) => tracing::warn!(function = %deployment.function, error = error.chain(), "a deployment is not listed"),
+                }
+            }
+            Ok(views)
         })
         .await
     }
@@ -249,16 +257,31 @@ impl ClusterDeployments {
         .await
     }
 
-    /// Removes a deployment: its function is taken from every node. Returns whether there was one.
+    /// Removes a deployment, also one that cannot be read: its function is taken from every node. Returns whether there was one.
     pub async fn remove(&self, id: &FunctionId) -> Result<bool, EdgeError> {
         let (store, of) = (self.store().clone(), id.clone());
-        let existed = blocking(move || store.mark_deleted(&of)).await?;
+        let is_unreadable = blocking(move || store.is_unreadable(&of)).await?;
+        if is_unreadable {
+            self.take_from_all(id).await?;
+        }
+        let (store, of) = (self.store().clone(), id.clone());
+        let existed = blocking(move || if is_unreadable { store.forget(&of).map(|()| true) } else { store.mark_deleted(&of) }).await?;
         if existed {
             let what = format!("the deployment of function `{id}` was removed");
             self.cluster.events().tell(FleetEvent::new(EventKind::DeploymentChanged, what).of(id));
             self.cluster.wake_steering();
         }
         Ok(existed)
+    }
+
+    /// Takes a function from every node at once, as nobody knows which have it by the deployment.
+    async fn take_from_all(&self, id: &FunctionId) -> Result<(), EdgeError> {
+        let _deploying = self.cluster.deploying().await;
+        let (cluster, of) = (self.cluster.clone(), id.clone());
+        blocking(move || cluster.node_ids().iter().try_for_each(|node| cluster.assignments().remove(node, &of).map(drop))).await?;
+        self.cluster.forget_deadlines(id);
+        self.cluster.node_ids().iter().for_each(|node| self.cluster.remove_here(node, id));
+        Ok(())
     }
 
     /// Every rollout that is kept, the newest of each function first.

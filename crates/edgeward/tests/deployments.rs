@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use edgeward::{
     Amount, DeploymentSpec, EdgeCluster, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler, HandlerName, NativeHandler, Strategy,
+    Target,
     cluster::rollout::{Rollout, RolloutState},
 };
 
@@ -120,4 +121,18 @@ async fn a_function_that_would_not_fit_beside_the_one_before_is_refused_also_by_
     assert_eq!(deployments.apply(large, None).await.expect_err("too large").to_string(), error.to_string());
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(error.to_string().contains("the function of the deployment of function `f` takes 126"), "{error}");
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_deployed() {
+    let cluster = cluster(&["a"], &["first"]);
+    let deployments = cluster.deployments();
+    let batch = Strategy { batch: Some(Amount::Percent(200)), ..Strategy::default() };
+    for refused in [
+        DeploymentSpec { target: Target::Nodes(std::collections::BTreeSet::new()), ..spec("first") },
+        DeploymentSpec { strategy: batch, ..spec("first") },
+    ] {
+        assert_eq!(deployments.apply(refused.clone(), None).await.expect_err("refused").kind(), ErrorKind::InvalidInput, "{refused:?}");
+        assert!(deployments.plan(refused).await.is_err() && deployments.list().await.expect("reads").is_empty());
+    }
 }

@@ -287,10 +287,9 @@ impl<'a> Deciding<'a> {
         if free.is_empty() {
             return true;
         }
-        let failed = free.iter().filter_map(|(id, node)| Some((id, node.order_failure.as_ref()?)));
-        let count = failed.clone().count();
-        if let Some((first, why)) = failed.into_iter().next() {
-            self.wait(format!("{count} of the nodes could not be ordered to take it; node `{first}`: {why}"));
+        let failed: Vec<_> = free.iter().filter_map(|(id, node)| Some((id, node.order_failure.as_ref()?))).collect();
+        if let Some((first, why)) = failed.first() {
+            self.wait(format!("{} of the nodes could not be ordered to take it; node `{first}`: {why}", failed.len()));
         } else {
             self.next.reason.clear();
             self.progress();

@@ -84,11 +84,17 @@ impl Deployments {
         Ok(Self { document: documents.document(DocumentName::new(DOCUMENT)?) })
     }
 
-    /// Every deployment, those that are being removed too.
+    /// Every deployment that can be read, those that are being removed too. One that cannot, as of a newer release, does not keep the others.
     pub(crate) fn all(&self) -> Result<BTreeMap<FunctionId, Deployment>, EdgeError> {
         let Some(state) = self.document.view()? else { return Ok(BTreeMap::new()) };
         let deployments = state.data.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(DEPLOYMENT)?, value)));
-        deployments.map(|(id, value)| Ok((FunctionId::new(id)?, read_deployment(id, value)?))).collect()
+        Ok(deployments.filter_map(|(id, value)| Some((FunctionId::new(id).ok()?, readable(read_deployment(id, value))?))).collect())
+    }
+
+    /// Whether there is a deployment of this function that cannot be read.
+    pub(crate) fn is_unreadable(&self, id: &FunctionId) -> Result<bool, EdgeError> {
+        let value = self.document.get(&format!("{DEPLOYMENT}{id}"))?;
+        Ok(value.is_some_and(|value| read_deployment(id.as_str(), &value).is_err()))
     }
 
     /// One deployment, one that is being removed too.
@@ -132,15 +138,15 @@ impl Deployments {
         of_value(&value, || key)
     }
 
-    /// Every rollout that is kept, the newest of each function first.
+    /// Every rollout that is kept and can be read, the newest of each function first.
     pub(crate) fn rollouts(&self) -> Result<Vec<Rollout>, EdgeError> {
         let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
         let mut rollouts = Vec::new();
         for (key, value) in &state.data.0 {
             if let Some(id) = key.strip_prefix(DEPLOYMENT) {
-                rollouts.push(read_deployment(id, value)?.rollout);
+                rollouts.extend(readable(read_deployment(id, value)).map(|deployment| deployment.rollout));
             } else if key.starts_with(ROLLOUT) {
-                rollouts.push(of_value(value, || key.clone())?);
+                rollouts.extend(readable::<Rollout>(of_value(value, || key.clone())));
             }
         }
         rollouts.sort_by(|left: &Rollout, right| left.function.cmp(&right.function).then(right.generation.cmp(&left.generation)));
@@ -282,12 +288,12 @@ impl Deployments {
         Ok(marked?.is_some_and(|(_, is_news)| is_news))
     }
 
-    /// Forgets a deployment that was removed, with its revisions and rollouts.
+    /// Forgets a deployment that was removed, or cannot be read, with its revisions and rollouts.
     pub(crate) fn forget(&self, id: &FunctionId) -> Result<(), EdgeError> {
         let id = id.clone();
         let edited = self.document.edit(Precondition::None, move |draft| {
             let writing = Writing { draft, id };
-            if writing.deployment()?.is_none_or(|deployment| !deployment.deleted) {
+            if writing.deployment().is_ok_and(|deployment| deployment.is_none_or(|deployment| !deployment.deleted)) {
                 return Ok(());
             }
             let keys: Vec<_> = [REVISION, ROLLOUT].iter().map(|kind| writing.keys(kind)).collect::<Result<_, _>>()?;
@@ -401,7 +407,14 @@ fn check(id: &FunctionId, wanted: Option<u64>, found: Option<u64>) -> Result<(),
 }
 
 fn read_deployment(id: &str, value: &edgeward_model::Value) -> Result<Deployment, EdgeError> {
-    of_value(value, || format!("the deployment of function `{id}`"))
+    of_value(value, || {
+        format!("the deployment of function `{id}`; use a newer release, or remove it with `edgeward deployments remove {id}`")
+    })
+}
+
+/// What could be read.
+fn readable<T>(read: Result<T, EdgeError>) -> Option<T> {
+    read.inspect_err(|error| tracing::warn!(error = error.chain(), "what is kept of a deployment is passed over")).ok()
 }
 
 #[cfg(test)]

@@ -19,6 +19,11 @@ impl Amount {
     /// The whole set.
     pub const ALL: Self = Self::Percent(100);
 
+    /// Checks that its text is one.
+    pub fn validate(self) -> Result<(), EdgeError> {
+        self.to_string().parse::<Self>().map(drop)
+    }
+
     /// How many of `total` it is: at least one of a set that is not empty, and at most all.
     pub fn at_least_one_of(self, total: usize) -> usize {
         let count = match self {
@@ -115,6 +120,7 @@ mod tests {
         for text in ["", "%", "101%", "-1", "1.5", "10001", "5 %", "many"] {
             assert!(text.parse::<Amount>().is_err(), "{text}");
         }
+        assert!(Amount::Percent(101).validate().is_err() && Amount::Count(10_001).validate().is_err() && Amount::ALL.validate().is_ok());
         assert_eq!(serde_json::from_str::<Amount>("3").expect("valid"), Amount::Count(3));
         assert_eq!(serde_json::from_str::<Amount>("\"3%\"").expect("valid"), Amount::Percent(3));
     }

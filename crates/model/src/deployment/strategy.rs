@@ -211,10 +211,10 @@ impl Strategy {
         if self.waves.len() > WAVES_MAX {
             return Err(EdgeError::invalid(format!("a strategy has at most {WAVES_MAX} waves, not {}", self.waves.len())));
         }
-        if let Some(probe) = &self.gate.probe {
-            probe.validate()?;
-        }
-        Ok(())
+        self.batch.map_or(Ok(()), Amount::validate)?;
+        self.max_unavailable.map_or(Ok(()), Amount::validate)?;
+        self.waves.iter().try_for_each(Selector::validate)?;
+        self.gate.probe.as_ref().map_or(Ok(()), Probe::validate)
     }
 }
 
@@ -280,6 +280,11 @@ mod tests {
         assert!(refused(Strategy { growth: Some(2), ..of(StrategyKind::Canary) }).contains("rolling"));
         assert!(refused(Strategy { batch: Some(Amount::ALL), ..of(StrategyKind::BlueGreen) }).contains("no batch"));
         assert!(refused(Strategy { waves: vec![Selector::default(); WAVES_MAX + 1], ..Strategy::default() }).contains("waves"));
+        let batch = Some(Amount::Percent(200));
+        assert!(refused(Strategy { batch, ..Strategy::default() }).contains("`200%` is no amount"));
+        assert!(refused(Strategy { max_unavailable: batch, ..Strategy::default() }).contains("`200%` is no amount"));
+        let wave = Selector { capabilities: ["gpu,camera".to_owned()].into(), ..Selector::default() };
+        assert!(refused(Strategy { waves: vec![wave], ..Strategy::default() }).contains("`camera`"));
         for path in ["health", "/a b", "/ä", "/a#b"] {
             let gate = Gate { probe: Some(Probe { path: path.to_owned() }), ..Gate::default() };
             assert!(refused(Strategy { gate, ..Strategy::default() }).contains("probe"), "{path}");
