@@ -166,7 +166,7 @@ mod tests {
 
     fn record(state: &str) -> RolloutRecord {
         serde_json::from_str(&format!(
-            r#"{{"id": "f-7", "function": "f", "generation": 7, "from": 1, "to": 2, "state": "{state}", "phase": "updating", "wave": 0, "allowed": 1,
+            r#"{{"id": "f:7", "function": "f", "generation": 7, "from": 1, "to": 2, "state": "{state}", "phase": "updating", "wave": 0, "allowed": 1,
                 "reason": "3 of 9 invocations failed", "started_at": "2026-01-02T03:04:05Z", "progressed_at": "2026-01-02T03:04:05Z",
                 "waves": [{{"of": "site=a", "nodes": {{"wanted": 4, "updated": 3, "ready": 2, "failed": 1, "pending": 1}}}}]}}"#
         ))
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_rollout_is_shown_with_its_waves() {
         let text = shown(&record("in_progress"), Palette::plain());
-        for part in ["f-7", "from revision 1 to revision 2", "in progress", "3 of 9 invocations failed", "1 site=a", "████████████"]
+        for part in ["f:7", "from revision 1 to revision 2", "in progress", "3 of 9 invocations failed", "1 site=a", "████████████"]
         {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -186,7 +186,7 @@ mod tests {
     fn who_waited_learns_by_the_error_that_it_went_back() {
         assert!(outcome(&record("completed")).is_ok() && outcome(&record("paused")).is_ok());
         let error = outcome(&record("rolled_back")).expect_err("it went back");
-        assert_eq!(error.to_string(), "rollout `f-7` was rolled back, and revision 2 serves nowhere: 3 of 9 invocations failed");
+        assert_eq!(error.to_string(), "rollout `f:7` was rolled back, and revision 2 serves nowhere: 3 of 9 invocations failed");
         assert!(outcome(&record("failed")).is_err());
     }
 }

@@ -151,9 +151,9 @@ impl Rollout {
         }
     }
 
-    /// What names it: `FUNCTION-GENERATION`.
+    /// What names it: `FUNCTION:GENERATION`. No id of a function has a colon.
     pub fn id(&self) -> String {
-        format!("{}-{}", self.function, self.generation)
+        format!("{}:{}", self.function, self.generation)
     }
 
     /// The revision that nodes should run now that it is over, from which the next rollout starts.

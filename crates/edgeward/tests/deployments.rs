@@ -136,3 +136,19 @@ async fn what_could_not_be_read_again_is_not_deployed() {
         assert!(deployments.plan(refused).await.is_err() && deployments.list().await.expect("reads").is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_not_taken_for_a_function_whose_id_looks_like_it() {
+    let cluster = cluster(&["a"], &["first"]);
+    let _steering = cluster.steer();
+    let generation = deploy(&cluster, spec("first")).await;
+    ends(&cluster).await;
+    let other = format!("f-{generation}");
+    let function = EdgeFunction { id: FunctionId::new(&other).expect("valid"), ..function("first") };
+    cluster.deployments().apply(DeploymentSpec::new(function), None).await.expect("applies");
+    let of = async |id: &str| cluster.deployments().rollout(id).await.expect("there").rollout.function.to_string();
+    assert_eq!((of(&other).await, of(&format!("f:{generation}")).await), (other, "f".to_owned()));
+    for unknown in ["f:", "f:x", ":1", "f:1:1"] {
+        assert_eq!(cluster.deployments().rollout(unknown).await.expect_err("unknown").kind(), ErrorKind::NotFound, "{unknown}");
+    }
+}

@@ -334,7 +334,7 @@ impl EdgeTool for ShowRollout {
 
 /// Where a rollout is. What can be no part of a path names none.
 fn rollout_path(id: &str) -> Result<String, ToolError> {
-    if id.is_empty() || id.len() > ROLLOUT_ID_BYTES_MAX || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+    if id.is_empty() || id.len() > ROLLOUT_ID_BYTES_MAX || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c)) {
         let shown: String = id.chars().take(ROLLOUT_ID_BYTES_MAX).collect();
         return Err(ToolError::not_found(format!("rollout not found: `{}`", shown.escape_debug())));
     }
@@ -506,7 +506,7 @@ mod tests {
 
     #[test]
     fn what_can_be_no_part_of_a_path_names_no_rollout() {
-        assert_eq!(rollout_path("hello-12").expect("an id"), "/v1/rollouts/hello-12");
+        assert_eq!(rollout_path("hello:12").expect("an id"), "/v1/rollouts/hello:12");
         for bad in ["", "a/pause", "a?b", "a%2Fb", "..%2f", &"a".repeat(129)] {
             assert_eq!(rollout_path(bad).expect_err("refused").kind, ErrorKind::NotFound, "{bad}");
         }

@@ -649,7 +649,7 @@ fn a_rollout_is_read_as_it_was_written() {
     fleet.rollout.refused.insert(id("n3"), "no memory".to_owned());
     let text = serde_json::to_string(&fleet.rollout).expect("JSON");
     assert_eq!(serde_json::from_str::<Rollout>(&text).expect("valid"), fleet.rollout);
-    assert_eq!(fleet.rollout.id(), "f-7");
+    assert_eq!(fleet.rollout.id(), "f:7");
 }
 
 #[test]

@@ -111,10 +111,10 @@ impl Deployments {
 
     /// The deployment whose present rollout has this id, or whose function.
     pub(crate) fn by_rollout(&self, id: &str) -> Result<Option<Deployment>, EdgeError> {
-        let found = |name: &str| FunctionId::new(name).ok().map(|name| self.get(&name)).transpose().map(Option::flatten);
-        let function = id.rsplit_once('-').map(|(function, _)| found(function)).transpose()?.flatten();
-        let named = function.filter(|deployment| deployment.rollout.id() == id);
-        Ok(named.map_or_else(|| found(id), |named| Ok(Some(named)))?.filter(|deployment| !deployment.deleted))
+        let (function, generation) = id.split_once(':').map_or((id, None), |(function, generation)| (function, Some(generation)));
+        let Ok(function) = FunctionId::new(function) else { return Ok(None) };
+        let is_meant = |deployment: &Deployment| !deployment.deleted && (generation.is_none() || deployment.rollout.id() == id);
+        Ok(self.get(&function)?.filter(is_meant))
     }
 
     /// The revisions of a function, by number.
