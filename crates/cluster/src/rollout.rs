@@ -112,6 +112,9 @@ pub struct Rollout {
     pub wave: usize,
     /// How many nodes of that wave may have the revision.
     pub allowed: usize,
+    /// Whether it brings the revision to all nodes at once, whatever the strategy of its deployment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_once: bool,
     /// Whether somebody must agree.
     #[serde(default)]
     pub approval: Approval,
@@ -142,6 +145,7 @@ impl Rollout {
             phase: Phase::Updating,
             wave: 0,
             allowed: 0,
+            at_once: false,
             approval: Approval::NotYet,
             reason: String::new(),
             started_at: now,

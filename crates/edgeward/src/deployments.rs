@@ -15,8 +15,8 @@ use edgeward_cluster::{
     rollout::{Approval, NodeFacts, Phase, Rollout, RolloutState, Served},
 };
 use edgeward_model::{
-    Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target,
-    limits::{DEPLOYED_FUNCTION_BYTES_MAX, DEPLOYMENT_BYTES_MAX},
+    EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, Target,
+    limits::{DEPLOYED_FUNCTION_BYTES_MAX, DEPLOYMENT_BYTES_MAX, REVISIONS_MAX},
 };
 use edgeward_runtime::blocking;
 use jiff::Timestamp;
@@ -33,9 +33,12 @@ use crate::{
 };
 pub(crate) use facts::Cache as KnownFacts;
 pub(crate) use stored::Deployments as Store;
+use stored::Wish;
 
 /// Time between two looks whether a generation is taken up.
 const OBSERVED_EVERY: Duration = Duration::from_millis(20);
+/// Forms of one function that a deployment takes over from nodes: as revisions that are kept, beside the new one and one more.
+const ADOPTED_MAX: usize = REVISIONS_MAX - 2;
 /// Functions that one call moves, at most.
 pub const MOVES_MAX: usize = 100;
 
@@ -156,13 +159,16 @@ impl ClusterDeployments {
     /// [`ErrorKind::NotFound`] for a named node that there is none of, [`ErrorKind::TooLarge`] past
     /// [`edgeward_model::limits::DEPLOYMENTS_MAX`].
     pub async fn apply(&self, spec: DeploymentSpec, generation: Option<u64>) -> Result<DeploymentView, EdgeError> {
+        self.want(spec, generation, false).await
+    }
+
+    async fn want(&self, spec: DeploymentSpec, generation: Option<u64>, at_once: bool) -> Result<DeploymentView, EdgeError> {
         self.check(&spec).await?;
         let id = spec.function.id.clone();
-        let (store, of, cluster) = (self.store().clone(), spec, self.cluster.clone());
+        let (store, cluster) = (self.store().clone(), self.cluster.clone());
         let changed = blocking(move || {
-            // Of what is deployed so already nobody has anything by himself.
-            let adopted = if store.get(&of.function.id)?.is_none() { cluster.assigned_alone(&of.function.id)? } else { None };
-            store.apply(of, adopted, generation, Timestamp::now())
+            let adopted = adopted(&cluster, &spec.function.id)?;
+            store.apply(Wish { spec, generation, adopted, at_once }, Timestamp::now())
         })
         .await?;
         if let Some(deployment) = changed {
@@ -306,7 +312,8 @@ impl ClusterDeployments {
             let gathering = facts::Facts::read(&this.cluster)?;
             let revision = this.store().revision(&deployment.function, deployment.rollout.to)?;
             let facts = gathering.of(&this.cluster, &deployment, &revision.function, Timestamp::now());
-            let waves = wave_names(&deployment.strategy).enumerate().map(|(wave, of)| {
+            let strategy = deployment.rollout_strategy().into_owned();
+            let waves = wave_names(&strategy).enumerate().map(|(wave, of)| {
                 let nodes = facts.nodes.values().filter(|node| node.in_target && node.wave == wave);
                 WaveView { of, nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)) }
             });
@@ -353,7 +360,10 @@ impl ClusterDeployments {
     }
 
     /// Goes back to the revision before, or to one that is kept: a rollout on its way is aborted, and of one that is complete the former revision
-    /// is rolled out to all nodes at once.
+    /// is rolled out to all nodes at once. The strategy of the deployment stays what it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when there is none to go back to, [`ErrorKind::RefusedArtifact`] when nodes would refuse it as an old image.
     pub async fn rollback(&self, id: &str, revision: Option<u64>) -> Result<DeploymentView, EdgeError> {
         let (store, of) = (self.store().clone(), id.to_owned());
         let deployment = blocking(move || store.by_rollout(&of)?.ok_or_else(|| rollout_not_found(&of))).await?;
@@ -370,12 +380,18 @@ impl ClusterDeployments {
                 format!("there is no revision of function `{function}` to go back to: `edgeward deployments show {function}` lists them");
             return Err(EdgeError::new(ErrorKind::Conflict, message));
         };
-        let (store, of) = (self.store().clone(), function.clone());
-        let revision = blocking(move || store.revision(&of, former)).await?;
-        let gate = deployment.strategy.gate.clone();
-        let strategy = Strategy { batch: Some(Amount::ALL), bake_seconds: Some(0.0), gate, ..Strategy::new(StrategyKind::Rolling) };
-        let spec = DeploymentSpec { function: revision.function, target: deployment.target, strategy };
-        self.apply(spec, Some(deployment.generation)).await
+        let (store, of, present) = (self.store().clone(), function.clone(), deployment.rollout.goal());
+        let (revision, present) = blocking(move || {
+            let present = present.map(|present| store.revision(&of, present)).transpose()?;
+            Ok((store.revision(&of, former)?, present))
+        })
+        .await?;
+        let Revision { function, .. } = revision;
+        if let Some(present) = present.filter(|_| self.cluster.requires_signatures()) {
+            check_counter(&function, former, &present)?;
+        }
+        let spec = DeploymentSpec { function, target: deployment.target, strategy: deployment.strategy };
+        self.want(spec, Some(deployment.generation), true).await
     }
 
     /// Waits until the present generation of a deployment is taken up: its rollout has begun, or nothing had to be rolled out. Not for longer than
@@ -457,6 +473,37 @@ impl NodeCounts {
 fn wave_names(strategy: &Strategy) -> impl Iterator<Item = String> {
     let rest = if strategy.waves.is_empty() { "all" } else { "the rest" };
     strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()])
+}
+
+/// What nodes have of a function by themselves, each once, which its first deployment adopts. Blocks for as long as the disk takes.
+fn adopted(cluster: &EdgeCluster, id: &FunctionId) -> Result<Vec<EdgeFunction>, EdgeError> {
+    // Of what is deployed so already nobody has anything by himself.
+    let adopted = if cluster.deployment_store().get(id)?.is_none() { cluster.assigned_alone(id)? } else { Vec::new() };
+    if adopted.len() <= ADOPTED_MAX {
+        return Ok(adopted);
+    }
+    let message = format!(
+        "nodes have function `{id}` by themselves in {} forms, and a deployment takes over at most {ADOPTED_MAX}; assign one of them to more nodes first",
+        adopted.len()
+    );
+    Err(EdgeError::new(ErrorKind::Conflict, message))
+}
+
+/// Refuses to go back to an image that nodes would refuse, as they have confirmed a newer one.
+fn check_counter(function: &EdgeFunction, revision: u64, present: &Revision) -> Result<(), EdgeError> {
+    let counter = |function: &EdgeFunction| function.signature.map(|signature| signature.counter);
+    match (counter(function), counter(&present.function)) {
+        (Some(former), Some(confirmed)) if former < confirmed => {
+            let id = &function.id;
+            let message = format!(
+                "revision {revision} of function `{id}` is signed with counter {former}, and nodes that run revision {} refuse less than {confirmed}; \
+                 sign its artifact anew with a counter of {confirmed} or more, and deploy that",
+                present.revision
+            );
+            Err(EdgeError::new(ErrorKind::RefusedArtifact, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rollout_not_found(id: &str) -> EdgeError {

@@ -6,6 +6,7 @@ use edgeward::{
     Amount, DeploymentSpec, EdgeCluster, EdgeFunction, EdgeNode, ErrorKind, FunctionId, Handler, HandlerName, NativeHandler, Strategy,
     Target,
     cluster::rollout::{Rollout, RolloutState},
+    signing::SigningKey,
 };
 
 /// Longest wait for a rollout.
@@ -151,4 +152,66 @@ async fn a_rollout_is_not_taken_for_a_function_whose_id_looks_like_it() {
     for unknown in ["f:", "f:x", ":1", "f:1:1"] {
         assert_eq!(cluster.deployments().rollout(unknown).await.expect_err("unknown").kind(), ErrorKind::NotFound, "{unknown}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_back_is_at_once_and_the_strategy_stays() {
+    let cluster = cluster(&["a", "b"], &["first", "second", "third"]);
+    let _steering = cluster.steer();
+    let careful = Strategy { approve: true, bake_seconds: Some(600.0), batch: Some(Amount::Count(1)), ..Strategy::default() };
+    deploy(&cluster, spec("first")).await;
+    ends(&cluster).await;
+    deploy(&cluster, spec("second")).await;
+    ends(&cluster).await;
+    deploy(&cluster, DeploymentSpec { strategy: careful.clone(), ..spec("second") }).await;
+    let back = cluster.deployments().rollback("f", None).await.expect("there is a former one");
+    assert_eq!((back.deployment.revision, &back.deployment.strategy), (1, &careful));
+    let rollout = ends(&cluster).await;
+    assert_eq!((rollout.to, rollout.state, rollout.at_once), (1, RolloutState::Completed, true));
+    deploy(&cluster, DeploymentSpec { strategy: careful, ..spec("third") }).await;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while cluster.deployments().rollout("f").await.expect("there").rollout.to != 3 {
+        assert!(tokio::time::Instant::now() < deadline, "it does not begin");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!cluster.deployments().rollout("f").await.expect("there").rollout.at_once);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_back_to_an_image_that_nodes_would_refuse_is_refused_with_what_to_do() {
+    let cluster = cluster(&["a"], &[]);
+    let _steering = cluster.steer();
+    let key = SigningKey::generate().expect("random");
+    cluster.trust_key(key.public_key(), "release".to_owned()).expect("trusts");
+    for counter in [1, 2] {
+        let module = format!(r#"(module $release{counter} (memory (export "memory") 1) (func (export "_start")))"#);
+        let artifact = cluster.add_artifact(wat::parse_str(module).expect("valid")).await.expect("runs here");
+        let function = EdgeFunction { handler: Handler::Artifact(artifact), ..function("none") };
+        let signature = Some(key.sign(&function.id, &artifact, counter));
+        deploy(&cluster, DeploymentSpec { function: EdgeFunction { signature, ..function }, ..spec("none") }).await;
+        assert_eq!(ends(&cluster).await.state, RolloutState::Completed);
+    }
+    let error = cluster.deployments().rollback("f", None).await.expect_err("it is old");
+    assert!(error.kind() == ErrorKind::RefusedArtifact && error.to_string().contains("with a counter of 2 or more"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_had_different_functions_by_themselves_go_back_to_their_own() {
+    let cluster = cluster(&["a", "b", "c"], &["first", "second", "third"]);
+    let _steering = cluster.steer();
+    for (node, handler) in [("a", "first"), ("b", "second")] {
+        cluster.deploy_to_node(node, function(handler)).await.expect("assigns");
+    }
+    let planned = cluster.deployments().plan(spec("second")).await.expect("plans");
+    assert_eq!((planned.revision, planned.is_new, planned.from), (2, false, Some(2)));
+    let planned = cluster.deployments().plan(spec("missing")).await.expect("plans");
+    assert_eq!((planned.revision, planned.is_new, planned.from), (3, true, None));
+    deploy(&cluster, spec("missing")).await;
+    let rollout = ends(&cluster).await;
+    assert_eq!((rollout.from, rollout.to, rollout.state), (None, 3, RolloutState::Failed));
+    let all = async || [says(&cluster, "a").await, says(&cluster, "b").await, says(&cluster, "c").await];
+    assert_eq!(all().await, [Some("first".to_owned()), Some("second".to_owned()), None]);
+    deploy(&cluster, spec("third")).await;
+    assert_eq!(ends(&cluster).await.state, RolloutState::Completed);
+    assert_eq!(all().await, [Some("third".to_owned()), Some("third".to_owned()), Some("third".to_owned())]);
 }

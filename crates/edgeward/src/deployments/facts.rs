@@ -15,7 +15,7 @@ use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::stored::{Deployment, Deployments};
+use super::stored::{Deployment, Deployments, Revision};
 use crate::{
     assignments,
     desired::record::FunctionRecord,
@@ -103,12 +103,16 @@ impl Facts {
         let holders: BTreeSet<_> =
             self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(id)).map(|(node, _)| node.clone()).collect();
         let (targets, wanted, missing) = self.targets(cluster, deployment, function, &holders, now);
+        // What a node was assigned by itself is one of the revisions.
+        let is_alone = |node: &NodeId| self.nodes[node].assigned[id].deployed.is_none();
+        let revisions =
+            if holders.iter().any(is_alone) { cluster.deployment_store().revisions(id).unwrap_or_default() } else { Vec::new() };
+        let strategy = deployment.rollout_strategy();
         let nodes = self.nodes.iter().filter(|(node, _)| targets.contains(*node) || holders.contains(*node));
         let nodes = nodes.map(|(node, known)| {
-            let mut facts = known.facts(id, deployment.rollout.from);
+            let mut facts = known.facts(id, deployment.rollout.from, &revisions);
             facts.in_target = targets.contains(node) && !deployment.deleted;
-            facts.wave =
-                deployment.strategy.waves.iter().position(|wave| wave.matches(&known.view.node)).unwrap_or(deployment.strategy.waves.len());
+            facts.wave = strategy.waves.iter().position(|wave| wave.matches(&known.view.node)).unwrap_or(strategy.waves.len());
             (node.clone(), facts)
         });
         DeploymentFacts { nodes: nodes.collect(), wanted, missing }
@@ -190,9 +194,14 @@ impl Facts {
 }
 
 impl Known {
-    /// What is true of this node with regard to a function. What it was assigned by itself counts as the former revision.
-    fn facts(&self, function: &FunctionId, former: Option<u64>) -> NodeFacts {
+    /// What is true of this node with regard to a function. What it was assigned by itself counts as the revision that is the same, else as the former
+    /// one.
+    fn facts(&self, function: &FunctionId, former: Option<u64>, revisions: &[Revision]) -> NodeFacts {
         let record = self.assigned.get(function);
+        let alone = |record: &FunctionRecord| {
+            let same = revisions.iter().find(|revision| revision.function == record.function).map(|same| same.revision);
+            same.or(former).map_or(Order::default(), Order::confirmed)
+        };
         let observed = record.map(|record| match &self.here {
             Some(installer) => observed_here(installer, function, record),
             None => self.reported.get(function).map_or_else(Observed::default, |report| observed(report, record)),
@@ -202,7 +211,7 @@ impl Known {
             wave: 0,
             is_reachable: self.view.node.status != EdgeNodeStatus::Offline,
             holds: self.view.held.is_some(),
-            ordered: record.map(|record| record.order().unwrap_or(former.map_or(Order::default(), Order::confirmed))),
+            ordered: record.map(|record| record.order().unwrap_or_else(|| alone(record))),
             order_failure: None,
             observed: observed.unwrap_or_default(),
         }

@@ -7,7 +7,12 @@ use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DeploymentSpec, facts::Facts, stored::Deployment, wave_names};
+use super::{
+    DeploymentSpec,
+    facts::Facts,
+    stored::{Deployment, Revision, former_of},
+    wave_names,
+};
 use crate::fleet::EdgeCluster;
 
 /// What applying a deployment would do.
@@ -56,15 +61,23 @@ pub struct Difference {
 pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan, EdgeError> {
     let (store, id, now) = (cluster.deployment_store(), &spec.function.id, Timestamp::now());
     let known = store.get(id)?.filter(|known| !known.deleted);
-    let revisions = store.revisions(id)?;
-    let adopted = if known.is_none() { cluster.assigned_alone(id)? } else { None };
+    let mut revisions = store.revisions(id)?;
+    let next = |revisions: &[Revision]| revisions.last().map_or(1, |last| last.revision + 1);
+    let mut adopted = Vec::new();
+    for function in super::adopted(cluster, id)? {
+        adopted.push(next(&revisions));
+        revisions.push(Revision { revision: next(&revisions), created_at: now, function });
+    }
     let same = revisions.iter().rev().find(|revision| revision.function == spec.function);
-    let next = revisions.last().map_or(1, |last| last.revision + 1);
-    let revision = same.map_or(next, |same| same.revision);
-    let from = known.as_ref().map(|known| known.rollout.goal().or(known.rollout.from)).unwrap_or_default();
-    let former = match from {
-        Some(from) => Some(store.revision(id, from)?.function),
-        None => adopted,
+    let revision = same.map_or(next(&revisions), |same| same.revision);
+    let from = match &known {
+        Some(known) => known.rollout.goal().or(known.rollout.from),
+        None => former_of(&adopted, revision),
+    };
+    let former = match from.map(|from| (from, revisions.iter().find(|known| known.revision == from))) {
+        Some((_, Some(former))) => Some(former.function.clone()),
+        Some((from, None)) => Some(store.revision(id, from)?.function),
+        None => None,
     };
     let rollout = Rollout::new(id.clone(), 0, from, revision, now);
     let planned = Deployment {
@@ -77,6 +90,7 @@ pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan,
         updated_at: now,
         leaving: known.map(|known| known.leaving).unwrap_or_default(),
         missing: String::new(),
+        at_once: false,
         deleted: false,
         rollout,
     };

@@ -114,7 +114,8 @@ impl Steersman {
         if is_superseded && deployment.rollout.state.is_over() {
             return self.begin(&deployment, now).await.map(|()| true);
         }
-        let scope = Scope { strategy: &deployment.strategy, wanted: found.wanted, is_superseded };
+        let strategy = deployment.rollout_strategy();
+        let scope = Scope { strategy: &strategy, wanted: found.wanted, is_superseded };
         let Decision { rollout, orders } = rollout::decide(&deployment.rollout, scope, &found.nodes, now);
         let left: Vec<_> = deployment.leaving.iter().filter(|node| !found.nodes.contains_key(*node)).cloned().collect();
         let is_news = rollout != deployment.rollout || found.missing != deployment.missing || !left.is_empty();
@@ -144,7 +145,7 @@ impl Steersman {
             };
             return blocking(move || cluster.deployment_store().change(&seen.function, change)).await.map(drop);
         }
-        let rollout = Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now);
+        let rollout = Rollout { at_once: seen.at_once, ..Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now) };
         blocking(move || cluster.deployment_store().begin(&seen, rollout)).await
     }
 
@@ -182,6 +183,7 @@ impl Steersman {
             return self.retry_here(deployment).await;
         }
         let id = &deployment.function;
+        let strategy = Arc::new(deployment.rollout_strategy().into_owned());
         let functions = match self.functions(id, &orders).await {
             Ok(functions) => Arc::new(functions),
             Err(error) => {
@@ -195,8 +197,7 @@ impl Steersman {
         let ordering: Vec<_> = orders
             .into_iter()
             .map(|(node, order)| {
-                let (cluster, id, functions, strategy) =
-                    (self.cluster.clone(), id.clone(), Arc::clone(&functions), deployment.strategy.clone());
+                let (cluster, id, functions, strategy) = (self.cluster.clone(), id.clone(), Arc::clone(&functions), Arc::clone(&strategy));
                 let of = node.clone();
                 let writing = blocking(move || {
                     let Some(revision) = order.serve else {

@@ -3,7 +3,10 @@
 //!
 //! A revision never changes. Those that a deployment or its rollout names are kept, of the others the newest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use edgeward_cluster::rollout::{Phase, Rollout};
 use edgeward_model::{
@@ -45,6 +48,9 @@ pub struct Deployment {
     /// Why fewer nodes have it than there are to be; empty when there are enough.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub missing: String,
+    /// Whether its generation goes to all nodes at once: somebody went back to a former revision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_once: bool,
     /// Whether it is being removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
@@ -53,6 +59,11 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// How its present rollout gets to its nodes.
+    pub(crate) fn rollout_strategy(&self) -> Cow<'_, Strategy> {
+        if self.rollout.at_once { Cow::Owned(self.strategy.at_once()) } else { Cow::Borrowed(&self.strategy) }
+    }
+
     /// Whether its revision runs, or is on its way; not when its rollout went back, or is going back.
     fn is_under_way_or_done(&self) -> bool {
         let rollout = &self.rollout;
@@ -71,6 +82,17 @@ pub struct Revision {
     pub created_at: Timestamp,
     /// The function.
     pub function: EdgeFunction,
+}
+
+/// What somebody wants deployed, and how that is meant.
+pub(crate) struct Wish {
+    pub(crate) spec: DeploymentSpec,
+    /// The generation that it takes the place of, where that matters; 0 only creates.
+    pub(crate) generation: Option<u64>,
+    /// What nodes had of the function by themselves, each once. A new deployment has these as revisions.
+    pub(crate) adopted: Vec<EdgeFunction>,
+    /// Whether it is to go to all nodes at once, this time.
+    pub(crate) at_once: bool,
 }
 
 /// The document. Changing it blocks until it is on the disk.
@@ -169,14 +191,9 @@ impl Deployments {
         Ok(self.document.info()?.map_or(0, |info| info.version))
     }
 
-    /// Wants this deployed; returns the deployment when that is news: when it is another, or was and went back. What nodes had by themselves is the former revision of a new deployment.
-    pub(crate) fn apply(
-        &self,
-        spec: DeploymentSpec,
-        adopted: Option<EdgeFunction>,
-        generation: Option<u64>,
-        now: Timestamp,
-    ) -> Result<Option<Deployment>, EdgeError> {
+    /// Wants this deployed; returns the deployment when that is news: when it is another, or was and went back.
+    pub(crate) fn apply(&self, wish: Wish, now: Timestamp) -> Result<Option<Deployment>, EdgeError> {
+        let Wish { spec, generation, adopted, at_once } = wish;
         let next = self.version()? + 1;
         let edited = self.document.edit(Precondition::None, move |draft| {
             let mut writing = Writing { draft, id: spec.function.id.clone() };
@@ -187,10 +204,8 @@ impl Deployments {
                 let message = format!("this fleet has {DEPLOYMENTS_MAX} deployments, which is the most; remove one first");
                 return Err(EdgeError::new(ErrorKind::TooLarge, message));
             }
-            let adopted = match (&known, adopted) {
-                (None, Some(adopted)) => Some(writing.put_revision(adopted, now)?),
-                _ => None,
-            };
+            let adopted = if known.is_none() { adopted } else { Vec::new() };
+            let adopted: Vec<_> = adopted.into_iter().map(|function| writing.put_revision(function, now)).collect::<Result<_, _>>()?;
             let revision = writing.put_revision(spec.function, now)?;
             let deployment = match known {
                 Some(known)
@@ -207,6 +222,7 @@ impl Deployments {
                     strategy: spec.strategy,
                     updated_at: now,
                     leaving: BTreeSet::new(),
+                    at_once,
                     deleted: false,
                     ..known
                 },
@@ -220,8 +236,9 @@ impl Deployments {
                     updated_at: now,
                     leaving: BTreeSet::new(),
                     missing: String::new(),
+                    at_once: false,
                     deleted: false,
-                    rollout: Rollout::new(writing.id.clone(), next, adopted, revision, now),
+                    rollout: Rollout::new(writing.id.clone(), next, former_of(&adopted, revision), revision, now),
                 },
             };
             writing.put(&deployment)?;
@@ -393,6 +410,15 @@ impl Writing<'_, '_, '_> {
         }
         Ok(())
     }
+}
+
+/// The former revision of a first deployment, of which nodes had these by themselves. Where they had several each goes back to its own, and there is none
+/// for all; but what some had as it is now is taken from nobody.
+pub(super) fn former_of(adopted: &[u64], revision: u64) -> Option<u64> {
+    if adopted.contains(&revision) {
+        return Some(revision);
+    }
+    if let [one] = adopted { Some(*one) } else { None }
 }
 
 fn check(id: &FunctionId, wanted: Option<u64>, found: Option<u64>) -> Result<(), EdgeError> {

@@ -142,6 +142,12 @@ impl Strategy {
         Self { kind, ..Self::default() }
     }
 
+    /// To all nodes at once, judged by the same gate: for a revision that ran there before.
+    #[must_use]
+    pub fn at_once(&self) -> Self {
+        Self { batch: Some(Amount::ALL), bake_seconds: Some(0.0), gate: self.gate.clone(), ..Self::new(StrategyKind::Rolling) }
+    }
+
     /// Nodes of a wave that get it first.
     pub fn batch(&self) -> Amount {
         self.batch.unwrap_or(match self.kind {

@@ -4,7 +4,7 @@ use edgeward_model::{EdgeNode, Handler, HandlerName, Strategy};
 use edgeward_runtime::NativeHandler;
 
 use super::*;
-use crate::deployments::DeploymentSpec;
+use crate::deployments::{DeploymentSpec, stored::Wish};
 
 /// A cluster with a node that has the handler, and who looks after it.
 fn steersman() -> Steersman {
@@ -22,9 +22,10 @@ fn function(bytes: usize) -> EdgeFunction {
     function
 }
 
-fn spec(function: EdgeFunction) -> DeploymentSpec {
+fn wish(bytes: usize) -> Wish {
     let strategy = Strategy { bake_seconds: Some(0.0), progress_seconds: Some(10.0), ..Strategy::default() };
-    DeploymentSpec { strategy, ..DeploymentSpec::new(function) }
+    let spec = DeploymentSpec { strategy, ..DeploymentSpec::new(function(bytes)) };
+    Wish { spec, generation: None, adopted: Vec::new(), at_once: false }
 }
 
 #[tokio::test]
@@ -33,7 +34,7 @@ async fn an_order_that_cannot_be_written_pauses_the_rollout_in_the_end() {
     let store = steersman.cluster.deployment_store().clone();
     let mut now = Timestamp::UNIX_EPOCH;
     // No deployment is so large, and what a node is assigned has two of them.
-    store.apply(spec(function(30_000)), None, None, now).expect("applies");
+    store.apply(wish(30_000), now).expect("applies");
     for revision in [1, 2] {
         for _ in 0..20 {
             now += Duration::from_secs(1);
@@ -43,7 +44,7 @@ async fn an_order_that_cannot_be_written_pauses_the_rollout_in_the_end() {
         assert_eq!(rollout.to, revision);
         if revision == 1 {
             assert_eq!((rollout.state, rollout.reason.as_str()), (RolloutState::Completed, ""));
-            store.apply(spec(function(31_000)), None, None, now).expect("applies");
+            store.apply(wish(31_000), now).expect("applies");
         } else {
             assert_eq!(rollout.state, RolloutState::Paused, "{rollout:?}");
             assert!(rollout.reason.contains("node `a`: the value of key `f` is"), "{}", rollout.reason);

@@ -20,6 +20,7 @@ fn deployment(id: &str) -> Deployment {
         updated_at: now,
         leaving: BTreeSet::new(),
         missing: String::new(),
+        at_once: false,
         deleted: false,
         rollout: Rollout::new(function, u64::MAX, Some(u64::MAX), u64::MAX, now),
     }
