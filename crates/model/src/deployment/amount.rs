@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Amount {
     /// Reads its text, or a bare number.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "an amount is a number of nodes such as 5, or a text such as `5` or `10%`")]
         enum Written {
             Number(u32),
             Text(String),
@@ -123,5 +123,7 @@ mod tests {
         assert!(Amount::Percent(101).validate().is_err() && Amount::Count(10_001).validate().is_err() && Amount::ALL.validate().is_ok());
         assert_eq!(serde_json::from_str::<Amount>("3").expect("valid"), Amount::Count(3));
         assert_eq!(serde_json::from_str::<Amount>("\"3%\"").expect("valid"), Amount::Percent(3));
+        let error = serde_json::from_str::<Amount>("[3]").expect_err("a list").to_string();
+        assert!(error.contains("a number of nodes such as 5"), "{error}");
     }
 }
