@@ -121,6 +121,8 @@ pub struct RolloutView {
 /// The nodes of one wave.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WaveView {
+    /// Its number, from 0 on. Waves without nodes are left out.
+    pub number: usize,
     /// What nodes of this wave have in common.
     pub of: String,
     /// How they are.
@@ -286,7 +288,9 @@ impl ClusterDeployments {
         let (cluster, of) = (self.cluster.clone(), id.clone());
         blocking(move || cluster.node_ids().iter().try_for_each(|node| cluster.assignments().remove(node, &of).map(drop))).await?;
         self.cluster.forget_deadlines(id);
-        self.cluster.node_ids().iter().for_each(|node| self.cluster.remove_here(node, id));
+        for node in self.cluster.node_ids() {
+            self.cluster.remove_here(&node, id);
+        }
         Ok(())
     }
 
@@ -315,7 +319,11 @@ impl ClusterDeployments {
             let strategy = deployment.rollout_strategy().into_owned();
             let waves = wave_names(&strategy).enumerate().map(|(wave, of)| {
                 let nodes = facts.nodes.values().filter(|node| node.in_target && node.wave == wave);
-                WaveView { of, nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)) }
+                WaveView {
+                    number: wave,
+                    of,
+                    nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)),
+                }
             });
             let waves = waves.filter(|wave| wave.nodes.wanted > 0).collect();
             Ok(RolloutView { id: deployment.rollout.id(), rollout: deployment.rollout, waves })

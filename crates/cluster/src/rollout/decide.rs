@@ -396,7 +396,7 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Brings the former revision back where the new one is. Of those that are heard it waits until they serve it.
+    /// Brings the former revision back where the new one is. It waits until those serve it that are heard; one that holds takes it later.
     fn restore(&mut self) {
         self.take_back();
         let is_late = since(self.next.progressed_at, self.now) > self.scope.strategy.progress();
@@ -404,7 +404,7 @@ impl<'a> Deciding<'a> {
             return;
         }
         let here = || self.nodes.values().filter(|node| node.in_target && node.serves().is_some());
-        let is_on_its_way = here().any(|node| node.is_reachable && node.observed.served == Served::Pending);
+        let is_on_its_way = here().any(|node| node.can_take() && node.observed.served == Served::Pending);
         if is_on_its_way && !is_late {
             return;
         }

@@ -579,6 +579,19 @@ fn what_is_taken_back_is_taken_back_everywhere_also_from_those_that_are_away_or_
 }
 
 #[test]
+fn a_rollout_has_gone_back_without_nodes_that_hold() {
+    let mut fleet = Fleet::of(4, rolling(2));
+    fleet.run(2);
+    fleet.does = |_, node| if node == "n0" { Outcome::Stuck } else { Outcome::Well };
+    fleet.node("n0").holds = true;
+    let now = fleet.clock();
+    fleet.rollout.abort("no", now).expect("it is in progress");
+    fleet.run(3);
+    assert_eq!((fleet.rollout.state, fleet.rollout.reason.as_str()), (RolloutState::RolledBack, "no"));
+    assert_eq!(fleet.serving(1).len(), 4);
+}
+
+#[test]
 fn a_former_revision_that_does_not_come_back_makes_it_fail() {
     let mut fleet = Fleet::of(4, rolling(2));
     fleet.run(2);

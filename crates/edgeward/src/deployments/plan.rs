@@ -39,6 +39,8 @@ pub struct Plan {
 /// A wave as it would be.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedWave {
+    /// Its number, from 0 on. Waves without nodes are left out.
+    pub number: usize,
     /// What its nodes have in common.
     pub of: String,
     /// Its nodes.
@@ -103,7 +105,7 @@ pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan,
         while batches.last().copied().unwrap_or(0) < nodes.len() {
             batches.push(spec.strategy.next(batches.last().copied().unwrap_or(0), nodes.len()));
         }
-        PlannedWave { of, nodes, batches }
+        PlannedWave { number: wave, of, nodes, batches }
     });
     let pending = gathering.views().filter_map(|(node, view)| {
         let facts = facts.nodes.get(node).filter(|facts| facts.in_target)?;
