@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    functions::Described,
+    functions::{ArtifactSignature, Described},
     session::{Place, Session, ToolError},
     tool::{EdgeTool, Effect},
 };
@@ -82,6 +82,8 @@ pub(super) struct Rollout {
 /// The nodes of one wave.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct Wave {
+    /// Its number, from 0 on.
+    number: u64,
     /// What they have in common.
     of: String,
     nodes: Counts,
@@ -196,6 +198,9 @@ pub(super) struct RollOutArtifact {
     /// Documents that it may see, and whether it may write them: `read-write` or `read-only`.
     #[serde(default)]
     documents: BTreeMap<String, String>,
+    /// Who vouches for the artifact; where signatures are required, it must be given.
+    #[serde(default)]
+    signature: Option<ArtifactSignature>,
     /// Only tell the plan.
     #[serde(default)]
     dry_run: bool,
@@ -236,6 +241,7 @@ impl EdgeTool for RollOutArtifact {
             environment: &self.environment,
             allowed_hosts: &self.allowed_hosts,
             documents: &self.documents,
+            signature: self.signature.as_ref(),
         };
         let mut body = json!({ "function": described.function(&id)?, "strategy": self.strategy });
         if let Some(target) = self.target {
