@@ -82,7 +82,9 @@ impl Grants {
         let is_first = before.is_none() && reign.term <= 1;
         let is_own = before.is_some_and(|before| before.hub == reign.hub && before.term + 1 >= reign.term);
         if !is_own && !planted::has(Bug::OtherReignTrusted) {
-            grants.values_mut().for_each(|grant| grant.node = None);
+            for grant in grants.values_mut() {
+                grant.node = None;
+            }
         }
         let held = grants
             .iter()
@@ -91,7 +93,7 @@ impl Grants {
         (this, Noted { reign: Some(reign), grants })
     }
 
-    /// Grants a function to a node that asks for it and is to have it, when no other can still run it. `note` is to keep durably what is new,
+    /// Grants a function to a node that asks for it and is to have it, when no other can still run it. `keep` is to note durably what is new,
     /// before anything is granted. Of the questions of one node a later one has a greater number.
     pub fn ask<E>(
         &mut self,
@@ -99,7 +101,7 @@ impl Grants {
         (node, question): (&NodeId, u64),
         timeout: Duration,
         now: Duration,
-        note: impl FnOnce(&Grant) -> Result<(), E>,
+        keep: impl FnOnce(&Grant) -> Result<(), E>,
     ) -> Result<Granting, E> {
         let known = self.held.get(function);
         let own = known.filter(|held| held.grant.node.as_ref() == Some(node));
@@ -118,7 +120,7 @@ impl Grants {
         let grant = Grant { node: Some(node.clone()), timeout: longest };
         let is_noted = own.is_some_and(|held| held.grant == grant) || (known.is_some() && planted::has(Bug::OnlyFirstGrantNoted));
         if !is_noted {
-            note(&grant)?;
+            keep(&grant)?;
         }
         self.held.insert(function.clone(), Held { grant, question: Some(question), until: end(now, longest) });
         Ok(Granting::Granted)

@@ -24,6 +24,9 @@ pub(crate) enum Bug {
     FormerOfLateForgotten,
     SameRevisionTakenBack,
     NothingInBetween,
+    FormerCounted,
+    ConfirmedAtOnce,
+    FirstTakenAway,
     UnknownGrantTakenForNone,
     LastInvocationNotWaitedFor,
     OnlyFirstGrantNoted,
@@ -34,7 +37,7 @@ pub(crate) enum Bug {
 #[cfg(test)]
 impl Bug {
     /// Those of rollouts.
-    pub(crate) const OF_ROLLOUTS: [Self; 20] = [
+    pub(crate) const OF_ROLLOUTS: [Self; 23] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -55,6 +58,9 @@ impl Bug {
         Self::FormerOfLateForgotten,
         Self::SameRevisionTakenBack,
         Self::NothingInBetween,
+        Self::FormerCounted,
+        Self::ConfirmedAtOnce,
+        Self::FirstTakenAway,
     ];
     /// Those of grants.
     pub(crate) const OF_GRANTS: [Self; 5] = [

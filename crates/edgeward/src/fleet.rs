@@ -549,6 +549,11 @@ impl EdgeCluster {
         self.0.trust.check(function).inspect_err(|why| trust::tell_refused(function, None, why))
     }
 
+    /// Whether the nodes of this fleet run only what is signed, as far as it says so.
+    pub(crate) fn requires_signatures(&self) -> bool {
+        self.0.trust.requires_signatures()
+    }
+
     /// Assigns a function to one node.
     pub async fn deploy_to_node(&self, id: &str, function: EdgeFunction) -> Result<(), EdgeError> {
         self.deploy(vec![self.member(id)?], function).await.map(drop)
@@ -787,16 +792,18 @@ impl EdgeCluster {
         self.0.assignments.record(node, function)
     }
 
-    /// The function of this id that a node was assigned by itself, if one was.
-    pub(crate) fn assigned_alone(&self, id: &FunctionId) -> Result<Option<EdgeFunction>, EdgeError> {
+    /// The functions of this id that nodes were assigned by themselves, each once.
+    pub(crate) fn assigned_alone(&self, id: &FunctionId) -> Result<Vec<EdgeFunction>, EdgeError> {
+        let mut functions = Vec::new();
         for node in self.node_ids() {
             let records = self.assignment_records(&node)?.into_iter().filter_map(|(_, record)| record.ok());
-            let mut alone = records.filter(|record| record.function.id == *id && record.deployed.is_none());
-            if let Some(record) = alone.next() {
-                return Ok(Some(record.function));
+            for record in records.filter(|record| record.function.id == *id && record.deployed.is_none()) {
+                if !functions.contains(&record.function) {
+                    functions.push(record.function);
+                }
             }
         }
-        Ok(None)
+        Ok(functions)
     }
 
     /// Has who steers the deployments look at once.

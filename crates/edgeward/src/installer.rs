@@ -47,6 +47,8 @@ pub(crate) struct Status {
     pub(crate) failure: Option<String>,
     /// How what is to be warm is; none when nothing is.
     pub(crate) warm: Option<FunctionState>,
+    /// Why it is not.
+    pub(crate) warm_failure: Option<String>,
 }
 
 /// How a revision that serves does, beside the one before it.
@@ -303,21 +305,26 @@ impl Installer {
     pub(crate) fn status(&self, id: &FunctionId) -> Option<Status> {
         let known = self.installed.lock().get(id).cloned()?;
         let warm = known.warm.as_ref().map(|_| FunctionState::Ready);
-        let failure = known.failure.or_else(|| known.warm_failure.clone().filter(|_| known.warm.is_none()));
+        let warm_failure = known.warm_failure.filter(|_| known.warm.is_none()).map(|failure| failure.message);
         Some(Status {
             source: known.source,
             generation: known.generation,
-            warm: warm.or_else(|| known.warm_failure.map(|_| FunctionState::Failed)),
-            failure: failure.map(|failure| failure.message),
+            warm: warm.or_else(|| warm_failure.as_ref().map(|_| FunctionState::Failed)),
+            failure: known.failure.map(|failure| failure.message),
+            warm_failure,
         })
     }
 
-    /// How the revision of this record does, when it serves. What is told stays the same for a tenth of the time that it has served, so that
+    /// How the revision of this record does, when it serves; where it could not take the place of the one before, that one's invocations are not its
+    /// own. What is told stays the same for a tenth of the time that it has served, so that
     /// telling it over and over costs less and less; but when it has served for as long as it must do well, that is told at once.
     pub(crate) fn doing(&self, record: &FunctionRecord, now: Instant) -> Option<Doing> {
         let id = &record.function.id;
         let mut installed = self.installed.lock();
-        let known = installed.get_mut(id).filter(|known| known.generation == record.generation && known.revision.is_some())?;
+        let revision = record.deployed.as_ref()?.revision;
+        let known = installed
+            .get_mut(id)
+            .filter(|known| known.generation == record.generation && known.failure.is_none() && known.revision == Some(revision))?;
         let time = now.saturating_duration_since(known.began_at);
         let bake = record.bake();
         let told = known.told.filter(|(at, _)| time.saturating_sub(*at) < time / 10 && (*at >= bake || time < bake));

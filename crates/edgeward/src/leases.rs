@@ -61,14 +61,14 @@ impl NodeLeases {
         let number = u64::try_from(uptime().as_nanos()).unwrap_or(u64::MAX);
         let mut question = LeaseQuestion { number, wanted: Vec::new(), ended: BTreeMap::new() };
         let mut leases = self.0.lock();
-        for (id, leased) in leases.iter_mut() {
+        for (id, known) in leases.iter_mut() {
             if is_leased(runtime, id) {
-                leased.asked = number;
+                known.asked = number;
                 question.wanted.push(id.clone());
             } else {
-                leased.lease.revoke();
-                if leased.lease.is_idle() {
-                    question.ended.insert(id.clone(), leased.asked);
+                known.lease.revoke();
+                if known.lease.is_idle() {
+                    question.ended.insert(id.clone(), known.asked);
                 }
             }
         }
@@ -80,29 +80,29 @@ impl NodeLeases {
         let mut is_news = false;
         let mut leases = self.0.lock();
         for id in answer.granted.iter().filter(|id| question.wanted.contains(*id) && is_leased(runtime, id)) {
-            let Some(leased) = leases.get_mut(id) else { continue };
-            is_news |= !leased.lease.is_held() || leased.holder.take().is_some();
-            leased.lease.extend(asked_at + Duration::from_millis(answer.ttl_ms));
+            let Some(known) = leases.get_mut(id) else { continue };
+            is_news |= known.holder.take().is_some() | !known.lease.is_held();
+            known.lease.extend(asked_at + Duration::from_millis(answer.ttl_ms));
         }
         for (id, holder) in &answer.waiting {
-            let Some(leased) = leases.get_mut(id) else { continue };
-            if holder.is_some() && leased.lease.is_held() {
+            let Some(known) = leases.get_mut(id) else { continue };
+            if holder.is_some() && known.lease.is_held() {
                 // Somebody else has it, whatever was thought here.
-                leased.lease.revoke();
+                known.lease.revoke();
                 is_news = true;
             }
-            is_news |= leased.holder != *holder;
-            leased.holder.clone_from(holder);
+            is_news |= known.holder != *holder;
+            known.holder.clone_from(holder);
         }
-        leases.retain(|id, leased| leased.asked == question.number || !question.ended.contains_key(id) || is_leased(runtime, id));
+        leases.retain(|id, known| known.asked == question.number || !question.ended.contains_key(id) || is_leased(runtime, id));
         is_news
     }
 
     /// Why a function does not run here though it is ready, for people; none when it does, or runs without a lease.
     pub(crate) fn why_waiting(&self, function: &FunctionId) -> Option<String> {
         let leases = self.0.lock();
-        let leased = leases.get(function).filter(|leased| !leased.lease.is_held())?;
-        Some(match &leased.holder {
+        let known = leases.get(function).filter(|known| !known.lease.is_held())?;
+        Some(match &known.holder {
             Some(holder) => format!("it is ready, and node `{holder}` has its lease"),
             None => "it is ready, and waits for its lease".to_owned(),
         })
@@ -111,7 +111,7 @@ impl NodeLeases {
     /// Time until the next question.
     pub(crate) fn pause(&self) -> Duration {
         let leases = self.0.lock();
-        let is_settled = leases.values().all(|leased| leased.lease.is_held());
+        let is_settled = leases.values().all(|known| known.lease.is_held());
         if is_settled { FUNCTION_LEASE_ASKED_EVERY } else { FUNCTION_LEASE_WAITING_EVERY }
     }
 }

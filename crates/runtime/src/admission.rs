@@ -27,22 +27,24 @@ pub(crate) struct Gate {
 /// The right to run one invocation; gives it back when dropped.
 #[derive(Debug)]
 pub struct Permit {
-    gate: Arc<Gate>,
+    turn: Turn,
     /// Held beside it, where one node at a time may run the function.
     _running: Option<Running>,
 }
 
-impl Drop for Permit {
+#[derive(Debug)]
+struct Turn(Arc<Gate>);
+
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.gate.running.add_permits(1);
+        self.0.running.add_permits(1);
     }
 }
 
 impl Permit {
     /// The same, under a lease.
-    pub(crate) fn under(mut self, running: Running) -> Self {
-        self._running = Some(running);
-        self
+    pub(crate) fn under(self, running: Running) -> Self {
+        Self { turn: self.turn, _running: Some(running) }
     }
 }
 
@@ -60,7 +62,7 @@ impl Gate {
     /// A turn, when one is free and nobody waits for it.
     pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Permit> {
         self.running.try_acquire().ok()?.forget();
-        Some(Permit { gate: Arc::clone(self), _running: None })
+        Some(Permit { turn: Turn(Arc::clone(self)), _running: None })
     }
 
     /// Waits for a turn, or fails with [`ErrorKind::Overloaded`].
@@ -75,7 +77,7 @@ impl Gate {
             overloaded(function, &format!("an invocation waited {} s for its turn, as long as it may run", function.timeout_seconds))
         })?;
         permit.expect("the gate is never closed").forget();
-        Ok(Permit { gate: Arc::clone(self), _running: None })
+        Ok(Permit { turn: Turn(Arc::clone(self)), _running: None })
     }
 }
 

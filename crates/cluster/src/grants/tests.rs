@@ -155,11 +155,11 @@ impl World {
             return;
         }
         let disk = &mut self.disks[*hub];
-        let note = |grant: &Grant| {
+        let keep = |grant: &Grant| {
             disk.grants.insert(function(), grant.clone());
             Ok::<(), Infallible>(())
         };
-        let Ok(granted) = grants.ask(&function(), (&id(node), number), TIMEOUT, now, note);
+        let Ok(granted) = grants.ask(&function(), (&id(node), number), TIMEOUT, now, keep);
         let is_granted = granted == Granting::Granted;
         if crashes {
             self.crash();
@@ -291,11 +291,11 @@ fn a_hub_that_follows_itself_goes_on_and_who_waits_learns_for_whom() {
     let at = Duration::from_secs;
     let (mut grants, mut noted) = Grants::begin(Noted::default(), reign(1), at(0));
     let mut ask = |grants: &mut Grants, node: usize, now: Duration| {
-        let note = |grant: &Grant| {
+        let keep = |grant: &Grant| {
             noted.grants.insert(function(), grant.clone());
             Ok::<(), Infallible>(())
         };
-        grants.ask(&function(), (&id(node), now.as_secs()), at(5), now, note).expect("noted")
+        grants.ask(&function(), (&id(node), now.as_secs()), at(5), now, keep).expect("noted")
     };
     assert_eq!(ask(&mut grants, 1, at(0)), Granting::Granted, "nobody ever had it");
     // 15 s and 5 s for the last invocation, and a twentieth.

@@ -32,7 +32,10 @@ impl EdgeCluster {
         for (key, value) in document.view()?.map(|state| state.data.0).unwrap_or_default() {
             let what = || format!("key `{key}` of document `{DOCUMENT}`");
             let read = match key.strip_prefix(FUNCTION) {
-                Some(id) => of_value(&value, what).and_then(|grant| Ok(drop(noted.grants.insert(FunctionId::new(id)?, grant)))),
+                Some(id) => FunctionId::new(id).and_then(|id| {
+                    noted.grants.insert(id, of_value(&value, what)?);
+                    Ok(())
+                }),
                 None if key == REIGN => of_value(&value, what).map(|reign| noted.reign = Some(reign)),
                 None => Ok(()),
             };
@@ -75,7 +78,7 @@ impl EdgeCluster {
             let warm = record.warm().map_or(record.function.timeout(), |warm| warm.function.timeout());
             let timeout = record.function.timeout().max(warm);
             let had_it = grants.holder(id, uptime()) == Some(node);
-            let note = |grant: &Grant| {
+            let keep = |grant: &Grant| {
                 let (key, value) = (format!("{FUNCTION}{id}"), to_value(grant)?);
                 document.edit(Precondition::None, move |draft| draft.set(&key, &value))?;
                 if !had_it {
@@ -84,7 +87,7 @@ impl EdgeCluster {
                 }
                 Ok::<_, EdgeError>(())
             };
-            match grants.ask(id, (node, question.number), timeout, uptime(), note)? {
+            match grants.ask(id, (node, question.number), timeout, uptime(), keep)? {
                 Granting::Granted => answer.granted.push(id.clone()),
                 Granting::Waiting { holder, .. } => drop(answer.waiting.insert(id.clone(), holder)),
             }

@@ -11,14 +11,14 @@ use std::{
 use edgeward_cluster::rollout::{self, Approval, Decision, Order, Phase, Rollout, RolloutState, Scope};
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, limits::FUNCTION_LEASE_ASKED_EVERY};
 use edgeward_runtime::{blocking, uptime};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    facts::{Cache, Facts},
+    facts::{Cache, Facts, beginning},
     stored::{Deployment, Deployments},
 };
 use crate::{
@@ -50,7 +50,7 @@ impl EdgeCluster {
 async fn steer(cluster: EdgeCluster) {
     // What was read as a standby may be something else now under the same version.
     *cluster.known_facts().lock() = Cache::default();
-    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default() };
+    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default(), failures: Mutex::default() };
     loop {
         let begun = Instant::now();
         let is_busy = match steering.look(Timestamp::now()).await {
@@ -73,6 +73,8 @@ struct Steersman {
     cluster: EdgeCluster,
     /// The deployments as they were read last: most looks find them unchanged.
     wanted: Arc<Mutex<Wanted>>,
+    /// Why orders could not be given that were given last.
+    failures: Mutex<BTreeMap<(FunctionId, NodeId), String>>,
 }
 
 /// The deployments of one version of their document, each with the function of its revision.
@@ -136,22 +138,24 @@ impl Steersman {
 
     /// Looks after one deployment. Says whether something is on its way.
     async fn steer(&self, deployment: &Deployment, function: &EdgeFunction, facts: &Facts, now: Timestamp) -> Result<bool, EdgeError> {
-        let found = facts.of(&self.cluster, deployment, function, now);
+        let mut found = facts.of(&self.cluster, deployment, function, now);
+        for (node, facts) in &mut found.nodes {
+            let failures = self.failures.lock();
+            if !failures.is_empty() {
+                facts.order_failure = failures.get(&(deployment.function.clone(), node.clone())).cloned();
+            }
+        }
         if deployment.deleted {
             let holders = found.nodes.into_iter().filter(|(_, node)| node.ordered.is_some()).map(|(node, _)| node);
             return self.remove(deployment, holders.collect()).await;
         }
-        let mut present = deployment.rollout.clone();
-        if deployment.generation != deployment.observed_generation {
-            if present.state.is_over() {
-                return self.begin(deployment, now).await.map(|()| true);
-            }
-            if present.phase != Phase::Restoring {
-                present.abort("superseded by a newer generation", now)?;
-            }
+        let is_superseded = deployment.generation != deployment.observed_generation;
+        if is_superseded && deployment.rollout.state.is_over() {
+            return self.begin(deployment, now).await.map(|()| true);
         }
-        let scope = Scope { strategy: &deployment.strategy, wanted: found.wanted };
-        let Decision { rollout, orders } = rollout::decide(&present, scope, &found.nodes, now);
+        let strategy = deployment.rollout_strategy();
+        let scope = Scope { strategy: &strategy, wanted: found.wanted, is_superseded };
+        let Decision { rollout, orders } = rollout::decide(&deployment.rollout, scope, &found.nodes, now);
         let left: Vec<_> = deployment.leaving.iter().filter(|node| !found.nodes.contains_key(*node)).cloned().collect();
         let mut orders = orders;
         for node in found.misled {
@@ -165,7 +169,8 @@ impl Steersman {
             return Ok(true);
         }
         // What waits for people, or for nodes that are away, is looked at now and then.
-        let is_busy = !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
+        let is_busy =
+            is_superseded || !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
         self.order(deployment, orders).await?;
         Ok(is_busy)
     }
@@ -174,7 +179,7 @@ impl Steersman {
     async fn begin(&self, deployment: &Deployment, now: Timestamp) -> Result<(), EdgeError> {
         let (goal, wanted) = (deployment.rollout.goal(), deployment.revision);
         let (cluster, seen) = (self.cluster.clone(), deployment.clone());
-        if goal == Some(wanted) {
+        if deployment.rollout.keeps(wanted) {
             // Only where it runs, or how it would get there, is another.
             let generation = seen.generation;
             let change = move |deployment: &mut Deployment| {
@@ -186,7 +191,7 @@ impl Steersman {
             };
             return blocking(move || cluster.deployment_store().change(&seen.function, change)).await.map(drop);
         }
-        let rollout = Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now);
+        let rollout = Rollout { at_once: seen.at_once, ..Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now) };
         blocking(move || cluster.deployment_store().begin(&seen, rollout)).await
     }
 
@@ -217,23 +222,33 @@ impl Steersman {
         Ok(true)
     }
 
-    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them.
+    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them. One that cannot be written is told by the
+    /// rollout, which gives it again.
     async fn order(&self, deployment: &Deployment, orders: BTreeMap<NodeId, Order>) -> Result<(), EdgeError> {
         if orders.is_empty() {
             return self.retry_here(deployment).await;
         }
         let id = &deployment.function;
-        let functions = Arc::new(self.functions(id, &orders).await?);
         let exclusive = deployment.target.is_exclusive();
+        let strategy = Arc::new(deployment.rollout_strategy().into_owned());
+        let functions = match self.functions(id, &orders).await {
+            Ok(functions) => Arc::new(functions),
+            Err(error) => {
+                for node in orders.keys() {
+                    self.note_failure(id, node, &error);
+                }
+                return Ok(());
+            }
+        };
         let _deploying = self.cluster.deploying().await;
         let ordering: Vec<_> = orders
             .into_iter()
             .map(|(node, order)| {
-                let (cluster, id, functions, strategy) =
-                    (self.cluster.clone(), id.clone(), Arc::clone(&functions), deployment.strategy.clone());
-                blocking(move || {
+                let (cluster, id, functions, strategy) = (self.cluster.clone(), id.clone(), Arc::clone(&functions), Arc::clone(&strategy));
+                let of = node.clone();
+                let writing = blocking(move || {
                     let Some(revision) = order.serve else {
-                        return cluster.assignments().remove(&node, &id).map(|_| Some((node, None)));
+                        return cluster.assignments().remove(&node, &id).map(|_| Some(None));
                     };
                     let Some(function) = functions.get(&revision) else {
                         tracing::warn!(%node, function = %id, revision, "a revision that a node is to go back to is not kept any more");
@@ -242,21 +257,35 @@ impl Steersman {
                     let warm = order.warm.and_then(|revision| Some(WarmRecord { revision, function: functions.get(&revision)?.clone() }));
                     let judged_seconds = strategy.bake().saturating_add(strategy.progress()).as_secs();
                     let bake_seconds = strategy.bake().as_secs_f64();
-                    let probe = strategy.gate.probe.clone();
-                    let deployed = RevisionRecord { revision, probe, bake_seconds, judged_seconds, exclusive, warm };
-                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some((node, Some(record))))
-                })
+                    let (probe, confirmed) = (strategy.gate.probe.clone(), order.is_confirmed);
+                    let deployed = RevisionRecord { revision, probe, bake_seconds, judged_seconds, exclusive, confirmed, warm };
+                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some(Some(record)))
+                });
+                async move { (of, writing.await) }
             })
             .collect();
-        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).try_collect().await?;
+        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).collect().await;
         self.cluster.forget_deadlines(id);
-        for (node, record) in written.into_iter().flatten() {
-            match record {
-                Some(record) => self.cluster.install_here(&node, &record).await,
-                None => self.cluster.remove_here(&node, id),
+        for (node, written) in written {
+            match written {
+                Ok(order) => {
+                    self.failures.lock().remove(&(id.clone(), node.clone()));
+                    match order {
+                        Some(Some(record)) => self.cluster.install_here(&node, &record).await,
+                        Some(None) => self.cluster.remove_here(&node, id),
+                        None => {}
+                    }
+                }
+                Err(error) => self.note_failure(id, &node, &error),
             }
         }
         Ok(())
+    }
+
+    /// Notes that an order could not be given.
+    fn note_failure(&self, function: &FunctionId, node: &NodeId, error: &EdgeError) {
+        tracing::warn!(%function, %node, error = error.chain(), "a node could not be ordered what it is to have; it is tried again");
+        self.failures.lock().insert((function.clone(), node.clone()), beginning(&error.chain()));
     }
 
     /// Has nodes of this process try again what failed.
@@ -305,6 +334,7 @@ impl Steersman {
         let id = deployment.function.clone();
         if holders.is_empty() {
             let store = self.cluster.deployment_store().clone();
+            self.failures.lock().retain(|(function, _), _| *function != id);
             blocking(move || store.forget(&id)).await?;
             return Ok(false);
         }
@@ -339,3 +369,6 @@ pub(super) fn tell(cluster: &EdgeCluster, rollout: &Rollout) {
     let message = format!("rollout `{}` of function `{function}` to revision {to} {does}{why}", rollout.id());
     cluster.events().tell(FleetEvent::new(EventKind::RolloutChanged, message).of(function));
 }
+
+#[cfg(test)]
+mod tests;

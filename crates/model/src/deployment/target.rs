@@ -39,6 +39,11 @@ impl Selector {
             && self.capabilities.iter().all(|capability| node.capabilities.contains(capability))
     }
 
+    /// Checks that its text says the same.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        says_the_same(self)
+    }
+
     /// Whether every node meets it.
     pub fn is_all(&self) -> bool {
         self.labels.is_empty() && self.capabilities.is_empty()
@@ -85,6 +90,11 @@ impl Target {
     /// Whether no two nodes may run it at once.
     pub fn is_exclusive(&self) -> bool {
         matches!(self, Self::One { .. })
+    }
+
+    /// Checks that its text says the same.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        says_the_same(self)
     }
 }
 
@@ -189,6 +199,18 @@ impl Parts {
     }
 }
 
+/// Checks that something comes back from its text, as that is what is kept of it.
+fn says_the_same<T: fmt::Display + FromStr<Err = EdgeError> + PartialEq>(given: &T) -> Result<(), EdgeError> {
+    let text = given.to_string();
+    if text.parse::<T>()? == *given {
+        return Ok(());
+    }
+    Err(EdgeError::invalid(format!(
+        "`{}` would be read as something else: a name or value in it holds a comma or a word of its own",
+        shown(&text)
+    )))
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(64).collect::<String>().escape_debug().to_string()
 }
@@ -291,6 +313,30 @@ mod tests {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
         assert!("count=2".parse::<Selector>().is_err() && "one".parse::<Selector>().is_err() && "node=a".parse::<Selector>().is_err());
+    }
+
+    #[test]
+    fn what_would_not_come_back_from_its_text_is_not_valid() {
+        let among = |labels: &[(&str, &str)], capabilities: &[&str]| Selector {
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            capabilities: capabilities.iter().map(|&capability| capability.to_owned()).collect(),
+        };
+        for refused in [
+            Target::Nodes(BTreeSet::new()),
+            Target::Count { count: 0, among: Selector::default() },
+            Target::Count { count: 99_999, among: Selector::default() },
+            Target::Matching(among(&[], &["gpu,camera"])),
+            Target::Matching(among(&[], &["gpu,capability=camera"])),
+            Target::Matching(among(&[], &[""])),
+            Target::Matching(among(&[("node", "a")], &[])),
+            Target::Matching(among(&[("site", "a,rack=1")], &[])),
+            Target::Count { count: 1, among: among(&[("count", "2")], &[]) },
+        ] {
+            assert!(refused.validate().is_err(), "{refused:?}");
+        }
+        for text in ["all", "node=a,node=b", "count=2,site=berlin,capability=gpu"] {
+            target(text).validate().expect("it was read");
+        }
     }
 
     #[test]
