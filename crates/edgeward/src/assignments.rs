@@ -34,8 +34,8 @@ impl Assignments {
 
     /// The records of what a node should run, by id.
     pub(crate) fn records(&self, node: &NodeId) -> Result<Vec<(String, Written)>, EdgeError> {
-        let Some(state) = self.document(node)?.view()? else { return Ok(Vec::new()) };
-        Ok(state.data.0.iter().map(|(key, value)| (key.clone(), FunctionRecord::of_value(key, value))).collect())
+        let entries = self.document(node)?.entries("")?.into_iter();
+        Ok(entries.map(|(key, value)| (key.clone(), FunctionRecord::of_value(&key, &value))).collect())
     }
 
     /// What a node should run under this id; none also for what cannot be read.

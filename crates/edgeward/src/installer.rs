@@ -315,6 +315,12 @@ impl Installer {
         })
     }
 
+    /// Whether a record is true.
+    pub(crate) fn serves(&self, record: &FunctionRecord) -> bool {
+        let status = self.status(&record.function.id);
+        status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
+    }
+
     /// How the revision of this record does, when it serves; where it could not take the place of the one before, that one's invocations are not its
     /// own. What is told stays the same for a tenth of the time that it has served, so that
     /// telling it over and over costs less and less; but when it has served for as long as it must do well, that is told at once.

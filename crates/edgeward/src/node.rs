@@ -507,17 +507,11 @@ impl Node {
         }
     }
 
-    /// Whether a record is true.
-    fn serves(&self, record: &FunctionRecord) -> bool {
-        let status = self.installer.status(&record.function.id);
-        status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
-    }
-
     /// Notes which releases have come to stay: nothing older runs under their ids any more. Of what the hub assigned it says so itself, as the node may
     /// have to go back until then. While the node holds, too, what is wanted counts, and not what serves in its stead.
     async fn confirm(&self) {
         let records = self.records();
-        let staying = records.values().map(|(record, _)| record).filter(|record| record.is_confirmed() && self.serves(record));
+        let staying = records.values().map(|(record, _)| record).filter(|record| record.is_confirmed() && self.installer.serves(record));
         let signed: Vec<_> = staying.filter(|record| record.function.signature.is_some()).map(|record| record.function.clone()).collect();
         if signed.is_empty() {
             return;
@@ -537,7 +531,7 @@ impl Node {
         let assigned = records.iter().filter(|(_, (_, source))| *source == Source::Fleet);
         let good: BTreeMap<_, _> = assigned
             .filter_map(|(id, (record, _))| {
-                let good = if self.serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
+                let good = if self.installer.serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
                 good.map(|good| (id.clone(), good))
             })
             .collect();

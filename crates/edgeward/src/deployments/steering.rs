@@ -131,6 +131,7 @@ impl Steersman {
             cluster.forget_grants(|id| {
                 deployments.iter().any(|(deployment, _)| deployment.function == *id && deployment.target.is_exclusive())
             })?;
+            cluster.tend_trust_here()?;
             lease_here(&cluster)
         });
         Ok(is_busy | leased.await?)

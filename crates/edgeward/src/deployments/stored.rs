@@ -108,9 +108,11 @@ impl Deployments {
 
     /// Every deployment that can be read, those that are being removed too. One that cannot, as of a newer release, does not keep the others.
     pub(crate) fn all(&self) -> Result<BTreeMap<FunctionId, Deployment>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(BTreeMap::new()) };
-        let deployments = state.data.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(DEPLOYMENT)?, value)));
-        Ok(deployments.filter_map(|(id, value)| Some((FunctionId::new(id).ok()?, readable(read_deployment(id, value))?))).collect())
+        let deployments = self.document.entries(DEPLOYMENT)?.into_iter().filter_map(|(key, value)| {
+            let id = key.strip_prefix(DEPLOYMENT)?;
+            Some((FunctionId::new(id).ok()?, readable(read_deployment(id, &value))?))
+        });
+        Ok(deployments.collect())
     }
 
     /// Whether there is a deployment of this function that cannot be read.
@@ -141,10 +143,8 @@ impl Deployments {
 
     /// The revisions of a function, by number.
     pub(crate) fn revisions(&self, id: &FunctionId) -> Result<Vec<Revision>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
-        let prefix = format!("{REVISION}{id}/");
-        let own = state.data.0.iter().filter(|(key, _)| key.starts_with(&prefix));
-        let mut revisions: Vec<Revision> = own.map(|(key, value)| of_value(value, || key.clone())).collect::<Result<_, _>>()?;
+        let own = self.document.entries(&format!("{REVISION}{id}/"))?;
+        let mut revisions: Vec<Revision> = own.iter().map(|(key, value)| of_value(value, || key.clone())).collect::<Result<_, _>>()?;
         revisions.sort_by_key(|revision| revision.revision);
         Ok(revisions)
     }
@@ -162,25 +162,16 @@ impl Deployments {
 
     /// Every rollout that is kept and can be read, the newest of each function first.
     pub(crate) fn rollouts(&self) -> Result<Vec<Rollout>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
-        let mut rollouts = Vec::new();
-        for (key, value) in &state.data.0 {
-            if let Some(id) = key.strip_prefix(DEPLOYMENT) {
-                rollouts.extend(readable(read_deployment(id, value)).map(|deployment| deployment.rollout));
-            } else if key.starts_with(ROLLOUT) {
-                rollouts.extend(readable::<Rollout>(of_value(value, || key.clone())));
-            }
-        }
+        let mut rollouts: Vec<Rollout> = self.all()?.into_values().map(|deployment| deployment.rollout).collect();
+        rollouts.extend(self.document.entries(ROLLOUT)?.iter().filter_map(|(key, value)| readable(of_value(value, || key.clone()))));
         rollouts.sort_by(|left: &Rollout, right| left.function.cmp(&right.function).then(right.generation.cmp(&left.generation)));
         Ok(rollouts)
     }
 
     /// The artifacts of every revision that is kept.
     pub(crate) fn artifacts(&self) -> Result<BTreeSet<Digest>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(BTreeSet::new()) };
-        let revisions = state.data.0.iter().filter(|(key, _)| key.starts_with(REVISION));
-        let artifacts = revisions.map(|(key, value)| {
-            let revision: Revision = of_value(value, || key.clone())?;
+        let artifacts = self.document.entries(REVISION)?.into_iter().map(|(key, value)| {
+            let revision: Revision = of_value(&value, || key)?;
             Ok(revision.function.handler.artifact())
         });
         artifacts.filter_map(Result::transpose).collect()
