@@ -12,24 +12,20 @@ mod service;
 mod trusting;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use edgeward_cluster::{
     Backbone,
     grants::Grants,
     membership::{Membership, Moment, Report, Timing},
 };
-use edgeward_model::{
-    Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, NodeId, PublicKey,
-};
-use edgeward_runtime::{ArtifactStore, EdgeRuntime, NativeHandler, RuntimeOptions, artifacts::GRACE, blocking};
+use edgeward_model::{DocumentName, EdgeError, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, NodeId};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, NativeHandler, RuntimeOptions};
 use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
-use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -47,17 +43,15 @@ pub use self::{
     service::{FleetService, ServiceOptions},
 };
 use crate::{
-    assignments::{Assignments, Written},
+    assignments::Assignments,
     deployments,
-    desired::record::FunctionRecord,
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
     hold::Veto,
     installer::Installer,
-    node::{FunctionView, Source},
     reports::{Description, FunctionReport, NodeReport},
     stored,
-    trust::{self, Trust, TrustedKey, TrustedKeys},
+    trust::Trust,
 };
 
 /// The id of a store that belongs to a cluster and to no node, unless another is given.
