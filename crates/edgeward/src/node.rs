@@ -334,12 +334,9 @@ impl Node {
         };
         match state {
             FunctionState::Pending if source == Source::Fleet => message = message.or_else(|| self.held()),
-            // It serves, and what is to be ready beside it is not.
-            FunctionState::Ready => message = beside,
+            // It serves, and has no lease, or what is to be ready beside it is not.
+            FunctionState::Ready => message = self.installer.leases().why_waiting(&record.function.id).or(beside),
             FunctionState::Pending | FunctionState::Failed => {}
-        }
-        if state == FunctionState::Ready {
-            message = self.installer.leases().why_waiting(&record.function.id);
         }
         // An earlier generation's failure says nothing of this one.
         let message = message.filter(|_| state == FunctionState::Failed || source == Source::Fleet);
