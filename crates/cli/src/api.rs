@@ -158,7 +158,14 @@ pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &st
         |routes| routes.layer(of_this_node),
         OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership },
         &api,
+        is_of_hub,
     )
+}
+
+/// Whether a path is one that only the hub of a fleet answers.
+fn is_of_hub(path: &str) -> bool {
+    let first = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next());
+    first.is_some_and(|first| ["deployments", "rollouts", "rebalance", "nodes", "events", "join-tokens", "trusted-keys"].contains(&first))
 }
 
 /// Adds to routes what is the same for all of them. Their description is made for who asks: it is large, and few ask.
@@ -167,6 +174,7 @@ fn finish<S: Clone + Send + Sync + 'static>(
     layered: impl FnOnce(Router<S>) -> Router<S>,
     state: S,
     api: &Api,
+    is_elsewhere: fn(&str) -> bool,
 ) -> Router {
     let description = move || {
         let (_, mut description) = routes().split_for_parts();
@@ -176,8 +184,14 @@ fn finish<S: Clone + Send + Sync + 'static>(
     let admitted = middleware::from_fn_with_state(api.clone(), access::admit);
     let served = layered(routes().into())
         .route("/openapi.json", get(async move || description()))
-        .fallback(async |uri: Uri| {
-            Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{}`; see /openapi.json", uri.path())))
+        .fallback(async move |uri: Uri| {
+            let path = uri.path();
+            let why = if is_elsewhere(path) {
+                "the hub of a fleet answers that, and this is a node; name the hub by `--server`"
+            } else {
+                "see /openapi.json"
+            };
+            Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{path}`; {why}")))
         })
         .layer(middleware::map_response(as_problem))
         .layer(admitted.clone())

@@ -115,13 +115,15 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
             Some("give a token by EDGEWARD_TOKEN or `--token-file FILE`; an admin makes one with `edgeward token create`")
         }
         ErrorKind::Conflict if message.contains("last trusted key") => Some("`--allow-unsigned` removes it all the same"),
-        // What else there is of tokens and keys says its message.
-        ErrorKind::Conflict if message.starts_with("token") || message.starts_with("the key") => None,
-        ErrorKind::Conflict => Some("`edgeward functions show ID` has the present generation"),
+        ErrorKind::Conflict if message.starts_with("deployment") => Some("`edgeward deployments show ID` has the present generation"),
+        ErrorKind::Conflict if message.contains("generation") => Some("`edgeward functions show ID` has the present generation"),
+        ErrorKind::Unavailable if message.contains("its lease") => {
+            Some("`edgeward deployments show ID`, asked of the hub, names the node that has it")
+        }
         ErrorKind::Unavailable => Some("try again in a moment; `edgeward status` shows who was asked"),
         ErrorKind::Internal => Some("the log of the node has the details"),
         // Of what else is missing, an artifact or a handler, the message says what to do.
-        ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Forbidden => None,
+        ErrorKind::NotFound | ErrorKind::InvalidInput | ErrorKind::TooLarge | ErrorKind::Forbidden | ErrorKind::Conflict => None,
     }
 }
 

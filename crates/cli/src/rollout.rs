@@ -93,7 +93,7 @@ pub(crate) fn shown(record: &RolloutRecord, palette: Palette) -> String {
 }
 
 fn waves(record: &RolloutRecord, palette: Palette) -> String {
-    let mut table = Table::new(&["WAVE", "NODES", ">READY", ">ON THE WAY", ">FAILED", ">AWAY"]);
+    let mut table = Table::new(&["WAVE", "NODES", ">READY", ">ON THE WAY", ">FAILED", ">AWAY/HELD"]);
     for wave in &record.waves {
         let nodes = wave.nodes;
         let share = if nodes.wanted == 0 { 0.0 } else { nodes.ready as f64 / nodes.wanted as f64 };
@@ -161,7 +161,10 @@ pub(crate) fn outcome(record: &RolloutRecord) -> Result<(), EdgeError> {
     match rollout.state {
         RolloutState::RolledBack => Err(EdgeError::new(
             ErrorKind::ExecutionFailed,
-            format!("rollout `{}` was rolled back, and revision {to} serves nowhere: {why}", record.id),
+            match rollout.from {
+                Some(from) if from != to => format!("rollout `{}` was rolled back, and revision {from} serves on: {why}", record.id),
+                _ => format!("rollout `{}` was rolled back, and revision {to} serves nowhere: {why}", record.id),
+            },
         )),
         RolloutState::Failed => Err(EdgeError::new(ErrorKind::ExecutionFailed, format!("rollout `{}` failed: {why}", record.id))),
         _ => Ok(()),
@@ -207,7 +210,7 @@ mod tests {
     fn who_waited_learns_by_the_error_that_it_went_back() {
         assert!(outcome(&record("completed")).is_ok() && outcome(&record("paused")).is_ok());
         let error = outcome(&record("rolled_back")).expect_err("it went back");
-        assert_eq!(error.to_string(), "rollout `f:7` was rolled back, and revision 2 serves nowhere: 3 of 9 invocations failed");
+        assert_eq!(error.to_string(), "rollout `f:7` was rolled back, and revision 1 serves on: 3 of 9 invocations failed");
         assert!(outcome(&record("failed")).is_err());
     }
 }

@@ -88,7 +88,9 @@ pub struct DeploymentView {
     pub deployment: Deployment,
     /// The function of its revision; values of the environment are redacted.
     pub definition: EdgeFunction,
-    /// How its nodes are.
+    /// The revision that its nodes are to serve: another than the deployment's when the rollout of that went back.
+    pub serving: u64,
+    /// How its nodes are with that.
     pub nodes: NodeCounts,
     /// The node that has its lease now, where one node at a time may run it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -230,13 +232,12 @@ impl ClusterDeployments {
         let facts = gathering.of(&self.cluster, deployment, &revision.function, Timestamp::now());
         let mut definition = revision.function;
         definition.environment = definition.environment.redacted();
-        let nodes = facts
-            .nodes
-            .values()
-            .filter(|node| node.in_target)
-            .fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.revision));
+        // After a rollout that went back the nodes are to serve what was there before.
+        let serving = deployment.rollout.goal().unwrap_or(deployment.revision);
+        let of_target = facts.nodes.values().filter(|node| node.in_target);
+        let nodes = of_target.fold(NodeCounts::default(), |counts, node| counts.with(node, serving));
         let lease = self.cluster.lease_holder(&deployment.function).filter(|_| deployment.target.is_exclusive());
-        Ok(DeploymentView { deployment: deployment.clone(), definition, nodes, lease })
+        Ok(DeploymentView { deployment: deployment.clone(), definition, serving, nodes, lease })
     }
 
     /// What applying this would do; nothing is changed.
@@ -389,8 +390,11 @@ impl ClusterDeployments {
         }
         let former = revision.or(deployment.rollout.from).filter(|former| Some(*former) != deployment.rollout.goal());
         let Some(former) = former else {
-            let message =
-                format!("there is no revision of function `{function}` to go back to: `edgeward deployments show {function}` lists them");
+            let why = match deployment.rollout.goal() {
+                Some(goal) => format!("function `{function}` is kept at revision {goal} already; name another by `--revision`"),
+                None => format!("there is no revision of function `{function}` to go back to"),
+            };
+            let message = format!("{why}: `edgeward deployments show {function}` lists those that are kept");
             return Err(EdgeError::new(ErrorKind::Conflict, message));
         };
         let (store, of, present) = (self.store().clone(), function.clone(), deployment.rollout.goal());

@@ -58,7 +58,7 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
 /// Everything that the API of a hub answers. The description is served at `/openapi.json`.
 pub(crate) fn hub_router(shared: Shared, hub: Arc<FleetHub>) -> Router {
     let api = Api(Arc::new(shared));
-    finish(hub_routes, |routes| routes, OfHub { api: api.clone(), hub }, &api)
+    finish(hub_routes, |routes| routes, OfHub { api: api.clone(), hub }, &api, |_| false)
 }
 
 /// Stores an artifact for the nodes of the fleet, which fetch it once it is assigned to them.

@@ -75,6 +75,8 @@ pub(crate) struct DeploymentRecord {
     pub(crate) generation: u64,
     pub(crate) observed_generation: u64,
     pub(crate) revision: u64,
+    #[serde(default)]
+    serving: u64,
     target: String,
     strategy: Kind,
     #[serde(default)]
@@ -118,6 +120,20 @@ impl DeploymentRecord {
     /// The generation of its present rollout, which may be an earlier one when nothing had to be rolled out.
     pub(crate) fn rollout_generation(&self) -> u64 {
         self.rollout.generation
+    }
+
+    /// Whether an earlier rollout must end before this generation is taken up.
+    pub(crate) fn waits_for_another(&self) -> bool {
+        self.observed_generation < self.generation && !self.rollout.state.is_over()
+    }
+
+    /// Whether its nodes are to serve another revision than the one that is wanted.
+    fn went_back(&self) -> bool {
+        self.serving != 0 && self.serving != self.revision
+    }
+
+    fn revisions_shown(&self) -> String {
+        if self.went_back() { format!("{}, serves {}", self.revision, self.serving) } else { self.revision.to_string() }
     }
 }
 
@@ -183,7 +199,7 @@ fn table(deployments: &[DeploymentRecord], palette: Palette) -> String {
         let why = if record.missing.is_empty() { &record.rollout.reason } else { &record.missing };
         table.row(vec![
             Cell::new(Style::Strong, record.function.as_str()),
-            record.revision.to_string().into(),
+            Cell::new(if record.went_back() { Style::Warning } else { Style::Plain }, &record.revisions_shown()),
             printable(&record.target).as_ref().into(),
             record.strategy.kind.as_str().into(),
             format!("{} {}/{}", bar(share, 8), nodes.ready, nodes.wanted).into(),
@@ -203,7 +219,14 @@ fn shown(record: &DeploymentRecord, palette: Palette) -> String {
     table.field("strategy", record.strategy.kind.as_str());
     table.field("generation", format!("{}, observed {}", record.generation, record.observed_generation));
     table.field("changed", format!("{:.0}", record.updated_at));
-    table.field("nodes", format!("{} wanted, {} ready, {} failed, {} away", nodes.wanted, nodes.ready, nodes.failed, nodes.pending));
+    if record.went_back() {
+        table.field(
+            "serves",
+            Cell::new(Style::Warning, &format!("revision {}, as the rollout of {} went back", record.serving, record.revision)),
+        );
+    }
+    table
+        .field("nodes", format!("{} wanted, {} ready, {} failed, {} away or held", nodes.wanted, nodes.ready, nodes.failed, nodes.pending));
     if let Some(node) = &record.lease {
         table.field("lease", format!("node {node} runs it"));
     }

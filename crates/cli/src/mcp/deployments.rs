@@ -106,6 +106,9 @@ pub(super) struct Deployment {
     /// Why fewer nodes have it than there are to be.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     missing: String,
+    /// The revision that its nodes are to serve: the former one when the rollout of the wanted one went back.
+    #[serde(default)]
+    serving: u64,
     /// The node that runs it, where one node at a time may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease: Option<String>,

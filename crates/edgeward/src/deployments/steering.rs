@@ -180,8 +180,8 @@ impl Steersman {
     async fn begin(&self, deployment: &Deployment, now: Timestamp) -> Result<(), EdgeError> {
         let (goal, wanted) = (deployment.rollout.goal(), deployment.revision);
         let (cluster, seen) = (self.cluster.clone(), deployment.clone());
-        if deployment.rollout.keeps(wanted) {
-            // Only where it runs, or how it would get there, is another.
+        if deployment.rollout.keeps(wanted) && deployment.rollout.state == RolloutState::Completed {
+            // Only where it runs, or how it would get there, is another. Of one that went back it is told anew that its former revision is wanted.
             let generation = seen.generation;
             let change = move |deployment: &mut Deployment| {
                 if deployment.generation == generation {

@@ -198,8 +198,14 @@ pub(crate) async fn a_revision_that_cannot_run_goes_back_from_the_first_batch(si
         let ended = comes_to(&hub, revision, RolloutState::RolledBack).await;
         assert!(ended.rollout.reason.contains("handler not found: `unknown`"), "{}", ended.rollout.reason);
         all_say(&nodes, "first").await;
-        // The same again is to be tried again.
+        eventually("it says what serves", async || {
+            let view = hub.cluster.deployments().get(&function()).await.expect("there");
+            (view.deployment.revision, view.serving, view.nodes.ready) == (revision, 1, 3)
+        })
+        .await;
+        // What serves is wanted again: the rollout that says so takes nothing anywhere.
         deploy(&hub, "first", "all", &strategy(kind)).await;
+        comes_to(&hub, 1, RolloutState::Completed).await;
     }
     let (_, failed) = load.stop().await;
     assert_eq!(failed, 0, "what served went on");

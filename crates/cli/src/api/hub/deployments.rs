@@ -53,7 +53,8 @@ pub(crate) struct DryRunQuery {
 /// Deployments, by function.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeploymentsAnswer {
-    /// `function`, `generation`, `observed_generation`, `revision`, `target`, `strategy`, `rollout`, `definition` (the function), `nodes` (how many are
+    /// `function`, `generation`, `observed_generation`, `revision`, `target`, `strategy`, `rollout`, `definition` (the function), `serving` (the revision
+    /// that its nodes are to serve, which is the former one when the rollout went back), `nodes` (how many are
     /// `wanted`, `updated`, `ready`, `failed` and `pending`), `missing` when fewer could be placed than there are to be, and as `lease` the
     /// node that runs it where one node at a time may.
     #[schema(value_type = Vec<Object>)]

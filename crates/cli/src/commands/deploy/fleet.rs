@@ -101,7 +101,8 @@ pub(super) async fn deploy(id: &FunctionId, function: &Desired, wanted: Wanted, 
 
 /// Waits for the rollout of this deployment; where nothing had to be rolled out, for the hub to have seen it.
 async fn ended(client: &Client, id: &FunctionId, record: &DeploymentRecord) -> anyhow::Result<(RolloutRecord, crate::client::Json)> {
-    let spinner = terminal::spinner("the rollout before it goes back first");
+    let before = if record.waits_for_another() { "the rollout before it goes back first" } else { "the hub takes it up" };
+    let spinner = terminal::spinner(before);
     loop {
         let present: DeploymentRecord = client.get(format!("/v1/deployments/{id}")).await?.json().await?.read()?;
         if present.observed_generation < record.generation {
