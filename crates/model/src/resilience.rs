@@ -177,7 +177,7 @@ mod tests {
             ("[breaker]\nwindow_seconds = 0", "window_seconds"),
             ("[breaker]\nmin_calls = 0", "min_calls"),
             ("[breaker]\nopen_seconds = 7200", "open_seconds"),
-            ("[breaker]\nopen_seconds = 90", "open_seconds_max"),
+            ("[breaker]\nopen_seconds = 31", "open_seconds_max"),
             ("[breaker]\nprobes = 0", "probes"),
             ("[bulkhead]\ncalls_per_node_max = 0", "calls_per_node_max"),
             ("[bulkhead]\ncalls_max = 1000000", "calls_max"),

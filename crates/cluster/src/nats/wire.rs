@@ -92,6 +92,8 @@ pub(super) fn read_answer(map: Option<&HeaderMap>, payload: Bytes) -> Result<Mes
 
 #[cfg(test)]
 mod tests {
+    use edgeward_model::limits::REQUEST_TIMEOUT_MAX;
+
     use super::*;
 
     #[test]

@@ -212,8 +212,8 @@ mod tests {
     fn failures_that_are_few_or_old_do_not_open_it() {
         let mut circuit = Circuit::default();
         for second in 0..100 {
-            (0..2).for_each(|_| call(&mut circuit, Verdict::Bad, second * SECOND));
             (0..3).for_each(|_| call(&mut circuit, Verdict::Good, second * SECOND));
+            (0..2).for_each(|_| call(&mut circuit, Verdict::Bad, second * SECOND));
         }
         assert_eq!(circuit.state(100 * SECOND), BreakerState::Closed, "two of five fail");
         let mut circuit = Circuit::default();

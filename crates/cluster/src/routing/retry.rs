@@ -11,7 +11,6 @@ use edgeward_model::NodeId;
 
 use super::{
     failure::{CallFailure, Fault},
-    random::Random,
     route::Route,
 };
 use crate::{
@@ -137,6 +136,6 @@ impl RetryPlan {
         let retry = &self.route.resilience.retry;
         let doubled = 1_u32.checked_shl(self.failed - 1).unwrap_or(u32::MAX);
         let most = retry.backoff_min().saturating_mul(doubled).min(retry.backoff_max());
-        backoff::part(most, Random::new(random).next())
+        backoff::part(most, random)
     }
 }

@@ -18,7 +18,7 @@ use super::BreakerState;
 use crate::planted::{self, Bug};
 
 /// Runs of each scenario.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 2;
 /// Within so many runs of all scenarios each planted bug must be found.
 const SEEDS_TO_CATCH: u64 = 2;
 
@@ -34,7 +34,7 @@ fn scenario(name: &'static str, fault: Fault, resilience: Resilience) -> Scenari
         deadline: secs(5),
         callers: 64,
         nodes: 3,
-        pause: Duration::from_millis(20),
+        pause: Duration::from_millis(40),
         faulty: 1,
         fault,
         from: secs(10),
@@ -68,9 +68,19 @@ fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, String> {
     World::new(scenario.clone(), seed).run().map_err(|why| format!("{}, seed {seed}: {why}", scenario.name))
 }
 
-/// A fault that callers must not notice.
-fn check_masked(scenario: &Scenario, seed: u64) -> Result<(), String> {
-    let healthy = run(&Scenario { fault: Fault::None, ..scenario.clone() }, seed)?;
+/// What calls take when nothing is wrong.
+fn healthy(seed: u64) -> Result<Duration, String> {
+    let outcome = run(&Scenario { end: secs(40), ..scenario("healthy", Fault::None, Resilience::default()) }, seed)?;
+    let (_, openings) = breaker(outcome.view.as_ref().expect("a run has one"), "n0");
+    if outcome.failed.is_empty() && openings == 0 {
+        Ok(outcome.p99())
+    } else {
+        Err(format!("with no fault calls fail: {:?}", outcome.failed))
+    }
+}
+
+/// A fault that callers must not notice, who see this 99th percentile without it.
+fn check_masked(scenario: &Scenario, healthy: Duration, seed: u64) -> Result<(), String> {
     let outcome = run(scenario, seed)?;
     let view = outcome.view.as_ref().expect("a run has one");
     let (state, openings) = breaker(view, "n0");
@@ -81,21 +91,18 @@ fn check_masked(scenario: &Scenario, seed: u64) -> Result<(), String> {
         outcome.calls,
         outcome.success() * 100.0,
         outcome.p99(),
-        healthy.p99(),
+        healthy,
         view.retries,
         share(&outcome.in_fault),
         share(&outcome.at_end),
         outcome.failed,
     );
     let fail = |why: String| Err(format!("{}, seed {seed}: {why}", scenario.name));
-    if healthy.success() < 1.0 || breaker(healthy.view.as_ref().expect("a run has one"), "n0").1 > 0 {
-        return fail(format!("without a fault calls fail: {:?}", healthy.failed));
-    }
     if outcome.success() < 0.999 {
         return fail(format!("only {:.5} of the calls did well: {:?}", outcome.success(), outcome.failed));
     }
-    if outcome.p99() > 3 * healthy.p99() {
-        return fail(format!("the 99th percentile is {:?}, and {:?} without a fault", outcome.p99(), healthy.p99()));
+    if outcome.p99() > 3 * healthy {
+        return fail(format!("the 99th percentile is {:?}, and {healthy:?} without a fault", outcome.p99()));
     }
     let fails = matches!(scenario.fault, Fault::Gone | Fault::Silent | Fault::Errs(100));
     // It opens at once, and for 5, 10, 20 and 40 seconds.
@@ -105,7 +112,7 @@ fn check_masked(scenario: &Scenario, seed: u64) -> Result<(), String> {
     if state != BreakerState::Closed || !(0.2..0.45).contains(&share(&outcome.at_end)) {
         return fail(format!("at the end the breaker is {state:?}, and the node has {:.3} of the calls", share(&outcome.at_end)));
     }
-    let most = if fails { 0.01 } else { 0.2 };
+    let most = if fails { 0.01 } else { 0.25 };
     if share(&outcome.in_fault) > most {
         return fail(format!("with its fault the node had {:.3} of the calls", share(&outcome.in_fault)));
     }
@@ -131,12 +138,13 @@ fn check_overload(seed: u64) -> Result<(), String> {
     let bulkhead = Bulkhead { calls_per_node_max: Some(24), calls_max: Some(60) };
     let resilience = Resilience { bulkhead, ..Resilience::default() };
     let pause = Duration::from_millis(5);
-    let overload = Scenario { callers: 400, pause, until: secs(12), end: secs(20), ..scenario("overload", Fault::Gone, resilience) };
+    let overload =
+        Scenario { callers: 400, pause, from: secs(2), until: secs(4), end: secs(6), ..scenario("overload", Fault::Gone, resilience) };
     let outcome = run(&overload, seed)?;
     println!("overload, seed {seed}: {} calls, p99 {:?}, {:?}", outcome.calls, outcome.p99(), outcome.failed);
     let other = outcome.failed.keys().find(|why| !why.contains("call"));
     // 48 places, of which each is free again after 5 ms on average.
-    let done = outcome.micros.len() as f64 / 20.0;
+    let done = outcome.micros.len() as f64 / 6.0;
     match other {
         Some(why) => Err(format!("seed {seed}: calls fail by {why}")),
         None if outcome.p99() > Duration::from_millis(100) => Err(format!("seed {seed}: the 99th percentile is {:?}", outcome.p99())),
@@ -159,13 +167,17 @@ fn check(seed: u64) -> Result<(), String> {
     check_overload(seed)?;
     check_deadline(seed)?;
     check_outage(seed)?;
-    masked().iter().try_for_each(|scenario| check_masked(scenario, seed))
+    let healthy = healthy(seed)?;
+    masked().iter().try_for_each(|scenario| check_masked(scenario, healthy, seed))
 }
 
 #[test]
 fn alone_a_fault_of_one_node_of_three_is_not_noticed() {
-    let failed: Vec<_> =
-        masked().iter().flat_map(|scenario| (0..SEEDS).map(|seed| check_masked(scenario, seed))).filter_map(Result::err).collect();
+    let mut failed = Vec::new();
+    for seed in 0..SEEDS {
+        let healthy = healthy(seed).expect("nothing is wrong");
+        failed.extend(masked().iter().filter_map(|scenario| check_masked(scenario, healthy, seed).err()));
+    }
     assert!(failed.is_empty(), "{failed:#?}");
 }
 

@@ -29,7 +29,7 @@ pub struct Breaker {
     /// Time for which it opens, in seconds, which doubles each time that it opens again at once; 5 when it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_seconds: Option<f64>,
-    /// Longest time for which it opens, in seconds; 60 when it is not said.
+    /// Longest time for which it opens, in seconds; 30 when it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_seconds_max: Option<f64>,
     /// Calls that it lets through after that, all of which must do well before it closes; 3 when it is not said.
@@ -60,7 +60,7 @@ impl Breaker {
 
     /// Longest time for which it opens.
     pub fn open_max(&self) -> Duration {
-        seconds(self.open_seconds_max.unwrap_or(60.0))
+        seconds(self.open_seconds_max.unwrap_or(30.0))
     }
 
     /// Calls that must do well before it closes.
