@@ -110,6 +110,8 @@ mod tests {
         let good = after(&[(0, 50, true)]);
         let bad = after(&[(0, 50, true), (0, 0, false), (0, 0, false)]);
         assert!(bad.cost(0, 0) > good.cost(0, 0), "{bad:?}");
+        let quick: Vec<_> = (0..1000).map(|nth| (nth * 10, if nth == 0 { 50 } else { 0 }, nth == 0)).collect();
+        assert!(after(&quick).cost(0, 10_000 * MS) >= good.cost(0, 0), "nor do a thousand");
         let ratio = bad.cost(0, 60_000 * MS) / good.cost(0, 60_000 * MS);
         assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
         let slow = after(&[(0, 50, true), (0, 900, false)]);
