@@ -252,7 +252,9 @@ mod tests {
         }
         let probes: Vec<_> = (0..2).map(|_| circuit.admit(&breaker(), until).expect("a probe")).collect();
         assert_eq!((circuit.admit(&breaker(), until), circuit.gate(&breaker())), (None, u64::MAX), "two at once");
-        probes.into_iter().for_each(|probe| circuit.record(probe, Verdict::Good, &breaker(), until));
+        for probe in probes {
+            circuit.record(probe, Verdict::Good, &breaker(), until);
+        }
         assert_eq!((circuit.state(until), circuit.gate(&breaker())), (BreakerState::Closed, 0));
     }
 

@@ -60,9 +60,9 @@ impl Latency {
         self.at = self.at.max(now);
     }
 
-    /// The mean of calls that did well, those of the last seconds most; none before the first.
-    pub(super) fn mean(&self) -> Option<Duration> {
-        self.mean_micros.map(|micros| Duration::from_nanos((micros * 1000.0) as u64))
+    /// The mean of calls that did well, those of the last seconds most, in milliseconds; none before the first.
+    pub(super) fn mean_ms(&self) -> Option<f64> {
+        self.mean_micros.map(|micros| micros / 1000.0)
     }
 
     /// How much of what was known holds now.
@@ -116,8 +116,8 @@ mod tests {
         assert!((ratio - 1.0).abs() < 0.01, "{ratio}");
         let slow = after(&[(0, 50, true), (0, 900, false)]);
         assert!(slow.cost(0, 0) > 10.0 * good.cost(0, 0), "one that fails slowly is slow");
-        assert_eq!(slow.mean(), Some(Duration::from_millis(50)));
+        assert_eq!(slow.mean_ms(), Some(50.0));
         let worst = after(&(0..1000).map(|_| (0, 1, false)).collect::<Vec<_>>());
-        assert!(worst.cost(0, 0).is_finite() && worst.mean().is_none());
+        assert!(worst.cost(0, 0).is_finite() && worst.mean_ms().is_none());
     }
 }

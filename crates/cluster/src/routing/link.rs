@@ -47,7 +47,7 @@ pub(super) struct LinkFacts {
     pub(super) in_flight: u32,
     pub(super) breaker: BreakerState,
     pub(super) openings: u64,
-    pub(super) latency: Option<Duration>,
+    pub(super) latency_ms: Option<f64>,
     pub(super) cost: f64,
     pub(super) tally: Tally,
     pub(super) last_error: Option<LastError>,
@@ -117,8 +117,7 @@ impl Link {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let verdict = match ended {
-            Ended::Well => Verdict::Good,
-            Ended::Badly(CallFailure { fault: Fault::Call, .. }, _) => Verdict::Good,
+            Ended::Well | Ended::Badly(CallFailure { fault: Fault::Call, .. }, _) => Verdict::Good,
             Ended::Badly(CallFailure { fault: Fault::Node, .. }, _) => Verdict::Bad,
             Ended::Badly(..) | Ended::Cancelled => Verdict::Unknown,
         };
@@ -151,7 +150,7 @@ impl Link {
             in_flight,
             breaker: inner.circuit.state(now),
             openings: inner.circuit.openings(),
-            latency: inner.latency.mean(),
+            latency_ms: inner.latency.mean_ms(),
             cost: inner.latency.cost(in_flight, now),
             tally: inner.tally,
             last_error: inner.last_error.clone(),

@@ -245,7 +245,9 @@ fn who_fails_is_left_alone_and_tried_again_later() {
     let probes: Vec<_> = (0..3).map(|random| pick(&router, later, random)).collect();
     assert!(probes.iter().all(Picked::is_probe));
     assert!(router.pick(&function(), &[], later, 0).expect_err("three try it").to_string().contains("is just being tried again"));
-    probes.into_iter().for_each(|probe| probe.succeed(later + MS));
+    for probe in probes {
+        probe.succeed(later + MS);
+    }
     assert!(!pick(&router, later, 0).is_probe());
     assert_eq!(router.view(&function(), later).expect("known").candidates[0].breaker, BreakerState::Closed);
 }

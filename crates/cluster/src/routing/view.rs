@@ -117,7 +117,7 @@ impl RouteView {
         let shared = &route.shared;
         let (retries, retries_denied) = shared.budget.spent();
         let candidates = route.entries.iter().map(|entry| {
-            let LinkFacts { in_flight, breaker, openings, latency, cost, tally, last_error } = entry.link.facts(now);
+            let LinkFacts { in_flight, breaker, openings, latency_ms, cost, tally, last_error } = entry.link.facts(now);
             CandidateView {
                 node: entry.candidate.node.clone(),
                 site: entry.candidate.site.clone(),
@@ -129,7 +129,7 @@ impl RouteView {
                 openings,
                 why_not: route.why_not(entry, is_cut_off, now).map(|why| why.to_string()),
                 in_flight,
-                latency_ms: latency.map(|latency| latency.as_secs_f64() * 1000.0),
+                latency_ms,
                 cost,
                 picks: u64::from(in_flight) + tally.successes + tally.failures + tally.cancelled,
                 successes: tally.successes,

@@ -193,8 +193,14 @@ impl World {
                 self.pause(caller);
                 Ok(())
             }
-            Event::FaultBegins => self.set_fault(self.scenario.fault),
-            Event::FaultEnds => self.set_fault(Fault::None),
+            Event::FaultBegins => {
+                self.set_fault(self.scenario.fault);
+                Ok(())
+            }
+            Event::FaultEnds => {
+                self.set_fault(Fault::None);
+                Ok(())
+            }
             Event::LastFifth => {
                 self.before = self.nodes.iter().map(|node| node.attempts).collect();
                 Ok(())
@@ -203,12 +209,11 @@ impl World {
         }
     }
 
-    fn set_fault(&mut self, fault: Fault) -> Checked {
+    fn set_fault(&mut self, fault: Fault) {
         for (count, node) in self.outcome.in_fault.iter_mut().zip(&self.nodes) {
             *count = node.attempts - *count;
         }
         self.nodes[..self.scenario.faulty].iter_mut().for_each(|node| node.fault = fault);
-        Ok(())
     }
 
     fn call(&mut self, caller: usize) -> Checked {
@@ -343,7 +348,7 @@ impl World {
     }
 
     fn finish(&mut self, caller: usize, result: Result<(), String>) -> Checked {
-        let time = self.now - self.callers[caller].begun;
+        let time = self.now.saturating_sub(self.callers[caller].begun);
         if time > self.scenario.deadline {
             return Err(format!("a call took {time:?}"));
         }
