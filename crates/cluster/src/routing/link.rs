@@ -109,8 +109,15 @@ impl Link {
         ticket
     }
 
-    /// Gives the place back, and takes what the call says.
-    pub(super) fn exit(&self, ticket: Ticket, ended: Ended<'_>, latency: Duration, resilience: &Resilience, now: u64) {
+    /// Gives the place back, and takes what the call says. Tells what the breaker has become, if it changed.
+    pub(super) fn exit(
+        &self,
+        ticket: Ticket,
+        ended: Ended<'_>,
+        latency: Duration,
+        resilience: &Resilience,
+        now: u64,
+    ) -> Option<BreakerState> {
         if !(planted::has(Bug::PlaceNotGivenBack) && matches!(ended, Ended::Cancelled)) {
             self.leave();
         }
@@ -121,10 +128,12 @@ impl Link {
             Ended::Badly(CallFailure { fault: Fault::Node, .. }, _) => Verdict::Bad,
             Ended::Badly(..) | Ended::Cancelled => Verdict::Unknown,
         };
+        let before = inner.circuit.state(now);
         inner.circuit.record(ticket, verdict, &resilience.breaker, now);
+        let after = inner.circuit.state(now);
         self.gate.store(inner.circuit.gate(&resilience.breaker), Ordering::Relaxed);
-        let is_well_again = ticket != Ticket::Call && inner.circuit.state(now) == BreakerState::Closed;
-        if is_well_again {
+        if before != after && after == BreakerState::Closed {
+            // What it was like while it failed tells nothing of it now.
             inner.latency = Latency::default();
         }
         let is_full = matches!(ended, Ended::Badly(CallFailure { fault: Fault::Full, .. }, _));
@@ -140,6 +149,12 @@ impl Link {
                 inner.last_error = Some(LastError { kind: failure.kind, message, at: now });
             }
         }
+        (before != after).then_some(after)
+    }
+
+    /// The kind of the last failure.
+    pub(super) fn last_kind(&self) -> Option<ErrorKind> {
+        self.inner.lock().last_error.as_ref().map(|error| error.kind)
     }
 
     /// How it is.

@@ -10,7 +10,7 @@ use edgeward_model::NodeId;
 
 use super::{
     candidate::{Candidate, Nearness},
-    circuit::Ticket,
+    circuit::{BreakerState, Ticket},
     failure::CallFailure,
     link::Ended,
     route::Route,
@@ -51,26 +51,26 @@ impl Picked {
         self.ticket != Ticket::Call
     }
 
-    /// The attempt did well.
-    pub fn succeed(mut self, now: Instant) {
-        self.end(Ended::Well, Some(now));
+    /// The attempt did well. Tells what the node's breaker has become, if it changed.
+    pub fn succeed(mut self, now: Instant) -> Option<BreakerState> {
+        self.end(Ended::Well, Some(now))
     }
 
-    /// The attempt failed; what people see of it is kept, cut.
-    pub fn fail(mut self, failure: CallFailure, message: &str, now: Instant) {
-        self.end(Ended::Badly(failure, message), Some(now));
+    /// The attempt failed; what people see of it is kept, cut. Tells what the node's breaker has become, if it changed.
+    pub fn fail(mut self, failure: CallFailure, message: &str, now: Instant) -> Option<BreakerState> {
+        self.end(Ended::Badly(failure, message), Some(now))
     }
 
     fn candidate(&self) -> &Candidate {
         &self.route.entries[self.index].candidate
     }
 
-    fn end(&mut self, ended: Ended<'_>, now: Option<Instant>) {
+    fn end(&mut self, ended: Ended<'_>, now: Option<Instant>) -> Option<BreakerState> {
         self.is_ended = true;
         let now = now.map_or(self.begun, |now| self.route.moment(now));
         let latency = Duration::from_nanos(now.saturating_sub(self.begun));
         self.route.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.route.entries[self.index].link.exit(self.ticket, ended, latency, &self.route.resilience, now);
+        self.route.entries[self.index].link.exit(self.ticket, ended, latency, &self.route.resilience, now)
     }
 }
 

@@ -181,7 +181,7 @@ impl Route {
             Some(WhyNot::Probed)
         } else {
             let wait = link.gate().saturating_sub(now);
-            (wait > 0).then_some(WhyNot::Open { millis: wait.div_ceil(1_000_000) })
+            (wait > 0).then(|| WhyNot::Open { millis: wait.div_ceil(1_000_000), kind: link.last_kind().unwrap_or(ErrorKind::Unavailable) })
         }
     }
 

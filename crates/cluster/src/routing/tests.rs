@@ -12,7 +12,9 @@ use edgeward_model::{
 };
 use proptest::prelude::*;
 
-use super::{BreakerState, CallFailure, Candidate, GiveUp, Nearness, Next, Picked, RetryPlan, RouteSpec, Router, Terms, random::Random};
+use super::{
+    BreakerState, CallFailure, Candidate, GiveUp, Nearness, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms, random::Random,
+};
 use crate::error::BackboneError;
 
 const MS: Duration = Duration::from_millis(1);
@@ -64,7 +66,10 @@ fn open_breaker(router: &Router, node: &str, now: Instant) -> Result<(), String>
         if picked.node().as_str() != node {
             return Err(format!("{} is asked, which was tried", picked.node()));
         }
-        picked.fail(CallFailure::answered(ErrorKind::ExecutionFailed), "it fails", now);
+        let changed = picked.fail(CallFailure::answered(ErrorKind::ExecutionFailed), "it fails", now);
+        if changed != (random == 9).then_some(BreakerState::Open) {
+            return Err(format!("after {} failures the breaker has become {changed:?}", random + 1));
+        }
     }
     Ok(())
 }
@@ -235,19 +240,21 @@ fn who_fails_is_left_alone_and_tried_again_later() {
     open_breaker(&router, "a", now).expect("it is asked");
     let error = router.pick(&function(), &[], now + MS * 1500, 0).expect_err("it is open");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().ends_with("`a` failed too often and is tried again in 3.5 s"), "{error}");
+    assert!(error.to_string().ends_with("`a` failed too often (execution_failed) and is tried again in 3.5 s"), "{error}");
     let view = router.view(&function(), now + MS * 1500).expect("known");
     let of = &view.candidates[0];
     assert_eq!((of.breaker, of.openings, of.failures, view.refused_unavailable), (BreakerState::Open, 1, 10, 1));
+    let json = serde_json::to_string(&view).expect("JSON");
+    assert!(json.contains(r#""nearness":"elsewhere","status":"online""#) && json.contains(r#""breaker":"open""#), "{json}");
+    assert_eq!(serde_json::from_str::<RouteView>(&json).expect("its own JSON"), view);
     let error = of.last_error.as_ref().expect("it failed");
     assert_eq!((error.kind, error.message.as_str(), error.seconds_ago), (ErrorKind::ExecutionFailed, "it fails", 1.5));
     let later = now + MS * 5000;
     let probes: Vec<_> = (0..3).map(|random| pick(&router, later, random)).collect();
     assert!(probes.iter().all(Picked::is_probe));
     assert!(router.pick(&function(), &[], later, 0).expect_err("three try it").to_string().contains("is just being tried again"));
-    for probe in probes {
-        probe.succeed(later + MS);
-    }
+    let changed: Vec<_> = probes.into_iter().map(|probe| probe.succeed(later + MS)).collect();
+    assert_eq!(changed, [None, None, Some(BreakerState::Closed)]);
     assert!(!pick(&router, later, 0).is_probe());
     assert_eq!(router.view(&function(), later).expect("known").candidates[0].breaker, BreakerState::Closed);
 }
@@ -360,8 +367,8 @@ fn threads_that_choose_at_once_keep_to_the_bulkhead_and_leave_nothing_behind() {
                 at.fetch_sub(1, Ordering::SeqCst);
                 match random.below(10) {
                     0 => drop(picked),
-                    1 => picked.fail(CallFailure::answered(ErrorKind::Internal), "oh", now + MS * nth),
-                    _ => picked.succeed(now + MS * nth),
+                    1 => drop(picked.fail(CallFailure::answered(ErrorKind::Internal), "oh", now + MS * nth)),
+                    _ => drop(picked.succeed(now + MS * nth)),
                 }
             }
         };
@@ -406,8 +413,8 @@ proptest! {
                     match what {
                         0 => held.push(picked),
                         1 => drop(picked),
-                        2 => picked.succeed(now + MS),
-                        _ => picked.fail(CallFailure::answered(ErrorKind::ALL[usize::try_from(random % 13).expect("small")]), "oh", now),
+                        2 => drop(picked.succeed(now + MS)),
+                        _ => drop(picked.fail(CallFailure::answered(ErrorKind::ALL[usize::try_from(random % 13).expect("small")]), "oh", now)),
                     }
                 }
                 Err(error) => {

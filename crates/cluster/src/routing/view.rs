@@ -92,7 +92,7 @@ pub(super) enum WhyNot {
     Offline,
     CutOff,
     Full,
-    Open { millis: u64 },
+    Open { millis: u64, kind: ErrorKind },
     Probed,
     Weightless,
 }
@@ -103,8 +103,8 @@ impl fmt::Display for WhyNot {
             Self::Offline => f.write_str("is offline"),
             Self::CutOff => f.write_str("is out of reach, as this member is cut off"),
             Self::Full => f.write_str("has as many calls under way as it may"),
-            Self::Open { millis } => {
-                write!(f, "failed too often and is tried again in {}.{} s", millis / 1000, millis % 1000 / 100)
+            Self::Open { millis, kind } => {
+                write!(f, "failed too often ({kind}) and is tried again in {:.1} s", *millis as f64 / 1000.0)
             }
             Self::Probed => f.write_str("failed too often and is just being tried again"),
             Self::Weightless => f.write_str("has the weight 0"),
