@@ -357,8 +357,8 @@ pub const ATTEMPTS_MAX: u32 = 10;
 pub const BACKOFF_SECONDS_MIN: f64 = 0.001;
 /// Longest pause before another attempt, in seconds.
 pub const BACKOFF_SECONDS_MAX: f64 = 60.0;
-/// Retries that a function has in a second beside its budget, so that one that is called seldom has some.
-pub const RETRIES_PER_SECOND_FREE: u32 = 1;
+/// Retries that a function has in a second beside its budget, so that one that is called seldom has some; as in Finagle.
+pub const RETRIES_PER_SECOND_FREE: u32 = 10;
 /// Time over which calls and retries are weighed against each other.
 pub const RETRY_WINDOW: Duration = Duration::from_secs(10);
 /// Shortest time over which a breaker looks at failures, in seconds.

@@ -62,6 +62,7 @@ fn masked() -> Vec<Scenario> {
         scenario("errs", Fault::Errs(100), Resilience::default()),
         scenario("errs sometimes", Fault::Errs(30), idempotent()),
         scenario("errs often", Fault::Errs(60), Resilience { breaker: never(), ..idempotent() }),
+        scenario("flaps", Fault::Flaps(3), Resilience::default()),
         scenario("slow", Fault::Slow(20), Resilience::default()),
         scenario("gone, round robin", Fault::Gone, by(Balance::RoundRobin)),
         scenario("errs, random", Fault::Errs(100), by(Balance::Random)),
@@ -121,6 +122,7 @@ fn check_masked(scenario: &Scenario, healthy: Duration, seed: u64) -> Result<(),
     let most = match scenario.fault {
         Fault::Errs(30) => 0.25,
         Fault::Errs(60) => 0.041,
+        Fault::Flaps(_) => 0.3,
         _ => 0.01,
     };
     if share(&outcome.in_fault) > most {

@@ -303,7 +303,6 @@ fn pauses_grow_with_full_jitter_and_a_call_is_tried_so_often() {
         Retry { attempts: Some(5), backoff_min_seconds: min, backoff_max_seconds: max, budget_percent: Some(100.0), attempt_seconds: None };
     let (router, now) = router(Resilience { idempotent: true, retry, ..Resilience::default() }, three());
     let failure = CallFailure::answered(ErrorKind::ExecutionFailed);
-    (0..20).for_each(|_| drop(plan(&router, Terms::default(), now)));
     for (random, part) in [(u64::MAX, 1.0), (u64::MAX / 2, 0.5), (0, 0.0)] {
         let mut plan = plan(&router, Terms::default(), now);
         for most in [100, 200, 300, 300] {

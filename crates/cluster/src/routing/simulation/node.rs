@@ -19,6 +19,8 @@ pub(super) enum Fault {
     None,
     /// Its process is gone: the network says so at once.
     Gone,
+    /// Its process is gone in every second one of these seconds, and then there again.
+    Flaps(u64),
     /// Its power is gone: nobody answers, and nobody says so.
     Silent,
     /// So many percent of its runs fail, quickly.
@@ -59,9 +61,14 @@ impl Node {
         Self { fault: Fault::None, busy: 0, waiting: VecDeque::new(), in_flight: 0, probes: 0, attempts: 0 }
     }
 
-    pub(super) fn arrive(&mut self, job: Job, random: &mut Random) -> Arrival {
+    pub(super) fn arrive(&mut self, job: Job, now: Duration, random: &mut Random) -> Arrival {
+        let is_gone = match self.fault {
+            Fault::Gone => true,
+            Fault::Flaps(seconds) => now.as_secs() / seconds % 2 == 1,
+            _ => false,
+        };
         match self.fault {
-            Fault::Gone => Arrival::Ends(Duration::ZERO, Err(BackboneError::NoResponder("node".to_owned()))),
+            _ if is_gone => Arrival::Ends(Duration::ZERO, Err(BackboneError::NoResponder("node".to_owned()))),
             Fault::Silent => Arrival::Waits,
             Fault::Errs(percent) if random.below(100) < percent => {
                 let error = EdgeError::new(ErrorKind::ExecutionFailed, "it fails");

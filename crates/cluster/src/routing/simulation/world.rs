@@ -256,7 +256,7 @@ impl World {
         self.later(WAY, Event::Arrives(node, job));
         self.later(time, Event::TimesOut(job));
         let budget = self.scenario.resilience.retry.budget();
-        let free = 10.0 * (self.now.as_secs_f64() / 10.0 + 2.0);
+        let free = 100.0 * (self.now.as_secs_f64() / 10.0 + 2.0);
         let most = (self.outcome.calls + self.outcome.cancelled) as f64 * (1.0 + budget) + free;
         if self.outcome.attempts as f64 > most { Err(format!("{} attempts, and {most} may be", self.outcome.attempts)) } else { Ok(()) }
     }
@@ -283,7 +283,7 @@ impl World {
     }
 
     fn arrive(&mut self, node: usize, job: Job) -> Checked {
-        match self.nodes[node].arrive(job, &mut self.random) {
+        match self.nodes[node].arrive(job, self.now, &mut self.random) {
             Arrival::Waits => {}
             Arrival::Runs(time) => self.run_on(node, job, time)?,
             Arrival::Ends(time, result) => {
