@@ -23,7 +23,7 @@ mod view;
 mod window;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -86,6 +86,9 @@ impl Router {
         if spec.candidates.len() > NODES_MAX {
             let message = format!("function `{function}` has {} nodes to call, the most is {NODES_MAX}", spec.candidates.len());
             return Err(EdgeError::new(ErrorKind::TooLarge, message));
+        }
+        if let Some(node) = twice(&spec.candidates) {
+            return Err(EdgeError::invalid(format!("function `{function}` is to have node `{node}` twice")));
         }
         let _changing = self.changing.lock();
         let mut routes = HashMap::clone(&self.routes.load());
@@ -156,6 +159,12 @@ impl Router {
         let routes = self.routes.load();
         routes.get(function).cloned().ok_or_else(|| EdgeError::function_not_found(function.as_str()))
     }
+}
+
+/// A node that is there twice.
+fn twice(candidates: &[Candidate]) -> Option<&NodeId> {
+    let mut seen = HashSet::new();
+    candidates.iter().map(|candidate| &candidate.node).find(|node| !seen.insert(*node))
 }
 
 /// Nanoseconds of a time, which last for 584 years.

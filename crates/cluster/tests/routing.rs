@@ -110,13 +110,13 @@ async fn a_node_that_goes_away_and_comes_back_is_not_noticed() {
     let begun = Instant::now();
     while fleet.breaker("b") != BreakerState::Open {
         fleet.caller.call(Terms::default()).await.expect("two are left");
-        assert!(begun.elapsed() < Duration::from_secs(60), "it does not open");
+        assert!(begun.elapsed() < Duration::from_mins(1), "it does not open");
     }
     fleet.network.bring_back(&id("b"));
     let begun = Instant::now();
     while fleet.breaker("b") != BreakerState::Closed {
         fleet.caller.call(Terms::default()).await.expect("all are there");
-        assert!(begun.elapsed() < Duration::from_secs(60), "it does not close");
+        assert!(begun.elapsed() < Duration::from_mins(1), "it does not close");
     }
 }
 

@@ -205,15 +205,18 @@ impl Route {
                 named.push(format!("`{}` {why}", entry.candidate.node));
             }
         }
-        let more = self.entries.len() - named.len();
-        let more = if more > 0 && !named.is_empty() { format!(", and {more} more") } else { String::new() };
+        if named.is_empty() {
+            named.push("others were quicker; try again".to_owned());
+        } else if self.entries.len() > named.len() {
+            named.push(format!("and {} more", self.entries.len() - named.len()));
+        }
         let (kind, counter) = if is_full {
             (ErrorKind::Overloaded, &self.shared.refused_full)
         } else {
             (ErrorKind::Unavailable, &self.shared.refused_unavailable)
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        EdgeError::new(kind, format!("no node can take a call of function `{function}` now: {}{more}", named.join(", ")))
+        EdgeError::new(kind, format!("no node can take a call of function `{function}` now: {}", named.join(", ")))
     }
 }
 

@@ -4,6 +4,7 @@
 //! What must hold is checked at every moment by the world, which counts for itself, and at the end here.
 
 mod node;
+mod scenario;
 mod world;
 
 use std::time::Duration;
@@ -12,7 +13,8 @@ use edgeward_model::{Balance, Breaker, Bulkhead, Resilience, Retry};
 
 use self::{
     node::Fault,
-    world::{Outcome, Scenario, World, breaker},
+    scenario::{Outcome, Scenario, breaker},
+    world::World,
 };
 use super::BreakerState;
 use crate::planted::{self, Bug};

@@ -274,6 +274,8 @@ fn what_is_past_its_bound_is_refused() {
     let (router, _) = router(Resilience::default(), three());
     let heavy = vec![Candidate { weight: WEIGHT_MAX + 1, ..far("a", "x") }];
     assert!(router.set(function(), spec(Resilience::default(), heavy)).is_err());
+    let twice = vec![far("a", "x"), far("b", "x"), far("a", "y")];
+    assert!(router.set(function(), spec(Resilience::default(), twice)).expect_err("twice").to_string().contains("node `a` twice"));
     let wrong = Resilience { retry: Retry { attempts: Some(99), ..Retry::default() }, ..Resilience::default() };
     assert!(router.set(function(), spec(wrong, three())).is_err());
 }

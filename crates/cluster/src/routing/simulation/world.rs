@@ -6,11 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeward_model::{EdgeNode, FunctionId, NodeId, Resilience};
+use edgeward_model::{EdgeNode, FunctionId, NodeId};
 
 use super::{
-    super::{BreakerState, CallFailure, Candidate, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms, random::Random},
+    super::{CallFailure, Candidate, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms, random::Random},
     node::{Arrival, Fault, Job, Node, exponential},
+    scenario::{Outcome, Scenario},
 };
 use crate::error::BackboneError;
 
@@ -18,50 +19,6 @@ use crate::error::BackboneError;
 const WAY: Duration = Duration::from_micros(500);
 /// One in so many calls is given up by who called.
 const CANCELLED_ONE_IN: u64 = 200;
-
-/// What a run is like.
-#[derive(Clone, Debug)]
-pub(super) struct Scenario {
-    pub(super) name: &'static str,
-    pub(super) resilience: Resilience,
-    pub(super) deadline: Duration,
-    pub(super) callers: usize,
-    pub(super) nodes: usize,
-    /// A caller waits so long on average before its next call.
-    pub(super) pause: Duration,
-    /// How many nodes, the first ones, have the fault.
-    pub(super) faulty: usize,
-    pub(super) fault: Fault,
-    pub(super) from: Duration,
-    pub(super) until: Duration,
-    pub(super) end: Duration,
-}
-
-/// What came of a run.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Outcome {
-    pub(super) calls: u64,
-    pub(super) failed: BTreeMap<String, u64>,
-    pub(super) attempts: u64,
-    pub(super) cancelled: u64,
-    /// How long the calls took that did well, sorted.
-    pub(super) micros: Vec<u64>,
-    /// Attempts on each node while the fault was there.
-    pub(super) in_fault: Vec<u64>,
-    /// Attempts on each node in the last fifth of the time.
-    pub(super) at_end: Vec<u64>,
-    pub(super) view: Option<RouteView>,
-}
-
-impl Outcome {
-    pub(super) fn success(&self) -> f64 {
-        1.0 - self.failed.values().sum::<u64>() as f64 / self.calls as f64
-    }
-
-    pub(super) fn p99(&self) -> Duration {
-        Duration::from_micros(self.micros.get(self.micros.len() * 99 / 100).copied().unwrap_or(u64::MAX))
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -394,10 +351,4 @@ impl World {
         self.events.push(Reverse((self.now + time, self.numbers)));
         self.pending.insert(self.numbers, event);
     }
-}
-
-/// How the breaker of a node ended.
-pub(super) fn breaker(view: &RouteView, node: &str) -> (BreakerState, u64) {
-    let candidate = view.candidates.iter().find(|candidate| candidate.node.as_str() == node).expect("it is one of them");
-    (candidate.breaker, candidate.openings)
 }
