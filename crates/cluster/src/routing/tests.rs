@@ -260,6 +260,24 @@ fn who_fails_is_left_alone_and_tried_again_later() {
 }
 
 #[test]
+fn a_node_that_is_well_again_gets_its_share_at_once() {
+    let (router, now) = router(Resilience::default(), vec![far("a", "x"), far("b", "x")]);
+    for random in 0..10 {
+        router.pick(&function(), &[id("b")], now, random).expect("a").fail(
+            CallFailure::answered(ErrorKind::Timeout),
+            "late",
+            now + MS * 1000,
+        );
+    }
+    is_spread("without a", &chosen(&router, now + MS * 1000, 1000, 1), &[("a", 0.0)]).expect("it is open");
+    let later = now + MS * 6000;
+    for random in 0..3 {
+        router.pick(&function(), &[id("b")], later, random).expect("a probe").succeed(later + MS);
+    }
+    is_spread("both", &chosen(&router, later + MS, 20_000, 1), &[("a", 0.5)]).expect("how slow it was is forgotten");
+}
+
+#[test]
 fn a_function_that_nobody_knows_or_has_is_told_apart() {
     let (router, now) = router(Resilience::default(), Vec::new());
     assert_eq!(router.pick(&function(), &[], now, 0).expect_err("nobody has it").to_string(), "no node has function `f` now");
