@@ -24,7 +24,7 @@ use crate::{
 
 /// How the calls of one function are routed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Resilience {
     /// How a node is chosen among those that are equally near.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -48,6 +48,9 @@ pub struct Resilience {
     #[serde(default, skip_serializing_if = "is_default")]
     pub bulkhead: Bulkhead,
 }
+
+crate::map_only!(Resilience);
+crate::written_as_derived!(Resilience);
 
 impl Resilience {
     /// How long a call of a function with this timeout may take with all its attempts.
@@ -155,6 +158,8 @@ mod tests {
             "[retry]\ntries = 2",
             "[breaker]\nopen = 1",
             "[bulkhead]\nnode = 1",
+            "retry = [3]",
+            "breaker = [50]",
         ] {
             assert!(toml::from_str::<Resilience>(text).is_err(), "{text}");
         }

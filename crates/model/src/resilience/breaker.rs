@@ -15,7 +15,7 @@ use crate::{
 
 /// The circuit breaker between a function's callers and one node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Breaker {
     /// It opens when so many percent of the calls fail; 50 when it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,6 +36,9 @@ pub struct Breaker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probes: Option<u32>,
 }
+
+crate::map_only!(Breaker);
+crate::written_as_derived!(Breaker);
 
 impl Breaker {
     /// The share of failures at which it opens, 0 to 1.

@@ -10,7 +10,7 @@ use crate::{
 
 /// How many calls of a function may be under way at once, from one router. More are told "overloaded".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Bulkhead {
     /// To one node; 512 when it is not said. Past it a call goes to another node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,6 +19,9 @@ pub struct Bulkhead {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_max: Option<u32>,
 }
+
+crate::map_only!(Bulkhead);
+crate::written_as_derived!(Bulkhead);
 
 impl Bulkhead {
     /// Calls to one node.

@@ -12,7 +12,7 @@ use crate::{
 
 /// How often, when, and at whose cost a call is tried again that failed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Retry {
     /// Attempts of one call, the first included; 3 when it is not said, and 1 for none but the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,6 +31,9 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_percent: Option<f64>,
 }
+
+crate::map_only!(Retry);
+crate::written_as_derived!(Retry);
 
 impl Retry {
     /// Attempts, the first included.
