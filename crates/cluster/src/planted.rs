@@ -32,6 +32,20 @@ pub(crate) enum Bug {
     OnlyFirstGrantNoted,
     OtherReignTrusted,
     LateReleaseBelieved,
+    BreakerNeverOpens,
+    ProbesNotCounted,
+    ProbesNotBounded,
+    OpenTimeNotDoubled,
+    QuickFailureIsFast,
+    LoadIgnored,
+    TriedAskedAgain,
+    TurnNotPassed,
+    WeightIgnored,
+    BulkheadIgnored,
+    PlaceNotGivenBack,
+    BudgetNotSpent,
+    RunTwice,
+    DeadlineForgotten,
 }
 
 #[cfg(test)]
@@ -69,6 +83,23 @@ impl Bug {
         Self::OnlyFirstGrantNoted,
         Self::OtherReignTrusted,
         Self::LateReleaseBelieved,
+    ];
+    /// Those of routing.
+    pub(crate) const OF_ROUTING: [Self; 14] = [
+        Self::BreakerNeverOpens,
+        Self::ProbesNotCounted,
+        Self::ProbesNotBounded,
+        Self::OpenTimeNotDoubled,
+        Self::QuickFailureIsFast,
+        Self::LoadIgnored,
+        Self::TriedAskedAgain,
+        Self::TurnNotPassed,
+        Self::WeightIgnored,
+        Self::BulkheadIgnored,
+        Self::PlaceNotGivenBack,
+        Self::BudgetNotSpent,
+        Self::RunTwice,
+        Self::DeadlineForgotten,
     ];
 }
 

@@ -344,3 +344,40 @@ pub const REVISIONS_MAX: usize = 10;
 pub const DEPLOYMENTS_MAX: usize = 1000;
 /// Rollouts of one function that a hub keeps after they have ended.
 pub const ROLLOUTS_KEPT_MAX: usize = 20;
+
+/// Functions whose calls one router knows the way of.
+pub const ROUTES_MAX: usize = 10_000;
+/// Largest weight of a node.
+pub const WEIGHT_MAX: u32 = 1000;
+/// Attempts of one call, the first included, unless its function says otherwise.
+pub const ATTEMPTS_DEFAULT: u32 = 3;
+/// Most attempts of one call, the first included.
+pub const ATTEMPTS_MAX: u32 = 10;
+/// Shortest longest pause before the second attempt, in seconds.
+pub const BACKOFF_SECONDS_MIN: f64 = 0.001;
+/// Longest pause before another attempt, in seconds.
+pub const BACKOFF_SECONDS_MAX: f64 = 60.0;
+/// Retries that a function has in a second beside its budget, so that one that is called seldom has some; as in Finagle.
+pub const RETRIES_PER_SECOND_FREE: u32 = 10;
+/// Time over which calls and retries are weighed against each other.
+pub const RETRY_WINDOW: Duration = Duration::from_secs(10);
+/// Shortest time over which a breaker looks at failures, in seconds.
+pub const BREAKER_WINDOW_SECONDS_MIN: f64 = 0.1;
+/// Longest time over which a breaker looks at failures, in seconds.
+pub const BREAKER_WINDOW_SECONDS_MAX: f64 = 600.0;
+/// Shortest time for which a breaker opens, in seconds.
+pub const BREAKER_OPEN_SECONDS_MIN: f64 = 0.01;
+/// Longest time for which a breaker opens, in seconds.
+pub const BREAKER_OPEN_SECONDS_MAX: f64 = 3600.0;
+/// Most calls without which a breaker does not judge.
+pub const BREAKER_CALLS_MAX: u32 = 100_000;
+/// Most calls by which a breaker tries whether a node does well again.
+pub const BREAKER_PROBES_MAX: u32 = 100;
+/// Calls of one function that are under way to one node, unless it says otherwise: more than a node runs and has waiting.
+pub const CALLS_PER_NODE_DEFAULT: u32 = 512;
+/// Calls of one function that are under way to all nodes, unless it says otherwise.
+pub const CALLS_PER_FUNCTION_DEFAULT: u32 = 4096;
+/// Most calls of one function that may be under way.
+pub const CALLS_PER_FUNCTION_MAX: u32 = 16 * 1024;
+/// What is kept of the last error of a node, in bytes; the rest is cut.
+pub const ROUTE_ERROR_BYTES_MAX: usize = 256;
