@@ -161,8 +161,8 @@ impl<'a> Transaction<'a> {
         }
         let oldest_ms = oldest.map_or(i64::MIN, Timestamp::as_millisecond);
         let (next, ends) = (counts.next, counts.ends);
-        let is_kept = |position: u64, end: u64, published_at: i64| {
-            next - position <= messages && ends - end <= bytes.saturating_sub(1) && published_at >= oldest_ms
+        let is_kept = |position: u64, begins: u64, published_at: i64| {
+            next - position <= messages && ends - begins <= bytes && published_at >= oldest_ms
         };
         let last = self.last_to_trim(is_kept)?;
         if let Some((position, end)) = last {
@@ -174,17 +174,17 @@ impl<'a> Transaction<'a> {
     }
 
     fn last_to_trim(&mut self, is_kept: impl Fn(u64, u64, i64) -> bool) -> Result<Option<(u64, u64)>, EdgeError> {
-        let connection = self.connection;
+        let (connection, trimmed_bytes) = (self.connection, self.counts.trimmed_bytes);
         let find = || {
             let mut statement = connection.prepare_cached("SELECT position, ends, published_at FROM messages ORDER BY position LIMIT ?1")?;
             let mut rows = statement.query([TRIM_MAX])?;
-            let mut last = None;
+            let (mut last, mut begins) = (None, trimmed_bytes);
             while let Some(row) = rows.next()? {
-                let (position, end) = (from_sql(row.get(0)?), from_sql(row.get(1)?));
-                if is_kept(position, end, row.get(2)?) {
+                let (position, ends) = (from_sql(row.get(0)?), from_sql(row.get(1)?));
+                if is_kept(position, begins, row.get(2)?) {
                     break;
                 }
-                last = Some((position, end));
+                (last, begins) = (Some((position, ends)), ends);
             }
             Ok(last)
         };
