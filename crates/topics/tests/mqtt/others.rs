@@ -45,8 +45,9 @@ impl Drop for Server {
 
 impl Server {
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(["-h", "127.0.0.1", "-p", &self.port]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Else what they say of themselves waits in a buffer of theirs.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", program, "-h", "127.0.0.1", "-p", &self.port]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
