@@ -91,8 +91,8 @@ async fn clients_of_mosquitto_publish_and_subscribe_with_every_qos_in_both_versi
     if !are_installed() {
         return;
     }
-    let server = serve().await;
     for version in ["mqttv311", "mqttv5"] {
+        let server = serve().await;
         let mut child = server.subscriber(&["-V", version, "-t", "a/#", "-q", "2", "-F", "%t %p %q"]).await;
         for qos in ["0", "1", "2"] {
             assert!(server.publish(&["-V", version, "-t", "a/x", "-q", qos, "-m", qos]).await);
