@@ -435,7 +435,7 @@ pub const MQTT_SENDING_BYTES_MAX: usize = 64 * 1024;
 /// Longest time for which a session of MQTT is kept without its client.
 pub const MQTT_SESSION_EXPIRY_MAX: Duration = Duration::from_hours(7 * 24);
 /// Longest time of silence that a client of MQTT may ask for, and what one gets that asks for none.
-pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_mins(60);
+pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_hours(1);
 /// Time between two writes of how far a session of MQTT got.
 pub const MQTT_ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait until the former connection of a client of MQTT has ended.

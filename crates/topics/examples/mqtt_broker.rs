@@ -16,7 +16,9 @@ fn identify(login: &Login) -> Result<Identity, EdgeError> {
     let filters = |texts: &[&str]| texts.iter().map(TopicFilter::new).collect::<Result<Vec<_>, _>>();
     match (login.username.as_deref(), login.password.as_deref()) {
         (None, _) => Ok(Identity { user: String::new(), publish: filters(&["#"])?, subscribe: filters(&["#"])? }),
-        (Some("guest"), _) => Ok(Identity { user: "guest".to_owned(), publish: filters(&["public/guest/#"])?, subscribe: filters(&["public/#"])? }),
+        (Some("guest"), _) => {
+            Ok(Identity { user: "guest".to_owned(), publish: filters(&["public/guest/#"])?, subscribe: filters(&["public/#"])? })
+        }
         (Some(name), Some(b"secret")) => Ok(Identity { user: name.to_owned(), publish: filters(&["#"])?, subscribe: filters(&["#"])? }),
         (Some(_), _) => Err(EdgeError::new(ErrorKind::Unauthenticated, "the password is wrong")),
     }

@@ -86,7 +86,8 @@ async fn publish(load: Load, number: usize) -> Result<(), Failed> {
             packet = packet.checked_add(1).unwrap_or(1);
             let packet_id = NonZeroU16::new(packet).filter(|_| load.qos != QoS::AtMostOnce);
             let topic = format!("load/{number}").into();
-            let publish = Publish { dup: false, retain: false, qos: load.qos, topic, packet_id, payload: load.payload.clone(), properties: None };
+            let publish =
+                Publish { dup: false, retain: false, qos: load.qos, topic, packet_id, payload: load.payload.clone(), properties: None };
             client.send(publish.into())?;
             sent += 1;
         }
@@ -124,7 +125,9 @@ async fn follow(mut client: Client, count: usize) -> Result<(), Failed> {
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, numbers @ ..] = &arguments[..] else { return Err("say ADDRESS PUBLISHERS MESSAGES QOS WINDOW BYTES [SUBSCRIBERS]".into()) };
+    let [address, numbers @ ..] = &arguments[..] else {
+        return Err("say ADDRESS PUBLISHERS MESSAGES QOS WINDOW BYTES [SUBSCRIBERS]".into());
+    };
     let numbers = numbers.iter().map(|text| text.parse()).collect::<Result<Vec<usize>, _>>()?;
     let &[publishers, messages, qos, window, bytes, ref rest @ ..] = &numbers[..] else { return Err("there are too few numbers".into()) };
     let qos = QoS::try_from(u8::try_from(qos)?).map_err(|error| error.to_string())?;
@@ -146,6 +149,9 @@ async fn main() -> Result<(), Failed> {
     let seconds = begun.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate is for people")]
     let rate = (publishers * messages) as f64 / seconds;
-    println!("{publishers} publishers, {messages} messages each, QoS {}, window {window}, {bytes} bytes: {rate:.0} messages/s", load.qos.value());
+    println!(
+        "{publishers} publishers, {messages} messages each, QoS {}, window {window}, {bytes} bytes: {rate:.0} messages/s",
+        load.qos.value()
+    );
     Ok(())
 }

@@ -102,7 +102,13 @@ impl Delivery {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such durable subscription, [`ErrorKind::Unavailable`] when the log is closed, those of the disk.
-    pub async fn run<F, H>(&self, log: &TopicLog, counts: &DeliveryCounts, handle: F, stop: impl Future<Output = ()>) -> Result<(), EdgeError>
+    pub async fn run<F, H>(
+        &self,
+        log: &TopicLog,
+        counts: &DeliveryCounts,
+        handle: F,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), EdgeError>
     where
         F: Fn(Arc<Message>) -> H,
         H: Future<Output = Result<(), EdgeError>>,
@@ -127,7 +133,7 @@ impl Delivery {
                 biased;
                 () = &mut stop => is_stopping = true,
                 Some(work) = running.next() => {
-                    if let Some(next) = state.finish(work) {
+                    if let Some(next) = state.finish(&work) {
                         running.push(self.attempt(log, counts, &handle, &slots, next));
                     }
                 }
@@ -276,7 +282,7 @@ impl State {
     }
 
     /// A message is done; returns the next one of its key.
-    fn finish(&mut self, work: Work) -> Option<Work> {
+    fn finish(&mut self, work: &Work) -> Option<Work> {
         self.bytes -= work.message.cost_bytes();
         match (work.letter, work.message.position) {
             (Some(letter), _) => drop(self.letters.remove(&letter)),

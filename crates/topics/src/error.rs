@@ -18,7 +18,10 @@ pub(crate) fn database(what: &str, error: rusqlite::Error) -> EdgeError {
 
 /// What was read from the log is not what was written there.
 pub(crate) fn damaged(what: &str) -> EdgeError {
-    EdgeError::new(ErrorKind::Internal, format!("the {what} is damaged on disk; restore it from a backup, or remove `topics.db` to begin anew"))
+    EdgeError::new(
+        ErrorKind::Internal,
+        format!("the {what} is damaged on disk; restore it from a backup, or remove `topics.db` to begin anew"),
+    )
 }
 
 /// A read that failed.

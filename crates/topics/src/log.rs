@@ -35,8 +35,8 @@ use crate::{
     topic::TopicFilter,
 };
 use recent::Recent;
-pub(crate) use transaction::Transaction;
 use transaction::Counts;
+pub(crate) use transaction::Transaction;
 use writer::{Job, Queue, Write, Writer};
 
 pub mod dead_letters;
@@ -156,10 +156,16 @@ impl TopicLog {
             #[cfg(test)]
             fails: AtomicBool::new(false),
         });
-        let writer =
-            Writer { shared: Arc::clone(&shared), folder: folder.to_owned(), options, open: Some((connection, counts)), looked_at_age: None };
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            folder: folder.to_owned(),
+            options,
+            open: Some((connection, counts)),
+            looked_at_age: None,
+        };
         let thread = thread::Builder::new().name("edgeward-topics".to_owned()).spawn(move || writer.run());
-        let thread = thread.map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to start the writer of the log of topics").with_source(error))?;
+        let thread = thread
+            .map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to start the writer of the log of topics").with_source(error))?;
         Ok(Self { shared, thread: Some(thread), _lock: lock })
     }
 
@@ -272,7 +278,7 @@ impl Shared {
     }
 
     /// Shows what was committed.
-    fn show(&self, appended: Vec<Arc<Message>>, counts: &Counts) {
+    fn show(&self, appended: &[Arc<Message>], counts: &Counts) {
         self.trimmed.store(counts.trimmed, Ordering::Release);
         self.bytes.store(counts.bytes(), Ordering::Release);
         if appended.is_empty() {
@@ -280,11 +286,13 @@ impl Shared {
         }
         {
             let mut recent = self.recent.write();
-            appended.iter().for_each(|message| recent.push(Arc::clone(message)));
+            for message in appended {
+                recent.push(Arc::clone(message));
+            }
         }
         self.head.store(counts.next - 1, Ordering::Release);
         let subscribers = self.subscribers.read();
-        for message in &appended {
+        for message in appended {
             let position = message.position.expect("a message that was appended has a position");
             subscribers.tree.matches(&message.topic, &mut |_, waiter| waiter.offer_stored(position));
         }
@@ -330,7 +338,11 @@ impl Shared {
 
     #[cfg(test)]
     fn fail_when_told(&self) -> Result<(), EdgeError> {
-        if self.fails.swap(false, Ordering::Relaxed) { Err(EdgeError::new(ErrorKind::Internal, "the disk was told to fail")) } else { Ok(()) }
+        if self.fails.swap(false, Ordering::Relaxed) {
+            Err(EdgeError::new(ErrorKind::Internal, "the disk was told to fail"))
+        } else {
+            Ok(())
+        }
     }
 }
 

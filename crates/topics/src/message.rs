@@ -76,7 +76,8 @@ impl Message {
 
     /// Checks the bounds of its parts.
     pub(crate) fn check(&self) -> Result<(), EdgeError> {
-        let too_large = |why: String| Err(EdgeError::new(ErrorKind::TooLarge, format!("the message for topic `{}` is too large: {why}", self.topic)));
+        let too_large =
+            |why: String| Err(EdgeError::new(ErrorKind::TooLarge, format!("the message for topic `{}` is too large: {why}", self.topic)));
         if self.payload.len() > TOPIC_PAYLOAD_BYTES_MAX {
             return too_large(format!("its payload has {} bytes, the most is {TOPIC_PAYLOAD_BYTES_MAX}", self.payload.len()));
         }
@@ -151,7 +152,8 @@ mod tests {
         let at = Timestamp::from_millisecond(1_700_000_000_123).expect("valid");
         let mut message = Message::new(TopicName::new("a/b").expect("valid"), "payload", at);
         let read = |message: &Message| {
-            Message::from_columns(7, message.topic.as_str(), message.published_at.as_millisecond(), &message.head(), &message.payload).expect("reads")
+            Message::from_columns(7, message.topic.as_str(), message.published_at.as_millisecond(), &message.head(), &message.payload)
+                .expect("reads")
         };
         assert_eq!(read(&message), Message { position: Some(7), ..message.clone() });
         message.key = Some("k".to_owned());

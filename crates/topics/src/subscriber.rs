@@ -142,8 +142,7 @@ impl Subscription {
             waiter.waiting.lock().missed = 1;
         }
         let id = shared.add_subscriber(&waiter)?;
-        let mut subscription =
-            Self { shared, waiter, id, filters: Vec::new(), cursor: 0, ready: VecDeque::new(), lost: 0, looking: None };
+        let mut subscription = Self { shared, waiter, id, filters: Vec::new(), cursor: 0, ready: VecDeque::new(), lost: 0, looking: None };
         for filter in filters {
             subscription.check_room(filter)?;
             subscription.shared.add_filter(id, filter);

@@ -200,7 +200,11 @@ mod tests {
     #[test]
     fn a_filter_matches_as_the_standard_of_mqtt_says() {
         for (text, matched, others) in [
-            ("sport/tennis/player1/#", "sport/tennis/player1 sport/tennis/player1/ranking sport/tennis/player1/score/wimbledon", "sport/tennis"),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1 sport/tennis/player1/ranking sport/tennis/player1/score/wimbledon",
+                "sport/tennis",
+            ),
             ("sport/#", "sport sport/ sport/a", "sports /sport"),
             ("#", "a a/b / /a", "$SYS $SYS/a"),
             ("sport/tennis/+", "sport/tennis/player1 sport/tennis/", "sport/tennis sport/tennis/player1/ranking"),
@@ -235,7 +239,9 @@ mod tests {
         for text in ["a/+", "#", "a+b", "a#"] {
             assert!(TopicName::new(text).expect_err(text).to_string().contains("filters only"));
         }
-        for (text, why) in [("a/#/b", "last level"), ("a#", "last level"), ("a/b+", "whole level"), ("++", "whole level"), ("+#", "last level")] {
+        for (text, why) in
+            [("a/#/b", "last level"), ("a#", "last level"), ("a/b+", "whole level"), ("++", "whole level"), ("+#", "last level")]
+        {
             assert!(TopicFilter::new(text).expect_err(text).to_string().contains(why), "{text}");
         }
         assert!(TopicName::new(&deep[2..]).is_ok() && TopicName::new(&long[1..]).is_ok());

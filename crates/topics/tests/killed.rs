@@ -84,7 +84,10 @@ async fn no_acknowledged_message_is_lost_to_a_kill() {
         assert!(told.len() > 10, "{} messages prove nothing", told.len());
         let log = TopicLog::open(&folder, LogOptions::default()).expect("opens after the kill");
         let state = log.state();
-        assert!(told.iter().all(|(position, _)| (head + 1..=state.head).contains(position)), "a position was given twice, or is beyond the end");
+        assert!(
+            told.iter().all(|(position, _)| (head + 1..=state.head).contains(position)),
+            "a position was given twice, or is beyond the end"
+        );
         head = state.head;
         let mut found = std::collections::HashMap::new();
         let mut next = state.trimmed + 1;

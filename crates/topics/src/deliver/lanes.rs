@@ -19,15 +19,12 @@ impl<T> Lanes<T> {
     /// Takes one in, and returns it when its turn is now.
     pub(super) fn begin(&mut self, key: String, work: T) -> Option<T> {
         self.count += 1;
-        match self.waiting.get_mut(&key) {
-            Some(lane) => {
-                lane.push_back(work);
-                None
-            }
-            None => {
-                self.waiting.insert(key, VecDeque::new());
-                Some(work)
-            }
+        if let Some(lane) = self.waiting.get_mut(&key) {
+            lane.push_back(work);
+            None
+        } else {
+            self.waiting.insert(key, VecDeque::new());
+            Some(work)
         }
     }
 
@@ -54,7 +51,10 @@ mod tests {
     #[test]
     fn those_of_one_key_come_one_after_the_other() {
         let mut lanes = Lanes::default();
-        assert_eq!([("a", 1), ("b", 2), ("a", 3), ("a", 4)].map(|(key, work)| lanes.begin(key.to_owned(), work)), [Some(1), Some(2), None, None]);
+        assert_eq!(
+            [("a", 1), ("b", 2), ("a", 3), ("a", 4)].map(|(key, work)| lanes.begin(key.to_owned(), work)),
+            [Some(1), Some(2), None, None]
+        );
         assert_eq!((lanes.finish("a"), lanes.finish("b"), lanes.len()), (Some(3), None, 2));
         assert_eq!((lanes.finish("a"), lanes.finish("a"), lanes.len()), (Some(4), None, 0));
         assert!(lanes.waiting.is_empty());

@@ -18,6 +18,8 @@ use crate::{
 
 /// Longest reason that is kept, in bytes.
 const WHY_BYTES_MAX: usize = 1024;
+/// Dead letters in one answer, as SQLite takes it.
+const PAGE: i64 = TOPIC_PAGE_MAX.cast_signed() as i64;
 const COLUMNS: &str = "id, subscription, position, topic, published_at, head, payload, why, attempts, at, retry";
 
 /// A message that could not be handled.
@@ -60,7 +62,7 @@ impl TopicLog {
     pub async fn dead_letters(&self, subscription: Option<&str>, after: u64) -> Result<Vec<DeadLetter>, EdgeError> {
         let subscription = subscription.map(str::to_owned);
         let condition = "id > ?1 AND (?2 IS NULL OR subscription = ?2)";
-        self.shared.read(move |connection| list(connection, condition, params![to_sql(after), subscription, TOPIC_PAGE_MAX as i64])).await
+        self.shared.read(move |connection| list(connection, condition, params![to_sql(after), subscription, PAGE])).await
     }
 
     /// Has a dead letter tried again by its subscription, from the first attempt on.
@@ -90,7 +92,7 @@ impl TopicLog {
     pub(crate) async fn dead_letters_to_retry(&self, subscription: &str, after: u64) -> Result<Vec<DeadLetter>, EdgeError> {
         let subscription = subscription.to_owned();
         let condition = "id > ?1 AND subscription = ?2 AND retry = 1";
-        self.shared.read(move |connection| list(connection, condition, params![to_sql(after), subscription, TOPIC_PAGE_MAX as i64])).await
+        self.shared.read(move |connection| list(connection, condition, params![to_sql(after), subscription, PAGE])).await
     }
 
     /// Changes when a dead letter is to be tried again.
@@ -100,13 +102,23 @@ impl TopicLog {
 }
 
 impl Transaction<'_> {
-    fn put_dead_letter(&mut self, subscription: &str, message: &Message, why: &str, attempts: u32, at: Timestamp) -> Result<u64, EdgeError> {
+    fn put_dead_letter(
+        &mut self,
+        subscription: &str,
+        message: &Message,
+        why: &str,
+        attempts: u32,
+        at: Timestamp,
+    ) -> Result<u64, EdgeError> {
         let position = to_sql(message.position.unwrap_or(0));
         let bytes = (message.cost_bytes() + why.len()) as u64;
-        let old = self.find("SELECT bytes FROM dead_letters WHERE subscription = ?1 AND position = ?2", params![subscription, position], |row| {
-            row.get(0).map(from_sql)
-        })?;
-        let statement = "INSERT INTO dead_letters (subscription, position, bytes, topic, published_at, head, payload, why, attempts, at, retry)
+        let old = self.find(
+            "SELECT bytes FROM dead_letters WHERE subscription = ?1 AND position = ?2",
+            params![subscription, position],
+            |row| row.get(0).map(from_sql),
+        )?;
+        let statement =
+            "INSERT INTO dead_letters (subscription, position, bytes, topic, published_at, head, payload, why, attempts, at, retry)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)
              ON CONFLICT DO UPDATE SET bytes = ?3, why = ?8, attempts = ?9, at = ?10, retry = 0";
         let (topic, published_at) = (message.topic.as_str(), message.published_at.as_millisecond());

@@ -20,6 +20,8 @@ use crate::{
 const DATA_BYTES_MAX: usize = 64 * 1024;
 /// What a write that only moves numbers holds until its commit, in bytes.
 const SMALL_BYTES: usize = 256;
+/// Subscriptions in one answer, as SQLite takes it.
+const PAGE: i64 = TOPIC_PAGE_MAX.cast_signed() as i64;
 const COLUMNS: &str = "name, filters, acknowledged, data, created_at, used_at";
 
 /// A durable subscription.
@@ -72,7 +74,7 @@ impl TopicLog {
             .read(move |connection| {
                 let statement = format!("SELECT {COLUMNS} FROM subscriptions WHERE name > ?1 AND name >= ?2 ORDER BY name LIMIT ?3");
                 let mut statement = connection.prepare_cached(&statement).map_err(reading)?;
-                let rows = statement.query_map(params![after, prefix, TOPIC_PAGE_MAX as i64], columns).map_err(reading)?;
+                let rows = statement.query_map(params![after, prefix, PAGE], columns).map_err(reading)?;
                 let rows = rows.map(|row| row.map_err(reading).and_then(Columns::read));
                 rows.take_while(|row| !row.as_ref().is_ok_and(|row| !row.name.starts_with(&prefix))).collect()
             })
@@ -138,7 +140,8 @@ impl Transaction<'_> {
 /// Checks the parts of a subscription.
 pub(crate) fn check(name: &str, filters: &[TopicFilter], data: &[u8]) -> Result<(), EdgeError> {
     let shown: String = name.chars().take(64).collect();
-    let refused = |kind, why: String| Err(EdgeError::new(kind, format!("the durable subscription `{}` is not valid: {why}", shown.escape_debug())));
+    let refused =
+        |kind, why: String| Err(EdgeError::new(kind, format!("the durable subscription `{}` is not valid: {why}", shown.escape_debug())));
     if name.is_empty() || name.len() > SUBSCRIPTION_NAME_BYTES_MAX {
         return refused(ErrorKind::InvalidInput, format!("its name has {} bytes; give it 1 to {SUBSCRIPTION_NAME_BYTES_MAX}", name.len()));
     }

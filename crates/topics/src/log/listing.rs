@@ -35,14 +35,16 @@ impl TopicLog {
         let (filter, after) = (filter.clone(), after.to_owned());
         self.shared
             .read(move |connection| {
-                let statement = "SELECT topic, count(*), max(position), published_at FROM messages WHERE topic > ?1 GROUP BY topic ORDER BY topic";
+                let statement =
+                    "SELECT topic, count(*), max(position), published_at FROM messages WHERE topic > ?1 GROUP BY topic ORDER BY topic";
                 let mut statement = connection.prepare_cached(statement).map_err(reading)?;
                 let mut rows = statement.query([after]).map_err(reading)?;
                 let mut topics = Vec::new();
                 while topics.len() < TOPIC_PAGE_MAX
                     && let Some(row) = rows.next().map_err(reading)?
                 {
-                    let read = || rusqlite::Result::Ok((row.get::<_, String>(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?), row.get(3)?));
+                    let read =
+                        || rusqlite::Result::Ok((row.get::<_, String>(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?), row.get(3)?));
                     let (topic, messages, last_position, at) = read().map_err(reading)?;
                     if filter.matches_text(&topic) {
                         let broken = || damaged(&format!("message at position {last_position} of the log of topics"));

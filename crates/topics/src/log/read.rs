@@ -93,7 +93,8 @@ fn scan(connection: &Connection, from: u64, filters: &[SinceFilter]) -> Result<S
         found.batch.next = position + 1;
     }
     if is_first {
-        let trimmed = connection.prepare_cached("SELECT trimmed FROM log").and_then(|mut statement| statement.query_row([], |row| row.get(0)));
+        let trimmed =
+            connection.prepare_cached("SELECT trimmed FROM log").and_then(|mut statement| statement.query_row([], |row| row.get(0)));
         let trimmed = trimmed.map(from_sql).map_err(reading)?;
         found.batch.next = from.max(trimmed + 1);
         found.batch.lost = found.batch.next - from;

@@ -70,7 +70,10 @@ mod tests {
             recent.push(message(position, 1));
         }
         let found = |recent: &Recent, position| recent.get(position).and_then(|message| message.position);
-        assert_eq!((found(&recent, 9), found(&recent, 10), found(&recent, count + 9), found(&recent, count + 10)), (None, Some(10), Some(count + 9), None));
+        assert_eq!(
+            (found(&recent, 9), found(&recent, 10), found(&recent, count + 9), found(&recent, count + 10)),
+            (None, Some(10), Some(count + 9), None)
+        );
         assert_eq!(recent.from(11).expect("there").count(), TOPIC_RECENT_MESSAGES_MAX - 1);
         assert!(recent.from(9).is_none() && recent.from(count + 10).is_none());
         for position in count + 10..count + 14 {

@@ -50,7 +50,8 @@ impl TopicLog {
     /// Forgets all packets of a session.
     pub(crate) async fn forget_received(&self, session: &str) -> Result<(), EdgeError> {
         let session = session.to_owned();
-        let forget = move |transaction: &mut Transaction<'_>| transaction.execute("DELETE FROM received WHERE session = ?1", [session]).map(drop);
+        let forget =
+            move |transaction: &mut Transaction<'_>| transaction.execute("DELETE FROM received WHERE session = ?1", [session]).map(drop);
         self.shared.write(64, forget).await?.await
     }
 }

@@ -140,7 +140,7 @@ async fn a_log_keeps_within_its_bytes_and_its_age() {
     }
     assert!(log.state().bytes > 80_000, "{:?}", log.state());
     drop(log);
-    let log = open_with(&folder, LogOptions { age_max: Duration::from_secs(3600), ..LogOptions::default() });
+    let log = open_with(&folder, LogOptions { age_max: Duration::from_hours(1), ..LogOptions::default() });
     let kept = log.state();
     let long_ago = Timestamp::now() - SignedDuration::from_hours(2);
     let at = |published_at| Message { published_at, ..message("b", "y") };
@@ -154,7 +154,7 @@ async fn a_log_keeps_within_its_bytes_and_its_age() {
     }
     log.publish(message("b", "young")).await.expect("published");
     drop(log);
-    let log = open_with(&old, LogOptions { age_max: Duration::from_secs(3600), ..LogOptions::default() });
+    let log = open_with(&old, LogOptions { age_max: Duration::from_hours(1), ..LogOptions::default() });
     log.publish(message("b", "younger")).await.expect("published");
     assert_eq!((log.state().trimmed, log.state().head), (3, 5));
 }
@@ -337,7 +337,8 @@ async fn past_their_bound_the_oldest_dead_letters_give_way() {
 async fn a_packet_that_is_not_released_is_received_once() {
     let folder = folder();
     let log = open(&folder);
-    let receive = async |log: &TopicLog, packet| log.receive_once("s", packet, message("a", "x")).await.expect("open").await.expect("received");
+    let receive =
+        async |log: &TopicLog, packet| log.receive_once("s", packet, message("a", "x")).await.expect("open").await.expect("received");
     assert_eq!((receive(&log, 1).await, receive(&log, 1).await, receive(&log, 2).await), (1, 0, 2));
     drop(log);
     let log = open(&folder);

@@ -110,7 +110,14 @@ impl<'a> Transaction<'a> {
             self.retain(&message, &head, bytes)?;
         }
         let ends = self.counts.ends + bytes;
-        let values = params![to_sql(position), to_sql(ends), message.topic.as_str(), message.published_at.as_millisecond(), head, &message.payload[..]];
+        let values = params![
+            to_sql(position),
+            to_sql(ends),
+            message.topic.as_str(),
+            message.published_at.as_millisecond(),
+            head,
+            &message.payload[..]
+        ];
         self.execute("INSERT INTO messages (position, ends, topic, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
         self.counts.next += 1;
         self.counts.ends = ends;
@@ -144,7 +151,10 @@ impl<'a> Transaction<'a> {
         }
         let position = message.position.map_or(0, to_sql);
         let values = params![topic, position, to_sql(bytes), message.published_at.as_millisecond(), head, &message.payload[..]];
-        self.execute("REPLACE INTO retained (topic, position, bytes, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
+        self.execute(
+            "REPLACE INTO retained (topic, position, bytes, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            values,
+        )?;
         (self.counts.retained, self.counts.retained_bytes) = (others + 1, others_bytes + bytes);
         Ok(())
     }
@@ -176,7 +186,8 @@ impl<'a> Transaction<'a> {
     fn last_to_trim(&mut self, is_kept: impl Fn(u64, u64, i64) -> bool) -> Result<Option<(u64, u64)>, EdgeError> {
         let (connection, trimmed_bytes) = (self.connection, self.counts.trimmed_bytes);
         let find = || {
-            let mut statement = connection.prepare_cached("SELECT position, ends, published_at FROM messages ORDER BY position LIMIT ?1")?;
+            let mut statement =
+                connection.prepare_cached("SELECT position, ends, published_at FROM messages ORDER BY position LIMIT ?1")?;
             let mut rows = statement.query([TRIM_MAX])?;
             let (mut last, mut begins) = (None, trimmed_bytes);
             while let Some(row) = rows.next()? {

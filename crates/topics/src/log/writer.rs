@@ -163,7 +163,7 @@ impl Writer {
         #[cfg(test)]
         self.shared.fail_when_told()?;
         run(connection, "COMMIT").map_err(writing)?;
-        self.shared.show(appended, counts);
+        self.shared.show(&appended, counts);
         Ok(())
     }
 

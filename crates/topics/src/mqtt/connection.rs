@@ -400,7 +400,11 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         for (filter, options) in subscribe.topic_filters {
             match self.subscribe_one(&filter, options, subscribe.id) {
                 Ok((subscribed, is_new)) => {
-                    status.push(if subscribed.qos() == QoS::AtMostOnce { SubscribeAckReason::GrantedQos0 } else { SubscribeAckReason::GrantedQos1 });
+                    status.push(if subscribed.qos() == QoS::AtMostOnce {
+                        SubscribeAckReason::GrantedQos0
+                    } else {
+                        SubscribeAckReason::GrantedQos1
+                    });
                     if sends_retained(options.retain_handling, is_new) {
                         begun.push(Retained { subscribed, after: String::new() });
                     }

@@ -35,7 +35,8 @@ pub(super) fn received(publish: &Publish, client_id: &str, now: Timestamp) -> Re
 /// Adds what the properties say.
 pub(super) fn describe(message: &mut Message, properties: &PublishProperties, now: Timestamp) {
     message.content_type = properties.content_type.as_ref().map(ToString::to_string);
-    message.expires_at = properties.message_expiry_interval.and_then(|seconds| now.checked_add(Duration::from_secs(seconds.get().into())).ok());
+    message.expires_at =
+        properties.message_expiry_interval.and_then(|seconds| now.checked_add(Duration::from_secs(seconds.get().into())).ok());
     let user = properties.user_properties.iter().map(|(name, value)| (name.to_string(), value.to_string()));
     let response = properties.response_topic.iter().map(|topic| (RESPONSE_TOPIC.to_owned(), topic.to_string()));
     let correlation = properties.correlation_data.iter().map(|data| (CORRELATION_DATA.to_owned(), BASE64.encode(data)));

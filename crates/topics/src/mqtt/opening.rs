@@ -4,7 +4,10 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{MQTT_CLIENT_ID_BYTES_MAX, MQTT_CONNECT_TIMEOUT, MQTT_KEEP_ALIVE_MAX, MQTT_PACKET_BYTES_MAX, MQTT_RECEIVE_MAX, MQTT_SESSION_EXPIRY_MAX},
+    limits::{
+        MQTT_CLIENT_ID_BYTES_MAX, MQTT_CONNECT_TIMEOUT, MQTT_KEEP_ALIVE_MAX, MQTT_PACKET_BYTES_MAX, MQTT_RECEIVE_MAX,
+        MQTT_SESSION_EXPIRY_MAX,
+    },
 };
 use jiff::Timestamp;
 use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
@@ -62,7 +65,9 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite>(shared: &Arc<Shared>, wire: 
     let connect = match timeout(MQTT_CONNECT_TIMEOUT, wire.first_packet()).await {
         Ok(Ok(Some(Packet::Connect(connect)))) => *connect,
         Ok(Ok(_)) => return Err("it closed the connection before it said who it is".to_owned()),
-        Ok(Err(Fault::Version)) => return Err(refuse(wire, Refused(ConnectAckReason::UnsupportedProtocolVersion, "it speaks another version".to_owned()))),
+        Ok(Err(Fault::Version)) => {
+            return Err(refuse(wire, Refused(ConnectAckReason::UnsupportedProtocolVersion, "it speaks another version".to_owned())));
+        }
         Ok(Err(Fault::Reason(reason))) => return Err(format!("its first packet is not valid: {reason:?}")),
         Err(_) => return Err("it did not say who it is in time".to_owned()),
     };
@@ -117,7 +122,8 @@ async fn accept(shared: &Arc<Shared>, connect: Connect, is_five: bool, peer: &st
     let place = shared.enter(&identity.user, &client_id).await?;
     let asked = Duration::from_secs(connect.session_expiry_interval_secs.into());
     let expiry = asked.min(MQTT_SESSION_EXPIRY_MAX);
-    let (session, durable, acknowledged, is_present) = find_session(shared, &identity, &name, client_id.clone(), expiry, connect.clean_start).await?;
+    let (session, durable, acknowledged, is_present) =
+        find_session(shared, &identity, &name, client_id.clone(), expiry, connect.clean_start).await?;
     let start = if is_present { Start::At(acknowledged + 1) } else { Start::Now };
     let subscription = shared.log.subscribe(&session.filters(), start)?;
 

@@ -86,16 +86,13 @@ impl Session {
 
     /// Makes a subscription, or changes that of the same filter; returns whether it is new.
     pub(super) fn subscribe(&mut self, subscribed: Subscribed) -> bool {
-        match self.subscriptions.iter_mut().find(|own| own.filter == subscribed.filter) {
-            Some(own) => {
-                *own = subscribed;
-                false
-            }
-            None => {
-                self.subscriptions.push(subscribed);
-                true
-            }
+        let own = self.subscriptions.iter_mut().find(|own| own.filter == subscribed.filter);
+        let is_new = own.is_none();
+        match own {
+            Some(own) => *own = subscribed,
+            None => self.subscriptions.push(subscribed),
         }
+        is_new
     }
 
     /// Ends a subscription; returns whether it was there.
@@ -250,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_session_reads_back_what_it_writes() {
-        let mut session = Session::new("me".to_owned(), Duration::from_secs(60), 0);
+        let mut session = Session::new("me".to_owned(), Duration::from_mins(1), 0);
         session.subscribe(subscribed("a/#", options(QoS::AtLeastOnce), 7));
         let data = Data::read("me", &session.data()).expect("reads");
         assert_eq!((data.expiry_s, &data.subscriptions), (60, &session.subscriptions));

@@ -59,7 +59,7 @@ impl Bench {
     }
 
     /// The same after the process was started anew: whoever is connected is cut off without a word.
-    pub(crate) async fn restart(self) -> Self {
+    pub(crate) fn restart(self) -> Self {
         let Self { place, log, broker, events } = self;
         drop(broker);
         let log = Arc::try_unwrap(log).expect("nobody else has it; drop the clients before");
@@ -186,7 +186,7 @@ impl Client {
                 return Some(packet);
             }
             let read = timeout(DEADLINE, self.stream.read_buf(&mut self.input)).await.expect("in time");
-            if read.ok().filter(|bytes| *bytes > 0).is_none() {
+            if !matches!(read, Ok(1..)) {
                 return None;
             }
         }
@@ -294,7 +294,12 @@ fn lower(packet: Packet) -> v3::Packet {
             protocol: rmqtt_codec::types::Protocol(4),
             clean_session: connect.clean_start,
             keep_alive: connect.keep_alive,
-            last_will: connect.last_will.map(|will| v3::LastWill { qos: will.qos, retain: will.retain, topic: will.topic, message: will.message }),
+            last_will: connect.last_will.map(|will| v3::LastWill {
+                qos: will.qos,
+                retain: will.retain,
+                topic: will.topic,
+                message: will.message,
+            }),
             client_id: connect.client_id,
             username: connect.username,
             password: connect.password,

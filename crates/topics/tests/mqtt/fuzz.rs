@@ -46,7 +46,8 @@ fn packet() -> impl Strategy<Value = Packet> {
 
 /// Packets that begin well, of which some bytes are others then.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    let well = (any::<bool>(), prop::collection::vec(packet(), 0..12), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4));
+    let well =
+        (any::<bool>(), prop::collection::vec(packet(), 0..12), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4));
     let broken = well.prop_map(|(connects, packets, changes)| {
         let mut output = BytesMut::new();
         let mut codec = Codec::default();
@@ -69,7 +70,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 fn any_bytes_end_cleanly() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let bench = runtime.block_on(async { Bench::new() });
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner =
+        proptest::test_runner::TestRunner::new(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() });
     runner
         .run(&(bytes(), 1_usize..50), |(bytes, chunk)| {
             runtime.block_on(async {

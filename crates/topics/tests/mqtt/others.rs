@@ -47,7 +47,12 @@ impl Server {
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
         // Else what they say of themselves waits in a buffer of theirs.
         let mut command = Command::new("stdbuf");
-        command.args(["-oL", program, "-h", "127.0.0.1", "-p", &self.port]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(["-oL", program, "-h", "127.0.0.1", "-p", &self.port])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         command
     }
 

@@ -22,7 +22,10 @@ async fn a_message_of_qos_1_is_in_the_log_when_it_is_acknowledged() {
         assert_eq!(client.publish("a/x", "payload").await, PublishAckReason::Success);
         let batch = bench.log.read(1, &TopicFilter::new("a/+").expect("valid")).await.expect("reads");
         let last = batch.messages.last().expect("there");
-        assert_eq!((last.publisher.as_deref(), &last.payload[..], last.position), (Some("c"), &b"payload"[..], Some(1 + u64::from(is_five))));
+        assert_eq!(
+            (last.publisher.as_deref(), &last.payload[..], last.position),
+            (Some("c"), &b"payload"[..], Some(1 + u64::from(is_five)))
+        );
         client.leave().await;
     }
 }
@@ -71,7 +74,7 @@ async fn a_message_of_qos_2_is_in_the_log_once_however_often_it_is_sent_until_it
         assert_eq!(received(&mut client).await, (5, PublishAckReason::Success));
         let bench = if stays {
             client.vanish().await;
-            let bench = bench.restart().await;
+            let bench = bench.restart();
             client = bench.staying(is_five, "c").await.0;
             client.send(Publish { dup: true, ..publish.clone() }.into()).await;
             assert_eq!(received(&mut client).await, (5, PublishAckReason::Success));

@@ -67,7 +67,7 @@ async fn a_session_that_stays_has_its_subscriptions_and_what_came_meanwhile() {
         sender.publish("b/x", "not kept for who is away").await;
         let bench = {
             sender.vanish().await;
-            bench.restart().await
+            bench.restart()
         };
         let mut sender = bench.client(true, "sender").await;
         sender.publish("a/x", "4").await;
@@ -103,7 +103,7 @@ async fn a_process_that_dies_repeats_what_was_not_acknowledged_and_loses_nothing
     sender.task.abort();
     drop((client, sender));
     until("the tasks are gone", async || bench.broker.state().clients == 0).await;
-    let bench = bench.restart().await;
+    let bench = bench.restart();
     let (mut client, _) = bench.staying(false, "c").await;
     let mut got = client.messages(1).await;
     let first: usize = got[0].parse().expect("a number");
@@ -126,7 +126,10 @@ async fn a_session_is_of_one_user_and_a_newer_connection_takes_it_over() {
     again.nothing_more().await;
     assert_eq!(bench.broker.state().clients, 2);
     let kinds: Vec<_> = bench.events.lock().iter().filter(|event| event.user == "one").map(|event| event.kind.clone()).collect();
-    assert!(matches!(kinds[..], [ClientEventKind::Connected, ClientEventKind::Disconnected { is_graceful: false, .. }, ClientEventKind::Connected]));
+    assert!(matches!(
+        kinds[..],
+        [ClientEventKind::Connected, ClientEventKind::Disconnected { is_graceful: false, .. }, ClientEventKind::Connected]
+    ));
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use rmqtt_codec::{
     types::{Publish, QoS},
     v5::{
-        Connect, Packet, PublishAck, PublishAckReason, PublishProperties, RetainHandling, SubscribeAckReason, SubscriptionOptions, Unsubscribe,
-        UnsubscribeAckReason,
+        Connect, Packet, PublishAck, PublishAckReason, PublishProperties, RetainHandling, SubscribeAckReason, SubscriptionOptions,
+        Unsubscribe, UnsubscribeAckReason,
     },
 };
 
@@ -77,11 +77,8 @@ async fn who_unsubscribes_gets_no_more() {
     let bench = Bench::new();
     let mut client = bench.client(true, "c").await;
     client.subscribe(&[("a/#", QoS::AtLeastOnce), ("b", QoS::AtLeastOnce)]).await;
-    let unsubscribe = Unsubscribe {
-        packet_id: NonZeroU16::MIN,
-        user_properties: Vec::new(),
-        topic_filters: ["a/#", "c", "#/"].map(Into::into).to_vec(),
-    };
+    let unsubscribe =
+        Unsubscribe { packet_id: NonZeroU16::MIN, user_properties: Vec::new(), topic_filters: ["a/#", "c", "#/"].map(Into::into).to_vec() };
     client.send(Packet::Unsubscribe(unsubscribe)).await;
     match client.next().await {
         Packet::UnsubscribeAck(ack) => assert_eq!(
@@ -102,7 +99,10 @@ async fn a_new_subscriber_gets_what_is_retained_before_what_is_new() {
     for is_five in [false, true] {
         let mut sender = bench.client(is_five, "sender").await;
         for n in 0..1500 {
-            let kept = Message { retain: true, ..Message::new(TopicName::new(format!("a/{n:04}")).expect("valid"), n.to_string(), Timestamp::now()) };
+            let kept = Message {
+                retain: true,
+                ..Message::new(TopicName::new(format!("a/{n:04}")).expect("valid"), n.to_string(), Timestamp::now())
+            };
             drop(bench.log.enqueue(kept).await.expect("open"));
         }
         let live = Publish { retain: true, ..message("a/9999", "live", QoS::AtMostOnce, 0) };
@@ -146,12 +146,19 @@ async fn options_of_version_5_say_what_comes_and_how() {
     client.subscribe_with(&[("b/#", SubscriptionOptions { no_local: true, ..at_least_once() })], None).await;
 
     let mut sender = bench.client(true, "sender").await;
-    let properties = PublishProperties { user_properties: vec![("id".into(), "1".into())], content_type: Some("text/plain".into()), ..Default::default() };
+    let properties = PublishProperties {
+        user_properties: vec![("id".into(), "1".into())],
+        content_type: Some("text/plain".into()),
+        ..Default::default()
+    };
     let publish = Publish { retain: true, properties: Some(properties.clone()), ..message("a/kept", "again", QoS::AtLeastOnce, 1) };
     sender.publish_with(publish).await;
     let got = client.message().await;
     assert_eq!((got.retain, ids(&got)), (true, vec![6, 5]));
-    assert_eq!(got.properties.map(|got| (got.content_type, got.user_properties)), Some((properties.content_type, properties.user_properties)));
+    assert_eq!(
+        got.properties.map(|got| (got.content_type, got.user_properties)),
+        Some((properties.content_type, properties.user_properties))
+    );
     client.send(message("b/own", "own", QoS::AtLeastOnce, 9).into()).await;
     sender.publish("b/other", "other").await;
     let mut came = Vec::new();
