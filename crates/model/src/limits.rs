@@ -381,6 +381,8 @@ pub const TOPIC_RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SUBSCRIBER_WAITING_MAX: usize = 1024;
 /// Messages that are not durable that wait for one subscriber, in bytes.
 pub const SUBSCRIBER_WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Longest time for which who publishes what is not durable waits for one subscriber that is behind; then that one misses some.
+pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
 /// Filters of one subscriber.
 pub const SUBSCRIBER_FILTERS_MAX: usize = 256;
 /// Subscribers of one log at once.

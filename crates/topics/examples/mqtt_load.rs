@@ -1,9 +1,13 @@
 //! Measures any broker of MQTT 3.1.1: `mqtt_load ADDRESS PUBLISHERS MESSAGES QOS WINDOW BYTES [SUBSCRIBERS]`.
 //!
 //! Each publisher sends so many messages to a topic of its own, with at most `WINDOW` that are not acknowledged. With subscribers, each gets all
-//! messages, and the time ends when all have come.
+//! messages, and the time ends when all have come, or none has for a second.
 
-use std::{error::Error, num::NonZeroU16, time::Instant};
+use std::{
+    error::Error,
+    num::NonZeroU16,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use rmqtt_codec::{
@@ -14,6 +18,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -78,7 +83,7 @@ struct Load {
     payload: Bytes,
 }
 
-async fn publish(load: Load, number: usize) -> Result<(), Failed> {
+async fn publish(load: Load, number: usize) -> Result<usize, Failed> {
     let mut client = Client::connect(&load.address, format!("publisher-{number}")).await?;
     let (mut sent, mut done, mut packet) = (0, 0, 0_u16);
     while done < load.messages {
@@ -105,12 +110,14 @@ async fn publish(load: Load, number: usize) -> Result<(), Failed> {
     // What was sent is read by the broker before this is answered.
     client.send(Packet::PingRequest)?;
     while client.next().await? != Packet::PingResponse {}
-    Ok(())
+    Ok(0)
 }
 
-async fn follow(mut client: Client, count: usize) -> Result<(), Failed> {
-    for _ in 0..count {
-        match client.next().await? {
+/// Returns how many messages have come, when all have or none has for a second.
+async fn follow(mut client: Client, count: usize) -> Result<usize, Failed> {
+    for got in 0..count {
+        let Ok(next) = timeout(Duration::from_secs(1), client.next()).await else { return Ok(got) };
+        match next? {
             Packet::Publish(publish) => {
                 if let Some(packet_id) = publish.packet_id {
                     client.send(Packet::PublishAck { packet_id })?;
@@ -119,7 +126,7 @@ async fn follow(mut client: Client, count: usize) -> Result<(), Failed> {
             other => return Err(format!("{other:?}").into()),
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 #[tokio::main]
@@ -143,14 +150,15 @@ async fn main() -> Result<(), Failed> {
     for number in 0..load.publishers {
         tasks.spawn(publish(load.clone(), number));
     }
+    let mut got = 0;
     while let Some(done) = tasks.join_next().await {
-        done??;
+        got += done??;
     }
     let seconds = begun.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate is for people")]
     let rate = (publishers * messages) as f64 / seconds;
     println!(
-        "{publishers} publishers, {messages} messages each, QoS {}, window {window}, {bytes} bytes: {rate:.0} messages/s",
+        "{publishers} publishers, {messages} messages each, QoS {}, window {window}, {bytes} bytes: {rate:.0} messages/s; {got} came",
         load.qos.value()
     );
     Ok(())

@@ -190,13 +190,22 @@ impl TopicLog {
         self.shared.write(bytes, move |transaction| transaction.retain_only(&message)).await
     }
 
-    /// Shows a message that is not durable to whoever listens now, and nobody else ever.
-    pub fn publish_live(&self, message: Message) -> Result<(), EdgeError> {
+    /// Shows a message that is not durable to whoever listens now, and nobody else ever. When one of them is behind, it returns a little later, so that
+    /// a burst is not lost on those who keep up; who does not keep up misses some.
+    pub async fn publish_live(&self, message: Message) -> Result<(), EdgeError> {
         message.check()?;
         let shared = &self.shared;
         let number = shared.live.fetch_add(1, Ordering::Relaxed) + 1;
         let message = Arc::new(message);
-        shared.subscribers.read().tree.matches(&message.topic, &mut |_, waiter| waiter.offer_live(number, &message));
+        let mut crowded = None;
+        shared.subscribers.read().tree.matches(&message.topic, &mut |_, waiter| {
+            if waiter.offer_live(number, &message) {
+                crowded = Some(Arc::clone(waiter));
+            }
+        });
+        if let Some(waiter) = crowded {
+            waiter.wait_for_room().await;
+        }
         Ok(())
     }
 

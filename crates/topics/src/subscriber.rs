@@ -3,14 +3,14 @@
 //! Of what is durable only positions wait, and past their bound not even these: the subscriber then looks in the log for what it missed.
 //! Of what is not durable the messages wait, and past their bound they are dropped and counted.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{SUBSCRIBER_FILTERS_MAX, SUBSCRIBER_WAITING_BYTES_MAX, SUBSCRIBER_WAITING_MAX},
+    limits::{SUBSCRIBER_FILTERS_MAX, SUBSCRIBER_PATIENCE, SUBSCRIBER_WAITING_BYTES_MAX, SUBSCRIBER_WAITING_MAX},
 };
 use parking_lot::Mutex;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use crate::{
     error::closed,
@@ -59,6 +59,8 @@ impl SinceFilter {
 pub(crate) struct Waiter {
     waiting: Mutex<Waiting>,
     wakes: Notify,
+    /// Told when there is room again.
+    room: Notify,
 }
 
 #[derive(Default)]
@@ -67,11 +69,21 @@ struct Waiting {
     live_bytes: usize,
     /// Messages that were dropped.
     dropped: u64,
+    /// Whether half of the room was taken, and not three quarters free since; and whether to wait for that was in vain.
+    is_crowded: bool,
+    is_stalled: bool,
     /// The last position that was offered, and the last number of a message that is not durable.
     offered: u64,
     offered_live: u64,
     /// The last position that did not come into `items`; from the subscriber's own up to there it must look in the log. 0 for none.
     missed: u64,
+}
+
+impl Waiting {
+    /// Whether more waits than this part of what may.
+    fn is_fuller_than(&self, part: usize) -> bool {
+        self.items.len() > SUBSCRIBER_WAITING_MAX / part || self.live_bytes > SUBSCRIBER_WAITING_BYTES_MAX / part
+    }
 }
 
 enum Item {
@@ -96,22 +108,50 @@ impl Waiter {
         self.wakes.notify_one();
     }
 
-    /// Hands a message over that is not durable. It may do so several times in a row, by the same number.
-    pub(crate) fn offer_live(&self, number: u64, message: &Arc<Message>) {
+    /// Hands a message over that is not durable; returns whether it is worth to wait until there is room for more. It may do so several times in a row,
+    /// by the same number.
+    pub(crate) fn offer_live(&self, number: u64, message: &Arc<Message>) -> bool {
         let mut waiting = self.waiting.lock();
         if number <= waiting.offered_live {
-            return;
+            return false;
         }
         waiting.offered_live = number;
         let bytes = message.cost_bytes();
         if waiting.items.len() >= SUBSCRIBER_WAITING_MAX || waiting.live_bytes + bytes > SUBSCRIBER_WAITING_BYTES_MAX {
             waiting.dropped += 1;
-            return;
+            return !waiting.is_stalled;
         }
         waiting.live_bytes += bytes;
         waiting.items.push_back(Item::Live(Arc::clone(message)));
+        waiting.is_crowded |= waiting.is_fuller_than(2);
+        let is_worth = waiting.is_crowded && !waiting.is_stalled;
         drop(waiting);
         self.wakes.notify_one();
+        is_worth
+    }
+
+    /// Waits until there is room again, for a while at most: who takes nothing meanwhile is waited for no more until it does.
+    pub(crate) async fn wait_for_room(&self) {
+        let mut room = pin!(self.room.notified());
+        // It listens before it looks.
+        room.as_mut().enable();
+        if self.waiting.lock().is_crowded && timeout(SUBSCRIBER_PATIENCE, room).await.is_err() {
+            let mut waiting = self.waiting.lock();
+            waiting.is_stalled = waiting.is_crowded;
+        }
+    }
+
+    fn take(&self) -> Option<Item> {
+        let mut waiting = self.waiting.lock();
+        let item = waiting.items.pop_front();
+        if let Some(Item::Live(message)) = &item {
+            waiting.live_bytes -= message.cost_bytes();
+        }
+        if waiting.is_crowded && !waiting.is_fuller_than(4) {
+            (waiting.is_crowded, waiting.is_stalled) = (false, false);
+            self.room.notify_waiters();
+        }
+        item
     }
 
     pub(crate) fn wake(&self) {
@@ -216,15 +256,7 @@ impl Subscription {
             if self.looking.is_some() {
                 return None;
             }
-            let item = {
-                let mut waiting = self.waiter.waiting.lock();
-                let item = waiting.items.pop_front();
-                if let Some(Item::Live(message)) = &item {
-                    waiting.live_bytes -= message.cost_bytes();
-                }
-                item
-            };
-            match item {
+            match self.waiter.take() {
                 Some(Item::Live(message)) => return Some(Received::Message(message)),
                 Some(Item::Stored(position)) if position <= self.cursor => {}
                 Some(Item::Stored(position)) => match self.shared.recent(position) {

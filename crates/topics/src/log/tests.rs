@@ -250,10 +250,10 @@ async fn a_filter_counts_from_when_it_was_added_until_it_is_removed() {
 async fn what_is_not_durable_goes_to_who_listens_and_past_a_bound_is_dropped_and_counted() {
     let folder = folder();
     let log = open(&folder);
-    log.publish_live(message("a", "nobody")).expect("valid");
+    log.publish_live(message("a", "nobody")).await.expect("valid");
     let mut subscription = log.subscribe(&[filter("a"), filter("#")], Start::At(1)).expect("subscribed");
     for n in 0..SUBSCRIBER_WAITING_MAX + 10 {
-        log.publish_live(message("a", &n.to_string())).expect("valid");
+        log.publish_live(message("a", &n.to_string())).await.expect("valid");
     }
     assert_eq!(subscription.dropped(), 10);
     let first = next(&mut subscription).await;
@@ -264,6 +264,39 @@ async fn what_is_not_durable_goes_to_who_listens_and_past_a_bound_is_dropped_and
     }
     assert_eq!(text(&*next(&mut subscription).await), "durable");
     assert_eq!(log.read(1, &filter("#")).await.expect("reads").messages.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_publishes_waits_a_little_for_who_is_behind_and_no_more_for_who_takes_nothing() {
+    let folder = folder();
+    let log = open(&folder);
+    let mut subscription = log.subscribe(&[filter("a")], Start::Now).expect("subscribed");
+    let publish = async |count: usize| {
+        let begun = tokio::time::Instant::now();
+        for _ in 0..count {
+            log.publish_live(message("a", "x")).await.expect("valid");
+        }
+        begun.elapsed()
+    };
+    assert_eq!(publish(SUBSCRIBER_WAITING_MAX / 2).await, Duration::ZERO);
+    let patience = edgeward_model::limits::SUBSCRIBER_PATIENCE;
+    let waited = publish(SUBSCRIBER_WAITING_MAX).await;
+    assert!(waited >= patience && waited < 2 * patience, "{waited:?}");
+    assert_eq!(subscription.dropped(), SUBSCRIBER_WAITING_MAX as u64 / 2);
+    while subscription.try_next().is_some() {}
+    let reading = tokio::spawn(async move {
+        let mut count = 0;
+        while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), subscription.next()).await {
+            count += 1;
+        }
+        (count, subscription.dropped())
+    });
+    publish(20 * SUBSCRIBER_WAITING_MAX).await;
+    assert_eq!(
+        reading.await.expect("done"),
+        (20 * SUBSCRIBER_WAITING_MAX, SUBSCRIBER_WAITING_MAX as u64 / 2),
+        "who keeps up misses nothing"
+    );
 }
 
 #[tokio::test]

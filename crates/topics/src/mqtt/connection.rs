@@ -326,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                     // Nobody is told whether that succeeds.
                     drop(log.enqueue_retained(message.clone()).await?);
                 }
-                log.publish_live(message)?;
+                log.publish_live(message).await?;
             }
         }
         Ok(())

@@ -62,6 +62,6 @@ impl Will {
         if message.retain {
             log.enqueue_retained(message.clone()).await?.await?;
         }
-        log.publish_live(message)
+        log.publish_live(message).await
     }
 }
