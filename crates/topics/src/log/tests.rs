@@ -99,8 +99,9 @@ async fn after_a_commit_that_failed_nothing_of_it_is_seen_and_the_log_goes_on() 
     log.shared.fails.store(true, Ordering::Relaxed);
     let error = log.publish(retained("a", "2")).await.expect_err("failed");
     assert!(error.to_string().contains("told to fail"), "{error}");
-    assert_eq!(log.publish(message("a", "3")).await.expect("published"), 2);
     assert_eq!(text(&*next(&mut subscription).await), "1");
+    assert_eq!((subscription.try_next(), log.state().head), (None, 1));
+    assert_eq!(log.publish(message("a", "3")).await.expect("published"), 2);
     assert_eq!(text(&*next(&mut subscription).await), "3");
     assert_eq!(text(&log.retained(&filter("a"), "").await.expect("reads")[0]), "1");
     drop(log);
@@ -225,6 +226,29 @@ async fn a_subscriber_gets_each_message_once_in_order_however_slow_it_is() {
     log.publish(message("a/y", "last")).await.expect("published");
     assert_eq!(text(&*next(&mut slow).await), "last");
     assert_eq!((late.try_next(), late.position()), (None, count as u64 + 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_begins_while_others_publish_gets_every_message_once_and_in_order() {
+    let folder = folder();
+    let log = Arc::new(open(&folder));
+    let publisher = Arc::clone(&log);
+    let publishing = tokio::spawn(async move {
+        for _ in 0..30_000 {
+            drop(publisher.enqueue(message("a", "x")).await.expect("open"));
+        }
+        publisher.publish(message("a", "x")).await.expect("published")
+    });
+    let mut begun = 0;
+    while !publishing.is_finished() {
+        begun += 1;
+        let start = log.state().head.saturating_sub(begun % 7) + 1;
+        let mut subscription = log.subscribe(&[filter("a")], Start::At(start)).expect("subscribed");
+        for position in start..(start + 30).min(30_000) {
+            assert_eq!(next(&mut subscription).await.position, Some(position));
+        }
+    }
+    assert!(begun > 100, "it began {begun} times");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use edgeward_model::{
     EdgeError, ErrorKind,
     limits::{MQTT_ACKNOWLEDGE_EVERY, MQTT_IN_FLIGHT_MAX, MQTT_RECEIVE_MAX, MQTT_SESSION_EXPIRY_MAX},
 };
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use rmqtt_codec::{
     types::{Publish, QoS},
@@ -222,7 +222,13 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             Woke::Moved(Ok(true)) | Woke::Saved(Err(_)) => {}
             Woke::Moved(Ok(false)) => return Err(End::silent("it closed the connection without a word")),
             Woke::Moved(Err(error)) => return Err(End::silent(format!("the connection broke: {error}"))),
-            Woke::Committed(answer, result) => self.answer(answer, result)?,
+            Woke::Committed(answer, result) => {
+                self.answer(answer, result)?;
+                // One commit is that of many.
+                while let Some((answer, result)) = first(&mut self.committing).now_or_never() {
+                    self.answer(answer, result)?;
+                }
+            }
             Woke::Received(received) => self.take(received?),
             Woke::Read(read) => self.turn_page(read?),
             Woke::Saved(Ok(position)) => self.saved = self.saved.max(position),

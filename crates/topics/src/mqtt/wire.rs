@@ -105,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
                 self.output.advance(written?);
                 self.written_at = Instant::now();
                 self.is_flushed = !has_output;
-                if self.is_flushed {
+                if self.is_flushed && self.output.capacity() > SMALL_BYTES {
                     // A burst leaves no memory behind.
                     self.output = BytesMut::new();
                 }
