@@ -156,13 +156,26 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: Arc<Shared>,
             break end;
         }
     };
-    let expiry = connection.session.expiry;
-    let place = connection.close(&end).await;
-    tell(ClientEventKind::Disconnected { is_graceful: end.is_graceful, why: end.why });
-    drop(permit);
-    if let Some(will) = will.filter(|_| !end.is_graceful) {
-        leave_will(&shared, will, &place, expiry).await;
+    if let Err(error) = connection.leave().await {
+        tracing::warn!(client = client_id, error = %error.chain(), "a session of MQTT could not be kept");
     }
+    tracing::debug!(client = client_id, why = end.why, "a client of MQTT has gone");
+    tell(ClientEventKind::Disconnected { is_graceful: end.is_graceful, why: end.why });
+    let Connection { mut wire, place, session, .. } = connection;
+    place.end();
+    if let Some(reason) = end.reason {
+        wire.send(Packet::Disconnect(Disconnect::new(reason)));
+    }
+    let closing = async {
+        wire.close().await;
+        drop(permit);
+    };
+    let leaving = async {
+        if let Some(will) = will.filter(|_| !end.is_graceful) {
+            leave_will(&shared, will, &place, session.expiry).await;
+        }
+    };
+    tokio::join!(closing, leaving);
 }
 
 /// Publishes a will when its time has come, unless its client is back before.
@@ -583,20 +596,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         Ok(())
     }
 
-    /// Leaves the session in order, says why, and closes.
-    async fn close(mut self, end: &End) -> Place {
-        if let Err(error) = self.leave().await {
-            tracing::warn!(client = self.session.client_id, error = %error.chain(), "a session of MQTT could not be kept");
-        }
-        self.place.end();
-        if let Some(reason) = end.reason {
-            self.wire.send(Packet::Disconnect(Disconnect::new(reason)));
-        }
-        tracing::debug!(client = self.session.client_id, why = end.why, "a client of MQTT has gone");
-        self.wire.close().await;
-        self.place
-    }
-
+    /// Leaves the session on disk in order.
     async fn leave(&mut self) -> Result<(), EdgeError> {
         let Some(name) = self.durable.clone() else { return Ok(()) };
         let log = Arc::clone(&self.shared.log);

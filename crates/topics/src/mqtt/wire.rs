@@ -137,14 +137,20 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
         }
     }
 
-    /// Sends what is left and closes.
+    /// Sends what is left, and closes when the client has or when that takes too long.
     pub(super) async fn close(mut self) {
         let closing = async {
             while !self.output.is_empty() {
                 let written = write(&mut self.writer, &self.output).await?;
                 self.output.advance(written);
             }
-            self.writer.shutdown().await
+            self.writer.shutdown().await?;
+            // Would we close while it still sends, our last words could be lost on their way.
+            self.input.clear();
+            while self.reader.read_buf(&mut self.input).await? > 0 {
+                self.input.clear();
+            }
+            io::Result::Ok(())
         };
         // Whether the client is there to take it is not known.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;

@@ -170,7 +170,7 @@ async fn a_client_that_is_silent_for_too_long_is_ended() {
         bench.events.lock().clear();
     }
     let (_stream, task) = bench.stream();
-    tokio::time::timeout(Duration::from_secs(11), task).await.expect("who does not say who it is is ended").expect("no panic");
+    tokio::time::timeout(Duration::from_secs(13), task).await.expect("who does not say who it is is ended").expect("no panic");
     let mut client = bench.client(true, "c").await;
     client.send_bytes(&[0x30, 100, 0]).await;
     tokio::time::sleep(Duration::from_secs(29)).await;
