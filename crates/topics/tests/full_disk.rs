@@ -65,8 +65,8 @@ fn what_does_not_fit_is_refused_and_what_was_acknowledged_stays() {
     runtime.block_on(async {
         let folder = disk.folder().join("log");
         let log = TopicLog::open(&folder, LogOptions::default()).expect("opens");
-        let filter = TopicFilter::new("a").expect("valid");
-        let mut subscription = log.subscribe(std::slice::from_ref(&filter), Start::Now).expect("subscribed");
+        let topic = TopicFilter::new("a").expect("valid");
+        let mut subscription = log.subscribe(std::slice::from_ref(&topic), Start::Now).expect("subscribed");
         let mut acknowledged = Vec::new();
         let mut refused = 0;
         for n in 0.. {
@@ -98,7 +98,7 @@ fn what_does_not_fit_is_refused_and_what_was_acknowledged_stays() {
         }
         drop(subscription);
         let log = TopicLog::open(&folder, LogOptions::default()).expect("opens");
-        let batch = log.read(1, &filter).await.expect("reads");
+        let batch = log.read(1, &topic).await.expect("reads");
         for (message, (position, n)) in batch.messages.iter().zip(&acknowledged) {
             assert!(message.position == Some(*position) && message.payload.starts_with(format!("{n} ").as_bytes()));
         }

@@ -82,7 +82,14 @@ async fn a_session_that_stays_has_its_subscriptions_and_what_came_meanwhile() {
         assert!(was_there);
         client.nothing_more().await;
         client.leave().await;
-        // It begins anew, and leaves nothing.
+        // It begins anew, and stays; then it begins anew, and leaves nothing.
+        let anew = Connect { session_expiry_interval_secs: if is_five { 3600 } else { 0 }, ..login("c") };
+        let (mut client, ack) = bench.connect(is_five, anew).await;
+        assert!(!ack.session_present);
+        sender.publish("a/x", "nobody").await;
+        client.nothing_more().await;
+        client.leave().await;
+        assert_eq!(bench.staying(is_five, "c").await.1, is_five);
         bench.client(is_five, "c").await.leave().await;
         assert!(!bench.staying(is_five, "c").await.1);
     }
@@ -172,6 +179,12 @@ async fn a_client_that_is_silent_for_too_long_is_ended() {
     let (_stream, task) = bench.stream();
     tokio::time::timeout(Duration::from_secs(13), task).await.expect("who does not say who it is is ended").expect("no panic");
     let mut client = bench.client(true, "c").await;
+    client.send_bytes(&[0xc0]).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    client.send_bytes(&[0]).await;
+    assert_eq!(client.next().await, Packet::PingResponse);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    client.nothing_more().await;
     client.send_bytes(&[0x30, 100, 0]).await;
     tokio::time::sleep(Duration::from_secs(29)).await;
     assert!(!client.task.is_finished());
