@@ -3,7 +3,12 @@
 //! After a commit that failed nothing of it is acknowledged, and the database is opened anew: what the connection has in memory is not known to be
 //! what is on disk.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeward_model::EdgeError;
 use jiff::Timestamp;
@@ -20,6 +25,8 @@ use crate::error::writing;
 
 /// Writes that are committed together.
 const BATCH_MAX: usize = 2048;
+/// Longest time for which a write waits for others to come with it.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 /// How often the age of messages is looked at.
 const LOOK_AT_AGE_EVERY: Duration = Duration::from_secs(10);
 
@@ -72,6 +79,8 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     jobs: VecDeque<Box<dyn Job>>,
+    /// The writer is woken when there are so many.
+    wanted: usize,
     is_closed: bool,
 }
 
@@ -81,7 +90,9 @@ impl Queue {
         let mut waiting = self.waiting.lock();
         if !waiting.is_closed {
             waiting.jobs.push_back(job);
-            self.work.notify_one();
+            if waiting.jobs.len() >= waiting.wanted {
+                self.work.notify_one();
+            }
         }
         !waiting.is_closed
     }
@@ -92,11 +103,18 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// The next writes; none at once when there are none for a while, and None at the end.
-    fn take(&self) -> Option<Vec<Box<dyn Job>>> {
+    /// The next writes; none at once when there are none for a while, and None at the end. `before` is how many there were the time before, and
+    /// how long their commit took: who waited for it comes again at about the same time, and waiting a part of that for most of them saves a commit.
+    fn take(&self, (before, took): (usize, Duration)) -> Option<Vec<Box<dyn Job>>> {
         let mut waiting = self.waiting.lock();
         if waiting.jobs.is_empty() && !waiting.is_closed {
+            waiting.wanted = 1;
             self.work.wait_for(&mut waiting, LOOK_AT_AGE_EVERY);
+        }
+        let wanted = before - before / 4;
+        if (1..wanted).contains(&waiting.jobs.len()) && !waiting.is_closed {
+            waiting.wanted = wanted;
+            self.work.wait_for(&mut waiting, (took / 4).min(GATHER_MAX));
         }
         if waiting.jobs.is_empty() && waiting.is_closed {
             return None;
@@ -122,8 +140,11 @@ impl Writer {
         // Should a write panic, nobody waits for ever.
         let _closes = Closes(Arc::clone(&self.shared));
         let shared = Arc::clone(&self.shared);
-        while let Some(mut batch) = shared.queue.take() {
+        let mut before = (0, Duration::ZERO);
+        while let Some(mut batch) = shared.queue.take(before) {
+            let begun = Instant::now();
             let result = self.commit(&mut batch);
+            before = (batch.len(), begun.elapsed());
             if let Err(error) = &result {
                 // Closing the connection takes back what it did.
                 self.open = None;

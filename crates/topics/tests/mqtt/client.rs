@@ -288,7 +288,7 @@ impl Client {
 }
 
 /// A packet of a client in version 3.
-fn lower(packet: Packet) -> v3::Packet {
+pub(crate) fn lower(packet: Packet) -> v3::Packet {
     match packet {
         Packet::Connect(connect) => v3::Connect {
             protocol: rmqtt_codec::types::Protocol(4),
