@@ -6,12 +6,13 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use rmqtt_codec::{
     types::QoS,
+    v3,
     v5::{self, Codec, Packet, PublishAck2, Subscribe, SubscriptionOptions},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::Encoder;
 
-use crate::client::{Bench, login, message};
+use crate::client::{Bench, login, lower, message};
 
 fn packet() -> impl Strategy<Value = Packet> {
     let topic = prop::sample::select(vec!["a", "a/b", "b", "c", "$a", ""]);
@@ -46,13 +47,17 @@ fn packet() -> impl Strategy<Value = Packet> {
 
 /// Packets that begin well, of which some bytes are others then.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    let well =
-        (any::<bool>(), prop::collection::vec(packet(), 0..12), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4));
-    let broken = well.prop_map(|(connects, packets, changes)| {
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    let well = (any::<[bool; 2]>(), prop::collection::vec(packet(), 0..12), changes);
+    let broken = well.prop_map(|([connects, is_five], packets, changes)| {
         let mut output = BytesMut::new();
-        let mut codec = Codec::default();
+        let (mut five, mut three) = (Codec::default(), v3::Codec::default());
         for packet in connects.then(|| login("c").into()).into_iter().chain(packets) {
-            codec.encode(packet, &mut output).expect("valid");
+            if is_five {
+                five.encode(packet, &mut output).expect("valid");
+            } else {
+                three.encode(lower(packet), &mut output).expect("valid");
+            }
         }
         let mut bytes = output.to_vec();
         for (index, byte) in changes {
