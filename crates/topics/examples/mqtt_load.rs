@@ -1,7 +1,7 @@
 //! Measures any broker of MQTT 3.1.1: `mqtt_load ADDRESS PUBLISHERS MESSAGES QOS WINDOW BYTES [SUBSCRIBERS]`.
 //!
-//! Each publisher sends so many messages to a topic of its own, with at most `WINDOW` that are not acknowledged. With subscribers, each gets all
-//! messages, and the time ends when all have come, or none has for a second.
+//! Each publisher sends so many messages to a topic of its own, with at most `WINDOW` that are not acknowledged. With subscribers, each
+//! gets all messages, and the time ends when all have come, or none has for a second.
 
 use std::{
     error::Error,
@@ -116,7 +116,7 @@ async fn publish(load: Load, number: usize) -> Result<usize, Failed> {
 /// Returns how many messages have come, when all have or none has for a second.
 async fn follow(mut client: Client, count: usize) -> Result<usize, Failed> {
     for got in 0..count {
-        let Ok(next) = timeout(Duration::from_secs(1), client.next()).await else { return Ok(got) };
+        let Ok(next) = timeout(Duration::from_secs(if got == 0 { 60 } else { 1 }), client.next()).await else { return Ok(got) };
         match next? {
             Packet::Publish(publish) => {
                 if let Some(packet_id) = publish.packet_id {

@@ -1,6 +1,8 @@
-//! Messages as CloudEvents 1.0, as functions get them over HTTP: in binary mode as header fields and a body, in structured mode as one JSON object.
+//! Messages as CloudEvents 1.0, as functions get them over HTTP: in binary mode as header fields and a body, in structured mode as one JSON
+//! object.
 //!
-//! A message whose attributes are those of an event (`specversion`, `id`, `source`, `type`) is that event. Any other becomes one, named by its position.
+//! A message whose attributes are those of an event (`specversion`, `id`, `source`, `type`) is that event. Any other becomes one, named by
+//! its position.
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -65,7 +67,8 @@ impl CloudEvent {
         attributes.chain(self.content_type.iter().map(|value| ("content-type".to_owned(), escape(value)))).collect()
     }
 
-    /// The event in structured mode, of the media type [`STRUCTURED`]. Data that is JSON is in it as such, text as text, and other bytes in base 64.
+    /// The event in structured mode, of the media type [`STRUCTURED`]. Data that is JSON is in it as such, text as text, and other bytes in
+    /// base 64.
     pub fn to_json(&self) -> Vec<u8> {
         let mut object: Map<String, Value> = self.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
         if let Some(content_type) = &self.content_type {

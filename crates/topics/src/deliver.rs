@@ -97,11 +97,12 @@ struct Work {
 }
 
 impl Delivery {
-    /// Hands each message to `handle` until `stop` is done; then waits for what is being handled. Dropping it stops it at once, after which the
-    /// messages under way come again. One delivery of a subscription runs at a time, which is the caller's to see to.
+    /// Hands each message to `handle` until `stop` is done; then waits for what is being handled. Dropping it stops it at once, after which
+    /// the messages under way come again. One delivery of a subscription runs at a time, which is the caller's to see to.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such durable subscription, [`ErrorKind::Unavailable`] when the log is closed, those of the disk.
+    /// [`ErrorKind::NotFound`] when there is no such durable subscription, [`ErrorKind::Unavailable`] when the log is closed, those of the
+    /// disk.
     pub async fn run<F, H>(
         &self,
         log: &TopicLog,

@@ -1,7 +1,7 @@
 //! Topics: messages that are published once and read by many, at their own pace.
 //!
-//! A message that was acknowledged is on disk (`log`); who reads has bounded memory (`subscriber`); who must not miss one gets it at least once,
-//! in order of its key (`deliver`); and sensors speak MQTT (`mqtt`).
+//! A message that was acknowledged is on disk (`log`); who reads has bounded memory (`subscriber`); who must not miss one gets it at least
+//! once, in order of its key (`deliver`); and sensors speak MQTT (`mqtt`).
 
 pub mod cloud_event;
 pub mod deliver;

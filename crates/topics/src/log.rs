@@ -190,8 +190,8 @@ impl TopicLog {
         self.shared.write(bytes, move |transaction| transaction.retain_only(&message)).await
     }
 
-    /// Shows a message that is not durable to whoever listens now, and nobody else ever. When one of them is behind, it returns a little later, so that
-    /// a burst is not lost on those who keep up; who does not keep up misses some.
+    /// Shows a message that is not durable to whoever listens now, and nobody else ever. When one of them is behind, it returns a little
+    /// later, so that a burst is not lost on those who keep up; who does not keep up misses some.
     pub async fn publish_live(&self, message: Message) -> Result<(), EdgeError> {
         message.check()?;
         let shared = &self.shared;

@@ -8,6 +8,7 @@ mod codec;
 mod connection;
 mod message;
 mod opening;
+mod retained;
 mod session;
 mod will;
 mod wire;

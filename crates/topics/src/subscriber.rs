@@ -108,8 +108,8 @@ impl Waiter {
         self.wakes.notify_one();
     }
 
-    /// Hands a message over that is not durable; returns whether it is worth to wait until there is room for more. It may do so several times in a row,
-    /// by the same number.
+    /// Hands a message over that is not durable; returns whether it is worth to wait until there is room for more. It may do so several
+    /// times in a row, by the same number.
     pub(crate) fn offer_live(&self, number: u64, message: &Arc<Message>) -> bool {
         let mut waiting = self.waiting.lock();
         if number <= waiting.offered_live {

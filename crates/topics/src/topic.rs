@@ -1,6 +1,7 @@
 //! Names and filters of topics: levels separated by `/`, and in a filter `+` for one level and a last `#` for the rest.
 //!
-//! The rules are those of MQTT 3.1.1 and 5: `a/#` matches `a` too, and a wildcard at the beginning does not match a name that begins with `$`.
+//! The rules are those of MQTT 3.1.1 and 5: `a/#` matches `a` too, and a wildcard at the beginning does not match a name that begins with
+//! `$`.
 
 use std::{fmt, str::FromStr, sync::Arc};
 

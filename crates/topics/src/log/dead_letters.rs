@@ -42,8 +42,8 @@ pub struct DeadLetter {
 }
 
 impl TopicLog {
-    /// Keeps a message that this subscription could not handle. One of the same position takes the place of the former, and the oldest give way
-    /// when there are too many; returns how many did.
+    /// Keeps a message that this subscription could not handle. One of the same position takes the place of the former, and the oldest give
+    /// way when there are too many; returns how many did.
     pub async fn put_dead_letter(
         &self,
         subscription: &str,

@@ -42,7 +42,8 @@ pub struct DurableSubscription {
 }
 
 impl TopicLog {
-    /// Makes a durable subscription that begins now, or changes the filters and the data of one that there is, and returns it as it is then.
+    /// Makes a durable subscription that begins now, or changes the filters and the data of one that there is, and returns it as it is
+    /// then.
     pub async fn put_durable(
         &self,
         name: &str,

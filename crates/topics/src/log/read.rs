@@ -28,8 +28,9 @@ pub struct Batch {
 pub(crate) type Scanned = Batch;
 
 impl TopicLog {
-    /// The messages of this filter from this position on: at most [`TOPIC_READ_MESSAGES_MAX`] of them, with at most [`TOPIC_READ_BYTES_MAX`] bytes beside the
-    /// first one, out of [`TOPIC_SCAN_MESSAGES_MAX`] that it looks at. There may be more as long as `next` grows.
+    /// The messages of this filter from this position on: at most [`TOPIC_READ_MESSAGES_MAX`] of them, with at most
+    /// [`TOPIC_READ_BYTES_MAX`] bytes beside the first one, out of [`TOPIC_SCAN_MESSAGES_MAX`] that it looks at. There may be more as long
+    /// as `next` grows.
     pub async fn read(&self, from: u64, filter: &TopicFilter) -> Result<Batch, EdgeError> {
         let filters = vec![SinceFilter::always(filter.clone())];
         let from = from.max(1);

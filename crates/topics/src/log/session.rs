@@ -1,4 +1,5 @@
-//! Packets that a session has received and whose release is to come: the part of "exactly once" that must be in the transaction of the message.
+//! Packets that a session has received and whose release is to come: the part of "exactly once" that must be in the transaction of the
+//! message.
 
 use std::collections::BTreeSet;
 

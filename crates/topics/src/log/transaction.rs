@@ -203,7 +203,8 @@ impl<'a> Transaction<'a> {
         self.done(found)
     }
 
-    /// Counts a dead letter more, and returns how many of the oldest must give way. `old` are the bytes of the one that it takes the place of.
+    /// Counts a dead letter more, and returns how many of the oldest must give way. `old` are the bytes of the one that it takes the place
+    /// of.
     pub(super) fn count_dead_letter(&mut self, bytes: u64, old: Option<u64>) -> Result<u64, EdgeError> {
         self.counts.dead += u64::from(old.is_none());
         self.counts.dead_bytes = self.counts.dead_bytes + bytes - old.unwrap_or(0);

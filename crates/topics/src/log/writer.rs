@@ -1,7 +1,7 @@
 //! The one thread that writes to the log: it commits for everybody who waits at once, then shows what is new, and then acknowledges.
 //!
-//! After a commit that failed nothing of it is acknowledged, and the database is opened anew: what the connection has in memory is not known to be
-//! what is on disk.
+//! After a commit that failed nothing of it is acknowledged, and the database is opened anew: what the connection has in memory is not
+//! known to be what is on disk.
 
 use std::{
     collections::VecDeque,
@@ -103,8 +103,9 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// The next writes; none at once when there are none for a while, and None at the end. `before` is how many there were the time before, and
-    /// how long their commit took: who waited for it comes again at about the same time, and waiting a part of that for most of them saves a commit.
+    /// The next writes; none at once when there are none for a while, and None at the end. `before` is how many there were the time before,
+    /// and how long their commit took: who waited for it comes again at about the same time, and waiting a part of that for most of them
+    /// saves a commit.
     fn take(&self, (before, took): (usize, Duration)) -> Option<Vec<Box<dyn Job>>> {
         let mut waiting = self.waiting.lock();
         if waiting.jobs.is_empty() && !waiting.is_closed {

@@ -75,7 +75,8 @@ impl Identity {
 }
 
 /// Decides who a client is. An error of the kind [`ErrorKind::Unauthenticated`] tells it that its name or password is wrong, one of
-/// [`ErrorKind::Forbidden`] that it may not connect, [`ErrorKind::Overloaded`] that it may try again, any other that the broker cannot tell now.
+/// [`ErrorKind::Forbidden`] that it may not connect, [`ErrorKind::Overloaded`] that it may try again, any other that the broker cannot tell
+/// now.
 pub type Authenticate = Box<dyn Fn(Login) -> BoxFuture<'static, Result<Identity, EdgeError>> + Send + Sync>;
 
 /// What happened to a client.

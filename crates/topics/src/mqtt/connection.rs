@@ -34,6 +34,7 @@ use super::{
     codec::{Fault, Reason},
     message,
     opening::{Opened, open},
+    retained::{Page, Retained},
     session::{Granted, Session, Subscribed, sends_retained},
     will::Will,
     wire::Wire,
@@ -87,14 +88,6 @@ enum Answer {
     Complete(NonZeroU16),
 }
 
-/// Retained messages that are to be sent because of a subscription, from the one after this topic on.
-struct Retained {
-    subscribed: Subscribed,
-    after: String,
-}
-
-type Reading = BoxFuture<'static, Result<Vec<Arc<Message>>, EdgeError>>;
-
 struct Connection<S> {
     shared: Arc<Shared>,
     wire: Wire<S>,
@@ -106,10 +99,7 @@ struct Connection<S> {
     subscription: Subscription,
     /// What waits for a commit, in the order in which it came.
     committing: VecDeque<(Answer, Pending<u64>)>,
-    retained: VecDeque<Retained>,
-    reading: Option<Reading>,
-    /// Retained messages that were read.
-    page: VecDeque<Arc<Message>>,
+    retained: Retained,
     in_flight_max: usize,
     silence_max: Duration,
     heard_at: Instant,
@@ -126,7 +116,7 @@ enum Woke {
     Moved(io::Result<bool>),
     Committed(Answer, Result<u64, EdgeError>),
     Received(Result<Received, EdgeError>),
-    Read(Result<Vec<Arc<Message>>, EdgeError>),
+    Read(Page),
     Saved(Result<u64, EdgeError>),
     ToSave,
 }
@@ -207,9 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             durable,
             subscription,
             committing: VecDeque::new(),
-            retained: VecDeque::new(),
-            reading: None,
-            page: VecDeque::new(),
+            retained: Retained::default(),
             in_flight_max: receive_max.min(MQTT_IN_FLIGHT_MAX).into(),
             silence_max,
             heard_at: Instant::now(),
@@ -229,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             self.receive(packet).await?;
         }
         self.give();
-        self.read_retained();
+        self.retained.begin_to_read(&self.shared.log);
         match self.wait().await {
             Woke::Ends(end) => return Err(end),
             Woke::Moved(Ok(true)) | Woke::Saved(Err(_)) => {}
@@ -243,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                 }
             }
             Woke::Received(received) => self.take(received?),
-            Woke::Read(read) => self.turn_page(read?),
+            Woke::Read(read) => self.retained.turn(read?),
             Woke::Saved(Ok(position)) => self.saved = self.saved.max(position),
             Woke::ToSave => self.save(),
         }
@@ -251,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
     }
 
     async fn wait(&mut self) -> Woke {
-        let (may_read, may_follow, is_to_save) = (self.may_read(), self.may_give() && self.has_given_retained(), self.is_to_save());
+        let (may_read, may_follow, is_to_save) = (self.may_read(), self.may_give() && self.retained.is_empty(), self.is_to_save());
         if !may_read {
             // Whatever it says, we do not listen.
             self.heard_at = Instant::now();
@@ -266,7 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             (answer, result) = first(&mut self.committing) => Woke::Committed(answer, result),
             moved = self.wire.advance(may_read) => Woke::Moved(moved),
             received = self.subscription.next(), if may_follow => Woke::Received(received),
-            read = ready(&mut self.reading) => Woke::Read(read),
+            read = self.retained.read() => Woke::Read(read),
             saved = ready(&mut self.saving) => Woke::Saved(saved),
             () = sleep_until(self.save_at), if is_to_save => Woke::ToSave,
         }
@@ -425,15 +413,13 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                         SubscribeAckReason::GrantedQos1
                     });
                     if sends_retained(options.retain_handling, is_new) {
-                        begun.push(Retained { subscribed, after: String::new() });
+                        begun.push(subscribed);
                     }
                 }
                 Err(reason) => status.push(reason),
             }
         }
         self.store().await?;
-        // A client that asks again and again does not have it wait more than once.
-        self.forget_retained(|filter| begun.iter().any(|new| new.subscribed.filter == *filter));
         self.retained.extend(begun);
         self.wire.send(Packet::SubscribeAck(SubscribeAck {
             packet_id: subscribe.packet_id,
@@ -467,7 +453,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         let mut end = |text: &ByteString| {
             let Ok(filter) = TopicFilter::new(text) else { return UnsubscribeAckReason::TopicFilterInvalid };
             self.subscription.remove(&filter);
-            self.forget_retained(|own| *own == filter);
+            self.retained.forget(|own| *own == filter);
             if self.session.unsubscribe(&filter) { UnsubscribeAckReason::Success } else { UnsubscribeAckReason::NoSubscriptionExisted }
         };
         let status = unsubscribe.topic_filters.iter().map(&mut end).collect();
@@ -495,24 +481,20 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
     /// Sends what there is, as far as there is room.
     fn give(&mut self) {
         while self.may_give() {
-            if let Some(message) = self.page.pop_front() {
-                let front = self.retained.front().filter(|_| !message.has_expired(Timestamp::now()));
-                if let Some(granted) = front.and_then(|retained| self.session.grant_retained(&message, &retained.subscribed)) {
+            // What is retained comes before what is new, so that the newest value of a topic comes last.
+            if let Some((message, subscribed)) = self.retained.pop() {
+                let granted = self.session.grant_retained(&message, subscribed).filter(|_| !message.has_expired(Timestamp::now()));
+                if let Some(granted) = granted {
                     self.send(&message, granted, None);
                 }
                 continue;
             }
-            if !self.has_given_retained() {
+            if !self.retained.is_empty() {
                 return;
             }
             let Some(received) = self.subscription.try_next() else { return };
             self.take(received);
         }
-    }
-
-    /// What is retained comes before what is new, so that the newest value of a topic comes last.
-    fn has_given_retained(&self) -> bool {
-        self.retained.is_empty()
     }
 
     fn take(&mut self, received: Received) {
@@ -542,31 +524,6 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                 self.session.finish(packet.get());
             }
         }
-    }
-
-    /// Begins to read the next retained messages, when those before are sent.
-    fn read_retained(&mut self) {
-        if self.reading.is_some() || !self.page.is_empty() {
-            return;
-        }
-        if let Some(Retained { subscribed, after }) = self.retained.front() {
-            let (log, filter, after) = (Arc::clone(&self.shared.log), subscribed.filter.clone(), after.clone());
-            self.reading = Some(Box::pin(async move { log.retained(&filter, &after).await }));
-        }
-    }
-
-    /// Sends no retained messages of these filters, unless it has begun to.
-    fn forget_retained(&mut self, is_of: impl Fn(&TopicFilter) -> bool) {
-        let mut has_begun = self.reading.is_some() || !self.page.is_empty();
-        self.retained.retain(|retained| std::mem::take(&mut has_begun) || !is_of(&retained.subscribed.filter));
-    }
-
-    fn turn_page(&mut self, messages: Vec<Arc<Message>>) {
-        match (messages.last(), self.retained.front_mut()) {
-            (Some(last), Some(retained)) => last.topic.as_str().clone_into(&mut retained.after),
-            _ => drop(self.retained.pop_front()),
-        }
-        self.page = messages.into();
     }
 
     /// Up to where the client has everything.
