@@ -14,7 +14,10 @@ pub mod message;
 pub mod nats;
 pub mod placement;
 mod planted;
+#[cfg(test)]
+mod random;
 pub mod rollout;
+pub mod schedule;
 pub mod service;
 pub mod subject;
 

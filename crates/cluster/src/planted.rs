@@ -1,8 +1,8 @@
-//! Bugs that the simulation of rollouts plants, one at a time, to prove that it finds them. Outside its tests there are none.
+//! Bugs that the simulations of rollouts and of schedules plant, one at a time, to prove that it finds them. Outside its tests there are none.
 
-/// A mistake in the decisions, or in what they are fed with, that the simulation must notice.
+/// A mistake in the decisions, or in what they are fed with, that a simulation must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "only the simulation plants bugs"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "only simulations plant bugs"))]
 pub(crate) enum Bug {
     BakeNotWaitedFor,
     BatchOneTooMany,
@@ -24,11 +24,25 @@ pub(crate) enum Bug {
     FormerOfLateForgotten,
     SameRevisionTakenBack,
     NothingInBetween,
+    RunsOverlap,
+    LivedTwice,
+    InterruptionForgotten,
+    OverrunWaits,
+    ChangeUnnoticed,
+    LateNotSkipped,
+    NothingMadeUpFor,
+    OneRunTooMany,
+    MissedUntold,
+    JumpLivedThrough,
+    JitterIgnored,
+    TriedForEver,
+    AllKept,
 }
 
 #[cfg(test)]
 impl Bug {
-    pub(crate) const ALL: [Self; 20] = [
+    /// Those of rollouts.
+    pub(crate) const ROLLOUTS: [Self; 20] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -50,6 +64,22 @@ impl Bug {
         Self::SameRevisionTakenBack,
         Self::NothingInBetween,
     ];
+    /// Those of schedules.
+    pub(crate) const SCHEDULES: [Self; 13] = [
+        Self::RunsOverlap,
+        Self::LivedTwice,
+        Self::InterruptionForgotten,
+        Self::OverrunWaits,
+        Self::ChangeUnnoticed,
+        Self::LateNotSkipped,
+        Self::NothingMadeUpFor,
+        Self::OneRunTooMany,
+        Self::MissedUntold,
+        Self::JumpLivedThrough,
+        Self::JitterIgnored,
+        Self::TriedForEver,
+        Self::AllKept,
+    ];
 }
 
 #[cfg(test)]
@@ -63,7 +93,7 @@ pub(crate) fn has(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Whether this bug is planted: never, outside the simulation.
+/// Whether this bug is planted: never, outside simulations.
 #[cfg(not(test))]
 pub(crate) const fn has(_bug: Bug) -> bool {
     false

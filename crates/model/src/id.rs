@@ -106,6 +106,11 @@ id!(
     "token name"
 );
 id!(
+    /// Names a schedule.
+    ScheduleId,
+    "schedule id"
+);
+id!(
     /// Names native code that is registered in the process.
     HandlerName,
     "handler name"

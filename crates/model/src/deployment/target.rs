@@ -20,6 +20,8 @@ const ALL: &str = "all";
 const NODE: &str = "node";
 const CAPABILITY: &str = "capability";
 const COUNT: &str = "count";
+/// Another word for `count=1`.
+const ANYWHERE: &str = "anywhere";
 
 /// What a node must have: every label with this value, and every capability. As text, parts with commas between them:
 /// `site=berlin,capability=gpu`, or `all` for one that every node meets.
@@ -45,7 +47,7 @@ impl Selector {
 }
 
 /// Which nodes a deployment is for. As text, parts with commas between them: `all`, `node=edge-01,node=edge-02`, `site=berlin,capability=gpu`,
-/// or with a number of nodes that are chosen, `count=2,site=berlin`.
+/// or with a number of nodes that are chosen, `count=2,site=berlin`; `anywhere` is `count=1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// These nodes.
@@ -65,6 +67,11 @@ impl Target {
     /// Every node.
     pub fn all() -> Self {
         Self::Matching(Selector::default())
+    }
+
+    /// One node, whichever.
+    pub fn anywhere() -> Self {
+        Self::Count { count: 1, among: Selector::default() }
     }
 }
 
@@ -122,10 +129,20 @@ impl Parts {
         Ok(parts)
     }
 
+    fn count(&mut self, count: u32) -> Result<(), EdgeError> {
+        match self.count.replace(count) {
+            None => Ok(()),
+            Some(_) => Err(EdgeError::invalid(format!("`{COUNT}` is said twice"))),
+        }
+    }
+
     fn add(&mut self, part: &str) -> Result<(), EdgeError> {
         if part == ALL {
             self.all = true;
             return Ok(());
+        }
+        if part == ANYWHERE {
+            return self.count(1);
         }
         let Some((name, value)) = part.split_once('=') else {
             return Err(EdgeError::invalid(format!(
@@ -140,9 +157,7 @@ impl Parts {
                 let count = count.ok_or_else(|| {
                     EdgeError::invalid(format!("`{COUNT}={}` is no number of nodes; the most is {NODES_MAX}", shown(value)))
                 })?;
-                if self.count.replace(count).is_some() {
-                    return Err(EdgeError::invalid(format!("`{COUNT}` is said twice")));
-                }
+                self.count(count)?;
             }
             CAPABILITY if value.is_empty() => return Err(EdgeError::invalid("a capability has a name".to_owned())),
             CAPABILITY => drop(self.among.capabilities.insert(value.to_owned())),
@@ -229,6 +244,8 @@ mod tests {
             assert_eq!(serde_json::from_str::<Target>(&json).expect("valid"), target(text));
         }
         assert_eq!(target("count=3,all"), target("count=3"));
+        assert_eq!(target("anywhere"), Target::anywhere());
+        assert_eq!(target("anywhere,site=berlin"), target("count=1,site=berlin"));
         assert_eq!(target("capability=gpu,site=berlin"), target("site=berlin,capability=gpu"));
     }
 
@@ -245,6 +262,8 @@ mod tests {
             "node=a/b",
             "count=0",
             "count=1,count=2",
+            "anywhere,count=2",
+            "anywhere,node=a",
             "count=99999",
             "site=a,site=b",
             "capability=",

@@ -5,12 +5,10 @@ use std::collections::BTreeSet;
 
 use edgeward_model::NodeId;
 
-use super::{
-    fault::{Kind, Kinds},
-    random::Random,
-};
+use super::fault::{Kind, Kinds};
 use crate::{
     planted::{self, Bug},
+    random::Random,
     rollout::{Order, Sample, Served},
 };
 

@@ -9,8 +9,8 @@ use super::{
     fault::{Fault, Kind, Kinds},
     hub::{Deployment, Hub},
     node::{Node, Report},
-    random::Random,
 };
+use crate::random::Random;
 use crate::rollout::{Phase, RolloutState, decide};
 
 /// Seconds of a run before everything is healed.
