@@ -127,7 +127,8 @@ impl ScheduleState {
         let until = ended.started_at.checked_add(longest).map_or(now, |until| until.min(now));
         let Some(newest) = self.newest(schedule, node, until) else { return };
         let count = self.count(schedule, newest);
-        self.lived.add(self.cursor, newest);
+        let first = schedule.next_after(self.cursor).unwrap_or(newest);
+        self.lived.add(self.lived_from(first), newest);
         self.cursor = newest;
         if count > 0 {
             self.history.pass_over(Outcome::Skipped, newest, count, "the run before was still going");
@@ -205,7 +206,7 @@ impl ScheduleState {
         if let Some(first) = due.first() {
             // What was missed stays open, for a clock that is put back to it.
             let is_whole = missed == 0 || planted::has(Bug::JumpLivedThrough);
-            self.lived.add(if is_whole { self.cursor } else { *first }, newest);
+            self.lived.add(if is_whole { self.lived_from(*first) } else { *first }, newest);
             // What is newer takes the place of another try of what is older.
             self.retry = None;
         }
@@ -242,6 +243,11 @@ impl ScheduleState {
         }
         // The one before begins before this one is due.
         schedule.last_between(self.cursor, just_before(newest))
+    }
+
+    /// Where a span begins that follows on what was lived through, or else with this due time.
+    fn lived_from(&self, first: Timestamp) -> Timestamp {
+        if self.lived.end_of(self.cursor).is_some() { self.cursor } else { first }
     }
 
     /// The due times after the cursor from this one back, as far as they were not lived through.

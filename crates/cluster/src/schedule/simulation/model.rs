@@ -25,6 +25,8 @@ pub(super) struct Model {
     tried: BTreeMap<Timestamp, u32>,
     skipped: BTreeSet<Timestamp>,
     missed: BTreeSet<Timestamp>,
+    /// Up to where due times of a schedule that was changed may lie in what was lived through before.
+    unsure_until: Timestamp,
     backlog: VecDeque<Timestamp>,
     retry: Option<(Timestamp, u32, Timestamp)>,
     pub(super) running: Option<Try>,
@@ -46,12 +48,16 @@ impl Model {
         if self.timing.as_ref() != Some(&timing) {
             self.timing = Some(timing);
             (self.until, self.retry) = (now, None);
+            let soon = now.checked_add(LISTED).expect("in range");
+            self.unsure_until = self.tried.range(..soon).next_back().map_or(self.unsure_until, |(due, _)| *due);
             self.backlog.clear();
         }
         if !schedule.enabled {
             return Expected::Nothing;
         }
-        self.until = self.until.min(just_before(now));
+        if now < self.until {
+            self.until = just_before(now);
+        }
         if self.running.is_some() {
             return Expected::Nothing;
         }
@@ -59,8 +65,9 @@ impl Model {
             return Expected::Unknown;
         }
         let due = self.begun(schedule, node, now);
-        let is_open = |due: &Timestamp| !self.tried.contains_key(due) && !self.skipped.contains(due);
-        if due.iter().any(|due| self.missed.contains(due)) {
+        let open: BTreeSet<_> = due.iter().filter(|due| !self.is_known(**due)).copied().collect();
+        let is_open = |due: &Timestamp| open.contains(due);
+        if due.iter().any(|due| self.is_unsure(*due)) {
             return Expected::Unknown;
         }
         if let Some(newest) = due.last().copied() {
@@ -94,6 +101,16 @@ impl Model {
             Some(_) => Expected::Nothing,
             None => self.backlog.pop_front().map_or(Expected::Nothing, |due| Expected::Start(due, 1)),
         }
+    }
+
+    /// Whether a due time was passed over, or may have been: then both are right, to start it and not to.
+    fn is_unsure(&self, due: Timestamp) -> bool {
+        self.missed.contains(&due) || due <= self.unsure_until
+    }
+
+    /// Whether it was started, is to be, or was skipped.
+    fn is_known(&self, due: Timestamp) -> bool {
+        self.tried.contains_key(&due) || self.skipped.contains(&due) || self.backlog.contains(&due)
     }
 
     /// Due times since the last look whose runs may begin.
@@ -160,13 +177,13 @@ impl Model {
         let due = self.begun(schedule, node, until);
         let Some(newest) = due.last().copied() else { return };
         self.until = newest;
-        if due.iter().any(|due| self.missed.contains(due)) {
+        if due.iter().any(|due| self.is_unsure(*due)) {
             self.totals.skipped = state.history.totals().skipped;
             self.skipped.extend(due);
             return;
         }
         for due in due {
-            if !self.tried.contains_key(&due) && self.skipped.insert(due) {
+            if !self.is_known(due) && self.skipped.insert(due) {
                 self.totals.skipped += 1;
             }
         }
