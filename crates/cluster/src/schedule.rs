@@ -195,7 +195,7 @@ impl ScheduleState {
             CatchUp::All { runs_max } => usize::try_from(runs_max).expect("32 bits fit"),
         };
         let runs_max = runs_max + usize::from(planted::has(Bug::OneRunTooMany) && runs_max > 1);
-        let mut due: Vec<_> = self.from_newest(schedule, newest).take(runs_max).collect();
+        let mut due: Vec<_> = self.back_from(schedule, newest).take(runs_max).collect();
         due.reverse();
         let until = due.first().map_or(newest, |first| just_before(*first));
         let missed = self.count(schedule, until);
@@ -251,7 +251,7 @@ impl ScheduleState {
     }
 
     /// The due times after the cursor from this one back, as far as they were not lived through.
-    fn from_newest(&self, schedule: &Schedule, newest: Timestamp) -> impl Iterator<Item = Timestamp> {
+    fn back_from(&self, schedule: &Schedule, newest: Timestamp) -> impl Iterator<Item = Timestamp> {
         let before = |due: &Timestamp| schedule.last_between(self.cursor, just_before(*due));
         std::iter::successors(Some(newest), before).take_while(|due| self.lived.end_of(*due).is_none())
     }
@@ -269,10 +269,9 @@ impl ScheduleState {
         while count < MISSED_COUNTED_MAX
             && let Some(next) = schedule.next_after(due).filter(|next| *next <= until)
         {
-            match self.lived.end_of(next) {
-                Some(end) => due = end,
-                None => (count, due) = (count + 1, next),
-            }
+            let end = self.lived.end_of(next);
+            count += u64::from(end.is_none());
+            due = end.unwrap_or(next);
         }
         count
     }

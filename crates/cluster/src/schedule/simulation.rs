@@ -53,19 +53,19 @@ fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Seen {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let work = || {
         planted::plant(bug);
-        let mut seen = Seen::default();
+        let mut own = Seen::default();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
-                return seen;
+                return own;
             }
             match run(seed) {
                 Ok(world) => {
-                    world.faults.keys().for_each(|fault| *seen.faults.entry(*fault).or_default() += 1);
-                    seen.starts += world.starts();
+                    world.faults.keys().for_each(|fault| *own.faults.entry(*fault).or_default() += 1);
+                    own.starts += world.starts();
                 }
                 Err(why) => {
-                    seen.failed.push((seed, why));
+                    own.failed.push((seed, why));
                     next.store(seeds.end, Ordering::Relaxed);
                 }
             }

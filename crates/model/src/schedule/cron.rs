@@ -126,10 +126,10 @@ impl Cron {
             if next != minute {
                 (minute, second) = (next, 0);
             }
-            match first(self.seconds, second) {
-                Some(second) => return Some(Time::constant(hour, minute, second, 0)),
-                None => (minute, second) = (minute + 1, 0),
+            if let Some(second) = first(self.seconds, second) {
+                return Some(Time::constant(hour, minute, second, 0));
             }
+            (minute, second) = (minute + 1, 0);
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) enum Expected {
 impl Model {
     /// What must start now.
     pub(super) fn look(&mut self, schedule: &Schedule, node: &NodeId, now: Timestamp) -> Expected {
-        let timing = format!("{:?}", schedule.enabled.then(|| (&schedule.when, &schedule.zone)));
+        let timing = format!("{:?}", schedule.enabled.then_some((&schedule.when, &schedule.zone)));
         if self.timing.as_ref() != Some(&timing) {
             self.timing = Some(timing);
             (self.until, self.retry) = (now, None);
@@ -169,7 +169,7 @@ impl Model {
 
     /// What became due during a run is skipped.
     pub(super) fn skip(&mut self, run: &Try, state: &ScheduleState, schedule: &Schedule, node: &NodeId, now: Timestamp) {
-        let timing = format!("{:?}", schedule.enabled.then(|| (&schedule.when, &schedule.zone)));
+        let timing = format!("{:?}", schedule.enabled.then_some((&schedule.when, &schedule.zone)));
         if self.timing.as_ref() != Some(&timing) || !schedule.enabled {
             return;
         }

@@ -91,7 +91,7 @@ pub(super) struct World {
     days: i64,
     state: ScheduleState,
     model: Model,
-    /// What is on the disk.
+    /// What was on the disk when the process ended.
     kept: (String, Model),
     /// When the run ends, and how.
     ends: Option<(i64, Try, bool)>,
@@ -126,7 +126,7 @@ impl World {
             days,
             state: ScheduleState::default(),
             model: Model::default(),
-            kept: ("{}".to_owned(), Model::default()),
+            kept: Default::default(),
             ends: None,
             started: BTreeSet::new(),
             away_until: None,
@@ -222,7 +222,15 @@ impl World {
     /// A look at what is to be started; whether something was that has ended at once.
     fn look(&mut self) -> Result<bool, String> {
         let now = self.now();
-        let before = self.state.clone();
+        // Now and then the process ends before it has kept what it decides here.
+        if self.happens(Fault::CrashBeforeKeeping, 3) {
+            let (mut state, before) = (self.state.clone(), self.state.clone());
+            state.look(&self.schedule, &self.node, now);
+            if state != before {
+                self.crash(60_000);
+                return Ok(false);
+            }
+        }
         let expected = self.model.look(&self.schedule, &self.node, now);
         let start = self.state.look(&self.schedule, &self.node, now);
         let found = start.as_ref().map(|start| (start.due_at, start.attempt));
@@ -246,13 +254,6 @@ impl World {
             if self.state.next_look(&self.schedule, &self.node, now).is_some_and(|next| next <= now) {
                 return Err("it wants to look again at once".to_owned());
             }
-        }
-        if self.state != before {
-            if self.happens(Fault::CrashBeforeKeeping, 5) {
-                self.crash(60_000);
-                return Ok(false);
-            }
-            self.keep();
         }
         let Some(start) = start else { return Ok(false) };
         if self.happens(Fault::CrashAfterKeeping, 8) {
@@ -295,9 +296,7 @@ impl World {
         if !told {
             return Err(format!("it does not tell of the run of {}", run.due_at));
         }
-        self.model.check(&self.state)?;
-        self.keep();
-        Ok(())
+        self.model.check(&self.state)
     }
 
     fn check_bounds(&self) -> Result<(), String> {
@@ -308,14 +307,11 @@ impl World {
         Ok(())
     }
 
-    fn keep(&mut self) {
-        self.kept = (serde_json::to_string(&self.state).expect("plain data"), self.model.clone());
-    }
-
     /// The process ends, and with it what runs and what was not kept.
     fn crash(&mut self, most: i64) {
         let away = self.some_of(most);
         self.ends = None;
+        self.kept = (serde_json::to_string(&self.state).expect("plain data"), self.model.clone());
         self.away_until = Some(self.elapsed + away);
         self.note("the process ends");
     }
@@ -324,15 +320,14 @@ impl World {
     fn restore(&mut self) {
         self.away_until = None;
         self.note("the process starts");
-        let (state, model) = &self.kept;
-        self.model = model.clone();
-        self.state = if state == "{}" { ScheduleState::default() } else { serde_json::from_str(state).expect("its own JSON") };
+        let (state, model) = std::mem::take(&mut self.kept);
+        self.model = model;
+        self.state = if state.is_empty() { ScheduleState::default() } else { serde_json::from_str(&state).expect("its own JSON") };
         let now = self.now();
         self.state.recover(&self.schedule, now);
         if let Some(run) = self.model.running.take() {
             self.model.over(&run, Outcome::Interrupted, &self.schedule, now);
         }
-        self.keep();
     }
 
     /// What goes wrong now.
