@@ -111,6 +111,11 @@ id!(
     "schedule id"
 );
 id!(
+    /// Names an experiment of chaos engineering.
+    ExperimentName,
+    "experiment name"
+);
+id!(
     /// Names native code that is registered in the process.
     HandlerName,
     "handler name"

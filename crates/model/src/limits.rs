@@ -355,3 +355,24 @@ pub const RUN_MESSAGE_BYTES_MAX: usize = 256;
 pub const MISSED_COUNTED_MAX: u64 = 1000;
 /// Times between which the clock of a node jumped that its schedules remember; the oldest are forgotten, as if they had been lived through.
 pub const CLOCK_JUMPS_MAX: usize = 16;
+
+/// Longest time for which one fault is injected, in seconds; each ends by itself.
+pub const FAULT_SECONDS_MAX: u32 = 3600;
+/// Longest delay that a fault injects, in milliseconds.
+pub const FAULT_DELAY_MS_MAX: u32 = 60_000;
+/// Furthest that a fault moves our clock, in seconds either way: a day.
+pub const CLOCK_SKEW_SECONDS_MAX: i64 = 24 * 3600;
+/// Faults that one node injects at once, and faults of one experiment.
+pub const FAULTS_MAX: usize = 32;
+/// Hypotheses, conditions to abort, and loads of one experiment, each.
+pub const EXPERIMENT_PARTS_MAX: usize = 32;
+/// Longest experiment, in seconds.
+pub const EXPERIMENT_SECONDS_MAX: u32 = 2 * 3600;
+/// Largest file of an experiment, in bytes.
+pub const EXPERIMENT_BYTES_MAX: usize = 64 * 1024;
+/// Longest description of an experiment, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+/// Most calls a second of one load of an experiment.
+pub const LOAD_PER_SECOND_MAX: u32 = 10_000;
+/// Most calls of one load that are under way at once.
+pub const LOAD_CONCURRENCY_MAX: u32 = 1024;
