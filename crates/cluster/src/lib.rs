@@ -6,6 +6,7 @@
 pub mod backbone;
 pub mod backoff;
 mod buffer;
+pub mod chaos;
 pub mod error;
 pub mod lease;
 pub mod local;

@@ -73,7 +73,7 @@ pub struct Fault {
     pub kind: FaultKind,
     /// Whose calls it is about; those of every function when it is not said. Only for what happens to calls.
     pub function: Option<FunctionId>,
-    /// Where. A partition is where its first side is.
+    /// Where. A partition is where its first side is, which is not the hub.
     pub nodes: Target,
     /// How many of these nodes at most.
     pub blast_radius: Amount,
@@ -148,14 +148,17 @@ impl FaultKind {
 
 impl Fault {
     /// A fault of every node that it could be of, always, with the blast radius of one node.
-    pub fn new(kind: FaultKind, duration_seconds: u32) -> Self {
-        let nodes = match &kind {
-            FaultKind::Partition { between } => match &between[0] {
-                Side::Nodes(nodes) => nodes.clone(),
-                Side::Hub => Target::all(),
-            },
-            _ => Target::all(),
-        };
+    pub fn new(mut kind: FaultKind, duration_seconds: u32) -> Self {
+        let mut nodes = Target::all();
+        if let FaultKind::Partition { between } = &mut kind {
+            // It is injected on nodes, so they are the first side.
+            if between[0] == Side::Hub {
+                between.swap(0, 1);
+            }
+            if let Side::Nodes(first) = &between[0] {
+                nodes = first.clone();
+            }
+        }
         Self { kind, function: None, nodes, blast_radius: Amount::Count(1), probability: 1.0, duration_seconds }
     }
 
