@@ -1,5 +1,7 @@
 //! Faults, experiments and scenarios: what is read, and what is refused with which words.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{
     deployment::{Amount, Target},
@@ -210,4 +212,19 @@ fn every_scenario_is_an_experiment_of_its_name_that_says_what_it_does() {
         }
     }
     assert!("flood".parse::<Scenario>().expect_err("none").to_string().contains("there are node-failure, partition"));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_an_experiment_or_an_error_that_names_the_file(cut in 0_usize..600, length in 0_usize..40, put in "[\\[\\]a-z0-9\"=. \n-]{0,12}") {
+        let (start, end) = (cut.min(SMALL.len()), (cut + length).min(SMALL.len()));
+        let text = format!("{}{put}{}", &SMALL[..start], &SMALL[end..]);
+        match Experiment::read("e.toml", &text) {
+            Ok(experiment) => {
+                let json = serde_json::to_string(&experiment).expect("JSON");
+                prop_assert_eq!(serde_json::from_str::<Experiment>(&json).expect("its own JSON"), experiment);
+            }
+            Err(error) => prop_assert!(error.to_string().starts_with("`e.toml`"), "{}", error),
+        }
+    }
 }
