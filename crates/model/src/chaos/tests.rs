@@ -80,6 +80,8 @@ fn each_fault_is_read_and_comes_back() {
     }
     let partition = fault(r#"{"kind":"partition","between":["site=berlin","hub"],"duration_seconds":30}"#).expect("valid");
     assert_eq!(partition.nodes.to_string(), "site=berlin", "it is where its first side is");
+    let turned = fault(r#"{"kind":"partition","between":["hub","site=berlin"],"duration_seconds":30}"#).expect("valid");
+    assert_eq!(turned, partition, "the hub is the other side");
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn an_expression_is_due_when_its_fields_say() {
         ("59 59 23 31 12 *", "2026-01-01T00:00:00Z", vec!["2026-12-31T23:59:59+00:00", "2027-12-31T23:59:59+00:00"]),
         ("0 12 L * *", "2028-01-31T12:00:00Z", vec!["2028-02-29T12:00:00+00:00", "2028-03-31T12:00:00+00:00"]),
         ("0 12 * * FRI#2,SUNL", "2026-01-01T00:00:00Z", vec!["2026-01-09T12:00:00+00:00", "2026-01-25T12:00:00+00:00"]),
+        ("0 12 * * 6L", "2026-01-01T00:00:00Z", vec!["2026-01-31T12:00:00+00:00", "2026-02-28T12:00:00+00:00"]),
         ("0 0 29 2 *", "2096-03-01T00:00:00Z", vec!["2104-02-29T00:00:00+00:00"]),
         ("0 0 29 2 *", "9999-01-01T00:00:00Z", vec![]),
         // One of two fields of days is enough, but a field that begins with `*` takes nothing away.
@@ -56,6 +57,7 @@ fn a_time_that_the_clock_skips_counts_once_when_it_goes_on() {
         ("America/New_York", "2026-03-07T12:00:00Z", "2026-03-08T03:00:00-04:00", "2026-03-09T02:30:00-04:00"),
     ] {
         assert_eq!(due("30 2 * * *", name, eve, 2), [gap, next]);
+        assert_eq!(due("0 2 * * *", name, eve, 1), [gap], "the first time that is skipped is one of them");
         let several = due("0,15,30 2 * * *", name, eve, 2);
         assert_eq!(several[0], gap, "three times that are skipped count once");
         assert!(several[1].as_str() < next && several[1].contains("T02:00:00"), "{several:?}");
@@ -101,6 +103,13 @@ fn a_rhythm_goes_on_through_every_change_of_the_clock() {
             }
         }
     }
+}
+
+#[test]
+fn a_rhythm_goes_by_the_local_time_after_the_clock_was_put_back_by_half_an_hour() {
+    // On Lord Howe it is 01:30 at the moment that would have been 02:00.
+    let times = due("0 * * * *", "Australia/Lord_Howe", "2026-04-04T13:30:00Z", 3);
+    assert_eq!(times, ["2026-04-05T01:00:00+11:00", "2026-04-05T02:00:00+10:30", "2026-04-05T03:00:00+10:30"]);
 }
 
 #[test]
