@@ -6,6 +6,7 @@
 pub mod backbone;
 pub mod backoff;
 mod buffer;
+pub mod chaos;
 pub mod deadline;
 pub mod error;
 pub mod grants;
@@ -20,6 +21,7 @@ mod planted;
 mod random;
 pub mod rollout;
 pub mod routing;
+pub mod schedule;
 pub mod service;
 pub mod subject;
 

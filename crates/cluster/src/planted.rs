@@ -46,6 +46,19 @@ pub(crate) enum Bug {
     BudgetNotSpent,
     RunTwice,
     DeadlineForgotten,
+    RunsOverlap,
+    LivedTwice,
+    InterruptionForgotten,
+    OverrunWaits,
+    ChangeUnnoticed,
+    LateNotSkipped,
+    NothingMadeUpFor,
+    OneRunTooMany,
+    MissedUntold,
+    JumpLivedThrough,
+    JitterIgnored,
+    TriedForEver,
+    AllKept,
 }
 
 #[cfg(test)]
@@ -101,6 +114,22 @@ impl Bug {
         Self::RunTwice,
         Self::DeadlineForgotten,
     ];
+    /// Those of schedules.
+    pub(crate) const OF_SCHEDULES: [Self; 13] = [
+        Self::RunsOverlap,
+        Self::LivedTwice,
+        Self::InterruptionForgotten,
+        Self::OverrunWaits,
+        Self::ChangeUnnoticed,
+        Self::LateNotSkipped,
+        Self::NothingMadeUpFor,
+        Self::OneRunTooMany,
+        Self::MissedUntold,
+        Self::JumpLivedThrough,
+        Self::JitterIgnored,
+        Self::TriedForEver,
+        Self::AllKept,
+    ];
 }
 
 #[cfg(test)]
@@ -114,7 +143,7 @@ pub(crate) fn has(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Whether this bug is planted: never, outside the simulation.
+/// Whether this bug is planted: never, outside simulations.
 #[cfg(not(test))]
 pub(crate) const fn has(_bug: Bug) -> bool {
     false

@@ -481,3 +481,54 @@ pub const MQTT_ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
 pub const MQTT_TAKEOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time after which the will of a client of MQTT is published, whatever it asks for.
 pub const MQTT_WILL_DELAY_MAX: Duration = Duration::from_hours(24);
+/// Schedules of one node, and of one fleet.
+pub const SCHEDULES_MAX: usize = 1000;
+/// Longest text of when a schedule is due, in bytes.
+pub const WHEN_BYTES_MAX: usize = 256;
+/// Longest name of a time zone, in bytes.
+pub const ZONE_BYTES_MAX: usize = 64;
+/// Longest interval of a schedule, in seconds: a year. The shortest is a second.
+pub const INTERVAL_SECONDS_MAX: u32 = 366 * 24 * 3600;
+/// Longest time by which a run may begin later than it is due so that not all begin at once, in seconds.
+pub const JITTER_SECONDS_MAX: u32 = 24 * 3600;
+/// Largest payload of a schedule, in bytes.
+pub const SCHEDULE_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Due times that are made up for, one after the other, after a time in which none could be.
+pub const CATCH_UP_RUNS_MAX: u32 = 100;
+/// Tries of one due time.
+pub const SCHEDULE_ATTEMPTS_MAX: u32 = 10;
+/// Pause before the second try of a due time, which doubles with each further one.
+pub const SCHEDULE_RETRY_PAUSE_MIN: Duration = Duration::from_secs(5);
+/// Longest pause before another try of a due time.
+pub const SCHEDULE_RETRY_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// How late a run may begin and still count as in time.
+pub const SCHEDULE_LATE_MAX: Duration = Duration::from_mins(1);
+/// Runs of one schedule that are kept.
+pub const SCHEDULE_RUNS_KEPT_MAX: usize = 50;
+/// Longest message of a run, in bytes; the rest is cut.
+pub const RUN_MESSAGE_BYTES_MAX: usize = 256;
+/// Due times that are counted when they were missed; of more it is told that there were at least so many.
+pub const MISSED_COUNTED_MAX: u64 = 1000;
+/// Times between which the clock of a node jumped that its schedules remember; the oldest are forgotten, as if they had been lived through.
+pub const CLOCK_JUMPS_MAX: usize = 16;
+
+/// Longest time for which one fault is injected, in seconds; each ends by itself.
+pub const FAULT_SECONDS_MAX: u32 = 3600;
+/// Longest delay that a fault injects, in milliseconds.
+pub const FAULT_DELAY_MS_MAX: u32 = 60_000;
+/// Furthest that a fault moves our clock, in seconds either way: a day.
+pub const CLOCK_SKEW_SECONDS_MAX: i64 = 24 * 3600;
+/// Faults that one node injects at once, and faults of one experiment.
+pub const FAULTS_MAX: usize = 32;
+/// Hypotheses, conditions to abort, and loads of one experiment, each.
+pub const EXPERIMENT_PARTS_MAX: usize = 32;
+/// Longest experiment, in seconds.
+pub const EXPERIMENT_SECONDS_MAX: u32 = 2 * 3600;
+/// Largest file of an experiment, in bytes.
+pub const EXPERIMENT_BYTES_MAX: usize = 64 * 1024;
+/// Longest description of an experiment, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+/// Most calls a second of one load of an experiment.
+pub const LOAD_PER_SECOND_MAX: u32 = 10_000;
+/// Most calls of one load that are under way at once.
+pub const LOAD_CONCURRENCY_MAX: u32 = 1024;
