@@ -217,7 +217,7 @@ impl Fault {
         if self.probability < 1.0 && !self.kind.is_repeated() {
             return misplaced("probability", "it happens once and lasts");
         }
-        if matches!(self.nodes, Target::Count { .. }) {
+        if self.nodes.chosen().is_some() {
             return misplaced("count=", "say by `blast_radius` how many nodes it is at most");
         }
         Ok(())
@@ -359,7 +359,7 @@ impl FromStr for Side {
             return Ok(Self::Hub);
         }
         match text.parse()? {
-            Target::Count { .. } => Err(EdgeError::invalid("a side of a partition is `hub` or nodes without `count=`; say `blast_radius`")),
+            Target::Count { .. } | Target::One { .. } => Err(EdgeError::invalid("a side of a partition is `hub` or nodes without `count=`; say `blast_radius`")),
             nodes => Ok(Self::Nodes(nodes)),
         }
     }
