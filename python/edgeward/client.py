@@ -170,7 +170,7 @@ class Client:
         deployment of it, with `if_generation` only of this one, 0 for none. Returns the deployment, or with `dry_run` the plan.
 
         `to` is `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, or with a number of nodes that the hub
-        chooses, `count=2,site=berlin`. `strategy` is `rolling`, `canary` or `blue-green`, or a dictionary with such a `kind` and more."""
+        chooses, `count=2,site=berlin`; `one,site=berlin` is one node at a time under a lease. `strategy` is `rolling`, `canary` or `blue-green`, or a dictionary with such a `kind` and more."""
         how = {"kind": strategy} if isinstance(strategy, str) else strategy or {}
         body = _dumps({"function": self._described(function, signature), "target": to, "strategy": how})
         query = {"dry_run": dry_run or None}

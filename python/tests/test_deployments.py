@@ -146,6 +146,26 @@ def test_counted_functions_go_to_who_has_least_and_leave_a_node_that_is_drained(
         cluster.drain_node("absent")
 
 
+def test_a_function_for_one_node_runs_on_one_and_moves_by_a_drain() -> None:
+    cluster, runtimes = cluster_of_three()
+    assert cluster.deployments.put(says("alone"), "one")["target"] == "one"
+
+    def runs_on(id: str) -> bool:
+        answers = {runtime.node.id: answer(runtime) for runtime in runtimes}
+        return {node for node, said in answers.items() if said == "alone"} == {id}
+
+    def answer(runtime: EdgeRuntime) -> object:
+        try:
+            return runtime.invoke("fn-1")
+        except (EdgeExecutionError, ValueError):
+            return None
+
+    wait_until(lambda: runs_on("edge-01"))
+    assert cluster.deployments.get("fn-1")["lease"] == "edge-01"
+    cluster.drain_node("edge-01")
+    wait_until(lambda: runs_on("edge-02"))
+
+
 def test_a_node_that_holds_gets_no_revision_until_it_does_not() -> None:
     cluster, runtimes = cluster_of_three()
     cluster.hold_node("edge-02", "inventory", seconds=3600)

@@ -33,8 +33,17 @@ pub(crate) struct RolloutRecord {
 /// The nodes of one wave.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct Wave {
+    pub(crate) number: usize,
     pub(crate) of: String,
     pub(crate) nodes: edgeward::deployments::NodeCounts,
+}
+
+impl RolloutRecord {
+    /// The wave that it has come to, or the last one before that which has nodes, and the last one of all.
+    fn present_wave(&self) -> Option<(&Wave, &Wave)> {
+        let wave = self.waves.iter().rev().find(|wave| wave.number <= self.rollout.wave).or_else(|| self.waves.first())?;
+        Some((wave, self.waves.last()?))
+    }
 }
 
 /// How a state stands out.
@@ -85,12 +94,12 @@ pub(crate) fn shown(record: &RolloutRecord, palette: Palette) -> String {
 
 fn waves(record: &RolloutRecord, palette: Palette) -> String {
     let mut table = Table::new(&["WAVE", "NODES", ">READY", ">ON THE WAY", ">FAILED", ">AWAY"]);
-    for (number, wave) in record.waves.iter().enumerate() {
+    for wave in &record.waves {
         let nodes = wave.nodes;
         let share = if nodes.wanted == 0 { 0.0 } else { nodes.ready as f64 / nodes.wanted as f64 };
         let failed = Cell::new(if nodes.failed > 0 { Style::Error } else { Style::Plain }, &nodes.failed.to_string());
         table.row(vec![
-            format!("{} {}", number + 1, printable(&wave.of)).into(),
+            format!("{} {}", wave.number + 1, printable(&wave.of)).into(),
             format!("{} {}", bar(share, BAR_CELLS), nodes.wanted).into(),
             nodes.ready.to_string().into(),
             nodes.updated.saturating_sub(nodes.ready + nodes.failed).to_string().into(),
@@ -122,11 +131,10 @@ async fn wait(client: &Client, function: &str, generation: u64, progress: &Progr
         }
         let rollout = &record.rollout;
         if rollout.generation == generation {
-            let here = record.waves.get(rollout.wave.min(record.waves.len().saturating_sub(1)));
-            if let Some(wave) = here {
+            if let Some((wave, last)) = record.present_wave() {
                 progress.set_length(wave.nodes.wanted as u64);
                 progress.set_position(wave.nodes.ready as u64);
-                progress.set_message(format!("{}: wave {} of {}, {}", record.id, rollout.wave + 1, record.waves.len(), doing(rollout)));
+                progress.set_message(format!("{}: wave {} of {}, {}", record.id, wave.number + 1, last.number + 1, doing(rollout)));
             }
             let line =
                 format!("{}{}", doing(rollout), if rollout.reason.is_empty() { String::new() } else { format!(": {}", rollout.reason) });
@@ -166,9 +174,9 @@ mod tests {
 
     fn record(state: &str) -> RolloutRecord {
         serde_json::from_str(&format!(
-            r#"{{"id": "f-7", "function": "f", "generation": 7, "from": 1, "to": 2, "state": "{state}", "phase": "updating", "wave": 0, "allowed": 1,
+            r#"{{"id": "f:7", "function": "f", "generation": 7, "from": 1, "to": 2, "state": "{state}", "phase": "updating", "wave": 0, "allowed": 1,
                 "reason": "3 of 9 invocations failed", "started_at": "2026-01-02T03:04:05Z", "progressed_at": "2026-01-02T03:04:05Z",
-                "waves": [{{"of": "site=a", "nodes": {{"wanted": 4, "updated": 3, "ready": 2, "failed": 1, "pending": 1}}}}]}}"#
+                "waves": [{{"number": 0, "of": "site=a", "nodes": {{"wanted": 4, "updated": 3, "ready": 2, "failed": 1, "pending": 1}}}}]}}"#
         ))
         .expect("a rollout of the API")
     }
@@ -176,17 +184,30 @@ mod tests {
     #[test]
     fn a_rollout_is_shown_with_its_waves() {
         let text = shown(&record("in_progress"), Palette::plain());
-        for part in ["f-7", "from revision 1 to revision 2", "in progress", "3 of 9 invocations failed", "1 site=a", "████████████"]
+        for part in ["f:7", "from revision 1 to revision 2", "in progress", "3 of 9 invocations failed", "1 site=a", "████████████"]
         {
             assert!(text.contains(part), "{part} in {text}");
         }
     }
 
     #[test]
+    fn the_present_wave_is_found_though_waves_without_nodes_are_left_out() {
+        let mut record = record("in_progress");
+        record.waves[0].number = 1;
+        record.waves.push(Wave { number: 3, of: "the rest".to_owned(), ..record.waves[0].clone() });
+        for (at, present) in [(0, 1), (1, 1), (2, 1), (3, 3)] {
+            record.rollout.wave = at;
+            assert_eq!(record.present_wave().map(|(wave, last)| (wave.number, last.number)), Some((present, 3)));
+        }
+        let text = shown(&record, Palette::plain());
+        assert!(text.contains("2 site=a") && text.contains("4 the rest"), "{text}");
+    }
+
+    #[test]
     fn who_waited_learns_by_the_error_that_it_went_back() {
         assert!(outcome(&record("completed")).is_ok() && outcome(&record("paused")).is_ok());
         let error = outcome(&record("rolled_back")).expect_err("it went back");
-        assert_eq!(error.to_string(), "rollout `f-7` was rolled back, and revision 2 serves nowhere: 3 of 9 invocations failed");
+        assert_eq!(error.to_string(), "rollout `f:7` was rolled back, and revision 2 serves nowhere: 3 of 9 invocations failed");
         assert!(outcome(&record("failed")).is_err());
     }
 }

@@ -6,7 +6,7 @@ use edgeward::{Amount, EdgeError, Gate, Probe, Selector, Strategy, StrategyKind,
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Deployment to a fleet")]
 pub(crate) struct StrategyArgs {
-    /// Which nodes: `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, or `count=2,…` of them; a hub is asked
+    /// Which nodes: `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, `count=2,…` of them, or `one,…` for one node at a time under a lease; a hub is asked
     #[arg(long, value_name = "TARGET")]
     pub(crate) to: Option<Target>,
     /// How it gets there: rolling, canary or blue-green [default: rolling]

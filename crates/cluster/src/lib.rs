@@ -8,6 +8,7 @@ pub mod backoff;
 mod buffer;
 pub mod chaos;
 pub mod error;
+pub mod grants;
 pub mod lease;
 pub mod local;
 pub mod membership;

@@ -1,4 +1,4 @@
-//! Bugs that the simulations of rollouts and of schedules plant, one at a time, to prove that it finds them. Outside its tests there are none.
+//! Bugs that the simulations plant, one at a time, to prove that they find them. Outside their tests there are none.
 
 /// A mistake in the decisions, or in what they are fed with, that a simulation must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,14 @@ pub(crate) enum Bug {
     FormerOfLateForgotten,
     SameRevisionTakenBack,
     NothingInBetween,
+    FormerCounted,
+    ConfirmedAtOnce,
+    FirstTakenAway,
+    UnknownGrantTakenForNone,
+    LastInvocationNotWaitedFor,
+    OnlyFirstGrantNoted,
+    OtherReignTrusted,
+    LateReleaseBelieved,
     RunsOverlap,
     LivedTwice,
     InterruptionForgotten,
@@ -42,7 +50,7 @@ pub(crate) enum Bug {
 #[cfg(test)]
 impl Bug {
     /// Those of rollouts.
-    pub(crate) const ROLLOUTS: [Self; 20] = [
+    pub(crate) const OF_ROLLOUTS: [Self; 23] = [
         Self::BakeNotWaitedFor,
         Self::BatchOneTooMany,
         Self::GateOfFirstNode,
@@ -63,9 +71,20 @@ impl Bug {
         Self::FormerOfLateForgotten,
         Self::SameRevisionTakenBack,
         Self::NothingInBetween,
+        Self::FormerCounted,
+        Self::ConfirmedAtOnce,
+        Self::FirstTakenAway,
+    ];
+    /// Those of grants.
+    pub(crate) const OF_GRANTS: [Self; 5] = [
+        Self::UnknownGrantTakenForNone,
+        Self::LastInvocationNotWaitedFor,
+        Self::OnlyFirstGrantNoted,
+        Self::OtherReignTrusted,
+        Self::LateReleaseBelieved,
     ];
     /// Those of schedules.
-    pub(crate) const SCHEDULES: [Self; 13] = [
+    pub(crate) const OF_SCHEDULES: [Self; 13] = [
         Self::RunsOverlap,
         Self::LivedTwice,
         Self::InterruptionForgotten,
@@ -93,7 +112,7 @@ pub(crate) fn has(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Whether this bug is planted: never, outside simulations.
+/// Whether this bug is planted: never, outside the simulation.
 #[cfg(not(test))]
 pub(crate) const fn has(_bug: Bug) -> bool {
     false

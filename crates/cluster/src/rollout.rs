@@ -14,7 +14,7 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId};
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REFUSED_NODES_MAX};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +24,6 @@ pub use self::{
     gate::{Verdict, judge},
 };
 use crate::planted::{self, Bug};
-
-/// Nodes whose refusal of a revision is remembered. With so many no other gets it late.
-const REFUSED_MAX: usize = 1000;
 
 /// How a rollout stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -115,6 +112,9 @@ pub struct Rollout {
     pub wave: usize,
     /// How many nodes of that wave may have the revision.
     pub allowed: usize,
+    /// Whether it brings the revision to all nodes at once, whatever the strategy of its deployment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_once: bool,
     /// Whether somebody must agree.
     #[serde(default)]
     pub approval: Approval,
@@ -145,6 +145,7 @@ impl Rollout {
             phase: Phase::Updating,
             wave: 0,
             allowed: 0,
+            at_once: false,
             approval: Approval::NotYet,
             reason: String::new(),
             started_at: now,
@@ -154,9 +155,9 @@ impl Rollout {
         }
     }
 
-    /// What names it: `FUNCTION-GENERATION`.
+    /// What names it: `FUNCTION:GENERATION`. No id of a function has a colon.
     pub fn id(&self) -> String {
-        format!("{}-{}", self.function, self.generation)
+        format!("{}:{}", self.function, self.generation)
     }
 
     /// The revision that nodes should run now that it is over, from which the next rollout starts.
@@ -167,6 +168,11 @@ impl Rollout {
             RolloutState::RolledBack | RolloutState::Failed => self.from,
             RolloutState::Pending | RolloutState::InProgress | RolloutState::Paused => None,
         }
+    }
+
+    /// Whether it is over and nodes are kept at this revision. Where only the target was to change, and that was called off, they are kept at nothing.
+    pub fn keeps(&self, revision: u64) -> bool {
+        self.goal() == Some(revision) && (self.state == RolloutState::Completed || self.from != Some(self.to))
     }
 
     /// Lets no further node get it.
@@ -236,7 +242,7 @@ impl Rollout {
 
     /// Whether no other refusal could be remembered.
     fn has_no_room(&self) -> bool {
-        self.refused.len() >= REFUSED_MAX
+        self.refused.len() >= REFUSED_NODES_MAX
     }
 
     fn cannot(&self, what: &str) -> EdgeError {

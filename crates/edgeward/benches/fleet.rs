@@ -37,6 +37,8 @@ const JOINING: usize = 32;
 const FUNCTION: &str = "f";
 /// Pause between two calls of it on a node.
 const CALL_EVERY: Duration = Duration::from_millis(200);
+/// Longest wait until every node is confirmed in what it runs.
+const CONFIRMED_WITHIN: Duration = Duration::from_mins(2);
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -108,6 +110,11 @@ async fn nodes(hub: &Path, count: usize, folder: &Path) -> Result<(), Failure> {
         for line in stdin().lock().lines().map_while(Result::ok) {
             let count = match line.as_str() {
                 "note" => {
+                    // What is not confirmed yet gets another order of the same revision.
+                    let asked = Instant::now();
+                    while !nodes.iter().all(Member::is_confirmed) && asked.elapsed() < CONFIRMED_WITHIN {
+                        std::thread::sleep(Duration::from_millis(100));
+                    }
                     noted = nodes.iter().map(Member::order).collect();
                     noted.iter().flatten().count()
                 }
@@ -146,6 +153,12 @@ impl Member {
     fn is_synced(&self) -> bool {
         let is_up = self.link.backbone().connection().borrow().is_up;
         is_up && self.uplink.replication().borrow().state == SessionState::Synced
+    }
+
+    /// Whether it is to stay at what it was ordered to run.
+    fn is_confirmed(&self) -> bool {
+        let view = self.node.function(FUNCTION);
+        view.is_ok_and(|view| view.record.deployed.is_some_and(|deployed| deployed.confirmed))
     }
 
     /// The generation of what it was ordered to run, if it was.

@@ -34,8 +34,14 @@ impl Assignments {
 
     /// The records of what a node should run, by id.
     pub(crate) fn records(&self, node: &NodeId) -> Result<Vec<(String, Written)>, EdgeError> {
-        let Some(state) = self.document(node)?.view()? else { return Ok(Vec::new()) };
-        Ok(state.data.0.iter().map(|(key, value)| (key.clone(), FunctionRecord::of_value(key, value))).collect())
+        let entries = self.document(node)?.entries("")?.into_iter();
+        Ok(entries.map(|(key, value)| (key.clone(), FunctionRecord::of_value(&key, &value))).collect())
+    }
+
+    /// What a node should run under this id; none also for what cannot be read.
+    pub(crate) fn record(&self, node: &NodeId, function: &FunctionId) -> Result<Option<FunctionRecord>, EdgeError> {
+        let value = self.document(node)?.get(function.as_str())?;
+        Ok(value.and_then(|value| FunctionRecord::of_value(function.as_str(), &value).ok()))
     }
 
     /// Tells when something is assigned to a node or taken from it.

@@ -4,6 +4,7 @@
 //! [`steering`] makes them real.
 
 mod facts;
+mod leases;
 mod plan;
 pub mod steering;
 mod stored;
@@ -14,7 +15,10 @@ use edgeward_cluster::{
     placement::Move,
     rollout::{Approval, NodeFacts, Phase, Rollout, RolloutState, Served},
 };
-use edgeward_model::{Amount, EdgeError, EdgeFunction, ErrorKind, FunctionId, Strategy, StrategyKind, Target};
+use edgeward_model::{
+    EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, Strategy, Target,
+    limits::{DEPLOYED_FUNCTION_BYTES_MAX, DEPLOYMENT_BYTES_MAX, REVISIONS_MAX},
+};
 use edgeward_runtime::blocking;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -26,12 +30,16 @@ pub use self::{
 use crate::{
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
+    stored::bytes_of,
 };
 pub(crate) use facts::Cache as KnownFacts;
 pub(crate) use stored::Deployments as Store;
+use stored::Wish;
 
 /// Time between two looks whether a generation is taken up.
 const OBSERVED_EVERY: Duration = Duration::from_millis(20);
+/// Forms of one function that a deployment takes over from nodes: as revisions that are kept, beside the new one and one more.
+const ADOPTED_MAX: usize = REVISIONS_MAX - 2;
 /// Functions that one call moves, at most.
 pub const MOVES_MAX: usize = 100;
 
@@ -55,7 +63,20 @@ impl DeploymentSpec {
     /// Checks every part against its bounds.
     pub fn validate(&self) -> Result<(), EdgeError> {
         self.function.validate()?;
-        self.strategy.validate()
+        self.target.validate()?;
+        self.strategy.validate()?;
+        let id = &self.function.id;
+        let within = |what: &str, bytes: usize, most: usize, how: &str| {
+            if bytes <= most {
+                return Ok(());
+            }
+            let message = format!("{what} of the deployment of function `{id}` takes {bytes} bytes as JSON, the most is {most}; {how}");
+            Err(EdgeError::new(ErrorKind::TooLarge, message))
+        };
+        let how = "make its environment smaller, or keep what is large in a document";
+        within("the function", bytes_of(&self.function)?, DEPLOYED_FUNCTION_BYTES_MAX, how)?;
+        let how = "choose nodes by a label";
+        within("target and strategy", bytes_of(&(&self.target, &self.strategy))?, DEPLOYMENT_BYTES_MAX, how)
     }
 }
 
@@ -69,6 +90,9 @@ pub struct DeploymentView {
     pub definition: EdgeFunction,
     /// How its nodes are.
     pub nodes: NodeCounts,
+    /// The node that has its lease now, where one node at a time may run it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<NodeId>,
 }
 
 /// Nodes of a deployment, in numbers.
@@ -101,6 +125,8 @@ pub struct RolloutView {
 /// The nodes of one wave.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WaveView {
+    /// Its number, from 0 on. Waves without nodes are left out.
+    pub number: usize,
     /// What nodes of this wave have in common.
     pub of: String,
     /// How they are.
@@ -132,20 +158,23 @@ impl ClusterDeployments {
     }
 
     /// Wants a function deployed, durably, in place of an earlier deployment of it. With a generation, only when that is the present one; 0 only
-    /// creates. What is the same as before changes nothing.
+    /// creates. What is the same as before changes nothing, unless its rollout went back: then it is tried again.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] and [`ErrorKind::RefusedArtifact`] for what no node could run, [`ErrorKind::Conflict`] for another generation,
     /// [`ErrorKind::NotFound`] for a named node that there is none of, [`ErrorKind::TooLarge`] past
     /// [`edgeward_model::limits::DEPLOYMENTS_MAX`].
     pub async fn apply(&self, spec: DeploymentSpec, generation: Option<u64>) -> Result<DeploymentView, EdgeError> {
+        self.want(spec, generation, false).await
+    }
+
+    async fn want(&self, spec: DeploymentSpec, generation: Option<u64>, at_once: bool) -> Result<DeploymentView, EdgeError> {
         self.check(&spec).await?;
         let id = spec.function.id.clone();
-        let (store, of, cluster) = (self.store().clone(), spec, self.cluster.clone());
+        let (store, cluster) = (self.store().clone(), self.cluster.clone());
         let changed = blocking(move || {
-            // Of what is deployed so already nobody has anything by himself.
-            let adopted = if store.get(&of.function.id)?.is_none() { cluster.assigned_alone(&of.function.id)? } else { None };
-            store.apply(of, adopted, generation, Timestamp::now())
+            let adopted = adopted(&cluster, &spec.function.id)?;
+            store.apply(Wish { spec, generation, adopted, at_once }, Timestamp::now())
         })
         .await?;
         if let Some(deployment) = changed {
@@ -173,7 +202,14 @@ impl ClusterDeployments {
         blocking(move || {
             let gathering = facts::Facts::read(&this.cluster)?;
             let deployments = this.store().all()?;
-            deployments.values().filter(|deployment| !deployment.deleted).map(|deployment| this.view(deployment, &gathering)).collect()
+            let mut views = Vec::new();
+            for deployment in deployments.values().filter(|deployment| !deployment.deleted) {
+                match this.view(deployment, &gathering) {
+                    Ok(view) => views.push(view),
+                    Err(error) => tracing::warn!(function = %deployment.function, error = error.chain(), "a deployment is not listed"),
+                }
+            }
+            Ok(views)
         })
         .await
     }
@@ -199,7 +235,8 @@ impl ClusterDeployments {
             .values()
             .filter(|node| node.in_target)
             .fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.revision));
-        Ok(DeploymentView { deployment: deployment.clone(), definition, nodes })
+        let lease = self.cluster.lease_holder(&deployment.function).filter(|_| deployment.target.is_exclusive());
+        Ok(DeploymentView { deployment: deployment.clone(), definition, nodes, lease })
     }
 
     /// What applying this would do; nothing is changed.
@@ -233,16 +270,33 @@ impl ClusterDeployments {
         .await
     }
 
-    /// Removes a deployment: its function is taken from every node. Returns whether there was one.
+    /// Removes a deployment, also one that cannot be read: its function is taken from every node. Returns whether there was one.
     pub async fn remove(&self, id: &FunctionId) -> Result<bool, EdgeError> {
         let (store, of) = (self.store().clone(), id.clone());
-        let existed = blocking(move || store.mark_deleted(&of)).await?;
+        let is_unreadable = blocking(move || store.is_unreadable(&of)).await?;
+        if is_unreadable {
+            self.take_from_all(id).await?;
+        }
+        let (store, of) = (self.store().clone(), id.clone());
+        let existed = blocking(move || if is_unreadable { store.forget(&of).map(|()| true) } else { store.mark_deleted(&of) }).await?;
         if existed {
             let what = format!("the deployment of function `{id}` was removed");
             self.cluster.events().tell(FleetEvent::new(EventKind::DeploymentChanged, what).of(id));
             self.cluster.wake_steering();
         }
         Ok(existed)
+    }
+
+    /// Takes a function from every node at once, as nobody knows which have it by the deployment.
+    async fn take_from_all(&self, id: &FunctionId) -> Result<(), EdgeError> {
+        let _deploying = self.cluster.deploying().await;
+        let (cluster, of) = (self.cluster.clone(), id.clone());
+        blocking(move || cluster.node_ids().iter().try_for_each(|node| cluster.assignments().remove(node, &of).map(drop))).await?;
+        self.cluster.forget_deadlines(id);
+        for node in self.cluster.node_ids() {
+            self.cluster.remove_here(&node, id);
+        }
+        Ok(())
     }
 
     /// Every rollout that is kept, the newest of each function first.
@@ -267,9 +321,14 @@ impl ClusterDeployments {
             let gathering = facts::Facts::read(&this.cluster)?;
             let revision = this.store().revision(&deployment.function, deployment.rollout.to)?;
             let facts = gathering.of(&this.cluster, &deployment, &revision.function, Timestamp::now());
-            let waves = wave_names(&deployment.strategy).enumerate().map(|(wave, of)| {
+            let strategy = deployment.rollout_strategy().into_owned();
+            let waves = wave_names(&strategy).enumerate().map(|(wave, of)| {
                 let nodes = facts.nodes.values().filter(|node| node.in_target && node.wave == wave);
-                WaveView { of, nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)) }
+                WaveView {
+                    number: wave,
+                    of,
+                    nodes: nodes.fold(NodeCounts::default(), |counts, node| counts.with(node, deployment.rollout.to)),
+                }
             });
             let waves = waves.filter(|wave| wave.nodes.wanted > 0).collect();
             Ok(RolloutView { id: deployment.rollout.id(), rollout: deployment.rollout, waves })
@@ -314,7 +373,10 @@ impl ClusterDeployments {
     }
 
     /// Goes back to the revision before, or to one that is kept: a rollout on its way is aborted, and of one that is complete the former revision
-    /// is rolled out to all nodes at once.
+    /// is rolled out to all nodes at once. The strategy of the deployment stays what it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when there is none to go back to, [`ErrorKind::RefusedArtifact`] when nodes would refuse it as an old image.
     pub async fn rollback(&self, id: &str, revision: Option<u64>) -> Result<DeploymentView, EdgeError> {
         let (store, of) = (self.store().clone(), id.to_owned());
         let deployment = blocking(move || store.by_rollout(&of)?.ok_or_else(|| rollout_not_found(&of))).await?;
@@ -331,12 +393,18 @@ impl ClusterDeployments {
                 format!("there is no revision of function `{function}` to go back to: `edgeward deployments show {function}` lists them");
             return Err(EdgeError::new(ErrorKind::Conflict, message));
         };
-        let (store, of) = (self.store().clone(), function.clone());
-        let revision = blocking(move || store.revision(&of, former)).await?;
-        let gate = deployment.strategy.gate.clone();
-        let strategy = Strategy { batch: Some(Amount::ALL), bake_seconds: Some(0.0), gate, ..Strategy::new(StrategyKind::Rolling) };
-        let spec = DeploymentSpec { function: revision.function, target: deployment.target, strategy };
-        self.apply(spec, Some(deployment.generation)).await
+        let (store, of, present) = (self.store().clone(), function.clone(), deployment.rollout.goal());
+        let (revision, present) = blocking(move || {
+            let present = present.map(|present| store.revision(&of, present)).transpose()?;
+            Ok((store.revision(&of, former)?, present))
+        })
+        .await?;
+        let Revision { function, .. } = revision;
+        if let Some(present) = present.filter(|_| self.cluster.requires_signatures()) {
+            check_counter(&function, former, &present)?;
+        }
+        let spec = DeploymentSpec { function, target: deployment.target, strategy: deployment.strategy };
+        self.want(spec, Some(deployment.generation), true).await
     }
 
     /// Waits until the present generation of a deployment is taken up: its rollout has begun, or nothing had to be rolled out. Not for longer than
@@ -418,6 +486,37 @@ impl NodeCounts {
 fn wave_names(strategy: &Strategy) -> impl Iterator<Item = String> {
     let rest = if strategy.waves.is_empty() { "all" } else { "the rest" };
     strategy.waves.iter().map(ToString::to_string).chain([rest.to_owned()])
+}
+
+/// What nodes have of a function by themselves, each once, which its first deployment adopts. Blocks for as long as the disk takes.
+fn adopted(cluster: &EdgeCluster, id: &FunctionId) -> Result<Vec<EdgeFunction>, EdgeError> {
+    // Of what is deployed so already nobody has anything by himself.
+    let adopted = if cluster.deployment_store().get(id)?.is_none() { cluster.assigned_alone(id)? } else { Vec::new() };
+    if adopted.len() <= ADOPTED_MAX {
+        return Ok(adopted);
+    }
+    let message = format!(
+        "nodes have function `{id}` by themselves in {} forms, and a deployment takes over at most {ADOPTED_MAX}; assign one of them to more nodes first",
+        adopted.len()
+    );
+    Err(EdgeError::new(ErrorKind::Conflict, message))
+}
+
+/// Refuses to go back to an image that nodes would refuse, as they have confirmed a newer one.
+fn check_counter(function: &EdgeFunction, revision: u64, present: &Revision) -> Result<(), EdgeError> {
+    let counter = |function: &EdgeFunction| function.signature.map(|signature| signature.counter);
+    match (counter(function), counter(&present.function)) {
+        (Some(former), Some(confirmed)) if former < confirmed => {
+            let id = &function.id;
+            let message = format!(
+                "revision {revision} of function `{id}` is signed with counter {former}, and nodes that run revision {} refuse less than {confirmed}; \
+                 sign its artifact anew with a counter of {confirmed} or more, and deploy that",
+                present.revision
+            );
+            Err(EdgeError::new(ErrorKind::RefusedArtifact, message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rollout_not_found(id: &str) -> EdgeError {

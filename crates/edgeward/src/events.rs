@@ -36,6 +36,8 @@ pub enum EventKind {
     FunctionReady,
     /// A function cannot run on a node.
     FunctionFailed,
+    /// A node got the lease of a function that one node at a time runs.
+    FunctionLeased,
     /// A deployment was made, changed or removed.
     DeploymentChanged,
     /// A rollout came to another state, or does something else.

@@ -3,30 +3,29 @@
 //! Nodes and assignments are documents of the hub's store. A node is in this process with its runtime, or on another machine, where it
 //! is reached over a backbone and takes its assignments from its documents.
 
+mod assigning;
 mod far;
 mod members;
 mod registry;
 mod runtime;
 mod service;
+mod trusting;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use edgeward_cluster::{
     Backbone,
+    grants::Grants,
     membership::{Membership, Moment, Report, Timing},
 };
-use edgeward_model::{
-    Digest, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, NodeId, PublicKey,
-};
-use edgeward_runtime::{ArtifactStore, EdgeRuntime, NativeHandler, RuntimeOptions, artifacts::GRACE, blocking};
+use edgeward_model::{DocumentName, EdgeError, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, NodeId};
+use edgeward_runtime::{ArtifactStore, EdgeRuntime, NativeHandler, RuntimeOptions};
 use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
-use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -44,17 +43,15 @@ pub use self::{
     service::{FleetService, ServiceOptions},
 };
 use crate::{
-    assignments::{Assignments, Written},
+    assignments::Assignments,
     deployments,
-    desired::record::FunctionRecord,
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
     hold::Veto,
     installer::Installer,
-    node::{FunctionView, Source},
     reports::{Description, FunctionReport, NodeReport},
     stored,
-    trust::{self, Trust, TrustedKey, TrustedKeys},
+    trust::Trust,
 };
 
 /// The id of a store that belongs to a cluster and to no node, unless another is given.
@@ -64,10 +61,6 @@ const LEASE: &str = "edgeward.hub.lease";
 const TERM: &str = "term";
 /// Heartbeats after which what a silent node had is placed elsewhere, where there are to be so many of it.
 const HEAL_AFTER_HEARTBEATS: u32 = 200;
-/// Deadlines that are remembered; past that they are read again.
-const DEADLINES_MAX: usize = 10_000;
-/// Assignments that are written at once, each to its node's document.
-const ASSIGNING_CONCURRENCY: usize = 32;
 
 /// What a cluster is made with.
 #[derive(Clone, Debug)]
@@ -124,6 +117,8 @@ struct Core {
     deployments: deployments::Store,
     /// What was read of the nodes for them: a large fleet is looked at often.
     known_facts: Mutex<deployments::KnownFacts>,
+    /// Who may run what one node at a time may run; none before it is steered.
+    grants: Mutex<Option<Grants>>,
     /// Wakes who steers them.
     steering: Notify,
     registry: Registry,
@@ -213,6 +208,7 @@ impl EdgeCluster {
             }),
             deployments: deployments::Store::new(&documents)?,
             known_facts: Mutex::default(),
+            grants: Mutex::default(),
             steering: Notify::new(),
             begun: Instant::now(),
             backbone: RwLock::default(),
@@ -500,205 +496,9 @@ impl EdgeCluster {
         health
     }
 
-    /// Stores an artifact for the nodes of this cluster and says its digest. One that cannot run is refused with the reason.
-    pub async fn add_artifact(&self, bytes: impl Into<Bytes>) -> Result<Digest, EdgeError> {
-        self.0.checker.add_artifact(bytes).await
-    }
-
-    /// Assigns a function to every node; returns how many have it assigned durably. A node of this process that could not run it refuses
-    /// it for all; a far one says so in its report.
-    pub async fn deploy_to_all(&self, function: EdgeFunction) -> Result<usize, EdgeError> {
-        let nodes = self.0.members.lock().nodes.iter().map(|(id, member)| (id.clone(), member.clone())).collect();
-        self.deploy(nodes, function).await
-    }
-
-    /// The keys whose signatures the nodes of this fleet trust.
-    pub fn trusted_keys(&self) -> &TrustedKeys {
-        self.0.trust.fleet_keys()
-    }
-
-    /// Lets the nodes of this fleet trust a key. With the first one they run signed artifacts only, and stop what is not. Waits for the disk.
-    ///
-    /// # Errors
-    /// Those of [`TrustedKeys::add`].
-    pub fn trust_key(&self, key: PublicKey, name: String) -> Result<TrustedKey, EdgeError> {
-        let trusted = TrustedKey { key, name, added_at: Timestamp::now() };
-        self.trusted_keys().add(trusted.clone())?;
-        self.0.events.tell(FleetEvent::new(EventKind::TrustChanged, format!("the key `{key}` is trusted")));
-        Ok(trusted)
-    }
-
-    /// Lets the nodes of this fleet trust a key no more: they stop what it signed. Waits for the disk.
-    ///
-    /// # Errors
-    /// Those of [`TrustedKeys::remove`].
-    pub fn distrust_key(&self, key: &PublicKey, allow_unsigned: bool) -> Result<(), EdgeError> {
-        self.trusted_keys().remove(key, allow_unsigned)?;
-        self.0.events.tell(FleetEvent::new(EventKind::TrustChanged, format!("the key `{key}` is trusted no more")));
-        Ok(())
-    }
-
-    /// Refuses what the nodes of this fleet would refuse by its keys. Which releases ran on each of them, they know themselves.
-    pub(crate) async fn check_trust(&self, function: &EdgeFunction) -> Result<(), EdgeError> {
-        let trust = Arc::clone(&self.0.trust);
-        blocking(move || trust.refresh()).await?;
-        self.0.trust.check(function).inspect_err(|why| trust::tell_refused(function, None, why))
-    }
-
-    /// Assigns a function to one node.
-    pub async fn deploy_to_node(&self, id: &str, function: EdgeFunction) -> Result<(), EdgeError> {
-        self.deploy(vec![self.member(id)?], function).await.map(drop)
-    }
-
     fn member(&self, id: &str) -> Result<(NodeId, Member), EdgeError> {
         let members = self.0.members.lock();
         members.nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone())).ok_or_else(|| EdgeError::node_not_found(id))
-    }
-
-    async fn deploy(&self, nodes: Vec<(NodeId, Member)>, function: EdgeFunction) -> Result<usize, EdgeError> {
-        let _deploying = self.0.deploying.lock().await;
-        self.check_not_deployed(&function.id).await?;
-        self.check_function(&function).await?;
-        for (id, member) in &nodes {
-            let Member::Here(_, installer) = member else { continue };
-            installer.runtime().check(&function).await.map_err(|error| {
-                EdgeError::new(error.kind(), format!("node `{id}` cannot run function `{}`", function.id)).with_source(error)
-            })?;
-        }
-        // As a vector: an iterator of closures over borrowed nodes would make this future one that no other thread can take.
-        let assigning: Vec<_> = nodes
-            .iter()
-            .map(|(id, _)| {
-                let (assignments, id, function) = (self.0.assignments.clone(), id.clone(), function.clone());
-                blocking(move || assignments.put(&id, &function, None).map(|record| (id, record)))
-            })
-            .collect();
-        let assigned: Vec<_> = stream::iter(assigning).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
-        self.forget_deadlines(&function.id);
-        for (node, record) in assigned {
-            self.install_here(&node, &record).await;
-        }
-        if let Some((first, _)) = nodes.first() {
-            let id = &function.id;
-            let whom = if let [_] = nodes.as_slice() { format!("node `{first}`") } else { format!("{} nodes", nodes.len()) };
-            self.0.events.tell(FleetEvent::new(EventKind::FunctionAssigned, format!("function `{id}` was assigned to {whom}")).of(id));
-        }
-        Ok(nodes.len())
-    }
-
-    /// Takes a function from every node; returns how many had it assigned.
-    pub async fn undeploy_from_all(&self, id: &FunctionId) -> Result<usize, EdgeError> {
-        let nodes = self.0.members.lock().nodes.iter().map(|(id, member)| (id.clone(), member.clone())).collect();
-        self.undeploy(nodes, id).await
-    }
-
-    /// Takes a function from one node; returns whether it was assigned.
-    pub async fn undeploy_from_node(&self, node: &str, id: &FunctionId) -> Result<bool, EdgeError> {
-        Ok(self.undeploy(vec![self.member(node)?], id).await? > 0)
-    }
-
-    async fn undeploy(&self, nodes: Vec<(NodeId, Member)>, id: &FunctionId) -> Result<usize, EdgeError> {
-        let _deploying = self.0.deploying.lock().await;
-        self.check_not_deployed(id).await?;
-        let removing: Vec<_> = nodes
-            .iter()
-            .map(|(node, _)| {
-                let (assignments, node, function) = (self.0.assignments.clone(), node.clone(), id.clone());
-                blocking(move || assignments.remove(&node, &function))
-            })
-            .collect();
-        let removed: Vec<bool> = stream::iter(removing).buffer_unordered(ASSIGNING_CONCURRENCY).try_collect().await?;
-        self.forget_deadlines(id);
-        for (node, _) in &nodes {
-            self.remove_here(node, id);
-        }
-        let count = removed.into_iter().filter(|removed| *removed).count();
-        if count > 0 {
-            self.0
-                .events
-                .tell(FleetEvent::new(EventKind::FunctionUnassigned, format!("function `{id}` was taken from {count} nodes")).of(id));
-        }
-        Ok(count)
-    }
-
-    /// How long a function of a node may run; none when it is not assigned.
-    async fn deadline(&self, node: &NodeId, function: &str) -> Result<Option<Duration>, EdgeError> {
-        let Ok(function) = FunctionId::new(function) else { return Ok(None) };
-        let key = (node.clone(), function);
-        if let Some(deadline) = self.0.deadlines.lock().get(&key) {
-            return Ok(Some(*deadline));
-        }
-        let assigned = self.assigned(node).await?;
-        let Some(deadline) = assigned.iter().find(|function| function.id == key.1).map(EdgeFunction::timeout) else { return Ok(None) };
-        let mut deadlines = self.0.deadlines.lock();
-        if deadlines.len() >= DEADLINES_MAX {
-            deadlines.clear();
-        }
-        deadlines.insert(key, deadline);
-        Ok(Some(deadline))
-    }
-
-    /// The functions that are assigned to a node, by id.
-    pub async fn assigned(&self, id: &NodeId) -> Result<Vec<EdgeFunction>, EdgeError> {
-        let (assignments, id) = (self.0.assignments.clone(), id.clone());
-        blocking(move || assignments.of(&id)).await
-    }
-
-    /// What a node should run, without secrets, and what became of it as far as the node said. Reads the disk.
-    pub fn functions_of(&self, node: &NodeId) -> Result<Vec<FunctionView>, EdgeError> {
-        let here = match self.0.members.lock().nodes.get(node) {
-            Some(Member::Here(_, installer)) => Some(Arc::clone(installer.runtime())),
-            Some(Member::Far(_)) => None,
-            None => return Err(EdgeError::node_not_found(node.as_str())),
-        };
-        let mut reports = if here.is_some() { BTreeMap::new() } else { NodeReport::new(&self.0.documents, node)?.functions()? };
-        if let Some(runtime) = here {
-            let ready = |function: EdgeFunction| (function.id, FunctionReport::ready());
-            reports.extend(runtime.list_functions().into_iter().map(ready));
-        }
-        let mut views = Vec::new();
-        for (id, record) in self.0.assignments.records(node)? {
-            match record {
-                Ok(record) => {
-                    let report = reports.remove(id.as_str());
-                    views.push(FunctionView::of_assignment(record, report));
-                }
-                // It is of a newer release, which tells of it itself.
-                Err(error) => tracing::warn!(%node, function = id, error = error.chain(), "an assignment could not be read"),
-            }
-        }
-        Ok(views)
-    }
-
-    /// Makes every runtime of this process run what its node is assigned; returns what cannot. For a cluster that was opened from a folder,
-    /// once its nodes are registered and their handlers are there.
-    pub async fn reconcile(&self) -> Result<Vec<(NodeId, FunctionId, EdgeError)>, EdgeError> {
-        let _deploying = self.0.deploying.lock().await;
-        let members: Vec<_> = self.0.members.lock().nodes.values().cloned().collect();
-        let mut failed = Vec::new();
-        for member in members {
-            let Member::Here(node, installer) = member else { continue };
-            for (_, record) in self.assignment_records(&node.id)? {
-                let record = record?;
-                let id = record.function.id.clone();
-                installer.install(&record, Source::Fleet, None, tokio::time::Instant::now()).await;
-                if let Some(why) = installer.status(&id).and_then(|status| status.failure) {
-                    failed.push((node.id.clone(), id, EdgeError::new(ErrorKind::Unavailable, why)));
-                }
-            }
-        }
-        Ok(failed)
-    }
-
-    /// Removes artifacts that no node is assigned and that are older than ten minutes; returns how many files went. Blocks for as long as
-    /// the disk takes.
-    pub fn collect_garbage(&self) -> Result<usize, EdgeError> {
-        self.collect_garbage_after(GRACE)
-    }
-
-    fn collect_garbage_after(&self, grace: Duration) -> Result<usize, EdgeError> {
-        let live = self.artifacts_in_use()?;
-        self.0.checker.collect_garbage(&live, grace)
     }
 
     /// Takes over from the registry which far nodes there are.
@@ -728,37 +528,6 @@ impl EdgeCluster {
         Ok(())
     }
 
-    /// Artifacts that are assigned to any node and not here. Reads the disk.
-    pub(crate) fn missing_artifacts(&self) -> Result<Vec<Digest>, EdgeError> {
-        Ok(self.artifacts_in_use()?.into_iter().filter(|digest| !self.0.artifacts.contains(digest)).collect())
-    }
-
-    /// The artifacts that are assigned to any node, or belong to a revision that is kept. Reads the disk.
-    fn artifacts_in_use(&self) -> Result<HashSet<Digest>, EdgeError> {
-        let mut artifacts = self.0.assignments.artifacts()?;
-        artifacts.extend(self.0.deployments.artifacts()?);
-        Ok(artifacts)
-    }
-
-    /// Refuses a function that no node could run.
-    pub(crate) async fn check_function(&self, function: &EdgeFunction) -> Result<(), EdgeError> {
-        function.validate()?;
-        self.check_trust(function).await?;
-        if function.handler.artifact().is_some() { self.0.checker.check(function).await } else { Ok(()) }
-    }
-
-    /// Refuses to assign by itself what a deployment cares for.
-    async fn check_not_deployed(&self, id: &FunctionId) -> Result<(), EdgeError> {
-        let (store, of) = (self.0.deployments.clone(), id.clone());
-        if blocking(move || store.get(&of)).await?.is_none() {
-            return Ok(());
-        }
-        let message = format!(
-            "function `{id}` is deployed by target and strategy; change that, or remove it with `edgeward deployments remove {id}`"
-        );
-        Err(EdgeError::new(ErrorKind::Conflict, message))
-    }
-
     pub(crate) fn deployment_store(&self) -> &deployments::Store {
         &self.0.deployments
     }
@@ -767,24 +536,8 @@ impl EdgeCluster {
         &self.0.known_facts
     }
 
-    pub(crate) fn assignments(&self) -> &Assignments {
-        &self.0.assignments
-    }
-
-    pub(crate) fn assignment_records(&self, node: &NodeId) -> Result<Vec<(String, Written)>, EdgeError> {
-        self.0.assignments.records(node)
-    }
-
-    /// The function of this id that a node was assigned by itself, if one was.
-    pub(crate) fn assigned_alone(&self, id: &FunctionId) -> Result<Option<EdgeFunction>, EdgeError> {
-        for node in self.node_ids() {
-            let records = self.assignment_records(&node)?.into_iter().filter_map(|(_, record)| record.ok());
-            let mut alone = records.filter(|record| record.function.id == *id && record.deployed.is_none());
-            if let Some(record) = alone.next() {
-                return Ok(Some(record.function));
-            }
-        }
-        Ok(None)
+    pub(crate) fn grants(&self) -> &Mutex<Option<Grants>> {
+        &self.0.grants
     }
 
     /// Has who steers the deployments look at once.
@@ -801,15 +554,6 @@ impl EdgeCluster {
         self.0.heal_after
     }
 
-    /// Held while assignments are changed.
-    pub(crate) async fn deploying(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.0.deploying.lock().await
-    }
-
-    pub(crate) fn forget_deadlines(&self, function: &FunctionId) {
-        self.0.deadlines.lock().retain(|(_, id), _| id != function);
-    }
-
     /// What brings functions to a node of this process.
     fn installer(&self, node: &NodeId) -> Option<Arc<Installer>> {
         match self.0.members.lock().nodes.get(node) {
@@ -818,24 +562,14 @@ impl EdgeCluster {
         }
     }
 
-    /// Has a node of this process take what it is assigned; of another it does nothing.
-    pub(crate) async fn install_here(&self, node: &NodeId, record: &FunctionRecord) {
-        if let Some(installer) = self.installer(node) {
-            installer.install(record, Source::Fleet, None, tokio::time::Instant::now()).await;
-        }
-    }
-
-    /// Takes a function from a node of this process; of another it does nothing.
-    pub(crate) fn remove_here(&self, node: &NodeId, function: &FunctionId) {
-        if let Some(installer) = self.installer(node) {
-            installer.retain(|id| id != function);
-        }
-    }
-
-    /// The nodes of this process.
-    pub(crate) fn nodes_here(&self) -> Vec<NodeId> {
+    /// The nodes of this process, with what brings functions to them.
+    pub(crate) fn installers_here(&self) -> Vec<(NodeId, Arc<Installer>)> {
         let members = self.0.members.lock();
-        members.nodes.iter().filter(|(_, member)| matches!(member, Member::Here(..))).map(|(id, _)| id.clone()).collect()
+        let here = members.nodes.iter().filter_map(|(id, member)| match member {
+            Member::Here(_, installer) => Some((id.clone(), Arc::clone(installer))),
+            Member::Far(_) => None,
+        });
+        here.collect()
     }
 
     /// Every node as it is now and describes itself, with what brings functions to it where that is in this process.

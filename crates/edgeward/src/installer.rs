@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::{
     desired::record::FunctionRecord,
+    leases::{LeaseAnswer, LeaseQuestion, NodeLeases},
     node::{FunctionState, Source},
     trust::{self, Trust},
 };
@@ -33,6 +34,8 @@ pub(crate) struct Installer {
     /// What may run. Nothing is instantiated that it refuses.
     trust: Arc<Trust>,
     installed: Mutex<HashMap<FunctionId, Installed>>,
+    /// The right to run what one node at a time may run.
+    leases: NodeLeases,
 }
 
 /// What became of a record.
@@ -44,6 +47,8 @@ pub(crate) struct Status {
     pub(crate) failure: Option<String>,
     /// How what is to be warm is; none when nothing is.
     pub(crate) warm: Option<FunctionState>,
+    /// Why it is not.
+    pub(crate) warm_failure: Option<String>,
 }
 
 /// How a revision that serves does, beside the one before it.
@@ -112,11 +117,26 @@ impl Installed {
 
 impl Installer {
     pub(crate) fn new(runtime: Arc<EdgeRuntime>, trust: Arc<Trust>) -> Self {
-        Self { runtime, trust, installed: Mutex::default() }
+        Self { runtime, trust, installed: Mutex::default(), leases: NodeLeases::default() }
     }
 
     pub(crate) fn runtime(&self) -> &Arc<EdgeRuntime> {
         &self.runtime
+    }
+
+    /// What to ask the hub about functions that one node at a time may run; none when there is nothing to ask.
+    pub(crate) fn lease_question(&self) -> Option<LeaseQuestion> {
+        self.leases.question(&self.runtime)
+    }
+
+    /// Takes what the hub answered to a question of this moment. Says whether something is another than before.
+    pub(crate) fn take_leases(&self, asked_at: Duration, question: &LeaseQuestion, answer: &LeaseAnswer) -> bool {
+        self.leases.take(&self.runtime, asked_at, question, answer)
+    }
+
+    /// The leases.
+    pub(crate) fn leases(&self) -> &NodeLeases {
+        &self.leases
     }
 
     /// Stops serving every function that is not kept.
@@ -179,7 +199,7 @@ impl Installer {
         let probe = deployed.as_ref().and_then(|deployed| deployed.probe.as_ref());
         let failed_before = next.failure.take().filter(|_| is_same);
         // The numbers of a deployment that was made anew begin anew.
-        let is_function = || self.runtime.find(id.as_str()).is_ok_and(|serving| serving.function() == function);
+        let is_function = || self.runtime.find(id.as_str()).is_ok_and(|serving| is_of(&serving, function, record.is_exclusive()));
         let serves = known.is_some() && failed_before.is_none() && revision.is_some() && revision == next.revision && is_function();
         if !serves && let Err(error) = self.admit_and_serve(&mut next, record, revision, probe).await {
             let mut message = error.chain();
@@ -204,7 +224,7 @@ impl Installer {
         probe: Option<&Probe>,
     ) -> Result<(), EdgeError> {
         self.trust.admit(record)?;
-        self.serve(next, &record.function, revision, probe).await
+        self.serve(next, &record.function, revision, probe, record.is_exclusive()).await
     }
 
     /// Serves what served before, where nothing does: what is to be warm beside the record, or what was good last. Says whether something does.
@@ -212,7 +232,7 @@ impl Installer {
         let good = last_good.map(|good| (&good.function, good.deployed.as_ref().map(|deployed| deployed.revision)));
         let warm = record.warm().map(|warm| (&warm.function, Some(warm.revision)));
         for (function, revision) in good.into_iter().chain(warm).filter(|(function, _)| **function != record.function) {
-            match self.serve(next, function, revision, None).await {
+            match self.serve(next, function, revision, None, record.is_exclusive()).await {
                 Ok(()) => return true,
                 Err(error) => tracing::error!(function = %function.id, why = error.chain(), "what served before cannot serve either"),
             }
@@ -227,12 +247,13 @@ impl Installer {
         function: &EdgeFunction,
         revision: Option<u64>,
         probe: Option<&Probe>,
+        is_exclusive: bool,
     ) -> Result<(), EdgeError> {
         self.trust.check(function)?;
         let id = function.id.as_str();
-        let ready = match next.warm.take_if(|warm| revision.is_some() && warm.function() == function) {
+        let ready = match next.warm.take_if(|warm| revision.is_some() && is_of(warm, function, is_exclusive)) {
             Some(warm) => warm,
-            None => self.ready(function, probe).await?,
+            None => self.ready(function, probe, is_exclusive).await?,
         };
         let former = self.runtime.install(ready)?;
         let mark = self.runtime.metrics().mark(Filter::function(id));
@@ -252,21 +273,22 @@ impl Installer {
             next.warm = None;
             return;
         };
-        if next.warm.as_ref().is_some_and(|warm| *warm.function() == wanted.function) {
+        if next.warm.as_ref().is_some_and(|warm| is_of(warm, &wanted.function, record.is_exclusive())) {
             return;
         }
         let probe = record.deployed.as_ref().and_then(|deployed| deployed.probe.as_ref());
         next.warm = None;
-        match self.ready(&wanted.function, probe).await {
+        match self.ready(&wanted.function, probe, record.is_exclusive()).await {
             Ok(ready) => next.warm = Some(ready),
             Err(error) => next.warm_failure = Some(Failure::new(error.chain(), failed_before.as_ref(), now)),
         }
     }
 
     /// Compiles and probes.
-    async fn ready(&self, function: &EdgeFunction, probe: Option<&Probe>) -> Result<Arc<Deployed>, EdgeError> {
+    async fn ready(&self, function: &EdgeFunction, probe: Option<&Probe>, is_exclusive: bool) -> Result<Arc<Deployed>, EdgeError> {
         self.trust.check(function)?;
-        let ready = self.runtime.prepare(function.clone()).await?;
+        let lease = is_exclusive.then(|| self.leases.of(&function.id));
+        let ready = self.runtime.prepare_under(function.clone(), lease).await?;
         if let Some(probe) = probe {
             ready.probe(&probe.path).await?;
         }
@@ -283,21 +305,32 @@ impl Installer {
     pub(crate) fn status(&self, id: &FunctionId) -> Option<Status> {
         let known = self.installed.lock().get(id).cloned()?;
         let warm = known.warm.as_ref().map(|_| FunctionState::Ready);
-        let failure = known.failure.or_else(|| known.warm_failure.clone().filter(|_| known.warm.is_none()));
+        let warm_failure = known.warm_failure.filter(|_| known.warm.is_none()).map(|failure| failure.message);
         Some(Status {
             source: known.source,
             generation: known.generation,
-            warm: warm.or_else(|| known.warm_failure.map(|_| FunctionState::Failed)),
-            failure: failure.map(|failure| failure.message),
+            warm: warm.or_else(|| warm_failure.as_ref().map(|_| FunctionState::Failed)),
+            failure: known.failure.map(|failure| failure.message),
+            warm_failure,
         })
     }
 
-    /// How the revision of this record does, when it serves. What is told stays the same for a tenth of the time that it has served, so that
+    /// Whether a record is true.
+    pub(crate) fn serves(&self, record: &FunctionRecord) -> bool {
+        let status = self.status(&record.function.id);
+        status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
+    }
+
+    /// How the revision of this record does, when it serves; where it could not take the place of the one before, that one's invocations are not its
+    /// own. What is told stays the same for a tenth of the time that it has served, so that
     /// telling it over and over costs less and less; but when it has served for as long as it must do well, that is told at once.
     pub(crate) fn doing(&self, record: &FunctionRecord, now: Instant) -> Option<Doing> {
         let id = &record.function.id;
         let mut installed = self.installed.lock();
-        let known = installed.get_mut(id).filter(|known| known.generation == record.generation && known.revision.is_some())?;
+        let revision = record.deployed.as_ref()?.revision;
+        let known = installed
+            .get_mut(id)
+            .filter(|known| known.generation == record.generation && known.failure.is_none() && known.revision == Some(revision))?;
         let time = now.saturating_duration_since(known.began_at);
         let bake = record.bake();
         let told = known.told.filter(|(at, _)| time.saturating_sub(*at) < time / 10 && (*at >= bake || time < bake));
@@ -316,6 +349,11 @@ impl Installer {
         let next = (time / 10).max(TELL_PAUSE_MIN);
         Some(if doing.time < record.bake() { next.min(record.bake().saturating_sub(time)).max(Duration::from_millis(10)) } else { next })
     }
+}
+
+/// Whether this is the function, under a lease or not.
+fn is_of(deployed: &Deployed, function: &EdgeFunction, is_exclusive: bool) -> bool {
+    deployed.function() == function && deployed.is_leased() == is_exclusive
 }
 
 fn sample(span: Span) -> Sample {

@@ -16,6 +16,7 @@ pub mod hold;
 pub mod hub;
 mod installer;
 mod last_good;
+mod leases;
 pub mod listener;
 pub mod node;
 pub mod problem;
@@ -32,6 +33,7 @@ pub use deployments::{
 };
 pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
+pub use edgeward_model::map_only;
 pub use edgeward_model::{
     Access, Amount, ArtifactSignature, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment,
     ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, Probe,

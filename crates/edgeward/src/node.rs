@@ -31,6 +31,7 @@ use crate::{
     hold::{Hold, UpdateHours, Veto},
     installer::Installer,
     last_good::LastGood,
+    leases::{LeaseAnswer, LeaseQuestion},
     reports::FunctionReport,
     trust::{self, Trust},
 };
@@ -315,7 +316,8 @@ impl Node {
     fn view(&self, record: FunctionRecord, source: Source) -> FunctionView {
         let record = record.redacted();
         let status = self.installer.status(&record.function.id).filter(|status| status.source == source);
-        let (mut observed_generation, mut message) = status.map_or((0, None), |status| (status.generation, status.failure));
+        let (mut observed_generation, mut message, beside) =
+            status.map_or((0, None, None), |status| (status.generation, status.failure, status.warm_failure));
         if source == Source::Fleet
             && observed_generation != record.generation
             && let Some(lack) = record.artifacts().find_map(|digest| self.lacking.lock().get(&digest).cloned())
@@ -330,8 +332,14 @@ impl Node {
             None => FunctionState::Ready,
             Some(_) => FunctionState::Failed,
         };
-        if state == FunctionState::Pending && source == Source::Fleet {
-            message = message.or_else(|| self.held());
+        match state {
+            FunctionState::Pending if source == Source::Fleet => message = message.or_else(|| self.held()),
+            // It serves, and what is to be ready beside it is not.
+            FunctionState::Ready => message = beside,
+            FunctionState::Pending | FunctionState::Failed => {}
+        }
+        if state == FunctionState::Ready {
+            message = self.installer.leases().why_waiting(&record.function.id);
         }
         // An earlier generation's failure says nothing of this one.
         let message = message.filter(|_| state == FunctionState::Failed || source == Source::Fleet);
@@ -353,7 +361,7 @@ impl Node {
                 message: view.message,
                 warm: warm.filter(|_| view.record.warm().is_some()),
                 // One that is not judged any more has served for longer than that.
-                baked: is_observed && doing.is_none_or(|doing| doing.time >= view.record.bake()),
+                baked: view.state == FunctionState::Ready && doing.is_none_or(|doing| doing.time >= view.record.bake()),
                 sample: doing.map(|doing| doing.sample),
                 before: doing.map(|doing| doing.before),
             };
@@ -366,6 +374,20 @@ impl Node {
     pub(crate) fn tells_in(&self) -> Option<Duration> {
         let (assigned, now) = (self.assigned.load(), Instant::now());
         assigned.values().filter_map(|record| self.installer.tells_in(record, now)).min()
+    }
+
+    /// What to ask the hub about functions that one node at a time may run; none when there is nothing to ask.
+    pub(crate) fn lease_question(&self) -> Option<LeaseQuestion> {
+        self.installer.lease_question()
+    }
+
+    /// Takes what the hub answered to a question of this moment; returns the time until the next.
+    pub(crate) fn take_leases(&self, asked_at: Duration, question: &LeaseQuestion, answer: &LeaseAnswer) -> Duration {
+        if self.installer.take_leases(asked_at, question, answer) {
+            // The report says who waits.
+            self.reconciled.send_modify(|times| *times += 1);
+        }
+        self.installer.leases().pause()
     }
 
     /// Why this node takes nothing that its hub assigns anew, if it does not.
@@ -467,7 +489,7 @@ impl Node {
             self.installer.install(record, *source, good, now).await;
         }
         self.installer.stop_untrusted(now);
-        self.confirm(&records).await;
+        self.confirm().await;
         if !is_held {
             self.keep_last_good(&records, &last_good).await;
         }
@@ -485,16 +507,11 @@ impl Node {
         }
     }
 
-    /// Whether a record is true.
-    fn serves(&self, record: &FunctionRecord) -> bool {
-        let status = self.installer.status(&record.function.id);
-        status.is_some_and(|status| status.generation == record.generation && status.failure.is_none())
-    }
-
-    /// Notes which releases have come to stay: nothing older runs under their ids any more. While a former revision is to be ready beside one, that has
-    /// not, as it may have to go back.
-    async fn confirm(&self, records: &BTreeMap<FunctionId, (FunctionRecord, Source)>) {
-        let staying = records.values().map(|(record, _)| record).filter(|record| record.warm().is_none() && self.serves(record));
+    /// Notes which releases have come to stay: nothing older runs under their ids any more. Of what the hub assigned it says so itself, as the node may
+    /// have to go back until then. While the node holds, too, what is wanted counts, and not what serves in its stead.
+    async fn confirm(&self) {
+        let records = self.records();
+        let staying = records.values().map(|(record, _)| record).filter(|record| record.is_confirmed() && self.installer.serves(record));
         let signed: Vec<_> = staying.filter(|record| record.function.signature.is_some()).map(|record| record.function.clone()).collect();
         if signed.is_empty() {
             return;
@@ -514,7 +531,7 @@ impl Node {
         let assigned = records.iter().filter(|(_, (_, source))| *source == Source::Fleet);
         let good: BTreeMap<_, _> = assigned
             .filter_map(|(id, (record, _))| {
-                let good = if self.serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
+                let good = if self.installer.serves(record) { Some(record.alone()) } else { last_good.get(id).cloned() };
                 good.map(|good| (id.clone(), good))
             })
             .collect();
@@ -570,6 +587,8 @@ fn open_store(data_dir: &Path, id: &NodeId) -> Result<Store, EdgeError> {
     })
 }
 
+#[cfg(test)]
+mod assigned_tests;
 #[cfg(test)]
 mod tests {
     use std::fs;

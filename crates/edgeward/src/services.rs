@@ -21,6 +21,8 @@ pub(crate) const HEARTBEAT: Name = Name::new("heartbeat");
 pub(crate) const ARTIFACT: Name = Name::new("artifact");
 /// Node to hub: events and samples that happened on the node.
 pub(crate) const OUTBOX: Name = Name::new("outbox");
+/// Node to hub: a [`LeaseQuestion`](crate::leases::LeaseQuestion) about functions that one node at a time may run.
+pub(crate) const LEASES: Name = Name::new("leases");
 /// Hub to node, published: there is something to pull; with [`ANEW`] or [`AGAIN`], nobody answers any more what was asked before.
 pub(crate) const POKE: Name = Name::new("poke");
 /// The payload of a poke by which a hub says that it has just begun.

@@ -11,6 +11,11 @@ pub(crate) fn to_value<T: Serialize>(value: &T) -> Result<Value, EdgeError> {
     )
 }
 
+/// How many bytes of a document's value this takes.
+pub(crate) fn bytes_of<T: Serialize>(value: &T) -> Result<usize, EdgeError> {
+    Ok(python_json::write(&to_value(value)?)?.len())
+}
+
 /// What a value of a document holds; `what` names it in an error.
 pub(crate) fn of_value<T: DeserializeOwned>(value: &Value, what: impl FnOnce() -> String) -> Result<T, EdgeError> {
     let json = python_json::write(value)?;

@@ -6,6 +6,7 @@ pub(crate) mod artifacts;
 mod assigned;
 mod calls;
 mod heartbeats;
+mod leases;
 mod load;
 mod outbox;
 
@@ -74,6 +75,7 @@ impl Uplink {
             tokio::spawn(heartbeats::sample(Arc::clone(&node), Arc::clone(&outbox), sick)),
             tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone), fetch_limit)),
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
+            tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(outbox::send(Arc::clone(&outbox), backbone)),
         ];
         Ok(Self { replicator, outbox, _services: services, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })

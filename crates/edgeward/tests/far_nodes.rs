@@ -45,7 +45,8 @@ on_each! {
         a_rollout_waits_for_approval_and_goes_on_under_another_hub_process
         a_node_that_missed_that_a_deployment_was_made_anew_runs_what_that_says
         a_first_revision_that_fails_is_taken_away
-        what_a_deployment_cares_for_is_not_assigned_by_itself;
+        what_a_deployment_cares_for_is_not_assigned_by_itself
+        of_a_function_for_one_node_no_two_ever_run_it;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

@@ -68,6 +68,23 @@ impl Fleet {
         }
     }
 
+    /// Waits until every node is confirmed in what it runs, so that no order follows.
+    async fn settles(&self) {
+        let begun = Instant::now();
+        for (node, _) in &self.nodes {
+            let id = node.runtime().node().id.clone();
+            loop {
+                let (cluster, of) = (self.cluster.clone(), id.clone());
+                let views = edgeward::blocking(move || cluster.functions_of(&of)).await.expect("reads");
+                if views.iter().all(|view| view.record.deployed.as_ref().is_some_and(|deployed| deployed.confirmed)) {
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "{id} is not confirmed: {views:?}");
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
     /// How often each node was ordered something.
     async fn orders(&self) -> BTreeMap<String, u64> {
         let documents = self.cluster.documents().clone();
@@ -93,6 +110,7 @@ impl Fleet {
 
     /// Deploys what cannot do well, and sees that it halts in the first batch.
     async fn halts(&self, what: &str, function: EdgeFunction) {
+        self.settles().await;
         let before = self.orders().await;
         let begun = Instant::now();
         let generation = self.deploy(function).await.expect("applies");

@@ -3,8 +3,8 @@
 use std::{fs, path::Path, sync::Arc};
 
 use edgeward::{
-    Digest, DocumentName, EdgeFunction, EdgeNode, ErrorKind, FunctionState, Handler, Node, NodeOptions, Precondition, PublicKey, Value,
-    digest_of, document, signing::SigningKey,
+    Digest, DocumentName, EdgeCluster, EdgeFunction, EdgeNode, ErrorKind, FunctionState, Handler, Node, NodeOptions, Precondition,
+    PublicKey, Value, digest_of, document, signing::SigningKey,
 };
 
 /// A command that prints a word.
@@ -187,4 +187,29 @@ async fn a_node_that_is_told_of_keys_later_stops_what_they_did_not_sign() {
     let node = open(folder.path(), &[&first, &second]);
     node.reconcile().await;
     assert_eq!(says(&node).await.as_deref(), Some("word"));
+}
+
+#[tokio::test]
+async fn nodes_of_a_cluster_in_this_process_stop_what_is_not_trusted_and_take_no_old_image() {
+    let cluster = EdgeCluster::new().expect("opens");
+    let runtime = cluster.register_node(EdgeNode::new("edge-01", "test").expect("valid")).expect("new");
+    let _steering = cluster.steer();
+    let trusted = key();
+    let [old, new] = ["old", "new"].map(component);
+    let (old, new) = (cluster.add_artifact(old).await.expect("runs here"), cluster.add_artifact(new).await.expect("runs here"));
+    cluster.deploy_to_all(function(old)).await.expect("nothing need be signed");
+    assert_eq!(runtime.invoke("f", "").await.expect("it runs"), "old");
+    let trusting = (cluster.clone(), trusted.public_key());
+    edgeward::blocking(move || trusting.0.trust_key(trusting.1, "release".to_owned())).await.expect("it is new");
+    assert_eq!(runtime.invoke("f", "").await.expect_err("nobody signed it").kind(), ErrorKind::NotFound);
+    cluster.deploy_to_all(signed(new, &trusted, 2)).await.expect("signed");
+    assert_eq!(runtime.invoke("f", "").await.expect("it runs"), "new");
+    // It is remembered that this release has come to stay.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while cluster.deploy_to_all(signed(old, &trusted, 1)).await.is_ok() {
+        assert!(std::time::Instant::now() < deadline, "the old image is taken");
+        cluster.deploy_to_all(signed(new, &trusted, 2)).await.expect("signed");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(runtime.invoke("f", "").await.expect("it runs"), "new");
 }

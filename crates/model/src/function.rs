@@ -13,9 +13,9 @@ use crate::{
     grant::DocumentGrant,
     id::{Digest, FunctionId, HandlerName},
     limits::{
-        ALLOWED_HOSTS_MAX, CONCURRENCY_DEFAULT, CONCURRENCY_MAX, DOCUMENT_GRANTS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_VARS_MAX,
-        MEMORY_MB_DEFAULT, MEMORY_MB_MAX, QUEUE_DEFAULT, QUEUE_MAX, REUSE_MAX, TIMEOUT_SECONDS_DEFAULT, TIMEOUT_SECONDS_MAX,
-        TIMEOUT_SECONDS_MIN,
+        ALLOWED_HOST_BYTES_MAX, ALLOWED_HOSTS_MAX, CONCURRENCY_DEFAULT, CONCURRENCY_MAX, DOCUMENT_GRANTS_MAX, ENVIRONMENT_BYTES_MAX,
+        ENVIRONMENT_VARS_MAX, MEMORY_MB_DEFAULT, MEMORY_MB_MAX, QUEUE_DEFAULT, QUEUE_MAX, REUSE_MAX, TIMEOUT_SECONDS_DEFAULT,
+        TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
     },
     node::check_text,
     signature::ArtifactSignature,
@@ -188,6 +188,12 @@ impl EdgeFunction {
                 self.allowed_hosts.len()
             )));
         }
+        if let Some(host) = self.allowed_hosts.iter().find(|host| host.len() > ALLOWED_HOST_BYTES_MAX) {
+            let bytes = host.len();
+            return Err(EdgeError::invalid(format!(
+                "an allowed host of function `{id}` is {bytes} bytes long, the most is {ALLOWED_HOST_BYTES_MAX}"
+            )));
+        }
         if self.signature.is_some() && self.handler.artifact().is_none() {
             return Err(EdgeError::invalid(format!("function `{id}` has a signature, and no artifact that it could be of; leave it out")));
         }
@@ -273,6 +279,9 @@ mod tests {
         let signature =
             ArtifactSignature { key: PublicKey::from_bytes([0; 32]), counter: 1, signature: SignatureBytes::from_bytes([0; 64]) };
         assert!(refused(&|f| f.signature = Some(signature)).contains("no artifact that it could be of"));
+        assert!(
+            refused(&|f| f.allowed_hosts = vec!["x".repeat(ALLOWED_HOST_BYTES_MAX + 1)]).contains("an allowed host of function `fn-1`")
+        );
         let grant = |text: &str| text.parse::<DocumentGrant>().expect("valid");
         let grants = |texts: &[&str]| texts.iter().map(|text| grant(text)).collect::<Vec<_>>();
         assert!(refused(&|f| f.documents = grants(&["a", "a:ro"])).contains("`a` twice"));

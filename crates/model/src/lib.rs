@@ -14,6 +14,7 @@ pub mod integer;
 pub mod invocation;
 pub mod limits;
 pub mod line_limit;
+mod map_only;
 pub mod node;
 pub mod python_json;
 pub mod schedule;

@@ -38,6 +38,8 @@ pub const ENVIRONMENT_VARS_MAX: usize = 256;
 pub const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
 /// Most outbound host patterns of one function.
 pub const ALLOWED_HOSTS_MAX: usize = 64;
+/// Longest pattern of an outbound host, in bytes.
+pub const ALLOWED_HOST_BYTES_MAX: usize = 512;
 /// Most documents that one function is granted.
 pub const DOCUMENT_GRANTS_MAX: usize = 64;
 /// Invocations of one function that run at once, unless it says otherwise.
@@ -220,6 +222,15 @@ pub const LEASE_TTL_MIN: Duration = Duration::from_secs(1);
 /// Longest time to live of a lease.
 pub const LEASE_TTL_MAX: Duration = Duration::from_hours(1);
 
+/// How long a node may run a function of which one node at a time may, without asking its hub again.
+pub const FUNCTION_LEASE_TTL: Duration = Duration::from_secs(15);
+/// Time between two questions of a node for such leases that it has.
+pub const FUNCTION_LEASE_ASKED_EVERY: Duration = Duration::from_secs(5);
+/// Time between two questions of a node for such leases while it waits for one.
+pub const FUNCTION_LEASE_WAITING_EVERY: Duration = Duration::from_millis(500);
+/// Longest wait for the answer.
+pub const FUNCTION_LEASE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Nodes of one fleet.
 pub const NODES_MAX: usize = 10_000;
 /// Shortest time between two heartbeats of a node.
@@ -318,6 +329,15 @@ pub const BAKE_SECONDS_MAX: f64 = 7.0 * 24.0 * 3600.0;
 pub const PROGRESS_SECONDS_MAX: f64 = 30.0 * 24.0 * 3600.0;
 /// Longest path of a probe, with its query, in bytes.
 pub const PROBE_PATH_BYTES_MAX: usize = 1024;
+/// What a rollout keeps of a message of a node, in bytes.
+pub const NODE_MESSAGE_BYTES_MAX: usize = 200;
+/// Nodes whose refusal of a revision a rollout keeps, with why; with so many no other gets it late. They fit into one value together with
+/// the rest of a deployment.
+pub const REFUSED_NODES_MAX: usize = 250;
+/// Function of one deployment, in bytes of its JSON. What a node is assigned has it and the one before, in one value.
+pub const DEPLOYED_FUNCTION_BYTES_MAX: usize = 120 * 1024;
+/// Target and strategy of one deployment, in bytes of their JSON.
+pub const DEPLOYMENT_BYTES_MAX: usize = 80 * 1024;
 /// Revisions of one function that a hub keeps, those in use always.
 pub const REVISIONS_MAX: usize = 10;
 /// Deployments of one fleet.

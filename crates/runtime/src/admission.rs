@@ -13,6 +13,8 @@ use std::{
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind};
 use tokio::sync::Semaphore;
 
+use crate::lease::Running;
+
 /// The gate before one function.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -24,11 +26,25 @@ pub(crate) struct Gate {
 
 /// The right to run one invocation; gives it back when dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<Gate>);
+pub struct Permit {
+    turn: Turn,
+    /// Held beside it, where one node at a time may run the function.
+    _running: Option<Running>,
+}
 
-impl Drop for Permit {
+#[derive(Debug)]
+struct Turn(Arc<Gate>);
+
+impl Drop for Turn {
     fn drop(&mut self) {
         self.0.running.add_permits(1);
+    }
+}
+
+impl Permit {
+    /// The same, under a lease.
+    pub(crate) fn under(self, running: Running) -> Self {
+        Self { turn: self.turn, _running: Some(running) }
     }
 }
 
@@ -46,7 +62,7 @@ impl Gate {
     /// A turn, when one is free and nobody waits for it.
     pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Permit> {
         self.running.try_acquire().ok()?.forget();
-        Some(Permit(Arc::clone(self)))
+        Some(Permit { turn: Turn(Arc::clone(self)), _running: None })
     }
 
     /// Waits for a turn, or fails with [`ErrorKind::Overloaded`].
@@ -61,7 +77,7 @@ impl Gate {
             overloaded(function, &format!("an invocation waited {} s for its turn, as long as it may run", function.timeout_seconds))
         })?;
         permit.expect("the gate is never closed").forget();
-        Ok(Permit(Arc::clone(self)))
+        Ok(Permit { turn: Turn(Arc::clone(self)), _running: None })
     }
 }
 

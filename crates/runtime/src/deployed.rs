@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::{
     admission::{Gate, Permit},
     body::{self, RequestBody, ResponseBody},
+    lease::RunLease,
     logs::FunctionLog,
     metrics::EdgeMetrics,
     native::NativeHandler,
@@ -47,6 +48,8 @@ pub struct Deployed {
     pub(crate) code: Code,
     pub(crate) log: Arc<FunctionLog>,
     gate: Arc<Gate>,
+    /// Without it no invocation begins, where one node at a time may run the function.
+    lease: Option<Arc<RunLease>>,
 }
 
 impl std::fmt::Debug for Deployed {
@@ -101,7 +104,17 @@ pub(crate) struct StderrTail(pub(crate) String);
 
 impl Deployed {
     pub(crate) fn new(host: Arc<Host>, function: Arc<EdgeFunction>, code: Code, log: Arc<FunctionLog>) -> Self {
-        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log }
+        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log, lease: None }
+    }
+
+    /// Lets invocations begin only while this lease is held.
+    pub(crate) fn under(self, lease: Option<Arc<RunLease>>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// Whether it runs only under a lease.
+    pub fn is_leased(&self) -> bool {
+        self.lease.is_some()
     }
 
     /// The function.
@@ -110,7 +123,7 @@ impl Deployed {
     }
 
     /// Asks the function whether it works: a `GET` of this path must be answered with a status of 2xx; a function that sees no requests is
-    /// invoked with an empty payload, and must end well. It is bounded as any invocation is, and counted nowhere.
+    /// invoked with an empty payload, and must end well. It is bounded as any invocation is, counted nowhere, and needs no lease.
     pub async fn probe(&self, path: &str) -> Result<(), EdgeError> {
         let host = Host { node_id: self.host.node_id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0) };
         let probed = Arc::new(Self::new(Arc::new(host), Arc::clone(&self.function), self.code.clone(), Arc::clone(&self.log)));
@@ -200,11 +213,20 @@ impl Deployed {
     }
 
     async fn admit(self: &Arc<Self>, face: Face) -> Result<(Ticket, Permit, Instant), EdgeError> {
+        if let Some(lease) = &self.lease {
+            // It is no invocation, and says nothing of the function.
+            lease.enter(&self.function)?;
+        }
         let mut ticket = Ticket::new(Arc::clone(self), face);
         let (permit, waited) = match self.gate.try_enter() {
             Some(permit) => (Ok(permit), false),
             None => (self.gate.enter(&self.function).await, true),
         };
+        // Who waited for a turn may have lost the lease meanwhile.
+        let permit = permit.and_then(|permit| match &self.lease {
+            Some(lease) => lease.enter(&self.function).map(|running| permit.under(running)),
+            None => Ok(permit),
+        });
         match permit {
             Ok(permit) => {
                 let deadline = ticket.start(waited) + self.function.timeout();

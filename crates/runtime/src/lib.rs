@@ -9,7 +9,8 @@ pub mod body;
 mod deployed;
 pub mod documents;
 mod histogram;
-pub mod logs;
+pub mod lease;
+mod logs;
 pub mod metrics;
 pub mod native;
 pub mod runtime;
@@ -22,6 +23,8 @@ pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};
 pub use documents::{DocumentAccess, Swapped};
+
+pub use lease::{RunLease, uptime};
 pub use logs::{FunctionLog, LogLine, LogStream};
 pub use metrics::{EdgeMetrics, Filter, Mark, Span, Summary};
 pub use native::NativeHandler;

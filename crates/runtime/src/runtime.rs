@@ -21,6 +21,7 @@ use crate::{
     body::{RequestBody, ResponseBody},
     deployed::{CallOptions, Code, Deployed, Host, Output},
     documents::DocumentAccess,
+    lease::RunLease,
     logs::FunctionLog,
     metrics::EdgeMetrics,
     native::NativeHandler,
@@ -221,11 +222,16 @@ impl EdgeRuntime {
     /// Makes a function ready without serving it: [`EdgeRuntime::install`] then takes no time. It writes to the log of the one of its id that
     /// serves.
     pub async fn prepare(&self, function: EdgeFunction) -> Result<Arc<Deployed>, EdgeError> {
+        self.prepare_under(function, None).await
+    }
+
+    /// The same for a function that runs only while this lease is held, if there is one.
+    pub async fn prepare_under(&self, function: EdgeFunction, lease: Option<Arc<RunLease>>) -> Result<Arc<Deployed>, EdgeError> {
         function.validate()?;
         let function = Arc::new(function);
         let log = self.functions.load().get(&function.id).map(|old| Arc::clone(&old.log)).unwrap_or_default();
         let code = self.code(&function, &log).await?;
-        Ok(Arc::new(Deployed::new(Arc::clone(&self.host), function, code, log)))
+        Ok(Arc::new(Deployed::new(Arc::clone(&self.host), function, code, log).under(lease)))
     }
 
     /// Serves a function that was made ready by this runtime, in place of one of its id, which is returned. Running invocations end

@@ -18,6 +18,9 @@ use crate::{
     watch::Watch,
 };
 
+/// Keys that are looked up at once.
+const ENTRIES_AT_ONCE: usize = 500;
+
 /// The highest version that is taken from elsewhere: above it no room is left for own changes.
 const REMOTE_VERSION_MAX: u64 = 1 << 62;
 
@@ -177,6 +180,29 @@ impl Document {
         self.store.read(|snapshot| match existing(snapshot, &self.name)? {
             Some(head) => snapshot.keys_from(&head, "", after, limit),
             None => Ok(Vec::new()),
+        })
+    }
+
+    /// The live keys that begin so, in order, with their values. It costs by those, not by the document.
+    pub fn entries(&self, prefix: &str) -> Result<Vec<(String, Value)>, EdgeError> {
+        self.store.read(|snapshot| {
+            let mut found = Vec::new();
+            let Some(head) = existing(snapshot, &self.name)? else { return Ok(found) };
+            let mut after = None;
+            loop {
+                let keys = snapshot.keys_from(&head, prefix, after.as_deref(), ENTRIES_AT_ONCE)?;
+                let more = keys.len() == ENTRIES_AT_ONCE;
+                for key in keys {
+                    if !key.starts_with(prefix) {
+                        return Ok(found);
+                    }
+                    found.extend(snapshot.value(&head, &key)?.map(|value| (key.clone(), value)));
+                    after = Some(key);
+                }
+                if !more {
+                    return Ok(found);
+                }
+            }
         })
     }
 

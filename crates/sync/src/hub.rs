@@ -191,7 +191,8 @@ impl Hub {
         };
         let Some(interest) = known().filter(|_| hub == self.epoch) else { return Ok(Response::HelloAgain) };
         let may_see = |document: &str| self.access.allows(&node, document);
-        let scope = Scope { interest: &interest, may_see: &may_see };
+        let apart = (!self.access.is_standby(&node)).then_some(&node);
+        let scope = Scope { interest: &interest, may_see: &may_see, node: apart };
         match question {
             Question::Pull { epoch, counter, since, writers } => {
                 let writers = writers.filter(|_| self.access.is_standby(&node));

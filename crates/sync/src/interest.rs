@@ -5,14 +5,15 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use edgeward_model::{
-    DocumentName, EdgeError,
+    DocumentName, EdgeError, NodeId,
     id::RESERVED_PREFIX,
     limits::{DOCUMENTS_MAX, INTEREST_PATTERNS_MAX},
 };
-use rusqlite::{OptionalExtension, params};
+use rusqlite::OptionalExtension;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    access::NODE_PREFIXES,
     conflict::CONFLICTS,
     error::reading,
     planted::{self, Bug},
@@ -172,6 +173,8 @@ impl std::borrow::Borrow<str> for Pattern {
 pub(crate) struct Scope<'a> {
     pub(crate) interest: &'a Interest,
     pub(crate) may_see: &'a dyn Fn(&str) -> bool,
+    /// The node that asks, of whose like each has documents that no other sees; none for one that sees those of all.
+    pub(crate) node: Option<&'a NodeId>,
 }
 
 impl Scope<'_> {
@@ -192,22 +195,23 @@ impl Scope<'_> {
 
     /// Whether every document belongs to it: then it is not worth while to look them up.
     pub(crate) fn is_everything(&self) -> bool {
-        self.interest.prefixes.first().is_some_and(|first| *first == Pattern::all())
+        self.node.is_none() && self.interest.prefixes.first().is_some_and(|first| *first == Pattern::all())
     }
 
-    /// The documents of a store that belong to it, by name. Names are looked up, prefixes are ranges of names: what others hold is not read.
+    /// The documents of a store that belong to it, by name. Names are looked up, prefixes are ranges of names: what others hold is not read, nor are
+    /// the documents of other nodes, which are most of those of a large fleet.
     pub(crate) fn documents(&self, snapshot: &Snapshot<'_>) -> Result<Vec<(i64, Arc<str>)>, EdgeError> {
         let mut found = Vec::new();
-        let names = self.interest.names.iter().map(Pattern::as_str).chain([POLICIES, CONFLICTS]);
+        let own: Vec<_> = self.node.iter().flat_map(|node| NODE_PREFIXES.map(|prefix| format!("{prefix}{node}"))).collect();
+        let names = self.interest.names.iter().map(Pattern::as_str).chain([POLICIES, CONFLICTS]).chain(own.iter().map(String::as_str));
         let mut id_of = snapshot.prepare("SELECT id FROM documents WHERE name = ?1")?;
         for name in names {
             let id: Option<i64> = id_of.query_row([name], |row| row.get(0)).optional().map_err(reading)?;
             found.extend(id.map(|id| (id, Arc::from(name))));
         }
         let mut ranged = snapshot.prepare("SELECT id, name FROM documents WHERE name >= ?1 AND name < ?2 ORDER BY name")?;
-        for prefix in self.interest.prefixes.iter().filter_map(Pattern::prefix) {
-            // Names are ASCII, so nothing that begins so comes after this.
-            let rows = ranged.query_map(params![prefix, format!("{prefix}\u{7f}")], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
+        for (from, to) in self.interest.prefixes.iter().filter_map(Pattern::prefix).flat_map(|prefix| self.ranges(prefix)) {
+            let rows = ranged.query_map([from, to], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)));
             for row in rows.map_err(reading)? {
                 let (id, name) = row.map_err(reading)?;
                 found.push((id, Arc::from(name)));
@@ -217,6 +221,18 @@ impl Scope<'_> {
         found.sort_by(|(_, left): &(i64, Arc<str>), (_, right)| left.cmp(right));
         found.dedup();
         Ok(found)
+    }
+
+    /// The ranges of names that begin with a prefix, without those of the documents that each node has for itself.
+    fn ranges(&self, prefix: &str) -> Vec<(String, String)> {
+        // Names are ASCII, so nothing that begins so comes after this.
+        let end = |prefix: &str| format!("{prefix}\u{7f}");
+        let mut ranges = vec![(prefix.to_owned(), end(prefix))];
+        for apart in NODE_PREFIXES.iter().filter(|_| self.node.is_some()) {
+            let without = |(from, to): (String, String)| [(from.clone(), to.clone().min((*apart).to_owned())), (from.max(end(apart)), to)];
+            ranges = ranges.into_iter().flat_map(without).filter(|(from, to)| from < to).collect();
+        }
+        ranges
     }
 }
 
@@ -250,11 +266,23 @@ mod tests {
     #[test]
     fn of_the_documents_of_the_system_those_keys_are_seen_that_are_about_what_is_wanted() {
         let interest = interest(&["cellar", "site-*"]);
-        let scope = Scope { interest: &interest, may_see: &|document| document != "site-2" };
+        let scope = Scope { interest: &interest, may_see: &|document| document != "site-2", node: None };
         assert!(scope.sees(CONFLICTS, "cellar/5") && scope.sees(CONFLICTS, "cellar") && scope.sees(POLICIES, "site-1/x"));
         assert!(!scope.sees(CONFLICTS, "attic/5") && !scope.sees(POLICIES, "site-2") && !scope.sees(POLICIES, "cellar-2"));
         assert!(scope.sees("cellar", "k") && !scope.sees("attic", "k") && !scope.sees("site-2", "k"));
         assert!(!self::interest(&["*"]).wants("edgeward.local.functions"));
+    }
+
+    #[test]
+    fn the_documents_of_other_nodes_are_left_out_of_what_is_looked_up() {
+        let node = NodeId::new("edge-1").expect("valid");
+        let [all, reports, sites] = ["", "edgeward.reports.", "sites."].map(|prefix| {
+            let scope = Scope { interest: &Interest::default(), may_see: &|_| true, node: Some(&node) };
+            let ranges = scope.ranges(prefix);
+            ranges.iter().map(|(from, to)| format!("{from}-{to}").replace('\u{7f}', "~")).collect::<Vec<_>>()
+        });
+        assert_eq!(all, ["-edgeward.assignments.", "edgeward.assignments.~-edgeward.reports.", "edgeward.reports.~-~"]);
+        assert_eq!((reports.len(), sites), (0, vec!["sites.-sites.~".to_owned()]));
     }
 
     #[test]

@@ -39,6 +39,34 @@ fn documents_are_apart_and_listed_by_name() {
 }
 
 #[test]
+fn the_entries_of_a_prefix_are_those_that_begin_so() {
+    let documents = documents();
+    let cellar = document(&documents, "cellar");
+    assert!(cellar.entries("").expect("reads").is_empty());
+    let keys: Vec<_> =
+        ["a/1", "b", "b.", "b/", "c/1"].map(str::to_owned).into_iter().chain((0..1_200).map(|n| format!("b/{n:04}"))).collect();
+    let written = keys.clone();
+    let edited = cellar.edit(Precondition::None, move |draft| {
+        written.iter().try_for_each(|key| draft.set(key, &i64::try_from(key.len()).expect("short").into()))?;
+        draft.set("b/gone", &1_i64.into())?;
+        draft.remove("b/gone")
+    });
+    edited.expect("edits");
+    let found = |prefix: &str| cellar.entries(prefix).expect("reads");
+    let begin_so = |prefix: &str| {
+        let mut own: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+        own.sort();
+        own
+    };
+    for prefix in ["b/", "b", "", "c", "d"] {
+        assert_eq!(found(prefix).into_iter().map(|(key, _)| key).collect::<Vec<_>>(), begin_so(prefix), "{prefix}");
+    }
+    assert_eq!(found("b.")[0].1, 2_i64.into());
+    cellar.replace(Precondition::None, object(r#"{"b/1": 1, "x": 2}"#)).expect("replaces");
+    assert_eq!(found("b/"), [("b/1".to_owned(), 1_i64.into())]);
+}
+
+#[test]
 fn an_edit_reads_what_it_changed_and_takes_all_back_when_it_fails() {
     let documents = documents();
     let cellar = document(&documents, "cellar");

@@ -79,6 +79,8 @@ pub(crate) struct DeploymentRecord {
     strategy: Kind,
     #[serde(default)]
     missing: String,
+    #[serde(default)]
+    lease: Option<NodeId>,
     updated_at: Timestamp,
     rollout: edgeward::cluster::rollout::Rollout,
     definition: EdgeFunction,
@@ -202,6 +204,9 @@ fn shown(record: &DeploymentRecord, palette: Palette) -> String {
     table.field("generation", format!("{}, observed {}", record.generation, record.observed_generation));
     table.field("changed", format!("{:.0}", record.updated_at));
     table.field("nodes", format!("{} wanted, {} ready, {} failed, {} away", nodes.wanted, nodes.ready, nodes.failed, nodes.pending));
+    if let Some(node) = &record.lease {
+        table.field("lease", format!("node {node} runs it"));
+    }
     if !record.missing.is_empty() {
         table.field("missing", Cell::new(Style::Warning, &printable(&record.missing)));
     }

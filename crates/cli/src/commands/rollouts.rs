@@ -13,7 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   edgeward rollouts
   edgeward rollouts show hello           # the present one of a function
-  edgeward rollouts show hello-12 --follow
+  edgeward rollouts show hello:12 --follow
   edgeward rollouts pause hello
   edgeward rollouts resume hello
   edgeward rollouts approve hello
@@ -133,7 +133,7 @@ async fn act(id: &str, action: &str, client: &Client, json: bool) -> anyhow::Res
 
 /// The id as a part of a path: what is no id is none of a rollout either.
 fn path(id: &str) -> String {
-    id.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+    id.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.:".contains(c) { c } else { '_' }).collect()
 }
 
 fn table(rollouts: &[RolloutRecord], palette: Palette) -> String {

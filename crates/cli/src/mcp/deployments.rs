@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    functions::Described,
+    functions::{ArtifactSignature, Described},
     session::{Place, Session, ToolError},
     tool::{EdgeTool, Effect},
 };
@@ -82,6 +82,8 @@ pub(super) struct Rollout {
 /// The nodes of one wave.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct Wave {
+    /// Its number, from 0 on.
+    number: u64,
     /// What they have in common.
     of: String,
     nodes: Counts,
@@ -104,6 +106,9 @@ pub(super) struct Deployment {
     /// Why fewer nodes have it than there are to be.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     missing: String,
+    /// The node that runs it, where one node at a time may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease: Option<String>,
     /// The function; values of its environment are redacted.
     definition: Map<String, Value>,
     nodes: Counts,
@@ -169,7 +174,7 @@ pub(super) struct RollOutArtifact {
     /// Its code: the digest of an uploaded artifact, `sha256:` and 64 hexadecimal digits.
     artifact: String,
     /// Which nodes it is for: `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, or with a number of nodes that the
-    /// hub chooses, `count=2,site=berlin`. `all` when it is left out.
+    /// hub chooses, `count=2,site=berlin`, or `one,site=berlin` for one node at a time under a lease. `all` when it is left out.
     #[serde(default)]
     target: Option<String>,
     /// How it gets there. `kind`: `rolling` (batch after batch; the default), `canary` (a few first) or `blue-green` (all at once). `batch` and
@@ -196,6 +201,9 @@ pub(super) struct RollOutArtifact {
     /// Documents that it may see, and whether it may write them: `read-write` or `read-only`.
     #[serde(default)]
     documents: BTreeMap<String, String>,
+    /// Who vouches for the artifact; where signatures are required, it must be given.
+    #[serde(default)]
+    signature: Option<ArtifactSignature>,
     /// Only tell the plan.
     #[serde(default)]
     dry_run: bool,
@@ -236,6 +244,7 @@ impl EdgeTool for RollOutArtifact {
             environment: &self.environment,
             allowed_hosts: &self.allowed_hosts,
             documents: &self.documents,
+            signature: self.signature.as_ref(),
         };
         let mut body = json!({ "function": described.function(&id)?, "strategy": self.strategy });
         if let Some(target) = self.target {
@@ -334,7 +343,7 @@ impl EdgeTool for ShowRollout {
 
 /// Where a rollout is. What can be no part of a path names none.
 fn rollout_path(id: &str) -> Result<String, ToolError> {
-    if id.is_empty() || id.len() > ROLLOUT_ID_BYTES_MAX || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+    if id.is_empty() || id.len() > ROLLOUT_ID_BYTES_MAX || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c)) {
         let shown: String = id.chars().take(ROLLOUT_ID_BYTES_MAX).collect();
         return Err(ToolError::not_found(format!("rollout not found: `{}`", shown.escape_debug())));
     }
@@ -506,7 +515,7 @@ mod tests {
 
     #[test]
     fn what_can_be_no_part_of_a_path_names_no_rollout() {
-        assert_eq!(rollout_path("hello-12").expect("an id"), "/v1/rollouts/hello-12");
+        assert_eq!(rollout_path("hello:12").expect("an id"), "/v1/rollouts/hello:12");
         for bad in ["", "a/pause", "a?b", "a%2Fb", "..%2f", &"a".repeat(129)] {
             assert_eq!(rollout_path(bad).expect_err("refused").kind, ErrorKind::NotFound, "{bad}");
         }

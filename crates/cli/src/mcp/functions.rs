@@ -247,9 +247,24 @@ pub(super) struct DeployArtifact {
     /// Documents that it may see, and whether it may write them: `read-write` or `read-only`.
     #[serde(default)]
     documents: BTreeMap<String, String>,
+    /// Who vouches for the artifact; where signatures are required, it must be given.
+    #[serde(default)]
+    signature: Option<ArtifactSignature>,
     /// Only tell what would happen.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// Who vouches for an artifact, as `edgeward sign` writes it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ArtifactSignature {
+    /// `ed25519:` and 64 hexadecimal digits.
+    key: String,
+    /// Of the release; it grows from one to the next.
+    counter: u64,
+    /// 128 hexadecimal digits: the signature of function, artifact and counter.
+    signature: String,
 }
 
 /// What a tool was told of a function whose code is an artifact.
@@ -261,6 +276,7 @@ pub(super) struct Described<'a> {
     pub(super) environment: &'a BTreeMap<String, String>,
     pub(super) allowed_hosts: &'a [String],
     pub(super) documents: &'a BTreeMap<String, String>,
+    pub(super) signature: Option<&'a ArtifactSignature>,
 }
 
 impl Described<'_> {
@@ -279,6 +295,9 @@ impl Described<'_> {
         }
         if let Some(timeout_seconds) = self.timeout_seconds {
             function["timeout_seconds"] = timeout_seconds.into();
+        }
+        if let Some(signature) = self.signature {
+            function["signature"] = json!(signature);
         }
         FunctionBody::read(function.to_string().as_bytes(), id.clone())?.validate()?;
         Ok(function.as_object().cloned().unwrap_or_default())
@@ -322,6 +341,7 @@ impl EdgeTool for DeployArtifact {
             environment: &self.environment,
             allowed_hosts: &self.allowed_hosts,
             documents: &self.documents,
+            signature: self.signature.as_ref(),
         };
         // What is not valid is told before a node is asked, and by a dry run too.
         let function = described.function(&id)?;

@@ -56,7 +56,7 @@ struct Keys {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 struct Application {
     name: Option<String>,
 }
@@ -78,14 +78,14 @@ impl TryFrom<String> for TriggerKind {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 struct Trigger {
     component: FunctionId,
     route: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 struct Component {
     source: Spanned<String>,
     #[serde(default)]
@@ -153,7 +153,7 @@ impl fmt::Debug for Variable {
 
 /// Limits of the function; what is not said has the node's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub(crate) struct Limits {
     /// Memory of one invocation, in MiB.
     pub(crate) memory_mb: Option<u32>,
@@ -169,7 +169,7 @@ pub(crate) struct Limits {
 
 /// What makes the artifact.
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub(crate) struct Build {
     /// Command lines of the shell.
     #[serde(rename = "command")]
@@ -199,11 +199,13 @@ impl Commands {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 struct Deployment {
     target: Target,
     strategy: Option<Spanned<Strategy>>,
 }
+
+edgeward::map_only!(Application, Trigger, Component, Limits, Build, Deployment);
 
 impl<'a> Manifest<'a> {
     /// Reads `text`, which messages call `file`.

@@ -107,6 +107,11 @@ fn a_value_that_is_wrong_is_told_with_its_line() {
         ("environment = { A = 5 }", 4, "the value of a variable as a text, or `{ from_env = \"NAME\" }`"),
         ("environment = { A = { default = \"5\" } }", 4, "`from_env`"),
         ("build = { command = 1 }", 4, "a command is a text, or a list of texts"),
+        ("build = [\"make\"]", 4, "fields with their names"),
+        ("limits = [64]", 4, "fields with their names"),
+        ("[deployment]\ntarget = \"all\"\nstrategy = [\"canary\", 2]", 6, "fields with their names"),
+        ("[deployment]\ntarget = \"all\"\nstrategy = { gate = [50.0] }", 6, "fields with their names"),
+        ("[deployment]\ntarget = \"all\"\nstrategy = { batch = [2] }", 6, "an amount is a number of nodes"),
         ("[component.other]\nsource = \"b\"", 2, "2 components"),
         ("[[trigger.redis]]\nchannel = \"a\"", 4, "there is no trigger `redis`: the only kind is `http`"),
         ("[[trigger.http]]\ncomponent = \"other\"", 4, "`other`, and the function is `hello`"),
@@ -117,6 +122,8 @@ fn a_value_that_is_wrong_is_told_with_its_line() {
         let message = refused(lines);
         assert!(message.starts_with(&format!("`a/edgeward.toml`, line {line}: ")) && message.contains(words), "{lines}\n{message}");
     }
+    let error = read(&format!("application = [\"x\"]\n{LEAST}")).expect_err("a list").to_string();
+    assert!(error.contains("line 1: ") && error.contains("fields with their names"), "{error}");
     assert!(read(&LEAST.replace("hello.wasm", "sha256:12")).expect_err("no digest").to_string().contains("line 3: "));
     assert!(read(&LEAST.replace("component.hello", "component.\"a/b\"")).expect_err("no id").to_string().contains("line 2: "));
 }

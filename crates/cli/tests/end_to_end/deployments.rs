@@ -71,7 +71,7 @@ async fn revisions_roll_out_and_back_under_load_and_no_request_fails() {
     let told = text(fleet.hub().done(&["deployments", "show", "moody"]));
     assert!(told.contains("3 wanted, 3 ready") && !told.contains("merry"), "{told}");
     let told = text(fleet.hub().done(&["rollouts"]));
-    assert!(told.contains("moody-") && told.lines().count() == 6, "{told}");
+    assert!(told.contains("moody:") && told.lines().count() == 6, "{told}");
     fleet.hub().done(&["deployments", "remove", "moody"]);
     for node in &nodes {
         until("it is gone", async || node.get_function("/fn/moody/").await.status() == 404).await;
@@ -141,7 +141,7 @@ async fn what_a_deployment_would_do_is_told_and_what_it_cannot_do_too() {
         assert!(told.contains(words), "{told}");
     }
     assert!(text(hub.run(&["rollouts", "rollback", "hello"]).stderr).contains("no revision of function `hello` to go back to"));
-    assert!(text(hub.run(&["rollouts", "show", "hello-99"]).stderr).contains("rollout not found: `hello-99`"));
+    assert!(text(hub.run(&["rollouts", "show", "hello:99"]).stderr).contains("rollout not found: `hello:99`"));
 
     hub.done(&["nodes", "drain", "edge-01"]);
     assert!(text(hub.done(&["nodes"])).contains("draining"));

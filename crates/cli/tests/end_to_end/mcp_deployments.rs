@@ -1,5 +1,6 @@
 //! Deployments and rollouts by the tools of the Model Context Protocol, with a hub and two nodes.
 
+use edgeward::{Digest, FunctionId, signing::SigningKey};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -127,6 +128,37 @@ async fn an_assistant_pauses_resumes_approves_aborts_and_goes_back() {
     rolling.roll_out(&rolling.moody("calm", &step), "awaited").await;
     let told = rolling.ask(&json!([["edge_act_on_rollout", { "rollout_id": "moody", "action": "abort" }]]));
     rolling.becomes("rolled_back", &told.output(0)["generation"]).await;
+}
+
+#[tokio::test]
+async fn an_assistant_rolls_out_with_a_signature_where_keys_are_trusted() {
+    let rolling = Rolling::start().await;
+    let key = SigningKey::generate().expect("random");
+    rolling.fleet.hub().done(&["trust", "add", &key.public_key().to_string()]);
+    let digest: Digest = serde_json::from_value(rolling.digest.clone()).expect("a digest");
+    let signature = json!(key.sign(&FunctionId::new("moody").expect("valid"), &digest, 7));
+    let unsigned = rolling.moody("well", &json!({ "bake_seconds": 0 }));
+    let signed = with(unsigned.clone(), "signature", signature.clone());
+    let told = rolling.ask(&json!([
+        ["edge_roll_out_artifact", unsigned],
+        ["edge_roll_out_artifact", with(signed.clone(), "signature", with(signature.clone(), "counter", json!(8)))],
+        ["edge_roll_out_artifact", with(signed.clone(), "signature", with(signature.clone(), "key", json!("ed25519:00")))],
+        ["edge_roll_out_artifact", with(signed.clone(), "signature", with(signature, "more", json!(1)))],
+        ["edge_roll_out_artifact", with(signed.clone(), "dry_run", json!(true))],
+    ]));
+    assert!(told.error(0).contains("is not signed"), "{}", told.error(0));
+    assert!(told.error(1).contains("is not that of"), "{}", told.error(1));
+    assert!(told.error(2).contains("64 hexadecimal digits"), "{}", told.error(2));
+    assert!(told.error(3).contains("`more`"), "{}", told.error(3));
+    assert_eq!(told.output(4)["status"], "planned");
+    rolling.roll_out(&signed, "completed").await;
+    let mut alone = signed;
+    for argument in ["target", "strategy"] {
+        alone.as_object_mut().expect("an object").remove(argument);
+    }
+    alone["function_id"] = json!("other");
+    let told = rolling.ask(&json!([["edge_deploy_artifact", alone]]));
+    assert!(told.error(0).contains("is not that of"), "it is signed for another function: {}", told.error(0));
 }
 
 #[tokio::test]

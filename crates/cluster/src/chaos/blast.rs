@@ -34,6 +34,6 @@ pub fn resolve(fault: &Fault, nodes: &[EdgeNode]) -> Fault {
 fn is_for(target: &Target, node: &EdgeNode) -> bool {
     match target {
         Target::Nodes(named) => named.contains(&node.id),
-        Target::Matching(selector) | Target::Count { among: selector, .. } => selector.matches(node),
+        Target::Matching(selector) | Target::Count { among: selector, .. } | Target::One { among: selector } => selector.matches(node),
     }
 }

@@ -23,6 +23,8 @@ pub struct Scope<'a> {
     pub strategy: &'a Strategy,
     /// How many nodes there are to be; none for every one in the target. With a number, a node that is to leave stays until others serve.
     pub wanted: Option<usize>,
+    /// Whether a newer deployment waits for the end of the rollout.
+    pub is_superseded: bool,
 }
 
 /// What comes next.
@@ -41,7 +43,11 @@ pub fn decide(rollout: &Rollout, scope: Scope<'_>, nodes: &BTreeMap<NodeId, Node
         if deciding.next.phase != Phase::Restoring {
             deciding.watch();
         }
+        if deciding.scope.is_superseded && deciding.next.phase != Phase::Restoring {
+            deciding.supersede();
+        }
         match (deciding.next.state, deciding.next.phase) {
+            (state, _) if state.is_over() => {}
             (_, Phase::Restoring) => deciding.restore(),
             (RolloutState::Paused, _) => {}
             _ => deciding.advance(),
@@ -96,8 +102,11 @@ impl<'a> Deciding<'a> {
         self.scope.strategy.waves.len() + 1
     }
 
-    fn order(&mut self, id: &NodeId, order: Order) {
-        if self.nodes[id].ordered.unwrap_or_default() == order {
+    fn order(&mut self, id: &NodeId, mut order: Order) {
+        order.is_confirmed |= planted::has(Bug::ConfirmedAtOnce) && order.serve == Some(self.next.to) && order.warm.is_none();
+        let ordered = self.nodes[id].ordered.unwrap_or_default();
+        // What is confirmed stays so.
+        if (ordered.serve, ordered.warm) == (order.serve, order.warm) && (ordered.is_confirmed || !order.is_confirmed) {
             self.orders.remove(id);
         } else {
             self.orders.insert(id.clone(), order);
@@ -151,6 +160,17 @@ impl<'a> Deciding<'a> {
         if let Some(why) = bad {
             self.next.restore(why, self.now);
         }
+    }
+
+    /// Ends it for a newer deployment, which begins from the former revision. Where there is none it begins from what the nodes have: to take that away
+    /// would be to serve nothing.
+    fn supersede(&mut self) {
+        let why = "superseded by a newer generation".to_owned();
+        if self.next.from.is_some() || planted::has(Bug::FirstTakenAway) {
+            return self.next.restore(why, self.now);
+        }
+        (self.next.reason, self.next.approval) = (why, Approval::NotYet);
+        self.next.end(RolloutState::Failed, self.now);
     }
 
     /// Goes on as far as it may.
@@ -240,7 +260,7 @@ impl<'a> Deciding<'a> {
         let mut waiting = Vec::new();
         for (id, node) in lacking {
             if node.warm() != Some(to) {
-                self.order(id, Order { serve: node.former(to), warm: Some(to) });
+                self.order(id, Order::beside(node.former(to), Some(to)));
                 waiting.push((id, node));
             } else if node.observed.warm == Served::Pending {
                 waiting.push((id, node));
@@ -262,13 +282,18 @@ impl<'a> Deciding<'a> {
         let free: Vec<_> = self.free().take(room).collect();
         for (id, node) in &free {
             let warm = node.former(to).filter(|_| !planted::has(Bug::WarmDroppedAtOnce));
-            self.order(id, Order { serve: Some(to), warm });
+            self.order(id, Order::beside(Some(to), warm));
         }
         if free.is_empty() {
             return true;
         }
-        self.next.reason.clear();
-        self.progress();
+        let failed: Vec<_> = free.iter().filter_map(|(id, node)| Some((id, node.order_failure.as_ref()?))).collect();
+        if let Some((first, why)) = failed.first() {
+            self.wait(format!("{} of the nodes could not be ordered to take it; node `{first}`: {why}", failed.len()));
+        } else {
+            self.next.reason.clear();
+            self.progress();
+        }
         false
     }
 
@@ -280,7 +305,7 @@ impl<'a> Deciding<'a> {
         let room = self.room(self.here().count().max(1), earlier().filter(|(_, node)| is_on_its_way(node)).count());
         let late: Vec<_> = earlier().filter(|(_, node)| node.can_take() && node.serves() != Some(to)).take(room).collect();
         for (id, node) in late {
-            self.order(id, Order { serve: Some(to), warm: node.former(to) });
+            self.order(id, Order::beside(Some(to), node.former(to)));
         }
     }
 
@@ -371,7 +396,7 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Brings the former revision back where the new one is. Of those that are heard it waits until they serve it.
+    /// Brings the former revision back where the new one is. It waits until those serve it that are heard; one that holds takes it later.
     fn restore(&mut self) {
         self.take_back();
         let is_late = since(self.next.progressed_at, self.now) > self.scope.strategy.progress();
@@ -379,7 +404,7 @@ impl<'a> Deciding<'a> {
             return;
         }
         let here = || self.nodes.values().filter(|node| node.in_target && node.serves().is_some());
-        let is_on_its_way = here().any(|node| node.is_reachable && node.observed.served == Served::Pending);
+        let is_on_its_way = here().any(|node| node.can_take() && node.observed.served == Served::Pending);
         if is_on_its_way && !is_late {
             return;
         }
@@ -413,12 +438,11 @@ impl<'a> Deciding<'a> {
 
     /// Keeps the nodes at what the rollout came to: those that come late take it, are judged by themselves, and are confirmed.
     fn keep(&mut self) {
-        if self.next.state != RolloutState::Completed {
+        if self.next.phase == Phase::Restoring {
             self.take_back();
         }
-        let Some(goal) = self.next.goal() else { return };
-        if self.next.state != RolloutState::Completed && goal == self.next.to {
-            // Only where it runs was to change, and that was called off.
+        let Some(goal) = self.next.goal() else { return self.keep_former() };
+        if !self.next.keeps(goal) {
             return;
         }
         let in_target = || self.nodes.iter().filter(|(_, node)| node.in_target);
@@ -432,7 +456,7 @@ impl<'a> Deciding<'a> {
                 (Served::Failed, _) => self.refuse(id, node, node.observed.message.clone()),
                 (_, Verdict::Bad(why)) => self.refuse(id, node, why),
                 (_, Verdict::Good | Verdict::TooFew(_)) if has_passed(node) => {
-                    self.order(id, Order::only(Some(goal)));
+                    self.order(id, Order::confirmed(goal));
                     self.next.refused.remove(id);
                 }
                 _ if node.is_reachable => on_their_way += 1,
@@ -448,7 +472,18 @@ impl<'a> Deciding<'a> {
         for (id, node) in late {
             let next =
                 self.next.from.filter(|from| node.serves().is_some_and(|serves| serves < *from) && planted::has(Bug::SupersededGiven));
-            self.order(id, Order { serve: next.or(Some(goal)), warm: node.former(goal) });
+            self.order(id, Order::beside(next.or(Some(goal)), node.former(goal)));
+        }
+    }
+
+    /// Keeps nodes at what they have of first revisions that were superseded: no other serves in their place.
+    fn keep_former(&mut self) {
+        let to = self.next.to;
+        let nodes = self.nodes.iter().filter(|(_, node)| node.serves().is_some_and(|serves| serves != to) && node.warm().is_some());
+        for (id, node) in nodes.filter(|(_, node)| has_passed(node)) {
+            if !self.orders.contains_key(id) {
+                self.order(id, Order::only(node.serves()));
+            }
         }
     }
 

@@ -12,12 +12,24 @@ pub struct Order {
     pub serve: Option<u64>,
     /// What is ready beside it, so that it can take its place at once.
     pub warm: Option<u64>,
+    /// Whether it need not go back from what serves any more.
+    pub is_confirmed: bool,
 }
 
 impl Order {
     /// To serve this alone.
     pub fn only(serve: Option<u64>) -> Self {
-        Self { serve, warm: None }
+        Self { serve, warm: None, is_confirmed: false }
+    }
+
+    /// To serve this, and to have this ready beside it.
+    pub fn beside(serve: Option<u64>, warm: Option<u64>) -> Self {
+        Self { serve, warm, is_confirmed: false }
+    }
+
+    /// To serve this alone, which has come to stay.
+    pub fn confirmed(serve: u64) -> Self {
+        Self { serve: Some(serve), warm: None, is_confirmed: true }
     }
 }
 
@@ -74,6 +86,8 @@ pub struct NodeFacts {
     pub holds: bool,
     /// What it was ordered; none when it has nothing of this function.
     pub ordered: Option<Order>,
+    /// Why the order that was given last could not be written, if it could not: to give it again is no progress.
+    pub order_failure: Option<String>,
     /// What it says about that order.
     pub observed: Observed,
 }

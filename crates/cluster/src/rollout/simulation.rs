@@ -113,7 +113,7 @@ fn alone_every_seed_ends_where_it_should() {
 fn alone_every_planted_bug_is_found() {
     let only = std::env::var("EDGEWARD_SIMULATION_BUG").ok();
     let mut missed = Vec::new();
-    for bug in Bug::ROLLOUTS {
+    for bug in Bug::OF_ROLLOUTS {
         if only.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
             continue;
         }

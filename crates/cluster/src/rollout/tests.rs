@@ -26,6 +26,7 @@ struct Fleet {
     rollout: Rollout,
     strategy: Strategy,
     wanted: Option<usize>,
+    is_superseded: bool,
     facts: BTreeMap<NodeId, NodeFacts>,
     does: Does,
     calls_per_second: u64,
@@ -58,7 +59,7 @@ impl Fleet {
         let mut fleet = Self::without_former(count, strategy);
         fleet.rollout.from = Some(1);
         for facts in fleet.facts.values_mut() {
-            facts.ordered = Some(Order::only(Some(1)));
+            facts.ordered = Some(Order::confirmed(1));
             facts.observed.served = Served::Ready;
             facts.observed.sample = Sample { calls: 1000, errors: 0, p95_ms: 10.0 };
         }
@@ -72,6 +73,7 @@ impl Fleet {
             rollout: Rollout::new(FunctionId::new("f").expect("valid"), 7, None, 2, Timestamp::UNIX_EPOCH),
             strategy,
             wanted: None,
+            is_superseded: false,
             facts: (0..count).map(|n| (id(&format!("n{n}")), fact.clone())).collect(),
             does: well,
             calls_per_second: 10,
@@ -101,13 +103,16 @@ impl Fleet {
         self.facts.iter().filter(|(_, facts)| facts.serves() == Some(revision)).map(|(id, _)| id.as_str()).collect()
     }
 
+    /// What a node was ordered, where that is another than before.
     fn orders_of(&self, name: &str) -> Vec<(Option<u64>, Option<u64>)> {
-        self.orders.iter().filter(|(node, _)| node == name).map(|(_, order)| (order.serve, order.warm)).collect()
+        let mut orders: Vec<_> = self.orders.iter().filter(|(node, _)| node == name).map(|(_, order)| (order.serve, order.warm)).collect();
+        orders.dedup();
+        orders
     }
 
     /// One decision, and its orders are there.
     fn decide(&mut self) {
-        let scope = Scope { strategy: &self.strategy, wanted: self.wanted };
+        let scope = Scope { strategy: &self.strategy, wanted: self.wanted, is_superseded: self.is_superseded };
         let decision = decide(&self.rollout, scope, &self.facts, self.clock());
         self.rollout = decision.rollout;
         for (id, order) in decision.orders {
@@ -194,7 +199,7 @@ fn a_rolling_rollout_grows_from_batch_to_batch() {
     let mut fleet = Fleet::of(7, Strategy { growth: Some(2), ..rolling(1) });
     assert_eq!(fleet.run_until_over(), [0, 1, 3, 7]);
     assert_eq!(fleet.rollout.state, RolloutState::Completed);
-    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::only(Some(2)))), "nothing stays warm: {:?}", fleet.facts);
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::confirmed(2))), "nothing stays warm: {:?}", fleet.facts);
     assert_eq!(fleet.orders_of("n0"), [(Some(2), Some(1)), (Some(2), None)]);
 }
 
@@ -217,7 +222,7 @@ fn a_canary_comes_first_and_then_the_rest() {
 fn blue_green_is_prepared_everywhere_and_then_switched_at_once() {
     let mut fleet = Fleet::of(5, Strategy { bake_seconds: Some(5.0), ..Strategy::new(StrategyKind::BlueGreen) });
     fleet.decide();
-    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order { serve: Some(1), warm: Some(2) })));
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::beside(Some(1), Some(2)))));
     assert_eq!(fleet.rollout.phase, Phase::Preparing);
     assert_eq!(fleet.run_until_over(), [0, 5]);
     assert_eq!(fleet.orders_of("n4"), [(Some(1), Some(2)), (Some(2), Some(1)), (Some(2), None)]);
@@ -273,7 +278,7 @@ fn blue_green_keeps_the_former_revision_warm_until_it_is_approved_also_where_the
     let mut fleet = Fleet::of(3, Strategy { approve: true, waves: vec![Selector::default()], ..Strategy::new(StrategyKind::BlueGreen) });
     fleet.run(100);
     assert_eq!((fleet.rollout.approval, fleet.rollout.state), (Approval::Awaited, RolloutState::InProgress));
-    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order { serve: Some(2), warm: Some(1) })));
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::beside(Some(2), Some(1)))));
     let now = fleet.clock();
     fleet.rollout.approve(now).expect("it waits");
     fleet.run_until_over();
@@ -415,6 +420,54 @@ fn the_first_deployment_comes_in_batches_too_and_one_that_fails_leaves_nothing()
 }
 
 #[test]
+fn a_first_revision_that_is_superseded_serves_on_until_the_next_takes_its_place() {
+    let mut fleet = Fleet::without_former(4, rolling(2));
+    fleet.run(3);
+    fleet.is_superseded = true;
+    fleet.decide();
+    assert_eq!(
+        (fleet.rollout.state, fleet.rollout.goal(), fleet.rollout.reason.as_str()),
+        (RolloutState::Failed, None, "superseded by a newer generation")
+    );
+    assert_eq!(fleet.serving(2), ["n0", "n1"]);
+    // The next one may fail, too.
+    let next = Rollout::new(fleet.rollout.function.clone(), 8, fleet.rollout.goal(), 3, fleet.clock());
+    let mut other = Fleet { rollout: next.clone(), facts: fleet.facts.clone(), ..Fleet::of(0, rolling(3)) };
+    other.now = fleet.now;
+    other.does = |revision, _| if revision == 3 { Outcome::Errs } else { Outcome::Well };
+    other.run(60);
+    assert_eq!((other.rollout.state, other.serving(2), other.serving(3).len()), (RolloutState::Failed, vec!["n0", "n1"], 0));
+    (fleet.rollout, fleet.is_superseded) = (next, false);
+    fleet.orders.clear();
+    fleet.run(60);
+    assert_eq!((fleet.rollout.state, fleet.serving(3).len()), (RolloutState::Completed, 4));
+    assert_eq!((fleet.orders_of("n0"), fleet.orders_of("n3")), (vec![(Some(3), Some(2)), (Some(3), None)], vec![(Some(3), None)]));
+}
+
+#[test]
+fn a_first_revision_that_does_badly_is_taken_away_also_when_it_is_superseded() {
+    let mut fleet = Fleet::without_former(4, rolling(2)).doing(|_, _| Outcome::Errs);
+    fleet.run(1);
+    fleet.pass();
+    fleet.is_superseded = true;
+    fleet.run(10);
+    assert_eq!((fleet.rollout.state, fleet.serving(2).len()), (RolloutState::Failed, 0));
+}
+
+#[test]
+fn a_node_is_confirmed_when_the_rollout_has_completed_and_not_before() {
+    let mut fleet = Fleet::without_former(4, rolling(2));
+    fleet.run(8);
+    assert_eq!((fleet.rollout.state, fleet.serving(2).len()), (RolloutState::InProgress, 4));
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::only(Some(2)))), "{:?}", fleet.facts);
+    fleet.run_until_over();
+    assert!(fleet.facts.values().all(|facts| facts.ordered == Some(Order::confirmed(2))), "{:?}", fleet.facts);
+    fleet.orders.clear();
+    fleet.run(10);
+    assert_eq!(fleet.orders, []);
+}
+
+#[test]
 fn a_revision_that_cannot_start_goes_back_from_the_first_batch() {
     let mut fleet = Fleet::of(20, rolling(2)).doing(cannot_start);
     assert_eq!(fleet.run_until_over(), [0, 2, 0]);
@@ -486,6 +539,23 @@ fn nodes_that_get_nowhere_or_fall_silent_pause_it_with_their_names() {
 }
 
 #[test]
+fn an_order_that_cannot_be_written_pauses_it_and_is_no_progress() {
+    let mut fleet = Fleet::of(3, rolling(1));
+    for _ in 0..700 {
+        let (orders, facts) = (fleet.orders.clone(), fleet.facts.clone());
+        fleet.decide();
+        (fleet.orders, fleet.facts) = (orders, facts);
+        fleet.node("n0").order_failure = Some("the disk is full".to_owned());
+        fleet.pass();
+    }
+    let why = "1 of the nodes could not be ordered to take it; node `n0`: the disk is full";
+    assert_eq!(
+        (fleet.rollout.state, fleet.rollout.reason),
+        (RolloutState::Paused, format!("paused, as it did not get on for 10 minutes: {why}"))
+    );
+}
+
+#[test]
 fn within_what_may_be_unavailable_it_goes_on_without_a_node_that_gets_nowhere() {
     let does = |revision, node: &str| if revision == 2 && node == "n1" { Outcome::Stuck } else { Outcome::Well };
     let strategy = Strategy { max_unavailable: Some(Amount::Count(1)), progress_seconds: Some(20.0), ..rolling(3) };
@@ -506,6 +576,19 @@ fn what_is_taken_back_is_taken_back_everywhere_also_from_those_that_are_away_or_
     fleet.rollout.abort("no", now).expect("it is in progress");
     fleet.run_until_over();
     assert_eq!((fleet.rollout.state, fleet.serving(1).len()), (RolloutState::RolledBack, 6));
+}
+
+#[test]
+fn a_rollout_has_gone_back_without_nodes_that_hold() {
+    let mut fleet = Fleet::of(4, rolling(2));
+    fleet.run(2);
+    fleet.does = |_, node| if node == "n0" { Outcome::Stuck } else { Outcome::Well };
+    fleet.node("n0").holds = true;
+    let now = fleet.clock();
+    fleet.rollout.abort("no", now).expect("it is in progress");
+    fleet.run(3);
+    assert_eq!((fleet.rollout.state, fleet.rollout.reason.as_str()), (RolloutState::RolledBack, "no"));
+    assert_eq!(fleet.serving(1).len(), 4);
 }
 
 #[test]
@@ -531,7 +614,8 @@ fn a_counted_function_comes_to_its_new_node_before_it_leaves_the_old() {
     fleet.node("n0").in_target = false;
     fleet.node("n2").in_target = true;
     fleet.run(10);
-    let orders: Vec<_> = fleet.orders.iter().map(|(node, order)| (node.as_str(), order.serve)).collect();
+    let new = fleet.orders.iter().filter(|(_, order)| !order.is_confirmed);
+    let orders: Vec<_> = new.map(|(node, order)| (node.as_str(), order.serve)).collect();
     assert_eq!(orders, [("n2", Some(2)), ("n0", None)]);
 }
 
@@ -578,7 +662,7 @@ fn a_rollout_is_read_as_it_was_written() {
     fleet.rollout.refused.insert(id("n3"), "no memory".to_owned());
     let text = serde_json::to_string(&fleet.rollout).expect("JSON");
     assert_eq!(serde_json::from_str::<Rollout>(&text).expect("valid"), fleet.rollout);
-    assert_eq!(fleet.rollout.id(), "f-7");
+    assert_eq!(fleet.rollout.id(), "f:7");
 }
 
 #[test]
@@ -587,7 +671,9 @@ fn a_rollout_that_cannot_be_taken_back_ends_and_goes_on_trying() {
     fleet.run(2);
     let now = fleet.clock();
     fleet.rollout.abort("no", now).expect("it is in progress");
-    let decide = |fleet: &Fleet| decide(&fleet.rollout, Scope { strategy: &fleet.strategy, wanted: None }, &fleet.facts, fleet.clock());
+    let decide = |fleet: &Fleet| {
+        decide(&fleet.rollout, Scope { strategy: &fleet.strategy, wanted: None, is_superseded: false }, &fleet.facts, fleet.clock())
+    };
     let first = decide(&fleet);
     fleet.now += 601;
     let last = decide(&fleet);

@@ -114,7 +114,7 @@ fn alone_every_schedule_starts_what_it_should() {
 fn alone_every_planted_bug_of_schedules_is_found() {
     let only = std::env::var("EDGEWARD_SIMULATION_BUG").ok();
     let mut missed = Vec::new();
-    for bug in Bug::SCHEDULES {
+    for bug in Bug::OF_SCHEDULES {
         if only.as_ref().is_some_and(|only| *only != format!("{bug:?}")) {
             continue;
         }

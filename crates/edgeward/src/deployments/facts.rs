@@ -11,11 +11,11 @@ use edgeward_cluster::{
     placement::{self, Candidate, Counted, Move, Needs},
     rollout::{NodeFacts, Observed, Order, Served},
 };
-use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target};
+use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::stored::{Deployment, Deployments};
+use super::stored::{Deployment, Deployments, Revision};
 use crate::{
     assignments,
     desired::record::FunctionRecord,
@@ -48,6 +48,8 @@ pub(super) struct DeploymentFacts {
     pub(super) wanted: Option<usize>,
     /// Why there are fewer.
     pub(super) missing: String,
+    /// Those that run it under a lease and should not, or the other way round.
+    pub(super) misled: Vec<NodeId>,
 }
 
 /// What was read of documents, by their versions.
@@ -103,15 +105,22 @@ impl Facts {
         let holders: BTreeSet<_> =
             self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(id)).map(|(node, _)| node.clone()).collect();
         let (targets, wanted, missing) = self.targets(cluster, deployment, function, &holders, now);
+        let is_exclusive = deployment.target.is_exclusive();
+        let is_misled = |node: &&NodeId| self.nodes[*node].assigned.get(id).is_some_and(|record| record.is_exclusive() != is_exclusive);
+        let misled = targets.iter().filter(is_misled).cloned().collect();
+        // What a node was assigned by itself is one of the revisions.
+        let is_alone = |node: &NodeId| self.nodes[node].assigned[id].deployed.is_none();
+        let revisions =
+            if holders.iter().any(is_alone) { cluster.deployment_store().revisions(id).unwrap_or_default() } else { Vec::new() };
+        let strategy = deployment.rollout_strategy();
         let nodes = self.nodes.iter().filter(|(node, _)| targets.contains(*node) || holders.contains(*node));
         let nodes = nodes.map(|(node, known)| {
-            let mut facts = known.facts(id, deployment.rollout.from);
+            let mut facts = known.facts(id, deployment.rollout.from, &revisions);
             facts.in_target = targets.contains(node) && !deployment.deleted;
-            facts.wave =
-                deployment.strategy.waves.iter().position(|wave| wave.matches(&known.view.node)).unwrap_or(deployment.strategy.waves.len());
+            facts.wave = strategy.waves.iter().position(|wave| wave.matches(&known.view.node)).unwrap_or(strategy.waves.len());
             (node.clone(), facts)
         });
-        DeploymentFacts { nodes: nodes.collect(), wanted, missing }
+        DeploymentFacts { nodes: nodes.collect(), wanted, missing, misled }
     }
 
     fn targets(
@@ -129,8 +138,8 @@ impl Facts {
                 let matching = all.filter(|(_, known)| selector.matches(&known.view.node));
                 (matching.map(|(node, _)| node.clone()).collect(), None, String::new())
             }
-            Target::Count { count, among } => {
-                let wanted = usize::try_from(*count).unwrap_or(usize::MAX);
+            target @ (Target::Count { .. } | Target::One { .. }) => {
+                let (wanted, among) = target.chosen().expect("the hub chooses here");
                 let mut candidates = self.candidates(cluster, now);
                 for candidate in &mut candidates {
                     candidate.is_draining |= deployment.leaving.contains(&candidate.node.id);
@@ -172,12 +181,10 @@ impl Facts {
         }
         let counted: Vec<_> = functions
             .iter()
-            .filter_map(|(id, function)| match &deployments[*id].target {
-                Target::Count { among, .. } => {
-                    let holders = self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(*id));
-                    Some(Counted { function: id, needs: needs(function, among), holders: holders.map(|(node, _)| node.clone()).collect() })
-                }
-                Target::Nodes(_) | Target::Matching(_) => None,
+            .filter_map(|(id, function)| {
+                let (_, among) = deployments[*id].target.chosen()?;
+                let holders = self.nodes.iter().filter(|(_, known)| known.assigned.contains_key(*id));
+                Some(Counted { function: id, needs: needs(function, among), holders: holders.map(|(node, _)| node.clone()).collect() })
             })
             .collect();
         Ok(placement::rebalance(&counted, &candidates, moves_max))
@@ -190,9 +197,14 @@ impl Facts {
 }
 
 impl Known {
-    /// What is true of this node with regard to a function. What it was assigned by itself counts as the former revision.
-    fn facts(&self, function: &FunctionId, former: Option<u64>) -> NodeFacts {
+    /// What is true of this node with regard to a function. What it was assigned by itself counts as the revision that is the same, else as the former
+    /// one.
+    fn facts(&self, function: &FunctionId, former: Option<u64>, revisions: &[Revision]) -> NodeFacts {
         let record = self.assigned.get(function);
+        let alone = |record: &FunctionRecord| {
+            let same = revisions.iter().find(|revision| revision.function == record.function).map(|same| same.revision);
+            same.or(former).map_or(Order::default(), Order::confirmed)
+        };
         let observed = record.map(|record| match &self.here {
             Some(installer) => observed_here(installer, function, record),
             None => self.reported.get(function).map_or_else(Observed::default, |report| observed(report, record)),
@@ -202,7 +214,8 @@ impl Known {
             wave: 0,
             is_reachable: self.view.node.status != EdgeNodeStatus::Offline,
             holds: self.view.held.is_some(),
-            ordered: record.map(|record| record.order().unwrap_or(Order::only(former))),
+            ordered: record.map(|record| record.order().unwrap_or_else(|| alone(record))),
+            order_failure: None,
             observed: observed.unwrap_or_default(),
         }
     }
@@ -223,7 +236,7 @@ fn observed(report: &FunctionReport, record: &FunctionRecord) -> Observed {
     }
     Observed {
         served: served(report.state),
-        message: report.message.clone(),
+        message: beginning(&report.message),
         warm: report.warm.map(served).unwrap_or_default(),
         sample: report.sample.unwrap_or_default(),
         before: report.before.unwrap_or_default(),
@@ -237,15 +250,28 @@ fn observed_here(installer: &Installer, function: &FunctionId, record: &Function
         return Observed::default();
     };
     let doing = installer.doing(record, Instant::now());
+    let is_serving = status.failure.is_none();
     Observed {
-        served: if status.failure.is_some() { Served::Failed } else { Served::Ready },
-        message: status.failure.unwrap_or_default(),
+        served: if is_serving { Served::Ready } else { Served::Failed },
+        message: beginning(&status.failure.or(status.warm_failure).unwrap_or_default()),
         warm: status.warm.map(served).unwrap_or_default(),
         sample: doing.map(|doing| doing.sample).unwrap_or_default(),
         before: doing.map(|doing| doing.before).unwrap_or_default(),
         // One that is not judged any more has served for longer than that.
-        has_baked: doing.is_none_or(|doing| doing.time >= record.bake()),
+        has_baked: is_serving && doing.is_none_or(|doing| doing.time >= record.bake()),
     }
+}
+
+/// The beginning of a message, on one line: the messages of many nodes are kept together, and a node may say anything.
+pub(super) fn beginning(message: &str) -> String {
+    let mut beginning = String::new();
+    for character in message.chars().map(|character| if character.is_control() { ' ' } else { character }) {
+        if beginning.len() + character.len_utf8() > NODE_MESSAGE_BYTES_MAX {
+            break;
+        }
+        beginning.push(character);
+    }
+    beginning
 }
 
 fn read_assigned(cluster: &EdgeCluster, node: &NodeId, version: u64) -> Result<Assigned, EdgeError> {
@@ -259,4 +285,24 @@ fn read_assigned(cluster: &EdgeCluster, node: &NodeId, version: u64) -> Result<A
 
 fn needs<'a>(function: &EdgeFunction, selector: &'a Selector) -> Needs<'a> {
     Needs { selector, memory_bytes: function.memory_bytes() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_model::{Handler, HandlerName};
+
+    use super::*;
+
+    #[test]
+    fn of_what_a_node_says_the_beginning_counts() {
+        let function = EdgeFunction::new("f", "f", Handler::Native(HandlerName::new("h").expect("valid"))).expect("valid");
+        let record = FunctionRecord::new(7, function);
+        let told = |message: &str| {
+            let report = FunctionReport { generation: 7, message: message.to_owned(), ..FunctionReport::ready() };
+            observed(&report, &record).message
+        };
+        assert_eq!(told("no memory\nat line 1"), "no memory at line 1");
+        assert_eq!(told(&"x".repeat(1_000_000)), "x".repeat(NODE_MESSAGE_BYTES_MAX));
+        assert_eq!(told(&"€".repeat(1_000)), "€".repeat(NODE_MESSAGE_BYTES_MAX / 3));
+    }
 }

@@ -7,7 +7,12 @@ use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{DeploymentSpec, facts::Facts, stored::Deployment, wave_names};
+use super::{
+    DeploymentSpec,
+    facts::Facts,
+    stored::{Deployment, Revision, former_of},
+    wave_names,
+};
 use crate::fleet::EdgeCluster;
 
 /// What applying a deployment would do.
@@ -34,6 +39,8 @@ pub struct Plan {
 /// A wave as it would be.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlannedWave {
+    /// Its number, from 0 on. Waves without nodes are left out.
+    pub number: usize,
     /// What its nodes have in common.
     pub of: String,
     /// Its nodes.
@@ -56,15 +63,23 @@ pub struct Difference {
 pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan, EdgeError> {
     let (store, id, now) = (cluster.deployment_store(), &spec.function.id, Timestamp::now());
     let known = store.get(id)?.filter(|known| !known.deleted);
-    let revisions = store.revisions(id)?;
-    let adopted = if known.is_none() { cluster.assigned_alone(id)? } else { None };
+    let mut revisions = store.revisions(id)?;
+    let next = |revisions: &[Revision]| revisions.last().map_or(1, |last| last.revision + 1);
+    let mut adopted = Vec::new();
+    for function in super::adopted(cluster, id)? {
+        adopted.push(next(&revisions));
+        revisions.push(Revision { revision: next(&revisions), created_at: now, function });
+    }
     let same = revisions.iter().rev().find(|revision| revision.function == spec.function);
-    let next = revisions.last().map_or(1, |last| last.revision + 1);
-    let revision = same.map_or(next, |same| same.revision);
-    let from = known.as_ref().map(|known| known.rollout.goal().or(known.rollout.from)).unwrap_or_default();
-    let former = match from {
-        Some(from) => Some(store.revision(id, from)?.function),
-        None => adopted,
+    let revision = same.map_or(next(&revisions), |same| same.revision);
+    let from = match &known {
+        Some(known) => known.rollout.goal().or(known.rollout.from),
+        None => former_of(&adopted, revision),
+    };
+    let former = match from.map(|from| (from, revisions.iter().find(|known| known.revision == from))) {
+        Some((_, Some(former))) => Some(former.function.clone()),
+        Some((from, None)) => Some(store.revision(id, from)?.function),
+        None => None,
     };
     let rollout = Rollout::new(id.clone(), 0, from, revision, now);
     let planned = Deployment {
@@ -77,6 +92,7 @@ pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan,
         updated_at: now,
         leaving: known.map(|known| known.leaving).unwrap_or_default(),
         missing: String::new(),
+        at_once: false,
         deleted: false,
         rollout,
     };
@@ -89,7 +105,7 @@ pub(super) fn plan(cluster: &EdgeCluster, spec: &DeploymentSpec) -> Result<Plan,
         while batches.last().copied().unwrap_or(0) < nodes.len() {
             batches.push(spec.strategy.next(batches.last().copied().unwrap_or(0), nodes.len()));
         }
-        PlannedWave { of, nodes, batches }
+        PlannedWave { number: wave, of, nodes, batches }
     });
     let pending = gathering.views().filter_map(|(node, view)| {
         let facts = facts.nodes.get(node).filter(|facts| facts.in_target)?;

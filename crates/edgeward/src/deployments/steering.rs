@@ -3,27 +3,29 @@
 //! It looks at everything anew each time, so it goes on after any crash from what is kept. A decision is on the disk before its first order.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use edgeward_cluster::rollout::{self, Approval, Decision, Order, Phase, Rollout, RolloutState, Scope};
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId};
-use edgeward_runtime::blocking;
-use futures::{StreamExt, TryStreamExt, stream};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, limits::FUNCTION_LEASE_ASKED_EVERY};
+use edgeward_runtime::{blocking, uptime};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    facts::{Cache, Facts},
-    stored::Deployment,
+    facts::{Cache, Facts, beginning},
+    stored::{Deployment, Deployments},
 };
 use crate::{
     desired::record::{RevisionRecord, WarmRecord},
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
+    node::Source,
 };
 
 /// Time between two looks while a rollout is on its way, at least.
@@ -48,7 +50,7 @@ impl EdgeCluster {
 async fn steer(cluster: EdgeCluster) {
     // What was read as a standby may be something else now under the same version.
     *cluster.known_facts().lock() = Cache::default();
-    let steering = Steersman { cluster: cluster.clone() };
+    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default(), failures: Mutex::default() };
     loop {
         let begun = Instant::now();
         let is_busy = match steering.look(Timestamp::now()).await {
@@ -67,62 +69,110 @@ async fn steer(cluster: EdgeCluster) {
     }
 }
 
-/// The deployments, and what is true of the nodes when there are any.
-fn gather(cluster: &EdgeCluster) -> Result<(BTreeMap<FunctionId, Deployment>, Facts), EdgeError> {
-    let deployments = cluster.deployment_store().all()?;
-    let facts = if deployments.is_empty() { Facts::default() } else { Facts::read(cluster)? };
-    Ok((deployments, facts))
-}
-
 struct Steersman {
     cluster: EdgeCluster,
+    /// The deployments as they were read last: most looks find them unchanged.
+    wanted: Arc<Mutex<Wanted>>,
+    /// Why orders could not be given that were given last.
+    failures: Mutex<BTreeMap<(FunctionId, NodeId), String>>,
+}
+
+/// The deployments of one version of their document, each with the function of its revision.
+#[derive(Clone, Default)]
+struct Wanted {
+    version: u64,
+    deployments: Arc<Vec<(Deployment, EdgeFunction)>>,
+}
+
+impl Wanted {
+    /// Reads them again when they changed.
+    fn refresh(&mut self, store: &Deployments) -> Result<(), EdgeError> {
+        let version = store.version()?;
+        if version == self.version {
+            return Ok(());
+        }
+        let mut deployments = Vec::new();
+        for (id, deployment) in store.all()? {
+            match store.revision(&id, deployment.revision) {
+                Ok(revision) => deployments.push((deployment, revision.function)),
+                Err(error) => tracing::warn!(function = %id, error = error.chain(), "a deployment could not be looked after"),
+            }
+        }
+        *self = Self { version, deployments: Arc::new(deployments) };
+        Ok(())
+    }
 }
 
 impl Steersman {
     /// Looks after every deployment once. Says whether something is on its way.
     async fn look(&self, now: Timestamp) -> Result<bool, EdgeError> {
-        let cluster = self.cluster.clone();
-        let (deployments, facts) = blocking(move || gather(&cluster)).await?;
+        let (cluster, wanted) = (self.cluster.clone(), Arc::clone(&self.wanted));
+        let (deployments, facts) = blocking(move || {
+            let mut wanted = wanted.lock();
+            wanted.refresh(cluster.deployment_store())?;
+            let facts = if wanted.deployments.is_empty() { Facts::default() } else { Facts::read(&cluster)? };
+            Ok((Arc::clone(&wanted.deployments), facts))
+        })
+        .await?;
         let mut is_busy = false;
-        for deployment in deployments.into_values() {
-            let id = deployment.function.clone();
-            match self.steer(deployment, &facts, now).await {
+        for (deployment, function) in &*deployments {
+            let id = &deployment.function;
+            match self.steer(deployment, function, &facts, now).await {
                 Ok(busy) => is_busy |= busy,
                 Err(error) => tracing::warn!(function = %id, error = error.chain(), "a deployment could not be looked after"),
             }
         }
-        Ok(is_busy)
+        let cluster = self.cluster.clone();
+        let leased = blocking(move || {
+            // Of a cluster that serves nobody far no other hub leads.
+            if cluster.grants().lock().is_none() {
+                cluster.begin_grants(None)?;
+            }
+            cluster.forget_grants(|id| {
+                deployments.iter().any(|(deployment, _)| deployment.function == *id && deployment.target.is_exclusive())
+            })?;
+            cluster.tend_trust_here()?;
+            lease_here(&cluster)
+        });
+        Ok(is_busy | leased.await?)
     }
 
     /// Looks after one deployment. Says whether something is on its way.
-    async fn steer(&self, deployment: Deployment, facts: &Facts, now: Timestamp) -> Result<bool, EdgeError> {
-        let id = deployment.function.clone();
-        let (store, of, revision) = (self.cluster.deployment_store().clone(), id, deployment.revision);
-        let function = blocking(move || Ok(store.revision(&of, revision)?.function)).await?;
-        let found = facts.of(&self.cluster, &deployment, &function, now);
+    async fn steer(&self, deployment: &Deployment, function: &EdgeFunction, facts: &Facts, now: Timestamp) -> Result<bool, EdgeError> {
+        let mut found = facts.of(&self.cluster, deployment, function, now);
+        for (node, facts) in &mut found.nodes {
+            let failures = self.failures.lock();
+            if !failures.is_empty() {
+                facts.order_failure = failures.get(&(deployment.function.clone(), node.clone())).cloned();
+            }
+        }
         if deployment.deleted {
             let holders = found.nodes.into_iter().filter(|(_, node)| node.ordered.is_some()).map(|(node, _)| node);
-            return self.remove(&deployment, holders.collect()).await;
+            return self.remove(deployment, holders.collect()).await;
         }
-        let mut present = deployment.rollout.clone();
-        if deployment.generation != deployment.observed_generation {
-            if present.state.is_over() {
-                return self.begin(&deployment, now).await.map(|()| true);
-            }
-            if present.phase != Phase::Restoring {
-                present.abort("superseded by a newer generation", now)?;
-            }
+        let is_superseded = deployment.generation != deployment.observed_generation;
+        if is_superseded && deployment.rollout.state.is_over() {
+            return self.begin(deployment, now).await.map(|()| true);
         }
-        let scope = Scope { strategy: &deployment.strategy, wanted: found.wanted };
-        let Decision { rollout, orders } = rollout::decide(&present, scope, &found.nodes, now);
+        let strategy = deployment.rollout_strategy();
+        let scope = Scope { strategy: &strategy, wanted: found.wanted, is_superseded };
+        let Decision { rollout, orders } = rollout::decide(&deployment.rollout, scope, &found.nodes, now);
         let left: Vec<_> = deployment.leaving.iter().filter(|node| !found.nodes.contains_key(*node)).cloned().collect();
+        let mut orders = orders;
+        for node in found.misled {
+            let ordered = found.nodes.get(&node).and_then(|facts| facts.ordered);
+            if let Some(ordered) = ordered {
+                orders.entry(node).or_insert(ordered);
+            }
+        }
         let is_news = rollout != deployment.rollout || found.missing != deployment.missing || !left.is_empty();
-        if is_news && !self.keep(&deployment, rollout.clone(), found.missing, left).await? {
+        if is_news && !self.keep(deployment, rollout.clone(), found.missing, left).await? {
             return Ok(true);
         }
         // What waits for people, or for nodes that are away, is looked at now and then.
-        let is_busy = !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
-        self.order(&deployment, orders).await?;
+        let is_busy =
+            is_superseded || !orders.is_empty() || (rollout.state == RolloutState::InProgress && rollout.approval != Approval::Awaited);
+        self.order(deployment, orders).await?;
         Ok(is_busy)
     }
 
@@ -130,7 +180,7 @@ impl Steersman {
     async fn begin(&self, deployment: &Deployment, now: Timestamp) -> Result<(), EdgeError> {
         let (goal, wanted) = (deployment.rollout.goal(), deployment.revision);
         let (cluster, seen) = (self.cluster.clone(), deployment.clone());
-        if goal == Some(wanted) {
+        if deployment.rollout.keeps(wanted) {
             // Only where it runs, or how it would get there, is another.
             let generation = seen.generation;
             let change = move |deployment: &mut Deployment| {
@@ -142,7 +192,7 @@ impl Steersman {
             };
             return blocking(move || cluster.deployment_store().change(&seen.function, change)).await.map(drop);
         }
-        let rollout = Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now);
+        let rollout = Rollout { at_once: seen.at_once, ..Rollout::new(seen.function.clone(), seen.generation, goal, wanted, now) };
         blocking(move || cluster.deployment_store().begin(&seen, rollout)).await
     }
 
@@ -173,22 +223,33 @@ impl Steersman {
         Ok(true)
     }
 
-    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them.
+    /// Gives orders: writes them to the documents of their nodes, and has nodes of this process take them. One that cannot be written is told by the
+    /// rollout, which gives it again.
     async fn order(&self, deployment: &Deployment, orders: BTreeMap<NodeId, Order>) -> Result<(), EdgeError> {
         if orders.is_empty() {
             return self.retry_here(deployment).await;
         }
         let id = &deployment.function;
-        let functions = Arc::new(self.functions(id, &orders).await?);
+        let exclusive = deployment.target.is_exclusive();
+        let strategy = Arc::new(deployment.rollout_strategy().into_owned());
+        let functions = match self.functions(id, &orders).await {
+            Ok(functions) => Arc::new(functions),
+            Err(error) => {
+                for node in orders.keys() {
+                    self.note_failure(id, node, &error);
+                }
+                return Ok(());
+            }
+        };
         let _deploying = self.cluster.deploying().await;
         let ordering: Vec<_> = orders
             .into_iter()
             .map(|(node, order)| {
-                let (cluster, id, functions, strategy) =
-                    (self.cluster.clone(), id.clone(), Arc::clone(&functions), deployment.strategy.clone());
-                blocking(move || {
+                let (cluster, id, functions, strategy) = (self.cluster.clone(), id.clone(), Arc::clone(&functions), Arc::clone(&strategy));
+                let of = node.clone();
+                let writing = blocking(move || {
                     let Some(revision) = order.serve else {
-                        return cluster.assignments().remove(&node, &id).map(|_| Some((node, None)));
+                        return cluster.assignments().remove(&node, &id).map(|_| Some(None));
                     };
                     let Some(function) = functions.get(&revision) else {
                         tracing::warn!(%node, function = %id, revision, "a revision that a node is to go back to is not kept any more");
@@ -197,35 +258,44 @@ impl Steersman {
                     let warm = order.warm.and_then(|revision| Some(WarmRecord { revision, function: functions.get(&revision)?.clone() }));
                     let judged_seconds = strategy.bake().saturating_add(strategy.progress()).as_secs();
                     let bake_seconds = strategy.bake().as_secs_f64();
-                    let deployed = RevisionRecord { revision, probe: strategy.gate.probe.clone(), bake_seconds, judged_seconds, warm };
-                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some((node, Some(record))))
-                })
+                    let (probe, confirmed) = (strategy.gate.probe.clone(), order.is_confirmed);
+                    let deployed = RevisionRecord { revision, probe, bake_seconds, judged_seconds, exclusive, confirmed, warm };
+                    cluster.assignments().put(&node, function, Some(deployed)).map(|record| Some(Some(record)))
+                });
+                async move { (of, writing.await) }
             })
             .collect();
-        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).try_collect().await?;
+        let written: Vec<_> = stream::iter(ordering).buffer_unordered(ORDERING_CONCURRENCY).collect().await;
         self.cluster.forget_deadlines(id);
-        for (node, record) in written.into_iter().flatten() {
-            match record {
-                Some(record) => self.cluster.install_here(&node, &record).await,
-                None => self.cluster.remove_here(&node, id),
+        for (node, written) in written {
+            match written {
+                Ok(order) => {
+                    self.failures.lock().remove(&(id.clone(), node.clone()));
+                    match order {
+                        Some(Some(record)) => self.cluster.install_here(&node, &record).await,
+                        Some(None) => self.cluster.remove_here(&node, id),
+                        None => {}
+                    }
+                }
+                Err(error) => self.note_failure(id, &node, &error),
             }
         }
         Ok(())
     }
 
+    /// Notes that an order could not be given.
+    fn note_failure(&self, function: &FunctionId, node: &NodeId, error: &EdgeError) {
+        tracing::warn!(%function, %node, error = error.chain(), "a node could not be ordered what it is to have; it is tried again");
+        self.failures.lock().insert((function.clone(), node.clone()), beginning(&error.chain()));
+    }
+
     /// Has nodes of this process try again what failed.
     async fn retry_here(&self, deployment: &Deployment) -> Result<(), EdgeError> {
-        for node in self.cluster.nodes_here() {
-            let records = {
-                let (cluster, node) = (self.cluster.clone(), node.clone());
-                blocking(move || cluster.assignment_records(&node)).await?
-            };
-            for (_, record) in records {
-                if let Ok(record) = record
-                    && record.function.id == deployment.function
-                {
-                    self.cluster.install_here(&node, &record).await;
-                }
+        for (node, installer) in self.cluster.installers_here() {
+            let (cluster, id) = (self.cluster.clone(), deployment.function.clone());
+            let record = blocking(move || cluster.assignment_record(&node, &id)).await?;
+            if let Some(record) = record {
+                installer.install(&record, Source::Fleet, None, tokio::time::Instant::now()).await;
             }
         }
         Ok(())
@@ -233,7 +303,7 @@ impl Steersman {
 
     /// The functions of the revisions that these orders name.
     async fn functions(&self, id: &FunctionId, orders: &BTreeMap<NodeId, Order>) -> Result<BTreeMap<u64, EdgeFunction>, EdgeError> {
-        let named: std::collections::BTreeSet<_> = orders.values().flat_map(|order| [order.serve, order.warm]).flatten().collect();
+        let named: BTreeSet<_> = orders.values().flat_map(|order| [order.serve, order.warm]).flatten().collect();
         let (cluster, id, nodes) = (self.cluster.clone(), id.clone(), orders.keys().cloned().collect::<Vec<_>>());
         blocking(move || {
             let (mut functions, mut lost) = (BTreeMap::new(), Vec::new());
@@ -265,12 +335,26 @@ impl Steersman {
         let id = deployment.function.clone();
         if holders.is_empty() {
             let store = self.cluster.deployment_store().clone();
+            self.failures.lock().retain(|(function, _), _| *function != id);
             blocking(move || store.forget(&id)).await?;
             return Ok(false);
         }
         self.order(deployment, holders.into_iter().map(|node| (node, Order::only(None))).collect()).await?;
         Ok(true)
     }
+}
+
+/// Has the nodes of this process ask for leases, as others do over the backbone. Says whether one waits for some.
+fn lease_here(cluster: &EdgeCluster) -> Result<bool, EdgeError> {
+    let mut is_waiting = false;
+    for (node, installer) in cluster.installers_here() {
+        let Some(question) = installer.lease_question() else { continue };
+        let asked_at = uptime();
+        let answer = cluster.grant(&node, &question)?;
+        installer.take_leases(asked_at, &question, &answer);
+        is_waiting |= installer.leases().pause() < FUNCTION_LEASE_ASKED_EVERY;
+    }
+    Ok(is_waiting)
 }
 
 /// Tells what became of a rollout.
@@ -286,3 +370,6 @@ pub(super) fn tell(cluster: &EdgeCluster, rollout: &Rollout) {
     let message = format!("rollout `{}` of function `{function}` to revision {to} {does}{why}", rollout.id());
     cluster.events().tell(FleetEvent::new(EventKind::RolloutChanged, message).of(function));
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,12 @@
 //!
 //! A revision never changes. Those that a deployment or its rollout names are kept, of the others the newest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use edgeward_cluster::rollout::Rollout;
+use edgeward_cluster::rollout::{Phase, Rollout};
 use edgeward_model::{
     Digest, DocumentName, EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, Strategy, Target,
     limits::{DEPLOYMENTS_MAX, REVISIONS_MAX, ROLLOUTS_KEPT_MAX},
@@ -45,11 +48,29 @@ pub struct Deployment {
     /// Why fewer nodes have it than there are to be; empty when there are enough.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub missing: String,
+    /// Whether its generation goes to all nodes at once: somebody went back to a former revision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_once: bool,
     /// Whether it is being removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
     /// The rollout that is on its way, or was the last.
     pub rollout: Rollout,
+}
+
+impl Deployment {
+    /// How its present rollout gets to its nodes.
+    pub(crate) fn rollout_strategy(&self) -> Cow<'_, Strategy> {
+        if self.rollout.at_once { Cow::Owned(self.strategy.at_once()) } else { Cow::Borrowed(&self.strategy) }
+    }
+
+    /// Whether its revision runs, or is on its way; not when its rollout went back, or is going back.
+    fn is_under_way_or_done(&self) -> bool {
+        let rollout = &self.rollout;
+        let is_waiting = self.generation != self.observed_generation;
+        let is_under_way = !rollout.state.is_over() && rollout.phase != Phase::Restoring;
+        is_waiting || is_under_way || rollout.keeps(self.revision)
+    }
 }
 
 /// A function as it was deployed.
@@ -63,6 +84,17 @@ pub struct Revision {
     pub function: EdgeFunction,
 }
 
+/// What somebody wants deployed, and how that is meant.
+pub(crate) struct Wish {
+    pub(crate) spec: DeploymentSpec,
+    /// The generation that it takes the place of, where that matters; 0 only creates.
+    pub(crate) generation: Option<u64>,
+    /// What nodes had of the function by themselves, each once. A new deployment has these as revisions.
+    pub(crate) adopted: Vec<EdgeFunction>,
+    /// Whether it is to go to all nodes at once, this time.
+    pub(crate) at_once: bool,
+}
+
 /// The document. Changing it blocks until it is on the disk.
 #[derive(Clone, Debug)]
 pub(crate) struct Deployments {
@@ -74,11 +106,19 @@ impl Deployments {
         Ok(Self { document: documents.document(DocumentName::new(DOCUMENT)?) })
     }
 
-    /// Every deployment, those that are being removed too.
+    /// Every deployment that can be read, those that are being removed too. One that cannot, as of a newer release, does not keep the others.
     pub(crate) fn all(&self) -> Result<BTreeMap<FunctionId, Deployment>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(BTreeMap::new()) };
-        let deployments = state.data.0.iter().filter_map(|(key, value)| Some((key.strip_prefix(DEPLOYMENT)?, value)));
-        deployments.map(|(id, value)| Ok((FunctionId::new(id)?, read_deployment(id, value)?))).collect()
+        let deployments = self.document.entries(DEPLOYMENT)?.into_iter().filter_map(|(key, value)| {
+            let id = key.strip_prefix(DEPLOYMENT)?;
+            Some((FunctionId::new(id).ok()?, readable(read_deployment(id, &value))?))
+        });
+        Ok(deployments.collect())
+    }
+
+    /// Whether there is a deployment of this function that cannot be read.
+    pub(crate) fn is_unreadable(&self, id: &FunctionId) -> Result<bool, EdgeError> {
+        let value = self.document.get(&format!("{DEPLOYMENT}{id}"))?;
+        Ok(value.is_some_and(|value| read_deployment(id.as_str(), &value).is_err()))
     }
 
     /// One deployment, one that is being removed too.
@@ -95,18 +135,16 @@ impl Deployments {
 
     /// The deployment whose present rollout has this id, or whose function.
     pub(crate) fn by_rollout(&self, id: &str) -> Result<Option<Deployment>, EdgeError> {
-        let found = |name: &str| FunctionId::new(name).ok().map(|name| self.get(&name)).transpose().map(Option::flatten);
-        let function = id.rsplit_once('-').map(|(function, _)| found(function)).transpose()?.flatten();
-        let named = function.filter(|deployment| deployment.rollout.id() == id);
-        Ok(named.map_or_else(|| found(id), |named| Ok(Some(named)))?.filter(|deployment| !deployment.deleted))
+        let (function, generation) = id.split_once(':').map_or((id, None), |(function, generation)| (function, Some(generation)));
+        let Ok(function) = FunctionId::new(function) else { return Ok(None) };
+        let is_meant = |deployment: &Deployment| !deployment.deleted && (generation.is_none() || deployment.rollout.id() == id);
+        Ok(self.get(&function)?.filter(is_meant))
     }
 
     /// The revisions of a function, by number.
     pub(crate) fn revisions(&self, id: &FunctionId) -> Result<Vec<Revision>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
-        let prefix = format!("{REVISION}{id}/");
-        let own = state.data.0.iter().filter(|(key, _)| key.starts_with(&prefix));
-        let mut revisions: Vec<Revision> = own.map(|(key, value)| of_value(value, || key.clone())).collect::<Result<_, _>>()?;
+        let own = self.document.entries(&format!("{REVISION}{id}/"))?;
+        let mut revisions: Vec<Revision> = own.iter().map(|(key, value)| of_value(value, || key.clone())).collect::<Result<_, _>>()?;
         revisions.sort_by_key(|revision| revision.revision);
         Ok(revisions)
     }
@@ -122,27 +160,18 @@ impl Deployments {
         of_value(&value, || key)
     }
 
-    /// Every rollout that is kept, the newest of each function first.
+    /// Every rollout that is kept and can be read, the newest of each function first.
     pub(crate) fn rollouts(&self) -> Result<Vec<Rollout>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(Vec::new()) };
-        let mut rollouts = Vec::new();
-        for (key, value) in &state.data.0 {
-            if let Some(id) = key.strip_prefix(DEPLOYMENT) {
-                rollouts.push(read_deployment(id, value)?.rollout);
-            } else if key.starts_with(ROLLOUT) {
-                rollouts.push(of_value(value, || key.clone())?);
-            }
-        }
+        let mut rollouts: Vec<Rollout> = self.all()?.into_values().map(|deployment| deployment.rollout).collect();
+        rollouts.extend(self.document.entries(ROLLOUT)?.iter().filter_map(|(key, value)| readable(of_value(value, || key.clone()))));
         rollouts.sort_by(|left: &Rollout, right| left.function.cmp(&right.function).then(right.generation.cmp(&left.generation)));
         Ok(rollouts)
     }
 
     /// The artifacts of every revision that is kept.
     pub(crate) fn artifacts(&self) -> Result<BTreeSet<Digest>, EdgeError> {
-        let Some(state) = self.document.view()? else { return Ok(BTreeSet::new()) };
-        let revisions = state.data.0.iter().filter(|(key, _)| key.starts_with(REVISION));
-        let artifacts = revisions.map(|(key, value)| {
-            let revision: Revision = of_value(value, || key.clone())?;
+        let artifacts = self.document.entries(REVISION)?.into_iter().map(|(key, value)| {
+            let revision: Revision = of_value(&value, || key)?;
             Ok(revision.function.handler.artifact())
         });
         artifacts.filter_map(Result::transpose).collect()
@@ -153,14 +182,9 @@ impl Deployments {
         Ok(self.document.info()?.map_or(0, |info| info.version))
     }
 
-    /// Wants this deployed; returns the deployment when that is news. What nodes had by themselves is the former revision of a new deployment.
-    pub(crate) fn apply(
-        &self,
-        spec: DeploymentSpec,
-        adopted: Option<EdgeFunction>,
-        generation: Option<u64>,
-        now: Timestamp,
-    ) -> Result<Option<Deployment>, EdgeError> {
+    /// Wants this deployed; returns the deployment when that is news: when it is another, or was and went back.
+    pub(crate) fn apply(&self, wish: Wish, now: Timestamp) -> Result<Option<Deployment>, EdgeError> {
+        let Wish { spec, generation, adopted, at_once } = wish;
         let next = self.version()? + 1;
         let edited = self.document.edit(Precondition::None, move |draft| {
             let mut writing = Writing { draft, id: spec.function.id.clone() };
@@ -171,14 +195,14 @@ impl Deployments {
                 let message = format!("this fleet has {DEPLOYMENTS_MAX} deployments, which is the most; remove one first");
                 return Err(EdgeError::new(ErrorKind::TooLarge, message));
             }
-            let adopted = match (&known, adopted) {
-                (None, Some(adopted)) => Some(writing.put_revision(adopted, now)?),
-                _ => None,
-            };
+            let adopted = if known.is_none() { adopted } else { Vec::new() };
+            let adopted: Vec<_> = adopted.into_iter().map(|function| writing.put_revision(function, now)).collect::<Result<_, _>>()?;
             let revision = writing.put_revision(spec.function, now)?;
             let deployment = match known {
                 Some(known)
-                    if !known.deleted && (known.revision, &known.target, &known.strategy) == (revision, &spec.target, &spec.strategy) =>
+                    if !known.deleted
+                        && known.is_under_way_or_done()
+                        && (known.revision, &known.target, &known.strategy) == (revision, &spec.target, &spec.strategy) =>
                 {
                     return Ok(None);
                 }
@@ -189,6 +213,7 @@ impl Deployments {
                     strategy: spec.strategy,
                     updated_at: now,
                     leaving: BTreeSet::new(),
+                    at_once,
                     deleted: false,
                     ..known
                 },
@@ -202,8 +227,9 @@ impl Deployments {
                     updated_at: now,
                     leaving: BTreeSet::new(),
                     missing: String::new(),
+                    at_once: false,
                     deleted: false,
-                    rollout: Rollout::new(writing.id.clone(), next, adopted, revision, now),
+                    rollout: Rollout::new(writing.id.clone(), next, former_of(&adopted, revision), revision, now),
                 },
             };
             writing.put(&deployment)?;
@@ -270,12 +296,12 @@ impl Deployments {
         Ok(marked?.is_some_and(|(_, is_news)| is_news))
     }
 
-    /// Forgets a deployment that was removed, with its revisions and rollouts.
+    /// Forgets a deployment that was removed, or cannot be read, with its revisions and rollouts.
     pub(crate) fn forget(&self, id: &FunctionId) -> Result<(), EdgeError> {
         let id = id.clone();
         let edited = self.document.edit(Precondition::None, move |draft| {
             let writing = Writing { draft, id };
-            if writing.deployment()?.is_none_or(|deployment| !deployment.deleted) {
+            if writing.deployment().is_ok_and(|deployment| deployment.is_none_or(|deployment| !deployment.deleted)) {
                 return Ok(());
             }
             let keys: Vec<_> = [REVISION, ROLLOUT].iter().map(|kind| writing.keys(kind)).collect::<Result<_, _>>()?;
@@ -377,6 +403,15 @@ impl Writing<'_, '_, '_> {
     }
 }
 
+/// The former revision of a first deployment, of which nodes had these by themselves. Where they had several each goes back to its own, and there is none
+/// for all; but what some had as it is now is taken from nobody.
+pub(super) fn former_of(adopted: &[u64], revision: u64) -> Option<u64> {
+    if adopted.contains(&revision) {
+        return Some(revision);
+    }
+    if let [one] = adopted { Some(*one) } else { None }
+}
+
 fn check(id: &FunctionId, wanted: Option<u64>, found: Option<u64>) -> Result<(), EdgeError> {
     let why = match (wanted, found) {
         (None, _) | (Some(0), None) => return Ok(()),
@@ -389,5 +424,15 @@ fn check(id: &FunctionId, wanted: Option<u64>, found: Option<u64>) -> Result<(),
 }
 
 fn read_deployment(id: &str, value: &edgeward_model::Value) -> Result<Deployment, EdgeError> {
-    of_value(value, || format!("the deployment of function `{id}`"))
+    of_value(value, || {
+        format!("the deployment of function `{id}`; use a newer release, or remove it with `edgeward deployments remove {id}`")
+    })
 }
+
+/// What could be read.
+fn readable<T>(read: Result<T, EdgeError>) -> Option<T> {
+    read.inspect_err(|error| tracing::warn!(error = error.chain(), "what is kept of a deployment is passed over")).ok()
+}
+
+#[cfg(test)]
+mod tests;

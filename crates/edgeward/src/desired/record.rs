@@ -38,6 +38,12 @@ pub struct RevisionRecord {
     /// For how long after it began to serve the node tells how it does, in seconds; while something is to be ready beside it, it always does.
     #[serde(default)]
     pub judged_seconds: u64,
+    /// Whether no other node may run it at the same time: then it runs only while this node has the function's lease.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
+    /// Whether the node need not go back from it any more. What a release wrote that did not know this has nothing to be ready beside it then.
+    #[serde(default = "confirmed", skip_serializing_if = "is_confirmed")]
+    pub confirmed: bool,
     /// What is to be ready beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<WarmRecord>,
@@ -50,6 +56,15 @@ pub struct WarmRecord {
     pub revision: u64,
     /// The function as of that revision.
     pub function: EdgeFunction,
+}
+
+fn confirmed() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_confirmed(confirmed: &bool) -> bool {
+    *confirmed
 }
 
 #[derive(Serialize)]
@@ -94,6 +109,11 @@ impl FunctionRecord {
         self.deployed.as_ref().and_then(|deployed| deployed.warm.as_ref())
     }
 
+    /// Whether it runs only while this node has the function's lease.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.deployed.as_ref().is_some_and(|deployed| deployed.exclusive)
+    }
+
     /// How long it must do well.
     pub(crate) fn bake(&self) -> Duration {
         let seconds = self.deployed.as_ref().map_or(0.0, |deployed| deployed.bake_seconds);
@@ -108,7 +128,13 @@ impl FunctionRecord {
     /// What it orders, by revision; none for a record that no deployment wrote.
     pub(crate) fn order(&self) -> Option<Order> {
         let deployed = self.deployed.as_ref()?;
-        Some(Order { serve: Some(deployed.revision), warm: deployed.warm.as_ref().map(|warm| warm.revision) })
+        let warm = deployed.warm.as_ref().map(|warm| warm.revision);
+        Some(Order { serve: Some(deployed.revision), warm, is_confirmed: self.is_confirmed() })
+    }
+
+    /// Whether nothing older need run any more once it serves.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.deployed.as_ref().is_none_or(|deployed| deployed.confirmed && deployed.warm.is_none())
     }
 
     /// The artifacts that it needs, first that of what serves.
@@ -165,10 +191,24 @@ mod tests {
             probe: Some(Probe { path: "/health".to_owned() }),
             bake_seconds: 0.5,
             judged_seconds: 60,
+            exclusive: false,
+            confirmed: false,
             warm: Some(warm),
         };
         let record = FunctionRecord { generation: u64::MAX, function, deployed: Some(Box::new(deployed)) };
         assert_eq!(FunctionRecord::of_value("f", &record.to_value().expect("a value")).expect("a record"), record);
+    }
+
+    #[test]
+    fn a_record_of_a_release_that_did_not_know_of_confirmation_is_confirmed_when_nothing_is_warm_beside_it() {
+        let read = |deployed: &str| {
+            let json = format!(
+                r#"{{"format": 1, "generation": 1, "id": "f", "name": "f", "handler": {{"native": "h"}}, "deployed": {{"revision": 2{deployed}}}}}"#
+            );
+            FunctionRecord::of_value("f", &python_json::read(&json).expect("JSON")).expect("a record").is_confirmed()
+        };
+        assert!(read("") && !read(r#", "confirmed": false"#));
+        assert!(!read(r#", "warm": {"revision": 1, "function": {"id": "f", "name": "f", "handler": {"native": "g"}}}"#));
     }
 
     #[test]

@@ -23,8 +23,9 @@ use super::EdgeCluster;
 use crate::{
     deployments::steering::Steering,
     events::{EventKind, FleetEvent},
+    leases::LeaseQuestion,
     replication::HubService,
-    services::{self, ARTIFACT, ArtifactRange, HEARTBEAT, OUTBOX, OutboxBatch, SIZE},
+    services::{self, ARTIFACT, ArtifactRange, HEARTBEAT, LEASES, OUTBOX, OutboxBatch, SIZE},
 };
 
 /// Time between two collections of what nobody needs.
@@ -44,7 +45,7 @@ pub struct FleetService {
     cluster: EdgeCluster,
     hub: Arc<Hub>,
     _replication: HubService,
-    _services: [Service; 2],
+    _services: [Service; 3],
     _steering: Steering,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -76,7 +77,13 @@ impl EdgeCluster {
         let guarded = Arc::clone(&guard);
         let known = self.node_ids().into_iter().chain(guard.standbys.iter().cloned()).collect();
         let replication = HubService::start(Arc::clone(&hub), store, Arc::clone(&backbone), known, move |node| guarded.check(node)).await?;
-        let services = [self.serve_artifacts(&backbone, &guard).await?, self.serve_outboxes(&backbone, &guard).await?];
+        let (of, term) = (self.clone(), options.term);
+        blocking(move || of.begin_grants(term)).await?;
+        let services = [
+            self.serve_artifacts(&backbone, &guard).await?,
+            self.serve_outboxes(&backbone, &guard).await?,
+            self.serve_leases(&backbone, &guard).await?,
+        ];
         *self.0.backbone.write() = Some(Arc::clone(&backbone));
         let tasks = vec![
             tokio::spawn(hear(self.clone(), heartbeats)),
@@ -115,6 +122,15 @@ impl EdgeCluster {
         let mut answer = Message::new(bytes);
         answer.headers.set(SIZE, size.to_string())?;
         Ok(answer)
+    }
+
+    async fn serve_leases(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
+        let cluster = self.clone();
+        let answer = move |node: NodeId, question: LeaseQuestion| {
+            let cluster = cluster.clone();
+            blocking(move || cluster.grant(&node, &question).map(|answer| services::write(&answer)))
+        };
+        guard.serve(backbone, (LEASES, "a question for leases"), answer).await
     }
 
     async fn serve_outboxes(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {

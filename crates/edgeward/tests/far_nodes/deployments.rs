@@ -401,3 +401,82 @@ pub(crate) async fn what_a_deployment_cares_for_is_not_assigned_by_itself(site: 
     let other: EdgeFunction = native("other", "first");
     hub.cluster.deploy_to_all(other).await.expect("another is not");
 }
+
+/// Code of which no two invocations may run at once, wherever: it counts those that do.
+#[derive(Clone, Default)]
+struct Alone {
+    running: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+}
+
+impl Alone {
+    fn handler(&self, name: &'static str) -> NativeHandler {
+        let this = self.clone();
+        NativeHandler::new(move |_| {
+            let this = this.clone();
+            async move {
+                this.most.fetch_max(this.running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                this.running.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, std::io::Error>(name.into())
+            }
+        })
+    }
+}
+
+pub(crate) async fn of_a_function_for_one_node_no_two_ever_run_it(site: Site) {
+    let site = &site;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut hub = AtHub::start(site, folder.path()).await;
+    let alone = Alone::default();
+    let handler = || HandlerName::new("alone").expect("valid");
+    let mut a = AtNode::start(site, &hub, "a").await;
+    let b = AtNode::start(site, &hub, "b").await;
+    a.node.runtime().register(handler(), alone.handler("a"));
+    b.node.runtime().register(handler(), alone.handler("b"));
+    let function = EdgeFunction { max_concurrency: 1, timeout_seconds: 1.0, ..native(FUNCTION, "alone") };
+    let spec = |target: &str| DeploymentSpec { target: target.parse().expect("valid"), ..DeploymentSpec::new(function.clone()) };
+    hub.cluster.deployments().apply(spec("one"), None).await.expect("applies");
+    let load = Load::on(&[&a, &b]);
+    let says = async |node: &AtNode| node.node.runtime().invoke(FUNCTION, "").await.is_ok();
+    eventually("one of them runs it", async || says(&a).await).await;
+    assert!(!says(&b).await, "nobody deployed it there");
+
+    // Moved, it ends on the one before it begins on the other.
+    let drain = async |hub: &AtHub, node: &'static str, draining| {
+        let cluster = hub.cluster.clone();
+        edgeward::blocking(move || cluster.drain_node(node, draining)).await.expect("there");
+    };
+    drain(&hub, "a", true).await;
+    eventually("the other runs it", async || says(&b).await).await;
+    assert!(!says(&a).await);
+    drain(&hub, "b", true).await;
+    drain(&hub, "a", false).await;
+    eventually("the first runs it again", async || says(&a).await).await;
+    drain(&hub, "b", false).await;
+    let holder = hub.cluster.deployments().get(&self::function()).await.expect("there").lease;
+    assert_eq!(holder.map(|node| node.to_string()), Some("a".to_owned()));
+
+    // A hub that starts again goes on with who has it.
+    drop(hub);
+    hub = AtHub::start(site, folder.path()).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(says(&a).await, "it has its lease still");
+
+    // One that is cut off ends by itself, and only then does the other begin.
+    a.disconnect();
+    let holder = async || hub.cluster.deployments().get(&self::function()).await.expect("there").lease;
+    eventually("the lease of the first lapses", async || holder().await.is_none_or(|node| node.as_str() != "a")).await;
+    eventually("the other runs it", async || says(&b).await).await;
+    assert!(!says(&a).await, "its lease lapsed");
+    a.connect(site).await;
+    eventually("it is taken from the first", async || hub.says("a", FUNCTION).is_none()).await;
+    assert!(says(&b).await);
+
+    // Without the promise it may run on both.
+    hub.cluster.deployments().apply(spec("all"), None).await.expect("applies");
+    assert_eq!(alone.most.load(Ordering::SeqCst), 1, "two ran at once");
+    eventually("both run it", async || says(&a).await && says(&b).await).await;
+    let (well, _) = load.stop().await;
+    assert!(well > 50, "{well} calls ended well, which says little");
+}

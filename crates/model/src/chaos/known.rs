@@ -93,7 +93,7 @@ impl Known {
                 let is_known = |id: &&NodeId| self.nodes.iter().any(|node| node.id == **id);
                 named.iter().find(|id| !is_known(id)).map_or(Ok(()), |id| Err(none("node", id.as_str(), ids())))
             }
-            Target::Matching(selector) | Target::Count { among: selector, .. } => {
+            Target::Matching(selector) | Target::Count { among: selector, .. } | Target::One { among: selector } => {
                 if self.nodes.iter().any(|node| selector.matches(node)) {
                     return Ok(());
                 }

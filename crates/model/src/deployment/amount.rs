@@ -19,6 +19,11 @@ impl Amount {
     /// The whole set.
     pub const ALL: Self = Self::Percent(100);
 
+    /// Checks that its text is one.
+    pub fn validate(self) -> Result<(), EdgeError> {
+        self.to_string().parse::<Self>().map(drop)
+    }
+
     /// How many of `total` it is: at least one of a set that is not empty, and at most all.
     pub fn at_least_one_of(self, total: usize) -> usize {
         let count = match self {
@@ -72,7 +77,7 @@ impl<'de> Deserialize<'de> for Amount {
     /// Reads its text, or a bare number.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "an amount is a number of nodes such as 5, or a text such as `5` or `10%`")]
         enum Written {
             Number(u32),
             Text(String),
@@ -115,7 +120,10 @@ mod tests {
         for text in ["", "%", "101%", "-1", "1.5", "10001", "5 %", "many"] {
             assert!(text.parse::<Amount>().is_err(), "{text}");
         }
+        assert!(Amount::Percent(101).validate().is_err() && Amount::Count(10_001).validate().is_err() && Amount::ALL.validate().is_ok());
         assert_eq!(serde_json::from_str::<Amount>("3").expect("valid"), Amount::Count(3));
         assert_eq!(serde_json::from_str::<Amount>("\"3%\"").expect("valid"), Amount::Percent(3));
+        let error = serde_json::from_str::<Amount>("[3]").expect_err("a list").to_string();
+        assert!(error.contains("a number of nodes such as 5"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{
     deployment::{Amount, Selector},
@@ -56,7 +56,7 @@ impl FromStr for StrategyKind {
 
 /// How a new revision gets to its nodes. What is not said has its default; that of `batch` and `bake_seconds` depends on the kind.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Strategy {
     /// The kind.
     #[serde(default)]
@@ -90,7 +90,7 @@ pub struct Strategy {
 
 /// What a revision must keep to, against the one before it on the same nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Gate {
     /// Invocations that may fail beyond the share that failed before, in percent of all; 5 when it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,11 +109,25 @@ pub struct Gate {
 
 /// A request that a function must answer with a status of 2xx before it serves. Functions that see no requests are invoked with an empty payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, remote = "Self")]
 pub struct Probe {
     /// The path with its query, such as `/health`.
     pub path: String,
 }
+
+crate::map_only!(Strategy, Gate, Probe);
+
+macro_rules! written_as_derived {
+    ($($name:ident),+) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
+        }
+    )+};
+}
+
+written_as_derived!(Strategy, Gate, Probe);
 
 impl Gate {
     fn is_default(&self) -> bool {
@@ -140,6 +154,12 @@ impl Strategy {
     /// A strategy of this kind with its defaults.
     pub fn new(kind: StrategyKind) -> Self {
         Self { kind, ..Self::default() }
+    }
+
+    /// To all nodes at once, judged by the same gate: for a revision that ran there before.
+    #[must_use]
+    pub fn at_once(&self) -> Self {
+        Self { batch: Some(Amount::ALL), bake_seconds: Some(0.0), gate: self.gate.clone(), ..Self::new(StrategyKind::Rolling) }
     }
 
     /// Nodes of a wave that get it first.
@@ -211,10 +231,10 @@ impl Strategy {
         if self.waves.len() > WAVES_MAX {
             return Err(EdgeError::invalid(format!("a strategy has at most {WAVES_MAX} waves, not {}", self.waves.len())));
         }
-        if let Some(probe) = &self.gate.probe {
-            probe.validate()?;
-        }
-        Ok(())
+        self.batch.map_or(Ok(()), Amount::validate)?;
+        self.max_unavailable.map_or(Ok(()), Amount::validate)?;
+        self.waves.iter().try_for_each(Selector::validate)?;
+        self.gate.probe.as_ref().map_or(Ok(()), Probe::validate)
     }
 }
 
@@ -280,6 +300,11 @@ mod tests {
         assert!(refused(Strategy { growth: Some(2), ..of(StrategyKind::Canary) }).contains("rolling"));
         assert!(refused(Strategy { batch: Some(Amount::ALL), ..of(StrategyKind::BlueGreen) }).contains("no batch"));
         assert!(refused(Strategy { waves: vec![Selector::default(); WAVES_MAX + 1], ..Strategy::default() }).contains("waves"));
+        let batch = Some(Amount::Percent(200));
+        assert!(refused(Strategy { batch, ..Strategy::default() }).contains("`200%` is no amount"));
+        assert!(refused(Strategy { max_unavailable: batch, ..Strategy::default() }).contains("`200%` is no amount"));
+        let wave = Selector { capabilities: ["gpu,camera".to_owned()].into(), ..Selector::default() };
+        assert!(refused(Strategy { waves: vec![wave], ..Strategy::default() }).contains("`camera`"));
         for path in ["health", "/a b", "/ä", "/a#b"] {
             let gate = Gate { probe: Some(Probe { path: path.to_owned() }), ..Gate::default() };
             assert!(refused(Strategy { gate, ..Strategy::default() }).contains("probe"), "{path}");
@@ -296,5 +321,9 @@ mod tests {
         let read: Strategy = serde_json::from_str(r#"{"kind": "canary", "batch": 2, "gate": {"min_samples": 20}}"#).expect("valid");
         assert_eq!((read.batch(), read.gate.min_samples(), read.bake()), (Amount::Count(2), 20, Duration::from_mins(1)));
         assert!(serde_json::from_str::<Strategy>(r#"{"kind": "rolling", "bath": 2}"#).is_err(), "a word that is not known");
+        for list in [r#"["canary", 2]"#, r#"{"gate": [50.0]}"#, r#"{"gate": {"probe": ["/health"]}}"#] {
+            let error = serde_json::from_str::<Strategy>(list).expect_err("a list").to_string();
+            assert!(error.contains("expected fields with their names"), "{error}");
+        }
     }
 }

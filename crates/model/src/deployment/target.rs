@@ -20,8 +20,7 @@ const ALL: &str = "all";
 const NODE: &str = "node";
 const CAPABILITY: &str = "capability";
 const COUNT: &str = "count";
-/// Another word for `count=1`.
-const ANYWHERE: &str = "anywhere";
+const ONE: &str = "one";
 
 /// What a node must have: every label with this value, and every capability. As text, parts with commas between them:
 /// `site=berlin,capability=gpu`, or `all` for one that every node meets.
@@ -40,6 +39,11 @@ impl Selector {
             && self.capabilities.iter().all(|capability| node.capabilities.contains(capability))
     }
 
+    /// Checks that its text says the same.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        says_the_same(self)
+    }
+
     /// Whether every node meets it.
     pub fn is_all(&self) -> bool {
         self.labels.is_empty() && self.capabilities.is_empty()
@@ -47,7 +51,7 @@ impl Selector {
 }
 
 /// Which nodes a deployment is for. As text, parts with commas between them: `all`, `node=edge-01,node=edge-02`, `site=berlin,capability=gpu`,
-/// or with a number of nodes that are chosen, `count=2,site=berlin`; `anywhere` is `count=1`.
+/// with a number of nodes that are chosen, `count=2,site=berlin`, or `one,site=berlin` for one alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// These nodes.
@@ -61,6 +65,11 @@ pub enum Target {
         /// Of which nodes.
         among: Selector,
     },
+    /// One of the nodes that meet the selector, chosen by the hub. It runs the function under a lease: at no time do two.
+    One {
+        /// Of which nodes.
+        among: Selector,
+    },
 }
 
 impl Target {
@@ -69,9 +78,23 @@ impl Target {
         Self::Matching(Selector::default())
     }
 
-    /// One node, whichever.
-    pub fn anywhere() -> Self {
-        Self::Count { count: 1, among: Selector::default() }
+    /// How many nodes the hub is to choose, and of which; none where the target says which they are.
+    pub fn chosen(&self) -> Option<(usize, &Selector)> {
+        match self {
+            Self::Nodes(_) | Self::Matching(_) => None,
+            Self::Count { count, among } => Some((usize::try_from(*count).unwrap_or(usize::MAX), among)),
+            Self::One { among } => Some((1, among)),
+        }
+    }
+
+    /// Whether no two nodes may run it at once.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self, Self::One { .. })
+    }
+
+    /// Checks that its text says the same.
+    pub fn validate(&self) -> Result<(), EdgeError> {
+        says_the_same(self)
     }
 }
 
@@ -93,6 +116,8 @@ impl fmt::Display for Target {
             Self::Matching(selector) => selector.fmt(f),
             Self::Count { count, among } if among.is_all() => write!(f, "{COUNT}={count}"),
             Self::Count { count, among } => write!(f, "{COUNT}={count},{among}"),
+            Self::One { among } if among.is_all() => f.write_str(ONE),
+            Self::One { among } => write!(f, "{ONE},{among}"),
         }
     }
 }
@@ -104,6 +129,7 @@ struct Parts {
     count: Option<u32>,
     among: Selector,
     all: bool,
+    one: bool,
 }
 
 impl Parts {
@@ -112,8 +138,12 @@ impl Parts {
         for part in text.split(',') {
             parts.add(part)?;
         }
-        let Self { nodes, count, among, all } = &parts;
-        let kinds = [!nodes.is_empty(), !among.is_all() || count.is_some(), *all && count.is_none()];
+        let Self { nodes, count, among, all, one } = &parts;
+        let is_chosen = count.is_some() || *one;
+        if count.is_some() && *one {
+            return Err(EdgeError::invalid(format!("`{ONE}` and `{COUNT}` cannot both be; `{ONE}` is a single copy under a lease")));
+        }
+        let kinds = [!nodes.is_empty(), !among.is_all() || is_chosen, *all && !is_chosen];
         if kinds.into_iter().filter(|is| *is).count() > 1 || (*all && !among.is_all()) {
             return Err(EdgeError::invalid(format!(
                 "`{}` mixes what cannot go together: `{ALL}`, named nodes, and labels or capabilities each stand alone",
@@ -129,24 +159,19 @@ impl Parts {
         Ok(parts)
     }
 
-    fn count(&mut self, count: u32) -> Result<(), EdgeError> {
-        match self.count.replace(count) {
-            None => Ok(()),
-            Some(_) => Err(EdgeError::invalid(format!("`{COUNT}` is said twice"))),
+    fn add(&mut self, part: &str) -> Result<(), EdgeError> {
+        match part {
+            ALL => self.all = true,
+            ONE => self.one = true,
+            _ => return self.add_pair(part),
         }
+        Ok(())
     }
 
-    fn add(&mut self, part: &str) -> Result<(), EdgeError> {
-        if part == ALL {
-            self.all = true;
-            return Ok(());
-        }
-        if part == ANYWHERE {
-            return self.count(1);
-        }
+    fn add_pair(&mut self, part: &str) -> Result<(), EdgeError> {
         let Some((name, value)) = part.split_once('=') else {
             return Err(EdgeError::invalid(format!(
-                "`{}` says not which nodes; write `all`, `node=ID`, `count=N`, `capability=NAME` or a label as `NAME=VALUE`",
+                "`{}` says not which nodes; write `all`, `node=ID`, `count=N`, `one`, `capability=NAME` or a label as `NAME=VALUE`",
                 shown(part)
             )));
         };
@@ -157,7 +182,9 @@ impl Parts {
                 let count = count.ok_or_else(|| {
                     EdgeError::invalid(format!("`{COUNT}={}` is no number of nodes; the most is {NODES_MAX}", shown(value)))
                 })?;
-                self.count(count)?;
+                if self.count.replace(count).is_some() {
+                    return Err(EdgeError::invalid(format!("`{COUNT}` is said twice")));
+                }
             }
             CAPABILITY if value.is_empty() => return Err(EdgeError::invalid("a capability has a name".to_owned())),
             CAPABILITY => drop(self.among.capabilities.insert(value.to_owned())),
@@ -172,6 +199,18 @@ impl Parts {
     }
 }
 
+/// Checks that something comes back from its text, as that is what is kept of it.
+fn says_the_same<T: fmt::Display + FromStr<Err = EdgeError> + PartialEq>(given: &T) -> Result<(), EdgeError> {
+    let text = given.to_string();
+    if text.parse::<T>()? == *given {
+        return Ok(());
+    }
+    Err(EdgeError::invalid(format!(
+        "`{}` would be read as something else: a name or value in it holds a comma or a word of its own",
+        shown(&text)
+    )))
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(64).collect::<String>().escape_debug().to_string()
 }
@@ -180,8 +219,8 @@ impl FromStr for Selector {
     type Err = EdgeError;
 
     fn from_str(text: &str) -> Result<Self, EdgeError> {
-        let Parts { nodes, count, among, .. } = Parts::read(text)?;
-        if !nodes.is_empty() || count.is_some() {
+        let Parts { nodes, count, among, one, .. } = Parts::read(text)?;
+        if !nodes.is_empty() || count.is_some() || one {
             return Err(EdgeError::invalid(format!("`{}` takes only labels and capabilities here", shown(text))));
         }
         Ok(among)
@@ -192,8 +231,9 @@ impl FromStr for Target {
     type Err = EdgeError;
 
     fn from_str(text: &str) -> Result<Self, EdgeError> {
-        let Parts { nodes, count, among, .. } = Parts::read(text)?;
+        let Parts { nodes, count, among, one, .. } = Parts::read(text)?;
         Ok(match count {
+            _ if one => Self::One { among },
             Some(count) => Self::Count { count, among },
             None if nodes.is_empty() => Self::Matching(among),
             None => Self::Nodes(nodes),
@@ -238,14 +278,15 @@ mod tests {
             "capability=gpu",
             "count=3",
             "count=2,site=berlin,capability=gpu",
+            "one",
+            "one,site=berlin",
         ] {
             assert_eq!(target(text).to_string(), text);
             let json = serde_json::to_string(&target(text)).expect("JSON");
             assert_eq!(serde_json::from_str::<Target>(&json).expect("valid"), target(text));
         }
         assert_eq!(target("count=3,all"), target("count=3"));
-        assert_eq!(target("anywhere"), Target::anywhere());
-        assert_eq!(target("anywhere,site=berlin"), target("count=1,site=berlin"));
+        assert_eq!(target("one,all"), target("one"));
         assert_eq!(target("capability=gpu,site=berlin"), target("site=berlin,capability=gpu"));
     }
 
@@ -262,16 +303,40 @@ mod tests {
             "node=a/b",
             "count=0",
             "count=1,count=2",
-            "anywhere,count=2",
-            "anywhere,node=a",
             "count=99999",
+            "one,count=1",
+            "one,node=a",
             "site=a,site=b",
             "capability=",
             "site=a,",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
-        assert!("count=2".parse::<Selector>().is_err() && "node=a".parse::<Selector>().is_err());
+        assert!("count=2".parse::<Selector>().is_err() && "one".parse::<Selector>().is_err() && "node=a".parse::<Selector>().is_err());
+    }
+
+    #[test]
+    fn what_would_not_come_back_from_its_text_is_not_valid() {
+        let among = |labels: &[(&str, &str)], capabilities: &[&str]| Selector {
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            capabilities: capabilities.iter().map(|&capability| capability.to_owned()).collect(),
+        };
+        for refused in [
+            Target::Nodes(BTreeSet::new()),
+            Target::Count { count: 0, among: Selector::default() },
+            Target::Count { count: 99_999, among: Selector::default() },
+            Target::Matching(among(&[], &["gpu,camera"])),
+            Target::Matching(among(&[], &["gpu,capability=camera"])),
+            Target::Matching(among(&[], &[""])),
+            Target::Matching(among(&[("node", "a")], &[])),
+            Target::Matching(among(&[("site", "a,rack=1")], &[])),
+            Target::Count { count: 1, among: among(&[("count", "2")], &[]) },
+        ] {
+            assert!(refused.validate().is_err(), "{refused:?}");
+        }
+        for text in ["all", "node=a,node=b", "count=2,site=berlin,capability=gpu"] {
+            target(text).validate().expect("it was read");
+        }
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //!
 //! Somebody who is told in vain asks in vain; somebody who is not told waits until they ask by themselves. So in doubt everybody is told.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use edgeward_model::{EdgeError, NodeId};
 
 use super::{Hub, last_position};
 use crate::{
+    access::NODE_PREFIXES,
     causality::Position,
     error::reading,
     interest::{Interest, is_system, subject},
@@ -15,7 +19,7 @@ use crate::{
 };
 
 /// Changes that are looked at; more are for everybody.
-const LOOKED_AT_MAX: usize = 512;
+const LOOKED_AT_MAX: usize = 4096;
 
 impl Hub {
     /// Those of `nodes` for whom something came after a position, and up to where that is said. Standbys are always among them, and so is who
@@ -23,12 +27,21 @@ impl Hub {
     pub fn audience(&self, nodes: Vec<NodeId>, since: Position) -> Result<(Vec<NodeId>, Position), EdgeError> {
         let (changed, end) = self.store.read(|snapshot| Ok((changed(snapshot, since)?, last_position(snapshot)?)))?;
         let Some(changed) = changed else { return Ok((nodes, end)) };
+        // What belongs to one node is for that one: a node is not asked about the documents of all others.
+        let owner = |document: &String| NODE_PREFIXES.iter().find_map(|prefix| document.strip_prefix(prefix)).map(str::to_owned);
+        let (of_nodes, of_all): (Vec<_>, Vec<_>) =
+            changed.into_iter().map(|document| (owner(&document), document)).partition(|(owner, _)| owner.is_some());
+        let mut own: HashMap<String, Vec<String>> = HashMap::new();
+        for (owner, document) in of_nodes {
+            own.entry(owner.expect("they have one")).or_default().push(document);
+        }
         let memory = self.memory.lock();
         let hears = |node: &NodeId| {
             let interests = memory.replicas.get(node).map(|replica| &replica.interests).filter(|interests| !interests.is_empty());
             let Some(interests) = interests.filter(|_| !self.access.is_standby(node)) else { return true };
             let wanted = |document: &str| interests.iter().any(|(_, interest): &(u64, Arc<Interest>)| interest.wants(document));
-            changed.iter().any(|document| self.access.allows(node, document) && wanted(document))
+            let own = own.get(node.as_str()).into_iter().flatten();
+            of_all.iter().map(|(_, document)| document).chain(own).any(|document| self.access.allows(node, document) && wanted(document))
         };
         Ok((nodes.into_iter().filter(hears).collect(), end))
     }

@@ -95,7 +95,7 @@ impl Comparison {
 
     /// The next request; none when all was compared.
     pub(super) fn next(&mut self, store: &Store, told: &Told) -> Result<Option<Question>, EdgeError> {
-        let scope = Scope { interest: &told.interest, may_see: &|_| true };
+        let scope = Scope { interest: &told.interest, may_see: &|_| true, node: None };
         if !self.give.is_empty() {
             let mut writer = RowsWriter::default();
             while let Some(sent) = self.give.pop_front_if(|sent| writer.add(&sent.document, &sent.key, &sent.slot, &sent.row)) {
@@ -191,7 +191,8 @@ impl Comparison {
             if tells_of_more(transaction, &rows)? {
                 return Ok(None);
             }
-            let (known, end) = known_rows(transaction, Scope { interest: &told.interest, may_see: &|_| true }, &document, bucket, &from)?;
+            let (known, end) =
+                known_rows(transaction, Scope { interest: &told.interest, may_see: &|_| true, node: None }, &document, bucket, &from)?;
             let name: Arc<str> = Arc::from(document);
             let find = |index: &u32| known.get(*index as usize).and_then(|known| Some((known, record::slot_of(&known.slot)?)));
             let mut give = VecDeque::new();

@@ -101,7 +101,7 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         let held = documents(&replica.store);
         let held = held.iter().map(|name| name.parse().expect("a name"));
         let interest = Interest::new(replica.declared.iter().cloned().chain(held)).expect("few");
-        let scope = Scope { interest: &interest, may_see: &|name| may_see(&replica.node, name) };
+        let scope = Scope { interest: &interest, may_see: &|name| may_see(&replica.node, name), node: None };
         let digests = |store: &std::sync::Arc<crate::store::Store>, is_hub| {
             let digests = store.read(|snapshot| digest::of_documents(snapshot, scope, scope.documents(snapshot)?, is_hub).collect());
             let digests: Vec<_> = digests.expect("reads");

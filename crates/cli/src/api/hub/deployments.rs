@@ -32,7 +32,7 @@ pub(crate) struct DeploymentBody {
     /// The function.
     function: FunctionBody,
     /// Which nodes it is for: `all`, `node=ID,node=ID`, labels and capabilities as `site=berlin,capability=gpu`, or with a number of nodes that the hub
-    /// chooses, `count=2,site=berlin`.
+    /// chooses, `count=2,site=berlin`, or `one,site=berlin` for one node at a time under a lease.
     #[serde(default = "Target::all")]
     #[schema(value_type = String)]
     target: Target,
@@ -54,7 +54,8 @@ pub(crate) struct DryRunQuery {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeploymentsAnswer {
     /// `function`, `generation`, `observed_generation`, `revision`, `target`, `strategy`, `rollout`, `definition` (the function), `nodes` (how many are
-    /// `wanted`, `updated`, `ready`, `failed` and `pending`), and `missing` when fewer could be placed than there are to be.
+    /// `wanted`, `updated`, `ready`, `failed` and `pending`), `missing` when fewer could be placed than there are to be, and as `lease` the
+    /// node that runs it where one node at a time may.
     #[schema(value_type = Vec<Object>)]
     deployments: Vec<DeploymentView>,
 }

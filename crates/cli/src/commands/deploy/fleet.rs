@@ -46,6 +46,7 @@ struct Plan {
 
 #[derive(Debug, Deserialize)]
 struct Wave {
+    number: usize,
     of: String,
     nodes: Vec<String>,
     batches: Vec<usize>,
@@ -100,13 +101,14 @@ pub(super) async fn deploy(id: &FunctionId, function: &Desired, wanted: Wanted, 
 
 /// Waits for the rollout of this deployment; where nothing had to be rolled out, for the hub to have seen it.
 async fn ended(client: &Client, id: &FunctionId, record: &DeploymentRecord) -> anyhow::Result<(RolloutRecord, crate::client::Json)> {
+    let spinner = terminal::spinner("the rollout before it goes back first");
     loop {
         let present: DeploymentRecord = client.get(format!("/v1/deployments/{id}")).await?.json().await?.read()?;
         if present.observed_generation < record.generation {
-            // The rollout before it goes back first.
             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
             continue;
         }
+        spinner.finish_and_clear();
         return rollout::follow(client, id.as_str(), present.rollout_generation()).await;
     }
 }
@@ -121,7 +123,7 @@ fn planned(id: &FunctionId, plan: &Plan, palette: Palette) -> String {
         text.push('\n');
     }
     let mut table = Table::new(&["WAVE", ">NODES", "BATCHES", "FIRST"]);
-    for (number, wave) in plan.waves.iter().enumerate() {
+    for wave in &plan.waves {
         let steps: Vec<_> =
             wave.batches.iter().scan(0, |had, batch| Some(batch - std::mem::replace(had, *batch))).map(|n| n.to_string()).collect();
         let more = if steps.len() > 8 { format!(" … ({} batches)", steps.len()) } else { String::new() };
@@ -130,7 +132,7 @@ fn planned(id: &FunctionId, plan: &Plan, palette: Palette) -> String {
             first.push_str(", …");
         }
         table.row(vec![
-            format!("{} {}", number + 1, printable(&wave.of)).into(),
+            format!("{} {}", wave.number + 1, printable(&wave.of)).into(),
             wave.nodes.len().to_string().into(),
             format!("{}{more}", steps.iter().take(8).cloned().collect::<Vec<_>>().join(" + ")).into(),
             first.into(),
@@ -163,7 +165,7 @@ mod tests {
     fn a_plan_shows_its_waves_and_who_has_to_wait() {
         let plan: Plan = serde_json::from_str(
             r#"{"revision": 3, "is_new": true, "from": 2, "differences": [{"field": "memory_mb", "from": 128, "to": 64}],
-                "waves": [{"of": "site=a", "nodes": ["a1", "a2", "a3", "a4"], "batches": [1, 3, 4]}],
+                "waves": [{"number": 1, "of": "site=a", "nodes": ["a1", "a2", "a3", "a4"], "batches": [1, 3, 4]}],
                 "pending": {"a2": "offline since yesterday"}, "leaving": ["b9"], "missing": "1 could not be placed: no node has `gpu`"}"#,
         )
         .expect("a plan of the API");
@@ -171,7 +173,7 @@ mod tests {
         for part in [
             "revision 3 (a new one) in place of revision 2",
             "memory_mb: 128 -> 64",
-            "1 site=a",
+            "2 site=a",
             "1 + 2 + 1",
             "a1, a2, a3, …",
             "a2: offline",

@@ -15,8 +15,6 @@ pub(super) struct Model {
     /// Nodes that really served the revision for the bake time.
     proven: BTreeSet<usize>,
     pub(super) is_approved: bool,
-    /// Whether people, or a newer deployment, ended it.
-    pub(super) is_called_off: bool,
 }
 
 /// A decision with all that it was made from.
@@ -120,6 +118,11 @@ impl Decided<'_> {
         }
         if order.serve.is_none() || order.serve == order.warm {
             return Err("an order makes no sense");
+        }
+        if order.is_confirmed
+            && (!is_over || order.warm.is_some() || !order.serve.is_some_and(|serve| has_served(node, serve, self.world.now)))
+        {
+            return Err("it is confirmed before its time");
         }
         let is_taken_back = is_back && old.serve == Some(to) && order.serve == if old.warm.is_some() { old.warm } else { from };
         if !had(order.serve) && !is_taken_back {
@@ -271,7 +274,8 @@ impl Decided<'_> {
     fn is_judged_right(&self) -> Result<(), String> {
         let (before, next) = (self.before, &self.decision.rollout);
         let kind = self.kind(next.to);
-        if before.phase != Phase::Restoring && next.phase == Phase::Restoring && kind == Kind::Good {
+        let is_superseded = self.scope.is_superseded && next.from.is_some();
+        if before.phase != Phase::Restoring && next.phase == Phase::Restoring && kind == Kind::Good && !is_superseded {
             return Err(format!("a good revision goes back: {}", next.reason));
         }
         if next.refused.len() > before.refused.len() && next.goal().is_some_and(|goal| self.kind(goal) == Kind::Good) {
@@ -327,7 +331,10 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         return Err(format!("a rollout does not end though everybody agrees: {stands}"));
     }
     let serves = |node: &&Node| deployment.target[node.index] && node.serves.is_some() && node.serves == node.order.serve;
-    let is_looping = [rollout.goal(), Some(rollout.to)].into_iter().any(|one| world.kind_of(one) == Some(Kind::CrashLoops));
+    // Where no revision was before, nodes keep what they have of a first one that was superseded.
+    let kept = |node: &Node| node.order.serve.filter(|serve| world.is_let_go && rollout.goal().is_none() && *serve != rollout.to);
+    let all = world.nodes.iter().map(kept).chain([rollout.goal(), Some(rollout.to)]);
+    let is_looping = all.into_iter().any(|one| world.kind_of(one) == Some(Kind::CrashLoops));
     // Nobody leaves before enough others serve.
     let is_short = deployment.wanted.is_some_and(|wanted| is_looping || wanted > world.nodes.iter().filter(serves).count());
     for node in &world.nodes {
@@ -339,7 +346,7 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
             continue;
         }
         let is_same = rollout.from == Some(rollout.to) && rollout.state != RolloutState::Completed;
-        let goal = rollout.goal();
+        let goal = rollout.goal().or_else(|| kept(node));
         let runs = goal.is_none_or(|goal| world.kinds.of(goal).starts_on(node.index)) && !is_looping;
         // When all of a few invocations failed it stays open whether a node goes back.
         let is_doubtful = world.kind_of(goal).is_some_and(|kind| kind.errs_on(node.index, u64::MAX));
@@ -348,6 +355,16 @@ pub(super) fn at_rest(world: &World) -> Result<(), String> {
         }
         if rollout.state.is_over() && runs && !is_same && !is_refused && node.serves != goal {
             return Err(format!("{} serves {:?}, not {goal:?}; {stands}", node.id, node.serves));
+        }
+        if rollout.state.is_over()
+            && rollout.goal().is_some()
+            && runs
+            && !is_doubtful
+            && !is_same
+            && !is_refused
+            && !node.order.is_confirmed
+        {
+            return Err(format!("{} is never confirmed; {stands}", node.id));
         }
         let is_back = rollout.state.is_over() && rollout.state != RolloutState::Completed;
         let starts = |revision: u64| world.kinds.of(revision).starts_on(node.index);

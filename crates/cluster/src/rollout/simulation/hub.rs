@@ -7,7 +7,7 @@ use edgeward_model::{FunctionId, NodeId, Strategy};
 use jiff::Timestamp;
 
 use super::node::{Node, Report};
-use crate::rollout::{NodeFacts, Observed, Order, Phase, Rollout, Scope};
+use crate::rollout::{NodeFacts, Observed, Order, Rollout, Scope};
 
 /// Seconds without a report after which a node counts as silent.
 const SILENT_AFTER: u64 = 5;
@@ -69,7 +69,8 @@ impl Hub {
     }
 
     pub(super) fn scope(&self) -> Option<Scope<'_>> {
-        self.current().map(|deployment| Scope { strategy: &deployment.strategy, wanted: deployment.wanted })
+        let is_superseded = self.rollout.as_ref().is_some_and(|rollout| rollout.generation < self.deployments.len() as u64);
+        self.current().map(|deployment| Scope { strategy: &deployment.strategy, wanted: deployment.wanted, is_superseded })
     }
 
     pub(super) fn hear(&mut self, report: Report, now: u64) {
@@ -80,25 +81,18 @@ impl Hub {
         *heard = Some(Heard { report, at: now });
     }
 
-    /// Begins the rollout of the newest deployment once the one before is over; says whether one was superseded that was not.
-    pub(super) fn renew(&mut self, now: u64) -> bool {
+    /// Begins the rollout of the newest deployment once the one before is over.
+    pub(super) fn renew(&mut self, now: u64) {
         let newest = self.deployments.len() as u64;
         let clock = self.clock(now);
         match &mut self.rollout {
-            Some(rollout) if rollout.generation == newest => {}
-            Some(rollout) if !rollout.state.is_over() => {
-                if rollout.phase != Phase::Restoring {
-                    rollout.abort("superseded", clock).expect("it is not over");
-                    return true;
-                }
-            }
+            Some(rollout) if rollout.generation == newest || !rollout.state.is_over() => {}
             rollout => {
                 let from = rollout.as_ref().and_then(Rollout::goal);
                 let to = self.deployments[self.deployments.len() - 1].revision;
                 *rollout = Some(Rollout::new(FunctionId::new("f").expect("valid"), newest, from, to, clock));
             }
         }
-        false
     }
 
     /// What it knows of the nodes.
@@ -122,6 +116,7 @@ impl Hub {
                 is_reachable,
                 holds: heard.as_ref().is_some_and(|heard| heard.report.holds),
                 ordered: (order != Order::default()).then_some(order),
+                order_failure: None,
                 observed: observed.unwrap_or_default(),
             }
         };

@@ -126,7 +126,7 @@ impl Node {
     }
 
     fn follow(&mut self, now: u64, kinds: &Kinds, random: &mut Random) {
-        let Order { serve, warm } = self.order;
+        let Order { serve, warm, .. } = self.order;
         if serve == self.serves {
             self.served = Served::Ready;
         } else if serve.is_none() || serve == self.warm {
@@ -195,6 +195,7 @@ impl Node {
             return None;
         }
         self.reports += 1;
+        let is_its_own = self.serves == self.order.serve || planted::has(Bug::FormerCounted);
         Some(Report {
             node: self.index,
             number: self.reports,
@@ -202,8 +203,8 @@ impl Node {
             holds: self.holds,
             served: self.served,
             warm: self.warmed,
-            sample: if self.serves == self.order.serve { self.sample } else { Sample::default() },
-            before: if self.serves == self.order.serve { self.before } else { Sample::default() },
+            sample: if is_its_own { self.sample } else { Sample::default() },
+            before: if is_its_own { self.before } else { Sample::default() },
             has_baked: self.served == Served::Ready && now >= self.baking_since + self.bake_seconds,
         })
     }

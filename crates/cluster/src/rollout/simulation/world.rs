@@ -10,8 +10,10 @@ use super::{
     hub::{Deployment, Hub},
     node::{Node, Report},
 };
-use crate::random::Random;
-use crate::rollout::{Phase, RolloutState, decide};
+use crate::{
+    random::Random,
+    rollout::{Phase, RolloutState, decide},
+};
 
 /// Seconds of a run before everything is healed.
 const STEPS: u64 = 240;
@@ -40,6 +42,8 @@ pub(super) struct World {
     /// Whether people approve and resume in the end.
     pub(super) is_willing: bool,
     resumed: usize,
+    /// Whether a first rollout was superseded, so that nodes may have what they had of it.
+    pub(super) is_let_go: bool,
     changed_at: u64,
     /// What happened, when it is wanted.
     pub(super) trace: Vec<String>,
@@ -67,6 +71,7 @@ impl World {
             waves,
             is_willing: random.percent(50),
             resumed: 0,
+            is_let_go: false,
             changed_at: 0,
             trace: Vec::new(),
             is_traced: false,
@@ -183,11 +188,7 @@ impl World {
 
     /// The hub looks at everything and decides.
     fn tick(&mut self) -> Result<(), String> {
-        if self.hub.renew(self.now) {
-            self.fault(Fault::Superseded);
-            self.model.is_called_off = true;
-            self.note(|_| "it is superseded".to_owned());
-        }
+        self.hub.renew(self.now);
         let facts = self.hub.facts(&self.nodes, self.now);
         let before = self.hub.rollout.clone().expect("there is one");
         let scope = self.hub.scope().expect("there is one");
@@ -196,6 +197,11 @@ impl World {
         self.model = model;
         let decision = decide(&before, scope, &facts, self.hub.clock(self.now));
         Decided { world: self, before: &before, scope, facts: &facts, decision: &decision }.check()?;
+        if scope.is_superseded && before.phase != Phase::Restoring && !before.state.is_over() {
+            self.is_let_go |= decision.rollout.state.is_over() && decision.rollout.phase != Phase::Restoring;
+            self.fault(Fault::Superseded);
+            self.note(|_| "it is superseded".to_owned());
+        }
         if before != decision.rollout || !decision.orders.is_empty() {
             self.changed_at = self.now;
             self.note(|_| {
@@ -327,7 +333,6 @@ impl World {
             && self.hub.rollout.as_mut().expect("there is one").abort("somebody said so", clock).is_ok()
         {
             self.fault(Fault::Abort);
-            self.model.is_called_off = true;
             self.note(|_| "it is aborted".to_owned());
         }
         let is_newest = self.hub.rollout.as_ref().is_some_and(|rollout| rollout.generation == self.hub.deployments.len() as u64);
@@ -350,7 +355,6 @@ impl World {
                 rollout.resume(clock).expect("it is paused");
             } else if rollout.phase != Phase::Restoring {
                 rollout.abort("somebody said so", clock).expect("it is paused");
-                self.model.is_called_off = true;
             }
         }
     }
