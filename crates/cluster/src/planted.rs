@@ -143,7 +143,7 @@ pub(crate) fn has(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
-/// Whether this bug is planted: never, outside simulations.
+/// Whether this bug is planted: never, outside the simulation.
 #[cfg(not(test))]
 pub(crate) const fn has(_bug: Bug) -> bool {
     false

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::{cron::Cron, when::When, zone::Zone};
 use crate::{
-    deployment::Target,
+    deployment::{Selector, Target},
     error::EdgeError,
     id::{FunctionId, NodeId, ScheduleId},
     limits::{
@@ -50,8 +50,8 @@ pub struct Schedule {
     /// Whose local time a cron expression means; UTC when it is not said.
     #[serde(default)]
     pub zone: Zone,
-    /// Which nodes run it, each for itself; `anywhere`, which is one node of the fleet, when it is not said.
-    #[serde(default = "Target::anywhere")]
+    /// Which nodes run it, each for itself; `one`, which is any one node of the fleet, when it is not said.
+    #[serde(default = "anywhere")]
     pub target: Target,
     /// What the function gets.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -82,6 +82,9 @@ pub struct Schedule {
     pub ends_at: Option<Timestamp>,
 }
 
+fn anywhere() -> Target {
+    Target::One { among: Selector::default() }
+}
 fn default_content_type() -> String {
     "application/json".to_owned()
 }
@@ -104,7 +107,7 @@ impl Schedule {
             function,
             when,
             zone: Zone::default(),
-            target: Target::anywhere(),
+            target: anywhere(),
             payload: String::new(),
             content_type: default_content_type(),
             catch_up: CatchUp::default(),

@@ -218,7 +218,7 @@ impl Fault {
             return misplaced("probability", "it happens once and lasts");
         }
         if self.nodes.chosen().is_some() {
-            return misplaced("count=", "say by `blast_radius` how many nodes it is at most");
+            return misplaced("count=` or `one", "say by `blast_radius` how many nodes it is at most");
         }
         Ok(())
     }
@@ -358,10 +358,11 @@ impl FromStr for Side {
         if text == HUB {
             return Ok(Self::Hub);
         }
-        match text.parse()? {
-            Target::Count { .. } | Target::One { .. } => Err(EdgeError::invalid("a side of a partition is `hub` or nodes without `count=`; say `blast_radius`")),
-            nodes => Ok(Self::Nodes(nodes)),
+        let nodes: Target = text.parse()?;
+        if nodes.chosen().is_some() {
+            return Err(EdgeError::invalid("a side of a partition is `hub`, or nodes without `count=` or `one`; say `blast_radius`"));
         }
+        Ok(Self::Nodes(nodes))
     }
 }
 

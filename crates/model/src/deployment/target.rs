@@ -21,8 +21,6 @@ const NODE: &str = "node";
 const CAPABILITY: &str = "capability";
 const COUNT: &str = "count";
 const ONE: &str = "one";
-/// Another word for it.
-const ANYWHERE: &str = "anywhere";
 
 /// What a node must have: every label with this value, and every capability. As text, parts with commas between them:
 /// `site=berlin,capability=gpu`, or `all` for one that every node meets.
@@ -78,11 +76,6 @@ impl Target {
     /// Every node.
     pub fn all() -> Self {
         Self::Matching(Selector::default())
-    }
-
-    /// One node, whichever.
-    pub fn anywhere() -> Self {
-        Self::One { among: Selector::default() }
     }
 
     /// How many nodes the hub is to choose, and of which; none where the target says which they are.
@@ -169,7 +162,7 @@ impl Parts {
     fn add(&mut self, part: &str) -> Result<(), EdgeError> {
         match part {
             ALL => self.all = true,
-            ONE | ANYWHERE => self.one = true,
+            ONE => self.one = true,
             _ => return self.add_pair(part),
         }
         Ok(())
@@ -294,7 +287,6 @@ mod tests {
         }
         assert_eq!(target("count=3,all"), target("count=3"));
         assert_eq!(target("one,all"), target("one"));
-        assert_eq!((target("anywhere"), target("anywhere,site=berlin")), (Target::anywhere(), target("one,site=berlin")));
         assert_eq!(target("capability=gpu,site=berlin"), target("site=berlin,capability=gpu"));
     }
 
@@ -311,8 +303,6 @@ mod tests {
             "node=a/b",
             "count=0",
             "count=1,count=2",
-            "anywhere,count=2",
-            "anywhere,node=a",
             "count=99999",
             "one,count=1",
             "one,node=a",
