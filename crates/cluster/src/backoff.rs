@@ -30,7 +30,7 @@ fn longest(attempts: u32) -> Duration {
 }
 
 /// The part of a time that the number is of all numbers.
-fn part(most: Duration, random: u64) -> Duration {
+pub(crate) fn part(most: Duration, random: u64) -> Duration {
     let micros = (u128::from(random) * (most.as_micros() + 1)) >> u64::BITS;
     Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }

@@ -6,6 +6,8 @@
 pub mod backbone;
 pub mod backoff;
 mod buffer;
+pub mod chaos;
+pub mod deadline;
 pub mod error;
 pub mod grants;
 pub mod lease;
@@ -18,6 +20,8 @@ mod planted;
 #[cfg(test)]
 mod random;
 pub mod rollout;
+pub mod routing;
+pub mod schedule;
 pub mod service;
 pub mod subject;
 
@@ -28,5 +32,6 @@ pub use local::{LocalBackbone, LocalNetwork};
 pub use membership::Membership;
 pub use message::{Headers, Message};
 pub use nats::{Credentials, NatsBackbone, NatsOptions, Tls};
+pub use routing::{Picked, RetryPlan, RouteView, Router};
 pub use service::{Call, Handler, Received, Service, Subscription, handler};
 pub use subject::{Direction, Name, Subject, Subjects};

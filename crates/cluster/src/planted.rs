@@ -32,6 +32,33 @@ pub(crate) enum Bug {
     OnlyFirstGrantNoted,
     OtherReignTrusted,
     LateReleaseBelieved,
+    BreakerNeverOpens,
+    ProbesNotCounted,
+    ProbesNotBounded,
+    OpenTimeNotDoubled,
+    QuickFailureIsFast,
+    LoadIgnored,
+    TriedAskedAgain,
+    TurnNotPassed,
+    WeightIgnored,
+    BulkheadIgnored,
+    PlaceNotGivenBack,
+    BudgetNotSpent,
+    RunTwice,
+    DeadlineForgotten,
+    RunsOverlap,
+    LivedTwice,
+    InterruptionForgotten,
+    OverrunWaits,
+    ChangeUnnoticed,
+    LateNotSkipped,
+    NothingMadeUpFor,
+    OneRunTooMany,
+    MissedUntold,
+    JumpLivedThrough,
+    JitterIgnored,
+    TriedForEver,
+    AllKept,
 }
 
 #[cfg(test)]
@@ -69,6 +96,39 @@ impl Bug {
         Self::OnlyFirstGrantNoted,
         Self::OtherReignTrusted,
         Self::LateReleaseBelieved,
+    ];
+    /// Those of routing.
+    pub(crate) const OF_ROUTING: [Self; 14] = [
+        Self::BreakerNeverOpens,
+        Self::ProbesNotCounted,
+        Self::ProbesNotBounded,
+        Self::OpenTimeNotDoubled,
+        Self::QuickFailureIsFast,
+        Self::LoadIgnored,
+        Self::TriedAskedAgain,
+        Self::TurnNotPassed,
+        Self::WeightIgnored,
+        Self::BulkheadIgnored,
+        Self::PlaceNotGivenBack,
+        Self::BudgetNotSpent,
+        Self::RunTwice,
+        Self::DeadlineForgotten,
+    ];
+    /// Those of schedules.
+    pub(crate) const OF_SCHEDULES: [Self; 13] = [
+        Self::RunsOverlap,
+        Self::LivedTwice,
+        Self::InterruptionForgotten,
+        Self::OverrunWaits,
+        Self::ChangeUnnoticed,
+        Self::LateNotSkipped,
+        Self::NothingMadeUpFor,
+        Self::OneRunTooMany,
+        Self::MissedUntold,
+        Self::JumpLivedThrough,
+        Self::JitterIgnored,
+        Self::TriedForEver,
+        Self::AllKept,
     ];
 }
 

@@ -106,6 +106,16 @@ id!(
     "token name"
 );
 id!(
+    /// Names a schedule.
+    ScheduleId,
+    "schedule id"
+);
+id!(
+    /// Names an experiment of chaos engineering.
+    ExperimentName,
+    "experiment name"
+);
+id!(
     /// Names native code that is registered in the process.
     HandlerName,
     "handler name"

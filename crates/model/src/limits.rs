@@ -344,3 +344,191 @@ pub const REVISIONS_MAX: usize = 10;
 pub const DEPLOYMENTS_MAX: usize = 1000;
 /// Rollouts of one function that a hub keeps after they have ended.
 pub const ROLLOUTS_KEPT_MAX: usize = 20;
+
+/// Functions whose calls one router knows the way of.
+pub const ROUTES_MAX: usize = 10_000;
+/// Largest weight of a node.
+pub const WEIGHT_MAX: u32 = 1000;
+/// Attempts of one call, the first included, unless its function says otherwise.
+pub const ATTEMPTS_DEFAULT: u32 = 3;
+/// Most attempts of one call, the first included.
+pub const ATTEMPTS_MAX: u32 = 10;
+/// Shortest longest pause before the second attempt, in seconds.
+pub const BACKOFF_SECONDS_MIN: f64 = 0.001;
+/// Longest pause before another attempt, in seconds.
+pub const BACKOFF_SECONDS_MAX: f64 = 60.0;
+/// Retries that a function has in a second beside its budget, so that one that is called seldom has some; as in Finagle.
+pub const RETRIES_PER_SECOND_FREE: u32 = 10;
+/// Time over which calls and retries are weighed against each other.
+pub const RETRY_WINDOW: Duration = Duration::from_secs(10);
+/// Shortest time over which a breaker looks at failures, in seconds.
+pub const BREAKER_WINDOW_SECONDS_MIN: f64 = 0.1;
+/// Longest time over which a breaker looks at failures, in seconds.
+pub const BREAKER_WINDOW_SECONDS_MAX: f64 = 600.0;
+/// Shortest time for which a breaker opens, in seconds.
+pub const BREAKER_OPEN_SECONDS_MIN: f64 = 0.01;
+/// Longest time for which a breaker opens, in seconds.
+pub const BREAKER_OPEN_SECONDS_MAX: f64 = 3600.0;
+/// Most calls without which a breaker does not judge.
+pub const BREAKER_CALLS_MAX: u32 = 100_000;
+/// Most calls by which a breaker tries whether a node does well again.
+pub const BREAKER_PROBES_MAX: u32 = 100;
+/// Calls of one function that are under way to one node, unless it says otherwise: more than a node runs and has waiting.
+pub const CALLS_PER_NODE_DEFAULT: u32 = 512;
+/// Calls of one function that are under way to all nodes, unless it says otherwise.
+pub const CALLS_PER_FUNCTION_DEFAULT: u32 = 4096;
+/// Most calls of one function that may be under way.
+pub const CALLS_PER_FUNCTION_MAX: u32 = 16 * 1024;
+/// What is kept of the last error of a node, in bytes; the rest is cut.
+pub const ROUTE_ERROR_BYTES_MAX: usize = 256;
+
+/// Longest name of a topic, and longest filter of topics, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 512;
+/// Most levels of a topic or filter: what its `/` separate.
+pub const TOPIC_LEVELS_MAX: usize = 32;
+/// Largest payload of a message of a topic, in bytes. With the rest of the message it fits into one between members.
+pub const TOPIC_PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+/// Longest key, content type or publisher of a message, in bytes.
+pub const TOPIC_FIELD_BYTES_MAX: usize = 256;
+/// Most attributes of one message.
+pub const TOPIC_ATTRIBUTES_MAX: usize = 32;
+/// Largest set of attributes of one message, names and values together, in bytes.
+pub const TOPIC_ATTRIBUTES_BYTES_MAX: usize = 8 * 1024;
+/// Messages that a log of topics keeps, unless its owner says otherwise.
+pub const TOPIC_LOG_MESSAGES_DEFAULT: u64 = 1_000_000;
+/// Messages that a log of topics keeps, in bytes, unless its owner says otherwise.
+pub const TOPIC_LOG_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
+/// Age up to which a log of topics keeps messages, unless its owner says otherwise.
+pub const TOPIC_LOG_AGE_DEFAULT: Duration = Duration::from_hours(7 * 24);
+/// Writes that wait for a commit of a log of topics; who writes more waits for its turn.
+pub const TOPIC_WRITES_WAITING_MAX: usize = 4096;
+/// Writes that wait for a commit of a log of topics, in bytes; who writes more waits for its turn.
+pub const TOPIC_WRITES_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages in one read of a log of topics.
+pub const TOPIC_READ_MESSAGES_MAX: usize = 256;
+/// Messages in one read of a log of topics, in bytes; the first one comes whatever its size.
+pub const TOPIC_READ_BYTES_MAX: usize = 256 * 1024;
+/// Messages that one read of a log of topics looks at.
+pub const TOPIC_SCAN_MESSAGES_MAX: u64 = 20_000;
+/// The newest messages of a log, which are in memory for those who follow it.
+pub const TOPIC_RECENT_MESSAGES_MAX: usize = 8192;
+/// The newest messages of a log that are in memory, in bytes.
+pub const TOPIC_RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Positions, and messages that are not durable, that wait for one subscriber.
+pub const SUBSCRIBER_WAITING_MAX: usize = 1024;
+/// Messages that are not durable that wait for one subscriber, in bytes.
+pub const SUBSCRIBER_WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Longest time for which who publishes what is not durable waits for one subscriber that is behind; then that one misses some.
+pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
+/// Filters of one subscriber.
+pub const SUBSCRIBER_FILTERS_MAX: usize = 256;
+/// Subscribers of one log at once.
+pub const SUBSCRIBERS_MAX: usize = 8192;
+/// Durable subscriptions of one log.
+pub const DURABLE_SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Longest name of a durable subscription, in bytes.
+pub const SUBSCRIPTION_NAME_BYTES_MAX: usize = 256;
+/// Topics with a retained message.
+pub const RETAINED_TOPICS_MAX: u64 = 10_000;
+/// Retained messages, in bytes.
+pub const RETAINED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Dead letters that are kept; past that the oldest gives way.
+pub const DEAD_LETTERS_MAX: u64 = 10_000;
+/// Dead letters that are kept, in bytes; past that the oldest gives way.
+pub const DEAD_LETTERS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Dead letters, topics or retained messages in one answer.
+pub const TOPIC_PAGE_MAX: usize = 1000;
+/// Messages of one durable subscription that are read and not yet done.
+pub const DELIVERY_WINDOW_MAX: usize = 1024;
+/// Messages of one durable subscription that are read and not yet done, in bytes.
+pub const DELIVERY_WINDOW_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Messages of one durable subscription that are done above one that is not.
+pub const DELIVERY_DONE_MAX: usize = 4096;
+/// Most messages of one durable subscription that are handled at once.
+pub const DELIVERY_CONCURRENCY_MAX: usize = 256;
+/// Most attempts to deliver one message.
+pub const DELIVERY_ATTEMPTS_MAX: u32 = 100;
+/// Shortest time between two writes of how far a durable subscription got.
+pub const DELIVERY_ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(100);
+
+/// Largest packet of MQTT, in bytes: a message, and the rest.
+pub const MQTT_PACKET_BYTES_MAX: usize = TOPIC_PAYLOAD_BYTES_MAX + 16 * 1024;
+/// Largest packet of MQTT that is no message, in bytes.
+pub const MQTT_CONTROL_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of large packets that are being received, over all clients of MQTT; more wait for their turn.
+pub const MQTT_LARGE_PACKETS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest time for the rest of a packet whose first bytes are here.
+pub const MQTT_PACKET_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time in which a client must have sent its CONNECT.
+pub const MQTT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clients of MQTT that are connected at once.
+pub const MQTT_CONNECTIONS_MAX: usize = 4096;
+/// Longest id of a client of MQTT, in bytes.
+pub const MQTT_CLIENT_ID_BYTES_MAX: usize = 128;
+/// Messages from one client of MQTT that wait for their commit.
+pub const MQTT_RECEIVE_MAX: u16 = 256;
+/// Messages to one client of MQTT that wait for its acknowledgement.
+pub const MQTT_IN_FLIGHT_MAX: u16 = 128;
+/// What waits to be sent to one client of MQTT before nothing more is read for it, in bytes.
+pub const MQTT_SENDING_BYTES_MAX: usize = 64 * 1024;
+/// Longest time for which a session of MQTT is kept without its client.
+pub const MQTT_SESSION_EXPIRY_MAX: Duration = Duration::from_hours(7 * 24);
+/// Longest time of silence that a client of MQTT may ask for, and what one gets that asks for none.
+pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_hours(1);
+/// Time between two writes of how far a session of MQTT got.
+pub const MQTT_ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait until the former connection of a client of MQTT has ended.
+pub const MQTT_TAKEOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time after which the will of a client of MQTT is published, whatever it asks for.
+pub const MQTT_WILL_DELAY_MAX: Duration = Duration::from_hours(24);
+/// Schedules of one node, and of one fleet.
+pub const SCHEDULES_MAX: usize = 1000;
+/// Longest text of when a schedule is due, in bytes.
+pub const WHEN_BYTES_MAX: usize = 256;
+/// Longest name of a time zone, in bytes.
+pub const ZONE_BYTES_MAX: usize = 64;
+/// Longest interval of a schedule, in seconds: a year. The shortest is a second.
+pub const INTERVAL_SECONDS_MAX: u32 = 366 * 24 * 3600;
+/// Longest time by which a run may begin later than it is due so that not all begin at once, in seconds.
+pub const JITTER_SECONDS_MAX: u32 = 24 * 3600;
+/// Largest payload of a schedule, in bytes.
+pub const SCHEDULE_PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Due times that are made up for, one after the other, after a time in which none could be.
+pub const CATCH_UP_RUNS_MAX: u32 = 100;
+/// Tries of one due time.
+pub const SCHEDULE_ATTEMPTS_MAX: u32 = 10;
+/// Pause before the second try of a due time, which doubles with each further one.
+pub const SCHEDULE_RETRY_PAUSE_MIN: Duration = Duration::from_secs(5);
+/// Longest pause before another try of a due time.
+pub const SCHEDULE_RETRY_PAUSE_MAX: Duration = Duration::from_mins(5);
+/// How late a run may begin and still count as in time.
+pub const SCHEDULE_LATE_MAX: Duration = Duration::from_mins(1);
+/// Runs of one schedule that are kept.
+pub const SCHEDULE_RUNS_KEPT_MAX: usize = 50;
+/// Longest message of a run, in bytes; the rest is cut.
+pub const RUN_MESSAGE_BYTES_MAX: usize = 256;
+/// Due times that are counted when they were missed; of more it is told that there were at least so many.
+pub const MISSED_COUNTED_MAX: u64 = 1000;
+/// Times between which the clock of a node jumped that its schedules remember; the oldest are forgotten, as if they had been lived through.
+pub const CLOCK_JUMPS_MAX: usize = 16;
+
+/// Longest time for which one fault is injected, in seconds; each ends by itself.
+pub const FAULT_SECONDS_MAX: u32 = 3600;
+/// Longest delay that a fault injects, in milliseconds.
+pub const FAULT_DELAY_MS_MAX: u32 = 60_000;
+/// Furthest that a fault moves our clock, in seconds either way: a day.
+pub const CLOCK_SKEW_SECONDS_MAX: i64 = 24 * 3600;
+/// Faults that one node injects at once, and faults of one experiment.
+pub const FAULTS_MAX: usize = 32;
+/// Hypotheses, conditions to abort, and loads of one experiment, each.
+pub const EXPERIMENT_PARTS_MAX: usize = 32;
+/// Longest experiment, in seconds.
+pub const EXPERIMENT_SECONDS_MAX: u32 = 2 * 3600;
+/// Largest file of an experiment, in bytes.
+pub const EXPERIMENT_BYTES_MAX: usize = 64 * 1024;
+/// Longest description of an experiment, in bytes.
+pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+/// Most calls a second of one load of an experiment.
+pub const LOAD_PER_SECOND_MAX: u32 = 10_000;
+/// Most calls of one load that are under way at once.
+pub const LOAD_CONCURRENCY_MAX: u32 = 1024;

@@ -26,3 +26,15 @@ macro_rules! map_only {
         }
     )+};
 }
+
+/// Has such structs written as what is derived writes them.
+#[macro_export]
+macro_rules! written_as_derived {
+    ($($name:ident),+) => {$(
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
+        }
+    )+};
+}

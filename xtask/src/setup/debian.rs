@@ -10,7 +10,7 @@ use crate::process::{find, output, run, succeeds};
 use crate::progress::Progress;
 
 /// For guests in C, guests in Rust, the benchmarks, and faults of system calls and disks. `rust-web-llvm` holds the linker of Rust guests.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 13] = [
     "clang-22",
     "lld-22",
     "wasi-libc",
@@ -21,6 +21,7 @@ const PACKAGES: [&str; 12] = [
     "rust-web-llvm",
     "wrk",
     "strace",
+    "mosquitto-clients",
     "e2fsprogs",
     "mount",
 ];

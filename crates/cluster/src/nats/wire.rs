@@ -5,15 +5,14 @@ use std::{str::FromStr, time::Duration};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue};
 use bytes::Bytes;
-use edgeward_model::{
-    EdgeError, ErrorKind, Failure,
-    limits::{ANSWERED_ERROR_BYTES_MAX, REQUEST_TIMEOUT_MAX},
-};
+use edgeward_model::{EdgeError, ErrorKind, Failure, limits::ANSWERED_ERROR_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Headers, Message};
+use crate::{
+    deadline::{self, TIMEOUT_MS},
+    message::{Headers, Message},
+};
 
-const TIMEOUT: &str = "edgeward-timeout-ms";
 const ERROR: &str = "edgeward-error";
 /// How long the caller waits who does not say it, such as a person at NATS's own command line.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -36,7 +35,7 @@ pub(super) fn headers(headers: &Headers) -> HeaderMap {
 
 pub(super) fn request_headers(own: &Headers, timeout: Duration) -> HeaderMap {
     let mut map = headers(own);
-    insert(&mut map, TIMEOUT, &timeout.as_millis().to_string());
+    insert(&mut map, TIMEOUT_MS, &deadline::write(timeout));
     map
 }
 
@@ -47,8 +46,7 @@ fn insert(map: &mut HeaderMap, name: &str, value: &str) {
 
 /// How long the caller waits.
 pub(super) fn timeout(map: Option<&HeaderMap>) -> Duration {
-    let said = map.and_then(|map| map.get(TIMEOUT)).and_then(|value| value.as_str().parse().ok()).map(Duration::from_millis);
-    said.unwrap_or(TIMEOUT_DEFAULT).min(REQUEST_TIMEOUT_MAX)
+    map.and_then(|map| map.get(TIMEOUT_MS)).and_then(|value| deadline::read(value.as_str()).ok()).unwrap_or(TIMEOUT_DEFAULT)
 }
 
 /// A message that arrived. Fields that are none of ours, or past our bounds, are left out.
@@ -94,6 +92,8 @@ pub(super) fn read_answer(map: Option<&HeaderMap>, payload: Bytes) -> Result<Mes
 
 #[cfg(test)]
 mod tests {
+    use edgeward_model::limits::REQUEST_TIMEOUT_MAX;
+
     use super::*;
 
     #[test]
@@ -125,7 +125,7 @@ mod tests {
         for (said, means) in
             [("5", Duration::from_millis(5)), ("99999999999", REQUEST_TIMEOUT_MAX), ("-1", TIMEOUT_DEFAULT), ("x", TIMEOUT_DEFAULT)]
         {
-            insert(&mut map, TIMEOUT, said);
+            insert(&mut map, TIMEOUT_MS, said);
             assert_eq!(timeout(Some(&map)), means);
         }
         assert_eq!(timeout(None), TIMEOUT_DEFAULT);

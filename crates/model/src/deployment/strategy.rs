@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     deployment::{Amount, Selector},
@@ -117,17 +117,7 @@ pub struct Probe {
 
 crate::map_only!(Strategy, Gate, Probe);
 
-macro_rules! written_as_derived {
-    ($($name:ident),+) => {$(
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                Self::serialize(self, serializer)
-            }
-        }
-    )+};
-}
-
-written_as_derived!(Strategy, Gate, Probe);
+crate::written_as_derived!(Strategy, Gate, Probe);
 
 impl Gate {
     fn is_default(&self) -> bool {

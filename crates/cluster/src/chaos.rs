@@ -1,0 +1,21 @@
+//! Chaos engineering: which faults are injected where, what a node's seams ask of them, and what an experiment comes to. Pure: what was seen and
+//! the time go in, what to inject, whether to abort, and the verdict come out.
+
+mod active;
+mod blast;
+mod chart;
+mod latencies;
+mod observation;
+mod report;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+pub use self::{
+    active::{ActiveFaults, CallFault, MessageFault, Peer},
+    blast::{choose, resolve},
+    latencies::Latencies,
+    observation::{Calls, Observation},
+    report::{FaultLine, Judged, Point, Report, Verdict},
+    trial::{Next, Trial},
+};

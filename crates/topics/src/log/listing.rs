@@ -1,0 +1,93 @@
+//! What the log holds, listed: topics, and retained messages.
+
+use std::sync::Arc;
+
+use edgeward_model::{
+    EdgeError,
+    limits::{TOPIC_PAGE_MAX, TOPIC_READ_BYTES_MAX},
+};
+use jiff::Timestamp;
+use rusqlite::params;
+
+use super::{TopicLog, store::from_sql};
+use crate::{
+    error::{damaged, reading},
+    message::Message,
+    topic::{TopicFilter, TopicName},
+};
+
+/// A topic with messages in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its name.
+    pub topic: TopicName,
+    /// Messages in the log.
+    pub messages: u64,
+    /// Position of the last one.
+    pub last_position: u64,
+    /// When the last one was published.
+    pub last_published_at: Timestamp,
+}
+
+impl TopicLog {
+    /// The topics of this filter whose names come after `after`, by name, at most [`TOPIC_PAGE_MAX`] of them. It looks at the whole log.
+    pub async fn topics(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
+        let (filter, after) = (filter.clone(), after.to_owned());
+        self.shared
+            .read(move |connection| {
+                let statement =
+                    "SELECT topic, count(*), max(position), published_at FROM messages WHERE topic > ?1 GROUP BY topic ORDER BY topic";
+                let mut statement = connection.prepare_cached(statement).map_err(reading)?;
+                let mut rows = statement.query([after]).map_err(reading)?;
+                let mut topics = Vec::new();
+                while topics.len() < TOPIC_PAGE_MAX
+                    && let Some(row) = rows.next().map_err(reading)?
+                {
+                    let read =
+                        || rusqlite::Result::Ok((row.get::<_, String>(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?), row.get(3)?));
+                    let (topic, messages, last_position, at) = read().map_err(reading)?;
+                    if filter.matches_text(&topic) {
+                        let broken = || damaged(&format!("message at position {last_position} of the log of topics"));
+                        let topic = TopicName::new(&topic).map_err(|_| broken())?;
+                        let last_published_at = Timestamp::from_millisecond(at).map_err(|_| broken())?;
+                        topics.push(TopicInfo { topic, messages, last_position, last_published_at });
+                    }
+                }
+                Ok(topics)
+            })
+            .await
+    }
+
+    /// The retained messages of this filter whose topics come after `after`, by topic: at most [`TOPIC_PAGE_MAX`] of them, with at most
+    /// [`TOPIC_READ_BYTES_MAX`] bytes beside the first one. There may be more as long as any comes.
+    pub async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
+        let (filter, after) = (filter.clone(), after.to_owned());
+        self.shared
+            .read(move |connection| {
+                let statement =
+                    "SELECT topic, position, published_at, head, payload FROM retained WHERE topic > ?1 AND topic >= ?2 ORDER BY topic";
+                let mut statement = connection.prepare_cached(statement).map_err(reading)?;
+                let mut rows = statement.query(params![after, filter.prefix()]).map_err(reading)?;
+                let (mut messages, mut bytes) = (Vec::new(), 0);
+                while messages.len() < TOPIC_PAGE_MAX
+                    && bytes < TOPIC_READ_BYTES_MAX
+                    && let Some(row) = rows.next().map_err(reading)?
+                {
+                    let text = row.get_ref(0).and_then(|value| value.as_str().map_err(Into::into)).map_err(reading)?;
+                    if !text.starts_with(filter.prefix()) {
+                        break;
+                    }
+                    if filter.matches_text(text) {
+                        let blob = |index| row.get::<_, Vec<u8>>(index).map_err(reading);
+                        let position = row.get(1).map(from_sql).map_err(reading)?;
+                        let at = row.get(2).map_err(reading)?;
+                        let message = Message::from_columns(position, text, at, &blob(3)?, &blob(4)?)?;
+                        bytes += message.cost_bytes();
+                        messages.push(Arc::new(message));
+                    }
+                }
+                Ok(messages)
+            })
+            .await
+    }
+}

@@ -1,0 +1,58 @@
+-- Version 1 of the log; docs/on-disk-format.md says what each column holds.
+
+CREATE TABLE log (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    trimmed INTEGER NOT NULL,
+    trimmed_bytes INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE messages (
+    position INTEGER PRIMARY KEY,
+    ends INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    published_at INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE retained (
+    topic TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    published_at INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE subscriptions (
+    name TEXT PRIMARY KEY,
+    filters TEXT NOT NULL,
+    acknowledged INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    created_at INTEGER NOT NULL,
+    used_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    subscription TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    published_at INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    why TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    retry INTEGER NOT NULL,
+    UNIQUE (subscription, position)
+) STRICT;
+
+CREATE INDEX to_retry ON dead_letters (subscription) WHERE retry = 1;
+
+CREATE TABLE received (
+    session TEXT NOT NULL,
+    packet INTEGER NOT NULL,
+    PRIMARY KEY (session, packet)
+) STRICT, WITHOUT ROWID;
