@@ -390,7 +390,7 @@ impl ClusterDeployments {
         }
         let former = revision.or(deployment.rollout.from).filter(|former| Some(*former) != deployment.rollout.goal());
         let Some(former) = former else {
-            let why = match deployment.rollout.goal() {
+            let why = match revision.or(deployment.rollout.from) {
                 Some(goal) => format!("function `{function}` is kept at revision {goal} already; name another by `--revision`"),
                 None => format!("there is no revision of function `{function}` to go back to"),
             };
