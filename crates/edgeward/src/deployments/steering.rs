@@ -156,12 +156,10 @@ impl Steersman {
         }
         let strategy = deployment.rollout_strategy();
         let scope = Scope { strategy: &strategy, wanted: found.wanted, is_superseded };
-        let Decision { rollout, orders } = rollout::decide(&deployment.rollout, scope, &found.nodes, now);
+        let Decision { rollout, mut orders } = rollout::decide(&deployment.rollout, scope, &found.nodes, now);
         let left: Vec<_> = deployment.leaving.iter().filter(|node| !found.nodes.contains_key(*node)).cloned().collect();
-        let mut orders = orders;
         for node in found.misled {
-            let ordered = found.nodes.get(&node).and_then(|facts| facts.ordered);
-            if let Some(ordered) = ordered {
+            if let Some(ordered) = found.nodes.get(&node).and_then(|facts| facts.ordered) {
                 orders.entry(node).or_insert(ordered);
             }
         }
