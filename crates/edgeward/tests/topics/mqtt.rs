@@ -68,7 +68,9 @@ impl Served {
 
     /// What a client is answered that connects with this password.
     async fn answer(&self, password: &str) -> ConnectReturnCode {
-        let (_client, mut events) = self.client("knocking", |options| drop(options.set_credentials("anybody", password)));
+        let (_client, mut events) = self.client("knocking", |options| {
+            options.set_credentials("anybody", password);
+        });
         match in_time("an answer", events.poll()).await {
             Ok(Event::Incoming(Packet::ConnAck(answer))) => answer.code,
             Err(ConnectionError::ConnectionRefused(code)) => code,
@@ -178,7 +180,9 @@ async fn a_password_is_a_token_and_its_role_says_what_a_client_may_do() {
     assert_eq!(served.answer("edgeward_wrong").await, ConnectReturnCode::BadUserNamePassword);
     assert_eq!(served.answer(&viewer).await, ConnectReturnCode::Success);
     for (secret, payload) in [(&viewer, "of a viewer"), (&deployer, "of a deployer")] {
-        let (client, mut events) = served.client(payload, |options| drop(options.set_credentials("anybody", secret)));
+        let (client, mut events) = served.client(payload, |options| {
+            options.set_credentials("anybody", secret);
+        });
         client.publish("a", QoS::AtLeastOnce, false, payload).await.expect("sent");
         // A client of version 3.1.1 that may not publish is cut off.
         loop {
