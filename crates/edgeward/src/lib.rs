@@ -25,6 +25,7 @@ pub mod reports;
 mod services;
 pub mod signing;
 mod stored;
+pub mod topics;
 pub mod trust;
 pub mod uplink;
 
@@ -35,10 +36,10 @@ pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::map_only;
 pub use edgeward_model::{
-    Access, Amount, ArtifactSignature, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment,
-    ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, Probe,
-    PublicKey, Selector, SignatureBytes, Strategy, StrategyKind, SyncState, Target, TokenName, Value, checksum_of, limits, python_json,
-    signed_bytes,
+    Access, Amount, ArtifactSignature, ContentMode, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus,
+    Environment, ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object,
+    Probe, PublicKey, Redelivery, Selector, SignatureBytes, Strategy, StrategyKind, SyncState, Target, TokenName, TopicFilter, TopicName,
+    Trigger, TriggerId, Value, checksum_of, limits, python_json, signed_bytes,
 };
 pub use edgeward_runtime::{
     ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,
@@ -48,6 +49,7 @@ pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
+pub use edgeward_topics::{CloudEvent, DeadLetter, LogState, Message, Received, Start, Subscription, TopicInfo};
 pub use events::{EventKind, EventLog, FleetEvent};
 pub use fleet::{ClusterHealth, ClusterOptions, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
@@ -55,5 +57,6 @@ pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;
+pub use topics::{MqttOptions, Topics, TriggerView, serve_mqtt};
 pub use trust::{Trust, TrustedKey, TrustedKeys};
 pub use uplink::{Uplink, UplinkOptions};

@@ -23,7 +23,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::AbortHandle,
 };
@@ -72,6 +72,28 @@ impl Listener {
         self.address
     }
 
+    /// The next connection, and where it is from.
+    pub(crate) async fn next(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.tcp.accept().await {
+                Ok((stream, peer)) => {
+                    // An answer in small parts should not wait for the peer's acknowledgements.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, peer);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// What it shows to prove who it is, when others can reach it.
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
+    }
+
     /// How its URLs begin: `https` or `http`.
     pub fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
@@ -111,18 +133,9 @@ where
             () = stop.cancelled() => break,
         };
         let (stream, peer) = tokio::select! {
-            accepted = listener.tcp.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
+            accepted = listener.next() => accepted,
             () = stop.cancelled() => break,
         };
-        // An answer in small parts should not wait for the peer's acknowledgements.
-        let _ = stream.set_nodelay(true);
         let clock = Arc::new(Clock::new());
         let (drain, drained) = oneshot::channel();
         let connection =

@@ -33,6 +33,7 @@ use crate::{
     last_good::LastGood,
     leases::{LeaseAnswer, LeaseQuestion},
     reports::FunctionReport,
+    topics::Topics,
     trust::{self, Trust},
 };
 
@@ -140,6 +141,7 @@ pub struct Node {
     assigned: ArcSwap<BTreeMap<FunctionId, FunctionRecord>>,
     last_good: LastGood,
     hold: Hold,
+    topics: Topics,
     /// Why artifacts that are assigned are not here.
     lacking: Mutex<HashMap<Digest, Lack>>,
     /// How often the reconciler ran.
@@ -175,8 +177,10 @@ impl Node {
         let desired = Desired::open(&documents, &data_dir)?;
         let trust = Arc::new(Trust::open(&documents, options.trusted_keys)?);
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
+        let runtime = Arc::new(EdgeRuntime::with_options(options.node, runtime_options));
         Ok(Arc::new(Self {
-            installer: Installer::new(Arc::new(EdgeRuntime::with_options(options.node, runtime_options)), Arc::clone(&trust)),
+            topics: Topics::open(&data_dir, &documents, Arc::clone(&runtime))?,
+            installer: Installer::new(runtime, Arc::clone(&trust)),
             data_dir,
             assignments: Assignments::new(documents.clone()),
             last_good: LastGood::open(&documents)?,
@@ -214,6 +218,11 @@ impl Node {
     /// The documents of this node. Their calls wait for the disk: from async code, make them on a blocking thread.
     pub fn documents(&self) -> &Documents {
         &self.documents
+    }
+
+    /// The topics of this node.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
     }
 
     /// Whose signatures this node trusts.

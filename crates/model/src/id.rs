@@ -111,6 +111,11 @@ id!(
     "schedule id"
 );
 id!(
+    /// Names a trigger.
+    TriggerId,
+    "trigger id"
+);
+id!(
     /// Names an experiment of chaos engineering.
     ExperimentName,
     "experiment name"

@@ -21,6 +21,8 @@ pub mod resilience;
 pub mod schedule;
 pub mod signature;
 pub mod sync_state;
+pub mod topic;
+pub mod trigger;
 pub mod value;
 
 pub use chaos::{Experiment, Fault, FaultKind};
@@ -28,7 +30,7 @@ pub use deployment::{Amount, Gate, Probe, Selector, Strategy, StrategyKind, Targ
 pub use error::{EdgeError, ErrorKind, Failure};
 pub use function::{EdgeFunction, Environment, Handler};
 pub use grant::{Access, DocumentGrant};
-pub use id::{Digest, DocumentName, ExperimentName, FunctionId, HandlerName, NodeId, ScheduleId, TokenName};
+pub use id::{Digest, DocumentName, ExperimentName, FunctionId, HandlerName, NodeId, ScheduleId, TokenName, TriggerId};
 pub use integer::Integer;
 pub use invocation::InvocationRecord;
 pub use line_limit::LineLimit;
@@ -37,4 +39,6 @@ pub use resilience::{Balance, Breaker, Bulkhead, Locality, Resilience, Retry};
 pub use schedule::{CatchUp, Cron, Schedule, When, Zone};
 pub use signature::{ArtifactSignature, PublicKey, SignatureBytes, signed_bytes};
 pub use sync_state::{SyncState, checksum_of};
+pub use topic::{TopicFilter, TopicName};
+pub use trigger::{ContentMode, Redelivery, Trigger};
 pub use value::{Object, Value};

@@ -450,6 +450,20 @@ pub const DELIVERY_CONCURRENCY_MAX: usize = 256;
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 100;
 /// Shortest time between two writes of how far a durable subscription got.
 pub const DELIVERY_ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(100);
+/// Triggers of one node.
+pub const TRIGGERS_MAX: usize = 256;
+/// Filters of one trigger.
+pub const TRIGGER_FILTERS_MAX: usize = 32;
+/// Messages that a trigger has handled at once, unless it says otherwise.
+pub const TRIGGER_CONCURRENCY_DEFAULT: u32 = 8;
+/// Longest pause between two attempts of a trigger, in milliseconds: an hour.
+pub const TRIGGER_PAUSE_MS_MAX: u64 = 3600 * 1000;
+/// How often a trigger whose function is not there looks for it.
+pub const TRIGGER_LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pause before a trigger begins anew that could not go on.
+pub const TRIGGER_RESTART_PAUSE: Duration = Duration::from_secs(5);
+/// Longest wait for the calls of a trigger that ends; those that take longer are broken off, and come again.
+pub const TRIGGER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest packet of MQTT, in bytes: a message, and the rest.
 pub const MQTT_PACKET_BYTES_MAX: usize = TOPIC_PAYLOAD_BYTES_MAX + 16 * 1024;
@@ -479,6 +493,10 @@ pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_hours(1);
 pub const MQTT_ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait until the former connection of a client of MQTT has ended.
 pub const MQTT_TAKEOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a node looks for sessions of MQTT whose clients have been away for too long.
+pub const MQTT_EXPIRY_LOOK_EVERY: Duration = Duration::from_mins(1);
+/// News of clients of MQTT that wait to be written to the log of topics; past that they are dropped.
+pub const MQTT_NEWS_WAITING_MAX: usize = 1024;
 /// Longest time after which the will of a client of MQTT is published, whatever it asks for.
 pub const MQTT_WILL_DELAY_MAX: Duration = Duration::from_hours(24);
 /// Schedules of one node, and of one fleet.

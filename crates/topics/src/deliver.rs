@@ -27,6 +27,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     log::TopicLog,
@@ -97,8 +98,8 @@ struct Work {
 }
 
 impl Delivery {
-    /// Hands each message to `handle` until `stop` is done; then waits for what is being handled. Dropping it stops it at once, after which
-    /// the messages under way come again. One delivery of a subscription runs at a time, which is the caller's to see to.
+    /// Hands each message to `handle` until `stop` is done; then waits for what is being handled, and leaves what is between two attempts for
+    /// the next time. Dropping it stops it at once, after which the messages under way come again. One delivery of a subscription runs at a time, which is the caller's to see to.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such durable subscription, [`ErrorKind::Unavailable`] when the log is closed, those of the
@@ -119,23 +120,24 @@ impl Delivery {
         })?;
         let mut subscription = log.subscribe(&durable.filters, Start::At(durable.acknowledged + 1))?;
         let slots = Semaphore::new(self.concurrency.clamp(1, DELIVERY_CONCURRENCY_MAX));
+        let stopping = CancellationToken::new();
         let mut running = FuturesUnordered::new();
         let mut state = State::new(durable.acknowledged);
         let mut retries = log.retries();
         retries.mark_changed();
         let (mut stop, mut saving) = (pin!(stop.fuse()), pin!(Fuse::terminated()));
-        let mut is_stopping = false;
         loop {
+            let is_stopping = stopping.is_cancelled();
             if is_stopping && running.is_empty() {
                 break;
             }
             let has_room = state.has_room() && !is_stopping;
             tokio::select! {
                 biased;
-                () = &mut stop => is_stopping = true,
+                () = &mut stop => stopping.cancel(),
                 Some(work) = running.next() => {
-                    if let Some(next) = state.finish(&work) {
-                        running.push(self.attempt(log, counts, &handle, &slots, next));
+                    if let Some(work) = work && let Some(next) = state.finish(&work) {
+                        running.push(self.attempt(log, counts, &handle, (&slots, &stopping), next));
                     }
                 }
                 saved = &mut saving => state.saved(saved),
@@ -148,13 +150,13 @@ impl Delivery {
                         break;
                     }
                     for work in state.retried(log, &self.subscription).await? {
-                        running.push(self.attempt(log, counts, &handle, &slots, work));
+                        running.push(self.attempt(log, counts, &handle, (&slots, &stopping), work));
                     }
                 }
                 received = subscription.next(), if has_room => match received? {
                     Received::Message(message) => {
                         if let Some(work) = state.begin(Work { message, letter: None }) {
-                            running.push(self.attempt(log, counts, &handle, &slots, work));
+                            running.push(self.attempt(log, counts, &handle, (&slots, &stopping), work));
                         }
                     }
                     Received::Lost(lost) => {
@@ -167,8 +169,15 @@ impl Delivery {
         log.acknowledge(&self.subscription, state.floor(&subscription), Timestamp::now()).await
     }
 
-    /// Tries to have a message handled until it is, or is a dead letter.
-    async fn attempt<F, H>(&self, log: &TopicLog, counts: &DeliveryCounts, handle: &F, slots: &Semaphore, work: Work) -> Work
+    /// Tries to have a message handled until it is, or is a dead letter; returns none when it is left for the next time.
+    async fn attempt<F, H>(
+        &self,
+        log: &TopicLog,
+        counts: &DeliveryCounts,
+        handle: &F,
+        (slots, stopping): (&Semaphore, &CancellationToken),
+        work: Work,
+    ) -> Option<Work>
     where
         F: Fn(Arc<Message>) -> H,
         H: Future<Output = Result<(), EdgeError>>,
@@ -180,7 +189,11 @@ impl Delivery {
                 break;
             }
             let error = {
-                let _slot = slots.acquire().await.expect("the slots are never closed");
+                let _slot = tokio::select! {
+                    biased;
+                    () = stopping.cancelled() => return None,
+                    slot = slots.acquire() => slot.expect("the slots are never closed"),
+                };
                 // What panics before its first await panics here too.
                 let handled = AssertUnwindSafe(async { handle(Arc::clone(&work.message)).await }).catch_unwind().await;
                 match handled {
@@ -197,10 +210,13 @@ impl Delivery {
             pauses += 1;
             if attempts >= attempts_max {
                 self.give_up(log, counts, &work, attempts, &error).await;
-                return work;
+                return Some(work);
             }
             counts.retried.fetch_add(1, Ordering::Relaxed);
-            sleep(self.retry.pause(pauses, chance())).await;
+            tokio::select! {
+                () = stopping.cancelled() => return None,
+                () = sleep(self.retry.pause(pauses, chance())) => {}
+            }
         }
         if let Some(letter) = work.letter
             && let Err(error) = log.discard_dead_letter(letter).await
@@ -208,7 +224,7 @@ impl Delivery {
         {
             tracing::warn!(letter, error = %error.chain(), "a dead letter that was handled stays in the list");
         }
-        work
+        Some(work)
     }
 
     /// Makes a message a dead letter, however long that takes: what is done must not be lost.

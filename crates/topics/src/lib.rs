@@ -11,12 +11,11 @@ pub mod log;
 pub mod message;
 pub mod mqtt;
 pub mod subscriber;
-pub mod topic;
 
 pub use cloud_event::CloudEvent;
 pub use deliver::{Delivery, DeliveryCounts, Retry};
+pub use edgeward_model::topic::{self, TopicFilter, TopicName};
 pub use filter_tree::FilterTree;
 pub use log::{LogOptions, LogState, Pending, TopicLog, dead_letters::DeadLetter, durable::DurableSubscription, listing::TopicInfo};
 pub use message::Message;
 pub use subscriber::{Received, Start, Subscription};
-pub use topic::{TopicFilter, TopicName};

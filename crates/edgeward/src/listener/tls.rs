@@ -18,7 +18,12 @@ use edgeward_model::{
     limits::{TLS_FILE_BYTES_MAX, TLS_FILES_EVERY, TLS_HANDSHAKE_TIMEOUT, TLS_HANDSHAKES_MAX},
 };
 use edgeward_runtime::blocking;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Semaphore,
+    time::timeout,
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -28,7 +33,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use super::patience::Timed;
+use super::patience::{Clock, Timed};
 
 /// The first byte of a handshake. What begins otherwise is no TLS, and gets no answer that it would misread.
 const HANDSHAKE_BYTE: u8 = 22;
@@ -98,6 +103,11 @@ impl Tls {
                 tracing::warn!(error = error.chain(), "the new certificate cannot be used, so the old one stays in use");
             }
         }
+    }
+
+    /// Answers the handshake of a client that has just connected and does not speak HTTP.
+    pub(crate) async fn handshake_of(&self, stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Send + use<>> {
+        self.handshake(Timed::new(stream, Arc::new(Clock::new()))).await
     }
 
     /// Answers the handshake of a client that has just connected.

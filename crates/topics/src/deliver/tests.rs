@@ -197,6 +197,20 @@ async fn a_message_that_nobody_has_time_for_waits_and_never_becomes_a_dead_lette
 }
 
 #[tokio::test]
+async fn a_delivery_that_is_stopped_leaves_what_is_between_two_attempts_for_the_next_one() {
+    let bench = Bench::new().await;
+    bench.publish("k", "waits").await;
+    let task = bench.deliver(1, 1, |_| async { Err(EdgeError::new(ErrorKind::Unavailable, "not now")) });
+    let given = &bench.given;
+    until("it was tried", async || !given.lock().is_empty()).await;
+    bench.stop(task).await;
+    assert_eq!(bench.acknowledged().await, 0);
+    let task = bench.deliver(1, 1, |_| async { Ok(()) });
+    until("it is handled", async || bench.acknowledged().await == 1).await;
+    bench.stop(task).await;
+}
+
+#[tokio::test]
 async fn who_is_slow_is_read_for_no_further_than_the_window() {
     let bench = Bench::new().await;
     let mut pending = Vec::new();

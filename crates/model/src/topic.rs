@@ -5,11 +5,12 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use edgeward_model::{
-    EdgeError,
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::{
+    error::EdgeError,
     limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX},
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Stands for one level in a filter.
 const ONE: &str = "+";
@@ -122,7 +123,7 @@ impl TopicFilter {
     }
 
     /// Whether it matches the topic of this name, which was checked before.
-    pub(crate) fn matches_text(&self, topic: &str) -> bool {
+    pub fn matches_text(&self, topic: &str) -> bool {
         if topic.starts_with('$') && self.begins_with_wildcard() {
             return false;
         }
@@ -159,7 +160,7 @@ impl TopicFilter {
     }
 
     /// What the names of all topics that it matches begin with.
-    pub(crate) fn prefix(&self) -> &str {
+    pub fn prefix(&self) -> &str {
         let end = self.0.find(['+', '#']).unwrap_or(self.0.len());
         // `a/#` matches `a` too.
         self.0[..end].strip_suffix('/').unwrap_or(&self.0[..end])

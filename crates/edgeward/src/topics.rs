@@ -1,0 +1,148 @@
+//! Topics on a node: its log of messages in its data folder, and the triggers by which messages call functions.
+//!
+//! What was published is on the disk. Triggers run while [`Topics::run_triggers`] does; MQTT is served by [`serve_mqtt`].
+
+mod call;
+mod mqtt;
+mod running;
+mod triggers;
+
+use std::{path::Path, sync::Arc};
+
+use edgeward_model::{EdgeError, ErrorKind, TopicFilter, TopicName, Trigger, TriggerId};
+use edgeward_runtime::EdgeRuntime;
+use edgeward_sync::Documents;
+use edgeward_topics::{CloudEvent, DeadLetter, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use self::triggers::Triggers;
+
+pub use self::{
+    mqtt::{CLIENTS, MqttOptions, serve_mqtt},
+    triggers::TriggerView,
+};
+
+/// The folder of the log in a data folder.
+const FOLDER: &str = "topics";
+
+/// The topics of a node.
+#[derive(Debug)]
+pub struct Topics {
+    log: Arc<TopicLog>,
+    runtime: Arc<EdgeRuntime>,
+    triggers: Triggers,
+    /// Whose topics these are, for the functions that get their messages.
+    source: Arc<str>,
+}
+
+impl Topics {
+    pub(crate) fn open(data_dir: &Path, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
+        let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), LogOptions::default())?);
+        let source = format!("/nodes/{}/topics", runtime.node().id).into();
+        Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source })
+    }
+
+    /// The log itself.
+    pub fn log(&self) -> &Arc<TopicLog> {
+        &self.log
+    }
+
+    /// Publishes a message, and returns its position when it is on the disk and subscribers can see it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] where a topic begins with `$`, [`ErrorKind::TooLarge`] past a bound of a message, those of the disk.
+    pub async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
+        if message.topic.is_reserved() {
+            let why = format!("nobody publishes to topic `{}`: what begins with `$` is the node's own", message.topic);
+            return Err(EdgeError::new(ErrorKind::Forbidden, why));
+        }
+        self.log.publish(message).await
+    }
+
+    /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when it is no event, and those of [`Topics::publish`].
+    pub async fn publish_event(&self, topic: TopicName, event: CloudEvent) -> Result<u64, EdgeError> {
+        event.check()?;
+        self.publish(event.into_message(Message::new(topic, Vec::new(), Timestamp::now()))).await
+    }
+
+    /// A message as the event that functions get.
+    pub fn event_of(&self, message: &Message) -> CloudEvent {
+        CloudEvent::of(message, &self.source)
+    }
+
+    /// Follows the messages of these filters, from now on or from a position.
+    pub fn subscribe(&self, filters: &[TopicFilter], start: Start) -> Result<Subscription, EdgeError> {
+        self.log.subscribe(filters, start)
+    }
+
+    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.
+    pub async fn list(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
+        self.log.topics(filter, after).await
+    }
+
+    /// The retained messages of this filter whose topics come after `after`, a page of them.
+    pub async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
+        self.log.retained(filter, after).await
+    }
+
+    /// What the log holds.
+    pub fn state(&self) -> LogState {
+        self.log.state()
+    }
+
+    /// Messages that the function of a trigger could not handle, of one trigger or of all, by id: a page of those after this id.
+    pub async fn dead_letters(&self, trigger: Option<&TriggerId>, after: u64) -> Result<Vec<DeadLetter>, EdgeError> {
+        self.log.dead_letters(trigger.map(triggers::subscription_of).as_deref(), after).await
+    }
+
+    /// Has a dead letter tried again by its trigger, from the first attempt on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn retry_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
+        self.log.retry_dead_letter(id).await
+    }
+
+    /// Removes a dead letter for good.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn discard_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
+        self.log.discard_dead_letter(id).await
+    }
+
+    /// Makes a trigger, or changes the one of this id, durably; returns whether there was none. A new one gets what is published from
+    /// now on, a changed one goes on where it was.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] past a bound of a trigger, [`ErrorKind::TooLarge`] when there are as many as may be, those of the disk.
+    pub async fn put_trigger(&self, trigger: Trigger) -> Result<bool, EdgeError> {
+        self.triggers.put(&self.log, trigger).await
+    }
+
+    /// Every trigger by id, and how it does.
+    pub async fn triggers(&self) -> Result<Vec<TriggerView>, EdgeError> {
+        self.triggers.views(&self.log).await
+    }
+
+    /// Removes a trigger, durably; returns whether there was one. Its dead letters stay until they are discarded.
+    pub async fn remove_trigger(&self, id: &TriggerId) -> Result<bool, EdgeError> {
+        self.triggers.remove(&self.log, id).await
+    }
+
+    /// Runs the triggers, those included that are made meanwhile, until `stop`; then waits for calls under way, for a while. One of
+    /// several such calls runs them.
+    pub async fn run_triggers(&self, stop: CancellationToken) {
+        running::run(
+            &self.triggers,
+            &self.log,
+            call::Caller { runtime: Arc::clone(&self.runtime), source: Arc::clone(&self.source) },
+            stop,
+        )
+        .await;
+    }
+}
