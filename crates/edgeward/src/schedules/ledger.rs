@@ -94,6 +94,15 @@ struct Changing {
     busy: BTreeSet<ScheduleId>,
 }
 
+impl Changing {
+    /// Starts none of the runs that somebody asked for of these.
+    fn forget_asked(&mut self, is_gone: impl Fn(&ScheduleId) -> bool) {
+        for start in self.asked.extract_if(.., |start| is_gone(&start.record.schedule.id)) {
+            self.busy.remove(&start.record.schedule.id);
+        }
+    }
+}
+
 impl Ledger {
     pub(super) fn open(documents: &Documents, node: NodeId) -> Result<Self, EdgeError> {
         let document = |name: String| Ok::<_, EdgeError>(documents.document(DocumentName::new(name)?));
@@ -152,9 +161,9 @@ impl Ledger {
             return Ok(false);
         }
         next.states.remove(id);
-        changing.asked.retain(|start| start.record.schedule.id.as_str() != id);
         let key = id.to_owned();
         self.change(&mut changing, next, move |draft| draft.remove(&key))?;
+        changing.forget_asked(|of| of.as_str() == id);
         let key = id.to_owned();
         if let Err(error) = self.states.edit(DocumentPrecondition::None, move |draft| draft.remove(&key)) {
             tracing::warn!(schedule = id, error = error.chain(), "the history of a removed schedule could not be removed");
@@ -290,11 +299,12 @@ impl Ledger {
         next.assigned = read_assigned(&self.assigned, &next.assigned)?;
         let gone: Vec<_> = next.states.keys().filter(|id| next.find(id.as_str()).is_none()).cloned().collect();
         next.states.retain(|id, _| !gone.contains(id));
-        changing.asked.retain(|start| !gone.contains(&start.record.schedule.id));
         if !gone.is_empty() {
-            self.states.edit(DocumentPrecondition::None, move |draft| gone.iter().try_for_each(|id| draft.remove(id.as_str())))?;
+            let keys = gone.clone();
+            self.states.edit(DocumentPrecondition::None, move |draft| keys.iter().try_for_each(|id| draft.remove(id.as_str())))?;
         }
         self.snapshot.store(Arc::new(next));
+        changing.forget_asked(|id| gone.contains(id));
         Ok(())
     }
 
