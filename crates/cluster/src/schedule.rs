@@ -35,6 +35,9 @@ pub struct Try {
     /// Whether it makes up for a time in which it could not run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_late: bool,
+    /// Whether somebody asked for it, at its due time. Such a one is not tried again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_asked: bool,
 }
 
 /// Another try that waits.
@@ -104,7 +107,17 @@ impl ScheduleState {
         }
         self.collect(schedule, node, now);
         let (due_at, attempt, is_late) = self.take_next(schedule, node, now)?;
-        let start = Try { due_at, attempt, started_at: now, is_late };
+        let start = Try { due_at, attempt, started_at: now, is_late, is_asked: false };
+        self.running = Some(start.clone());
+        Some(start)
+    }
+
+    /// Starts a run that somebody asks for, also of a schedule that is off; none while one runs. The state must be kept before it is started.
+    pub fn start_asked(&mut self, now: Timestamp) -> Option<Try> {
+        if self.running.is_some() {
+            return None;
+        }
+        let start = Try { due_at: now, attempt: 1, started_at: now, is_late: false, is_asked: true };
         self.running = Some(start.clone());
         Some(start)
     }
@@ -138,11 +151,18 @@ impl ScheduleState {
     /// When to look again, if nothing happens before: when the next run begins. None while one runs, and when nothing is due any more. Clocks
     /// jump: who waits should not wait for long at once.
     pub fn next_look(&self, schedule: &Schedule, node: &NodeId, now: Timestamp) -> Option<Timestamp> {
-        if !schedule.enabled || self.running.is_some() {
+        if self.running.is_some() {
+            return None;
+        }
+        // That it was switched off is noticed, too.
+        if timing_of(schedule) != self.timing {
+            return Some(now);
+        }
+        if !schedule.enabled {
             return None;
         }
         let retry = self.retry_at(now);
-        if timing_of(schedule) != self.timing || (retry.is_none() && !self.backlog.is_empty()) {
+        if retry.is_none() && !self.backlog.is_empty() {
             return Some(now);
         }
         let next = self.next_due(schedule, now).map(|due| schedule.begin_of(due, node));
@@ -279,7 +299,7 @@ impl ScheduleState {
     /// A try is over; one that did not do well may be followed by another.
     fn over(&mut self, schedule: &Schedule, run: &Try, outcome: Outcome, message: &str, now: Timestamp) {
         self.history.add(run, outcome, message, now);
-        let may_again = run.attempt < schedule.attempts || planted::has(Bug::TriedForEver);
+        let may_again = (run.attempt < schedule.attempts && !run.is_asked) || planted::has(Bug::TriedForEver);
         if outcome != Outcome::Succeeded && may_again && schedule.enabled {
             let pause = SCHEDULE_RETRY_PAUSE_MIN.saturating_mul(1 << (run.attempt - 1).min(16)).min(SCHEDULE_RETRY_PAUSE_MAX);
             let pause = SignedDuration::try_from(pause).expect("minutes");

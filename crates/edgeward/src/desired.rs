@@ -33,6 +33,21 @@ pub enum Precondition {
     Absent,
 }
 
+impl Precondition {
+    /// Whether it holds for a record of this generation, or where there is none; `what` names the record.
+    pub(crate) fn check(self, what: impl FnOnce() -> String, found: Option<u64>) -> Result<(), EdgeError> {
+        let why = match (self, found) {
+            (Self::None, _) | (Self::Absent, None) | (Self::Present, Some(_)) => return Ok(()),
+            (Self::Generation(wanted), Some(found)) if wanted == found => return Ok(()),
+            (Self::Generation(wanted), Some(found)) => format!("is at generation {found}, not {wanted}"),
+            (Self::Generation(wanted), None) => format!("does not exist, so it is not at generation {wanted}"),
+            (Self::Absent, Some(found)) => format!("exists already, at generation {found}"),
+            (Self::Present, None) => "does not exist".to_owned(),
+        };
+        Err(EdgeError::new(ErrorKind::Conflict, format!("{} {why}; read it again and retry", what())))
+    }
+}
+
 /// The document and what it holds. Changing it blocks until the change is on disk.
 #[derive(Debug)]
 pub struct Desired {
@@ -112,15 +127,7 @@ impl Desired {
 
     fn check(&self, id: &str, precondition: Precondition) -> Result<(), EdgeError> {
         let found = self.snapshot.load().records.get(id).map(|record| record.generation);
-        let conflict = |what: String| Err(EdgeError::new(ErrorKind::Conflict, format!("function `{id}` {what}; read it again and retry")));
-        match (precondition, found) {
-            (Precondition::None, _) | (Precondition::Absent, None) | (Precondition::Present, Some(_)) => Ok(()),
-            (Precondition::Generation(wanted), Some(found)) if wanted == found => Ok(()),
-            (Precondition::Generation(wanted), Some(found)) => conflict(format!("is at generation {found}, not {wanted}")),
-            (Precondition::Generation(wanted), None) => conflict(format!("does not exist, so it is not at generation {wanted}")),
-            (Precondition::Absent, Some(found)) => conflict(format!("exists already, at generation {found}")),
-            (Precondition::Present, None) => conflict("does not exist".to_owned()),
-        }
+        precondition.check(|| format!("function `{id}`"), found)
     }
 
     /// Makes one change, which leads from the snapshot to `next`. Had somebody else changed the document, it would be refused.

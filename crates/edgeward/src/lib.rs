@@ -22,6 +22,7 @@ pub mod node;
 pub mod problem;
 pub mod replication;
 pub mod reports;
+pub mod schedules;
 mod services;
 pub mod signing;
 mod stored;
@@ -36,10 +37,10 @@ pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
 pub use edgeward_model::map_only;
 pub use edgeward_model::{
-    Access, Amount, ArtifactSignature, ContentMode, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus,
-    Environment, ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object,
-    Probe, PublicKey, Redelivery, Selector, SignatureBytes, Strategy, StrategyKind, SyncState, Target, TokenName, TopicFilter, TopicName,
-    Trigger, TriggerId, Value, checksum_of, limits, python_json, signed_bytes,
+    Access, Amount, ArtifactSignature, CatchUp, ContentMode, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode,
+    EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load,
+    NodeId, Object, Probe, PublicKey, Redelivery, Schedule, ScheduleId, Selector, SignatureBytes, Strategy, StrategyKind, SyncState,
+    Target, TokenName, TopicFilter, TopicName, Trigger, TriggerId, Value, When, Zone, checksum_of, limits, python_json, signed_bytes,
 };
 pub use edgeward_runtime::{
     ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,
@@ -57,6 +58,11 @@ pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;
+pub use schedules::{
+    PutSchedule, ScheduleHistory, ScheduleView, Schedules,
+    fleet::{ClusterSchedules, FleetScheduleView},
+    record::ScheduleRecord,
+};
 pub use topics::{MqttOptions, Topics, TriggerView, serve_mqtt};
 pub use trust::{Trust, TrustedKey, TrustedKeys};
 pub use uplink::{Uplink, UplinkOptions};

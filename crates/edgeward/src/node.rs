@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignments::Assignments,
@@ -33,6 +34,7 @@ use crate::{
     last_good::LastGood,
     leases::{LeaseAnswer, LeaseQuestion},
     reports::FunctionReport,
+    schedules::Schedules,
     topics::Topics,
     trust::{self, Trust},
 };
@@ -140,6 +142,7 @@ pub struct Node {
     /// What the hub wants here, as it was read last.
     assigned: ArcSwap<BTreeMap<FunctionId, FunctionRecord>>,
     last_good: LastGood,
+    schedules: Schedules,
     hold: Hold,
     topics: Topics,
     /// Why artifacts that are assigned are not here.
@@ -180,6 +183,7 @@ impl Node {
         let runtime = Arc::new(EdgeRuntime::with_options(options.node, runtime_options));
         Ok(Arc::new(Self {
             topics: Topics::open(&data_dir, &documents, Arc::clone(&runtime))?,
+            schedules: Schedules::open(&documents, Arc::clone(&runtime))?,
             installer: Installer::new(runtime, Arc::clone(&trust)),
             data_dir,
             assignments: Assignments::new(documents.clone()),
@@ -228,6 +232,11 @@ impl Node {
     /// Whose signatures this node trusts.
     pub fn trust(&self) -> &Arc<Trust> {
         &self.trust
+    }
+
+    /// What runs here by itself.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// Whether every desired function has been looked at since the start.
@@ -560,6 +569,14 @@ impl Node {
             if let Err(error) = blocking(move || node.collect_garbage(GRACE)).await {
                 tracing::warn!(error = error.chain(), "garbage could not be collected");
             }
+        }
+    }
+
+    /// Runs the schedules of this node, from when its functions have been looked at, until it is told to stop; then no other run starts, and those
+    /// that go on get half a minute to end. Dropped, it ends at once, and what ran is told as interrupted.
+    pub async fn keep_scheduled(self: Arc<Self>, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.until_ready()).await.is_some() {
+            self.schedules.keep(&stop).await;
         }
     }
 

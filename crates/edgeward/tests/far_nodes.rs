@@ -9,6 +9,8 @@ mod calls;
 mod deployments;
 #[path = "far_nodes/life.rs"]
 mod life;
+#[path = "far_nodes/schedules.rs"]
+mod schedules;
 #[path = "../../cluster/tests/contract/server.rs"]
 #[expect(dead_code, reason = "the contract's suite asks more of it")]
 mod server;
@@ -47,6 +49,9 @@ on_each! {
         a_first_revision_that_fails_is_taken_away
         what_a_deployment_cares_for_is_not_assigned_by_itself
         of_a_function_for_one_node_no_two_ever_run_it;
+    schedules:
+        a_schedule_of_the_fleet_fires_on_its_nodes_also_while_nobody_hears_of_them
+        a_schedule_for_one_node_stays_where_it_is_while_that_is_away_and_moves_when_it_is_removed;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

@@ -281,7 +281,8 @@ mod tests {
             let ranges = scope.ranges(prefix);
             ranges.iter().map(|(from, to)| format!("{from}-{to}").replace('\u{7f}', "~")).collect::<Vec<_>>()
         });
-        assert_eq!(all, ["-edgeward.assignments.", "edgeward.assignments.~-edgeward.reports.", "edgeward.reports.~-~"]);
+        let between = ["edgeward.assignments.~-edgeward.reports.", "edgeward.reports.~-edgeward.schedules."];
+        assert_eq!(all, ["-edgeward.assignments.", between[0], between[1], "edgeward.schedules.~-~"]);
         assert_eq!((reports.len(), sites), (0, vec!["sites.-sites.~".to_owned()]));
     }
 

@@ -85,9 +85,33 @@ fn what_becomes_due_during_a_run_is_skipped_and_told() {
     assert_eq!(node.outcomes(), [(Outcome::Skipped, 2), (Outcome::Failed, 1)]);
     assert_eq!(node.runs("00:04:00").as_deref(), Some("00:04:00"));
     // A result that comes a second time, or of a run that is none, changes nothing.
-    let (state, late) = (node.state.clone(), Try { due_at: at("00:01:00"), attempt: 1, started_at: at("00:01:00"), is_late: false });
+    let (state, late) =
+        (node.state.clone(), Try { due_at: at("00:01:00"), attempt: 1, started_at: at("00:01:00"), is_late: false, is_asked: false });
     node.state.end(&node.schedule, &node.id, &late, Ok(()), at("00:04:10"));
     assert_eq!(node.state, state);
+}
+
+#[test]
+fn a_run_that_somebody_asks_for_is_none_of_the_due_ones_and_is_not_tried_again() {
+    let mut node = Node::new("every 1h", "once");
+    node.schedule.attempts = 3;
+    assert!(node.state.start_asked(at("00:30:00")).is_some_and(|run| run.is_asked && run.due_at == at("00:30:00")));
+    assert_eq!((node.state.start_asked(at("00:30:01")), node.starts("00:30:01")), (None, None), "one runs");
+    node.end(Err("broken"), "00:30:02");
+    assert_eq!(node.next_look("00:30:02").as_deref(), Some("2026-06-01T01:00:00Z"));
+    assert_eq!(node.runs("01:00:00").as_deref(), Some("01:00:00"));
+    assert_eq!(node.outcomes(), [(Outcome::Succeeded, 1), (Outcome::Failed, 1)]);
+}
+
+#[test]
+fn that_a_schedule_was_switched_off_is_noticed_and_then_nothing_is_to_be_looked_at() {
+    let mut node = Node::new("every 1h", "all");
+    node.schedule.enabled = false;
+    assert_eq!(node.next_look("00:10:00").as_deref(), Some("2026-06-01T00:10:00Z"));
+    assert_eq!((node.starts("00:10:00"), node.next_look("00:10:00")), (None, None));
+    node.schedule.enabled = true;
+    assert_eq!((node.starts("05:10:00"), node.runs("06:00:00").as_deref()), (None, Some("06:00:00")));
+    assert_eq!(node.outcomes(), [(Outcome::Succeeded, 1)]);
 }
 
 #[test]

@@ -11,7 +11,9 @@ use edgeward_cluster::{
     placement::{self, Candidate, Counted, Move, Needs},
     rollout::{NodeFacts, Observed, Order, Served},
 };
-use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX};
+use edgeward_model::{
+    EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Schedule, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX,
+};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -149,6 +151,35 @@ impl Facts {
                 (placement.nodes, Some(wanted), missing)
             }
         }
+    }
+
+    /// The far nodes that are to run a schedule. Who was chosen stays chosen while it is away, as it goes on: only of nodes that have the function, and
+    /// until it is drained, relabelled or removed.
+    pub(super) fn of_schedule(
+        &self,
+        cluster: &EdgeCluster,
+        schedule: &Schedule,
+        holders: &BTreeSet<NodeId>,
+        now: Timestamp,
+    ) -> BTreeSet<NodeId> {
+        let far = self.nodes.iter().filter(|(_, known)| known.here.is_none());
+        let Some((wanted, selector)) = schedule.target.chosen() else {
+            let is_for = |view: &NodeView| match &schedule.target {
+                Target::Nodes(nodes) => nodes.contains(&view.node.id),
+                Target::Matching(selector) => selector.matches(&view.node),
+                Target::Count { .. } | Target::One { .. } => false,
+            };
+            return far.filter(|(_, known)| is_for(&known.view)).map(|(node, _)| node.clone()).collect();
+        };
+        let mut candidates = self.candidates(cluster, now);
+        candidates.retain(|candidate| {
+            let known = &self.nodes[&candidate.node.id];
+            known.here.is_none() && known.assigned.contains_key(&schedule.function)
+        });
+        for candidate in &mut candidates {
+            candidate.is_there |= holders.contains(&candidate.node.id);
+        }
+        placement::place(wanted, Needs { selector, memory_bytes: 0 }, &candidates, holders).nodes
     }
 
     fn candidates(&self, cluster: &EdgeCluster, now: Timestamp) -> Vec<Candidate<'_>> {

@@ -26,6 +26,7 @@ use crate::{
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
     node::Source,
+    schedules::{fleet::Assigner, record::ScheduleRecord},
 };
 
 /// Time between two looks while a rollout is on its way, at least.
@@ -50,7 +51,7 @@ impl EdgeCluster {
 async fn steer(cluster: EdgeCluster) {
     // What was read as a standby may be something else now under the same version.
     *cluster.known_facts().lock() = Cache::default();
-    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default(), failures: Mutex::default() };
+    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default(), schedules: Arc::default(), failures: Mutex::default() };
     loop {
         let begun = Instant::now();
         let is_busy = match steering.look(Timestamp::now()).await {
@@ -69,10 +70,30 @@ async fn steer(cluster: EdgeCluster) {
     }
 }
 
+/// Has each schedule run on the nodes that it is for.
+fn assign_schedules(
+    cluster: &EdgeCluster,
+    assigner: &mut Assigner,
+    schedules: &[Arc<ScheduleRecord>],
+    facts: &Facts,
+    now: Timestamp,
+) -> Result<(), EdgeError> {
+    let mut wanted: BTreeMap<NodeId, Vec<Arc<ScheduleRecord>>> = BTreeMap::new();
+    for record in schedules {
+        let holders = assigner.holders(&record.schedule.id);
+        for node in facts.of_schedule(cluster, &record.schedule, &holders, now) {
+            wanted.entry(node).or_default().push(Arc::clone(record));
+        }
+    }
+    assigner.assign(cluster, &wanted)
+}
+
 struct Steersman {
     cluster: EdgeCluster,
     /// The deployments as they were read last: most looks find them unchanged.
     wanted: Arc<Mutex<Wanted>>,
+    /// Which nodes have which schedules.
+    schedules: Arc<Mutex<Assigner>>,
     /// Why orders could not be given that were given last.
     failures: Mutex<BTreeMap<(FunctionId, NodeId), String>>,
 }
@@ -106,11 +127,22 @@ impl Wanted {
 impl Steersman {
     /// Looks after every deployment once. Says whether something is on its way.
     async fn look(&self, now: Timestamp) -> Result<bool, EdgeError> {
-        let (cluster, wanted) = (self.cluster.clone(), Arc::clone(&self.wanted));
+        let (cluster, wanted, assigner) = (self.cluster.clone(), Arc::clone(&self.wanted), Arc::clone(&self.schedules));
         let (deployments, facts) = blocking(move || {
             let mut wanted = wanted.lock();
             wanted.refresh(cluster.deployment_store())?;
-            let facts = if wanted.deployments.is_empty() { Facts::default() } else { Facts::read(&cluster)? };
+            let mut assigner = assigner.lock();
+            let schedules = assigner.wanted(&cluster).unwrap_or_else(|error| {
+                tracing::warn!(error = error.chain(), "the schedules of the fleet could not be read");
+                None
+            });
+            let facts = if wanted.deployments.is_empty() && schedules.is_none() { Facts::default() } else { Facts::read(&cluster)? };
+            if let Some(schedules) = schedules
+                && let Err(error) = assign_schedules(&cluster, &mut assigner, &schedules, &facts, now)
+            {
+                tracing::warn!(error = error.chain(), "schedules could not be assigned; it is tried again");
+                *assigner = Assigner::default();
+            }
             Ok((Arc::clone(&wanted.deployments), facts))
         })
         .await?;
