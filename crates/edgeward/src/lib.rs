@@ -33,12 +33,13 @@ pub use deployments::{
 };
 pub use desired::{Precondition, record::FunctionRecord};
 pub use edgeward_cluster as cluster;
+pub use edgeward_cluster::{RouteView, routing::Terms};
 pub use edgeward_model::map_only;
 pub use edgeward_model::{
     Access, Amount, ArtifactSignature, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, Environment,
     ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load, NodeId, Object, Probe,
-    PublicKey, Selector, SignatureBytes, Strategy, StrategyKind, SyncState, Target, TokenName, Value, checksum_of, limits, python_json,
-    signed_bytes,
+    PublicKey, Resilience, Selector, SignatureBytes, Strategy, StrategyKind, SyncState, Target, TokenName, Value, checksum_of, limits,
+    python_json, signed_bytes,
 };
 pub use edgeward_runtime::{
     ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,
