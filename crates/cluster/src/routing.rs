@@ -49,7 +49,7 @@ pub use self::{
 };
 
 /// What a router is told of a function.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RouteSpec {
     /// How its calls are routed.
     pub resilience: Resilience,
@@ -81,26 +81,28 @@ impl Router {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when something is past its bound, [`ErrorKind::TooLarge`] past [`ROUTES_MAX`] or [`NODES_MAX`].
     pub fn set(&self, function: FunctionId, spec: RouteSpec) -> Result<(), EdgeError> {
-        spec.resilience.validate()?;
-        spec.candidates.iter().try_for_each(Candidate::validate)?;
-        if spec.candidates.len() > NODES_MAX {
-            let message = format!("function `{function}` has {} nodes to call, the most is {NODES_MAX}", spec.candidates.len());
-            return Err(EdgeError::new(ErrorKind::TooLarge, message));
-        }
-        if let Some(node) = twice(&spec.candidates) {
-            return Err(EdgeError::invalid(format!("function `{function}` is to have node `{node}` twice")));
-        }
+        self.set_all([(function, spec)])
+    }
+
+    /// The same of many functions, in one step. What is wrong with one keeps none of the others.
+    ///
+    /// # Errors
+    /// Those of [`Router::set`], of the last one with which something is wrong.
+    pub fn set_all(&self, specs: impl IntoIterator<Item = (FunctionId, RouteSpec)>) -> Result<(), EdgeError> {
         let _changing = self.changing.lock();
         let mut routes = HashMap::clone(&self.routes.load());
-        let before = routes.get(&function);
-        if before.is_none() && routes.len() >= ROUTES_MAX {
-            let message = format!("function `{function}` is one too many to route to, the most is {ROUTES_MAX}");
-            return Err(EdgeError::new(ErrorKind::TooLarge, message));
+        let mut outcome = Ok(());
+        for (function, spec) in specs {
+            let before = routes.get(&function);
+            if let Err(error) = check(&function, &spec, before.is_none() && routes.len() >= ROUTES_MAX) {
+                outcome = Err(error);
+                continue;
+            }
+            let route = Route::new(function.clone(), spec, self.site.as_deref(), self.epoch, before.map(Arc::as_ref));
+            routes.insert(function, Arc::new(route));
         }
-        let route = Route::new(function.clone(), spec, self.site.as_deref(), self.epoch, before.map(Arc::as_ref));
-        routes.insert(function, Arc::new(route));
         self.routes.store(Arc::new(routes));
-        Ok(())
+        outcome
     }
 
     /// Forgets the functions of which this is false. Calls that are under way go on.
@@ -158,6 +160,23 @@ impl Router {
     fn route(&self, function: &FunctionId) -> Result<Arc<Route>, EdgeError> {
         let routes = self.routes.load();
         routes.get(function).cloned().ok_or_else(|| EdgeError::function_not_found(function.as_str()))
+    }
+}
+
+fn check(function: &FunctionId, spec: &RouteSpec, is_one_too_many: bool) -> Result<(), EdgeError> {
+    if is_one_too_many {
+        let message = format!("function `{function}` is one too many to route to, the most is {ROUTES_MAX}");
+        return Err(EdgeError::new(ErrorKind::TooLarge, message));
+    }
+    spec.resilience.validate()?;
+    spec.candidates.iter().try_for_each(Candidate::validate)?;
+    if spec.candidates.len() > NODES_MAX {
+        let message = format!("function `{function}` has {} nodes to call, the most is {NODES_MAX}", spec.candidates.len());
+        return Err(EdgeError::new(ErrorKind::TooLarge, message));
+    }
+    match twice(&spec.candidates) {
+        Some(node) => Err(EdgeError::invalid(format!("function `{function}` is to have node `{node}` twice"))),
+        None => Ok(()),
     }
 }
 

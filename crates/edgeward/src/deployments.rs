@@ -32,7 +32,7 @@ use crate::{
     fleet::EdgeCluster,
     stored::bytes_of,
 };
-pub(crate) use facts::Cache as KnownFacts;
+pub(crate) use facts::{Cache as KnownFacts, routes};
 pub(crate) use stored::Deployments as Store;
 use stored::Wish;
 

@@ -50,6 +50,8 @@ pub enum EventKind {
     MetricsSampled,
     /// A hub became the active one.
     HubActive,
+    /// Calls of a function pass a node by that fails, try it again, or go there again.
+    BreakerChanged,
     /// A key was added to those that the fleet trusts, or removed from them.
     TrustChanged,
     /// An event of a newer release.

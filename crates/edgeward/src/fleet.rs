@@ -7,6 +7,7 @@ mod assigning;
 mod far;
 mod members;
 mod registry;
+mod routing;
 mod runtime;
 mod service;
 mod trusting;
@@ -34,6 +35,7 @@ use self::{
     far::FarNode,
     members::{Member, Members},
     registry::Registry,
+    routing::Routing,
     runtime::{Place, no_way},
 };
 pub use self::{
@@ -73,12 +75,14 @@ pub struct ClusterOptions {
     pub timing: Timing,
     /// How long a node may be silent before functions of which there are to be so many are placed elsewhere; none for 200 heartbeats.
     pub heal_after: Option<Duration>,
+    /// Where it stands, as nodes say it by their label `site`: calls of functions go to nodes there before others.
+    pub site: Option<String>,
 }
 
 impl ClusterOptions {
     /// A cluster that ends with the process.
     pub fn in_memory() -> Self {
-        Self { id: NodeId::new(HUB).expect("it is a valid id"), folder: None, timing: Timing::default(), heal_after: None }
+        Self { id: NodeId::new(HUB).expect("it is a valid id"), folder: None, timing: Timing::default(), heal_after: None, site: None }
     }
 
     /// A cluster in this folder.
@@ -135,6 +139,7 @@ struct Core {
     backbone: RwLock<Option<Arc<dyn Backbone>>>,
     /// How long functions may run that were called on far nodes of late: a call need not read the disk for it.
     deadlines: Mutex<HashMap<(NodeId, FunctionId), Duration>>,
+    routing: Routing,
     /// Held while assignments are changed, so that what runs is what was assigned last.
     deploying: tokio::sync::Mutex<()>,
 }
@@ -179,7 +184,7 @@ impl EdgeCluster {
 
     /// A cluster with these options.
     pub fn with_options(options: ClusterOptions) -> Result<Self, EdgeError> {
-        let ClusterOptions { id, folder, timing, heal_after } = options;
+        let ClusterOptions { id, folder, timing, heal_after, site } = options;
         let epoch = Epoch::draw()?;
         let (store, artifacts) = match folder {
             Some(folder) => {
@@ -213,6 +218,7 @@ impl EdgeCluster {
             begun: Instant::now(),
             backbone: RwLock::default(),
             deadlines: Mutex::default(),
+            routing: Routing::new(site),
             deploying: tokio::sync::Mutex::default(),
             id,
             documents,
@@ -382,6 +388,7 @@ impl EdgeCluster {
         if let Some(member) = self.0.members.lock().nodes.get_mut(&id) {
             *member = Member::Far(registration);
         }
+        self.note_routes_change();
         self.0.events.tell(FleetEvent::new(EventKind::NodeLabelled, format!("the labels of node `{id}` were changed")).on(&id));
         Ok(())
     }
@@ -404,6 +411,7 @@ impl EdgeCluster {
             members.membership.heartbeat(id, report, now)
         };
         if let Some(transition) = transition {
+            self.note_routes_change();
             self.0.events.tell(service::status_event(&transition));
         }
     }
@@ -445,15 +453,18 @@ impl EdgeCluster {
 
     /// The runtime of a node, or why there is none.
     pub fn runtime(&self, id: &str) -> Result<NodeRuntime, EdgeError> {
-        let member = self.0.members.lock().nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone()));
-        let place = match member.ok_or_else(|| EdgeError::node_not_found(id))? {
-            (_, Member::Here(_, installer)) => Place::Here(Arc::clone(installer.runtime())),
-            (id, Member::Far(_)) => {
-                let backbone = self.0.backbone.read().clone().ok_or_else(|| no_way(&id))?;
-                Place::Far(FarNode { id, backbone })
-            }
+        Ok(self.runtime_of(self.place(id)?))
+    }
+
+    /// Where a node is.
+    fn place(&self, id: &str) -> Result<Place, EdgeError> {
+        let id = match self.0.members.lock().nodes.get_key_value(id) {
+            Some((_, Member::Here(_, installer))) => return Ok(Place::Here(Arc::clone(installer.runtime()))),
+            Some((id, Member::Far(_))) => id.clone(),
+            None => return Err(EdgeError::node_not_found(id)),
         };
-        Ok(self.runtime_of(place))
+        let backbone = self.0.backbone.read().clone().ok_or_else(|| no_way(&id))?;
+        Ok(Place::Far(FarNode { id, backbone }))
     }
 
     fn runtime_of(&self, place: Place) -> NodeRuntime {
@@ -543,6 +554,12 @@ impl EdgeCluster {
     /// Has who steers the deployments look at once.
     pub(crate) fn wake_steering(&self) {
         self.0.steering.notify_one();
+        self.note_routes_change();
+    }
+
+    /// Notes that calls may find their nodes by other ways now.
+    pub(crate) fn note_routes_change(&self) {
+        self.0.routing.note_change();
     }
 
     pub(crate) async fn steering_woken(&self) {

@@ -125,7 +125,7 @@ impl FleetHub {
             let lock = FolderLock::take(&data_dir, LOCK)?;
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
             let is_new = !data_dir.join(DOCUMENTS).exists();
-            let cluster = EdgeCluster::with_options(ClusterOptions { id, folder: Some(data_dir), timing, heal_after })?;
+            let cluster = EdgeCluster::with_options(ClusterOptions { id, timing, heal_after, ..ClusterOptions::in_folder(data_dir) })?;
             Ok((lock, fleet, cluster, is_new))
         })
         .await?;

@@ -3,6 +3,8 @@
 //! The reconciler reads the whole of both, runs after every change and on a timer, and can run at any time
 //! without harm. What the hub assigned anew takes the place of what serves only when it is ready, and not while the node holds.
 
+pub(crate) mod calls;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
@@ -145,6 +147,7 @@ pub struct Node {
     schedules: Schedules,
     hold: Hold,
     topics: Topics,
+    hub: calls::WayToHub,
     /// Why artifacts that are assigned are not here.
     lacking: Mutex<HashMap<Digest, Lack>>,
     /// How often the reconciler ran.
@@ -189,6 +192,7 @@ impl Node {
             assignments: Assignments::new(documents.clone()),
             last_good: LastGood::open(&documents)?,
             hold: Hold::open(&documents, options.update_hours)?,
+            hub: calls::WayToHub::default(),
             documents,
             desired,
             trust,
@@ -374,6 +378,7 @@ impl Node {
                 generation: view.record.generation,
                 state: view.state,
                 message: view.message,
+                former_serves: view.state != FunctionState::Ready && self.runtime().find(id.as_str()).is_ok(),
                 warm: warm.filter(|_| view.record.warm().is_some()),
                 // One that is not judged any more has served for longer than that.
                 baked: view.state == FunctionState::Ready && doing.is_none_or(|doing| doing.time >= view.record.bake()),

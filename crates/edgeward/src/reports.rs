@@ -41,6 +41,9 @@ pub struct FunctionReport {
     /// Why it failed or what it waits for; else empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Whether an earlier form of it answers calls as long as it does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub former_serves: bool,
     /// How what is to be ready beside it is; none when nothing is to be, or is yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<FunctionState>,
@@ -62,6 +65,7 @@ impl FunctionReport {
             generation: u64::MAX,
             state: FunctionState::Ready,
             message: String::new(),
+            former_serves: false,
             warm: None,
             baked: true,
             sample: None,

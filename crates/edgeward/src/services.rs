@@ -3,6 +3,8 @@
 //! Fields that a reader does not know are passed over, and what a writer does not know is missing: members of neighbouring releases
 //! understand each other.
 
+pub(crate) mod invocation;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ pub(crate) const ARTIFACT: Name = Name::new("artifact");
 pub(crate) const OUTBOX: Name = Name::new("outbox");
 /// Node to hub: a [`LeaseQuestion`](crate::leases::LeaseQuestion) about functions that one node at a time may run.
 pub(crate) const LEASES: Name = Name::new("leases");
+/// Node to hub: calls a function on a node that has it.
+pub(crate) const CALL: Name = Name::new("call");
 /// Hub to node, published: there is something to pull; with [`ANEW`] or [`AGAIN`], nobody answers any more what was asked before.
 pub(crate) const POKE: Name = Name::new("poke");
 /// The payload of a poke by which a hub says that it has just begun.
@@ -36,8 +40,6 @@ pub(crate) const LOGS: Name = Name::new("logs");
 /// Hub to node: what ran there so far.
 pub(crate) const METRICS: Name = Name::new("metrics");
 
-/// The header field that names a function.
-pub(crate) const FUNCTION: &str = "function";
 /// The header field of the type of a payload.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 /// The header field of the size of an artifact, in bytes.

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use self::outbox::Outbox;
 use crate::{
     events::{EventKind, FleetEvent},
-    node::Node,
+    node::{Node, calls::KeptWay},
     replication::{Replication, Replicator},
 };
 
@@ -51,6 +51,7 @@ impl Default for UplinkOptions {
 pub struct Uplink {
     replicator: Replicator,
     outbox: Arc<Outbox>,
+    _way: KeptWay,
     _services: [Service; 3],
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -67,6 +68,7 @@ impl Uplink {
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
         let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone), documents).await?;
         let services = calls::serve(&node, &backbone).await?;
+        let way = KeptWay::new(&node, &backbone);
         let replication = replicator.replication();
         let (sick, failing) = watch::channel(0);
         let sources = heartbeats::Sources { replication, failing, outbox: Arc::clone(&outbox) };
@@ -78,7 +80,7 @@ impl Uplink {
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(outbox::send(Arc::clone(&outbox), backbone)),
         ];
-        Ok(Self { replicator, outbox, _services: services, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
+        Ok(Self { replicator, outbox, _way: way, _services: services, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
     }
 
     /// How the node stands to its hub, as it changes.

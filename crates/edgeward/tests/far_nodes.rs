@@ -9,6 +9,8 @@ mod calls;
 mod deployments;
 #[path = "far_nodes/life.rs"]
 mod life;
+#[path = "far_nodes/routing.rs"]
+mod routing;
 #[path = "far_nodes/schedules.rs"]
 mod schedules;
 #[path = "../../cluster/tests/contract/server.rs"]
@@ -52,6 +54,15 @@ on_each! {
     schedules:
         a_schedule_of_the_fleet_fires_on_its_nodes_also_while_nobody_hears_of_them
         a_schedule_for_one_node_stays_where_it_is_while_that_is_away_and_moves_when_it_is_removed;
+    routing:
+        a_call_runs_in_this_process_first_and_elsewhere_when_it_is_not_there
+        of_three_nodes_one_may_fail_or_vanish_under_load
+        a_breaker_opens_is_tried_and_closes
+        the_deadline_of_a_call_reaches_the_node
+        a_node_calls_what_it_has_and_its_hub_finds_the_rest
+        a_function_for_one_node_is_called_where_its_lease_is
+        nodes_that_are_full_are_not_asked_over_and_over
+        what_serves_is_called_while_what_is_to_follow_fails;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use edgeward::{
-    ClusterHealth, EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, Handler, HandlerName, NativeHandler,
+    CallOptions, ClusterHealth, EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, Handler, HandlerName,
+    NativeHandler, Terms,
 };
+use edgeward_model::Balance;
 
 fn node(id: &str) -> EdgeNode {
     EdgeNode::new(id, "warehouse").expect("valid")
@@ -109,4 +111,38 @@ async fn assignments_outlast_the_process_until_their_node_is_removed() {
     assert!(cluster.reconcile().await.expect("reads").is_empty());
     assert_eq!((doubles(&cluster, "a").await, doubles(&cluster, "b").await), (Ok("42".to_owned()), Err(ErrorKind::NotFound)));
     assert_eq!(cluster.health().assignments, 1);
+}
+
+#[tokio::test]
+async fn a_call_finds_a_node_of_this_process_by_itself() {
+    let cluster = EdgeCluster::new().expect("opens");
+    register(&cluster, &["edge-01", "edge-02"]);
+    let mut function = double();
+    function.resilience.balance = Balance::RoundRobin;
+    let call = async || {
+        let called = cluster.call(&double().id, "21", CallOptions::default(), Terms::default()).await;
+        called.map(|output| output.body).map_err(|error| error.kind())
+    };
+    let picks = || {
+        let routes = cluster.routes().expect("reads");
+        let candidates = routes.into_iter().flat_map(|route| route.candidates);
+        candidates.map(|candidate| (candidate.node.to_string(), candidate.picks)).collect::<Vec<_>>()
+    };
+    assert_eq!(call().await, Err(ErrorKind::NotFound));
+    cluster.deploy_to_all(function).await.expect("assigns");
+    for _ in 0..10 {
+        assert_eq!(call().await.expect("runs"), "42");
+    }
+    assert_eq!(picks(), [("edge-01".to_owned(), 5), ("edge-02".to_owned(), 5)]);
+    cluster.drain_node("edge-02", true).expect("there");
+    assert_eq!(picks().len(), 2);
+    for _ in 0..10 {
+        call().await.expect("runs");
+    }
+    assert_eq!(picks(), [("edge-01".to_owned(), 15), ("edge-02".to_owned(), 5)], "who is to be left comes last");
+    cluster.undeploy_from_node("edge-01", &double().id).await.expect("takes it");
+    assert_eq!(call().await.expect("the other is there still"), "42");
+    cluster.undeploy_from_all(&double().id).await.expect("takes it");
+    assert!(picks().is_empty());
+    assert_eq!(call().await, Err(ErrorKind::NotFound));
 }

@@ -18,6 +18,7 @@ use crate::{
         TIMEOUT_SECONDS_MAX, TIMEOUT_SECONDS_MIN,
     },
     node::check_text,
+    resilience::Resilience,
     signature::ArtifactSignature,
 };
 
@@ -112,8 +113,14 @@ pub struct EdgeFunction {
     /// Who vouches for the artifact, for nodes that run no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<ArtifactSignature>,
+    /// How its calls find a node, and what is done when nodes fail.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resilience: Resilience,
 }
 
+fn is_default(resilience: &Resilience) -> bool {
+    *resilience == Resilience::default()
+}
 fn default_memory_mb() -> u32 {
     MEMORY_MB_DEFAULT
 }
@@ -146,6 +153,7 @@ impl EdgeFunction {
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
             signature: None,
+            resilience: Resilience::default(),
         };
         function.validate()?;
         Ok(function)
@@ -197,6 +205,7 @@ impl EdgeFunction {
         if self.signature.is_some() && self.handler.artifact().is_none() {
             return Err(EdgeError::invalid(format!("function `{id}` has a signature, and no artifact that it could be of; leave it out")));
         }
+        self.resilience.validate()?;
         self.validate_documents()?;
         self.validate_environment()
     }
@@ -292,6 +301,19 @@ mod tests {
         assert!(refused(&|f| f.environment = [("A=B", "c")].into_iter().collect()).contains("A=B"));
         assert!(refused(&|f| f.environment = [("A", "c\0")].into_iter().collect()).contains("`A`"));
         assert!(refused(&|f| f.environment = [("A", "x".repeat(ENVIRONMENT_BYTES_MAX))].into_iter().collect()).contains("bytes"));
+    }
+
+    #[test]
+    fn how_its_calls_are_routed_is_written_only_when_it_is_said() {
+        let mut function = function();
+        assert!(!serde_json::to_string(&function).expect("JSON").contains("resilience"));
+        function.resilience.idempotent = true;
+        function.resilience.deadline_seconds = Some(2.5);
+        let json = serde_json::to_string(&function).expect("JSON");
+        assert!(json.ends_with(r#""resilience":{"deadline_seconds":2.5,"idempotent":true}}"#), "{json}");
+        assert_eq!(serde_json::from_str::<EdgeFunction>(&json).expect("its own JSON"), function);
+        function.resilience.deadline_seconds = Some(0.0);
+        assert!(function.validate().expect_err("out of range").to_string().contains("deadline_seconds"));
     }
 
     #[test]

@@ -245,6 +245,10 @@ pub const ARTIFACT_CONCURRENCY: usize = 16;
 pub const ARTIFACT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Calls from the hub that a node answers at once, of functions and of their logs each.
 pub const FAR_CALLS_MAX: usize = 256;
+/// Calls of functions that a hub answers at once for nodes that have them not.
+pub const ROUTED_CALLS_MAX: usize = SERVICE_CONCURRENCY_MAX;
+/// Longest wait for the answer of a function whose deadline is not known where it is called.
+pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest wait for the answer to a question about a node that it answers from memory.
 pub const FAR_QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time in which a node waits for a line of a log before it answers that there is none.

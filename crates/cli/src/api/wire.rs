@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use edgeward::{
     ArtifactSignature, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, Environment, FunctionId, FunctionView, Handler,
-    HandlerName,
+    HandlerName, Resilience,
     limits::{CONCURRENCY_DEFAULT, MEMORY_MB_DEFAULT, QUEUE_DEFAULT, TIMEOUT_SECONDS_DEFAULT},
 };
 use serde::{Deserialize, Serialize};
@@ -149,6 +149,7 @@ impl FunctionBody {
             max_queue: self.max_queue,
             max_reuse: self.max_reuse,
             signature: self.signature.map(SignatureBody::into_signature).transpose()?,
+            resilience: Resilience::default(),
         })
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use edgeward_cluster::{
     placement::{self, Candidate, Counted, Move, Needs},
     rollout::{NodeFacts, Observed, Order, Served},
+    routing::{self, RouteSpec},
 };
 use edgeward_model::{
     EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Schedule, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX,
@@ -221,13 +222,50 @@ impl Facts {
         Ok(placement::rebalance(&counted, &candidates, moves_max))
     }
 
+    /// Which nodes have each function that is assigned to any, and how its calls are routed: as its newest revision says.
+    fn routes(&self, cluster: &EdgeCluster) -> BTreeMap<FunctionId, RouteSpec> {
+        let mut routes: BTreeMap<FunctionId, (u64, RouteSpec)> = BTreeMap::new();
+        for (node, known) in &self.nodes {
+            for (id, record) in &*known.assigned {
+                let EdgeFunction { resilience, .. } = &record.function;
+                let (revision, timeout) = (record.deployed.as_ref().map_or(0, |deployed| deployed.revision), record.function.timeout());
+                let new = || (revision, RouteSpec { resilience: resilience.clone(), timeout, candidates: Vec::new() });
+                let (newest, route) = routes.entry(id.clone()).or_insert_with(new);
+                if revision > *newest {
+                    (*newest, route.resilience) = (revision, resilience.clone());
+                }
+                route.timeout = route.timeout.max(timeout);
+                let may = !record.is_exclusive() || cluster.lease_holder(id).as_ref() == Some(node);
+                route.candidates.extend(known.candidate(id).filter(|_| may));
+            }
+        }
+        routes.into_iter().map(|(id, (_, route))| (id, route)).collect()
+    }
+
     /// The nodes, with what is known of each.
     pub(super) fn views(&self) -> impl Iterator<Item = (&NodeId, &NodeView)> {
         self.nodes.iter().map(|(id, known)| (id, &known.view))
     }
 }
 
+/// Which nodes have each function that is assigned to any. Reads the disk.
+pub(crate) fn routes(cluster: &EdgeCluster) -> Result<BTreeMap<FunctionId, RouteSpec>, EdgeError> {
+    Ok(Facts::read(cluster)?.routes(cluster))
+}
+
 impl Known {
+    /// This node, when it answers calls of a function that it is assigned, be it in an earlier form.
+    fn candidate(&self, function: &FunctionId) -> Option<routing::Candidate> {
+        let NodeView { node, draining, .. } = &self.view;
+        match &self.here {
+            Some(installer) => installer.runtime().find(function.as_str()).is_ok().then(|| routing::Candidate::local(node, *draining)),
+            None => {
+                let serves = |report: &&FunctionReport| report.state == FunctionState::Ready || report.former_serves;
+                self.reported.get(function).filter(serves).map(|_| routing::Candidate::far(node, *draining))
+            }
+        }
+    }
+
     /// What is true of this node with regard to a function. What it was assigned by itself counts as the revision that is the same, else as the former
     /// one.
     fn facts(&self, function: &FunctionId, former: Option<u64>, revisions: &[Revision]) -> NodeFacts {

@@ -84,6 +84,7 @@ impl EdgeCluster {
                 if !had_it {
                     let what = format!("node `{node}` has the lease of function `{id}`");
                     self.events().tell(FleetEvent::new(EventKind::FunctionLeased, what).on(node).of(id));
+                    self.note_routes_change();
                 }
                 Ok::<_, EdgeError>(())
             };

@@ -326,6 +326,7 @@ impl Steersman {
             let record = blocking(move || cluster.assignment_record(&node, &id)).await?;
             if let Some(record) = record {
                 installer.install(&record, Source::Fleet, None, tokio::time::Instant::now()).await;
+                self.cluster.note_routes_change();
             }
         }
         Ok(())

@@ -175,6 +175,7 @@ impl EdgeCluster {
                 }
             }
         }
+        self.note_routes_change();
         Ok(failed)
     }
 
@@ -259,6 +260,7 @@ impl EdgeCluster {
     pub(crate) async fn install_here(&self, node: &NodeId, record: &FunctionRecord) {
         if let Some(installer) = self.installer(node) {
             installer.install(record, Source::Fleet, None, tokio::time::Instant::now()).await;
+            self.note_routes_change();
         }
     }
 
@@ -266,6 +268,7 @@ impl EdgeCluster {
     pub(crate) fn remove_here(&self, node: &NodeId, function: &FunctionId) {
         if let Some(installer) = self.installer(node) {
             installer.retain(|id| id != function);
+            self.note_routes_change();
         }
     }
 }

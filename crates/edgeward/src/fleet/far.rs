@@ -3,19 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_cluster::{
-    Backbone, BackboneError, Message, Subject,
-    message::{TRACEPARENT, TRACESTATE},
-    subject::Name,
-};
+use edgeward_cluster::{Backbone, BackboneError, Message, Subject, subject::Name};
 use edgeward_model::{
     EdgeError, ErrorKind, FunctionId, NodeId,
     limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT},
 };
 use edgeward_runtime::{CallOptions, LogLine, Output, Summary};
-use http::HeaderValue;
 
-use crate::services::{self, CONTENT_TYPE, FUNCTION, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS};
+use crate::services::{
+    self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS,
+    invocation::{Invocation, read_output},
+};
 
 /// A node that is reached over the backbone.
 #[derive(Clone)]
@@ -26,20 +24,8 @@ pub(super) struct FarNode {
 
 impl FarNode {
     pub(super) async fn invoke(&self, function: &str, payload: Bytes, options: CallOptions, time: Duration) -> Result<Output, EdgeError> {
-        let mut message = Message::new(payload);
-        message.headers.set(FUNCTION, FunctionId::new(function)?.as_str())?;
-        if let Some(content_type) = options.content_type.as_ref().and_then(|value| value.to_str().ok()) {
-            message.headers.set(CONTENT_TYPE, content_type)?;
-        }
-        for (name, value) in [(TRACEPARENT, &options.traceparent), (TRACESTATE, &options.tracestate)] {
-            // One that is none is not passed on.
-            if let Some(value) = value.as_ref().and_then(|value| value.to_str().ok()) {
-                message.headers.set(name, value).unwrap_or_default();
-            }
-        }
-        let answer = self.ask(INVOKE, message, time).await?;
-        let content_type = answer.headers.get(CONTENT_TYPE).and_then(|value| HeaderValue::from_str(value).ok());
-        Ok(Output { body: answer.payload, content_type })
+        let invocation = Invocation { function: FunctionId::new(function)?, payload, options, is_idempotent: false };
+        self.ask(INVOKE, invocation.write()?, time).await.map(read_output)
     }
 
     pub(super) async fn logs(&self, function: FunctionId, after: u64, wait: Duration) -> Result<Vec<LogLine>, EdgeError> {

@@ -3,13 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, limits::CALL_TIMEOUT};
 use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
 
 use super::{EdgeCluster, far::FarNode};
 
-/// Longest wait for the answer of a function whose deadline is not known here.
-const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// What a call may take beside the function's own time: the way there and back.
 const WAY: Duration = Duration::from_secs(5);
 

@@ -5,19 +5,21 @@ use std::{sync::Arc, time::Duration};
 use edgeward_cluster::{
     Backbone, Message, Service, Subscription,
     membership::Transition,
+    routing::Terms,
     service::{Call, handler},
     subject::{Name, Subjects},
 };
 use edgeward_model::{
     EdgeError, ErrorKind, NodeId,
-    limits::{ARTIFACT_CONCURRENCY, ARTIFACT_RANGE_BYTES_MAX},
+    limits::{ARTIFACT_CONCURRENCY, ARTIFACT_RANGE_BYTES_MAX, ROUTED_CALLS_MAX},
 };
 use edgeward_runtime::blocking;
 use edgeward_sync::Hub;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::EdgeCluster;
 use crate::{
@@ -25,7 +27,10 @@ use crate::{
     events::{EventKind, FleetEvent},
     leases::LeaseQuestion,
     replication::HubService,
-    services::{self, ARTIFACT, ArtifactRange, HEARTBEAT, LEASES, OUTBOX, OutboxBatch, SIZE},
+    services::{
+        self, ARTIFACT, ArtifactRange, CALL, HEARTBEAT, LEASES, OUTBOX, OutboxBatch, SIZE,
+        invocation::{Invocation, write_output},
+    },
 };
 
 /// Time between two collections of what nobody needs.
@@ -45,7 +50,7 @@ pub struct FleetService {
     cluster: EdgeCluster,
     hub: Arc<Hub>,
     _replication: HubService,
-    _services: [Service; 3],
+    _services: [Service; 4],
     _steering: Steering,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -54,6 +59,7 @@ impl Drop for FleetService {
     fn drop(&mut self) {
         self.hub.set_term(None);
         *self.cluster.0.backbone.write() = None;
+        self.cluster.note_routes_change();
     }
 }
 
@@ -83,8 +89,11 @@ impl EdgeCluster {
             self.serve_artifacts(&backbone, &guard).await?,
             self.serve_outboxes(&backbone, &guard).await?,
             self.serve_leases(&backbone, &guard).await?,
+            self.serve_calls(&backbone, &guard).await?,
         ];
         *self.0.backbone.write() = Some(Arc::clone(&backbone));
+        self.note_routes_change();
+        self.begin_routing().await?;
         let tasks = vec![
             tokio::spawn(hear(self.clone(), heartbeats)),
             tokio::spawn(look(self.clone(), backbone)),
@@ -131,6 +140,23 @@ impl EdgeCluster {
             blocking(move || cluster.grant(&node, &question).map(|answer| services::write(&answer)))
         };
         guard.serve(backbone, (LEASES, "a question for leases"), answer).await
+    }
+
+    /// Calls functions for nodes that have them not.
+    async fn serve_calls(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
+        let (cluster, guard) = (self.clone(), Arc::clone(guard));
+        let answer = move |Call { subject, message, deadline }: Call| {
+            let (cluster, guard) = (cluster.clone(), Arc::clone(&guard));
+            async move {
+                guard.check(&subject.node)?;
+                let invocation = Invocation::read(message)?;
+                let span = invocation.span();
+                let Invocation { function, payload, options, is_idempotent } = invocation;
+                let terms = Terms { left: Some(deadline.saturating_duration_since(Instant::now())), is_idempotent };
+                cluster.call(&function, payload, options, terms).instrument(span).await.map(write_output)
+            }
+        };
+        Ok(backbone.serve(&Subjects::to_hub(CALL), ROUTED_CALLS_MAX, handler(answer)).await?)
     }
 
     async fn serve_outboxes(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
@@ -207,6 +233,9 @@ async fn look(cluster: EdgeCluster, backbone: Arc<dyn Backbone>) {
             members.membership.hears(connection.borrow().is_up, now);
             members.membership.look(now)
         };
+        if !transitions.is_empty() {
+            cluster.note_routes_change();
+        }
         for transition in &transitions {
             cluster.0.events.tell(status_event(transition));
         }

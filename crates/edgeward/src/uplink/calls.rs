@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use edgeward_cluster::{
     Backbone, Message, Service,
-    message::{TRACEPARENT, TRACESTATE},
     service::{Call, handler},
     subject::Subjects,
 };
@@ -12,13 +11,15 @@ use edgeward_model::{
     EdgeError,
     limits::{FAR_CALLS_MAX, FAR_LOG_BYTES_MAX},
 };
-use edgeward_runtime::{CallOptions, Filter, LogLine};
-use http::HeaderValue;
+use edgeward_runtime::{Filter, LogLine};
 use tracing::Instrument as _;
 
 use crate::{
     node::Node,
-    services::{self, CONTENT_TYPE, FUNCTION, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS},
+    services::{
+        self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS,
+        invocation::{Invocation, write_output},
+    },
 };
 
 /// Begins to answer.
@@ -42,20 +43,10 @@ pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Res
 }
 
 async fn invoke(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {
-    let Message { headers, payload } = call.message;
-    let function = headers.get(FUNCTION).ok_or_else(|| EdgeError::invalid("a call from the hub names no function"))?;
-    let value = |name| headers.get(name).and_then(|value| HeaderValue::from_str(value).ok());
-    let traceparent = value(TRACEPARENT);
-    let tracestate = value(TRACESTATE).filter(|_| traceparent.is_some());
-    let options = CallOptions { content_type: value(CONTENT_TYPE), traceparent, tracestate };
-    let span = tracing::info_span!("far call", function, traceparent = headers.get(TRACEPARENT));
-    let output = node.runtime().invoke_with(function, payload, options).instrument(span).await?;
-    let mut answer = Message::new(output.body);
-    // What is not printable has no way through the backbone, and is no content type.
-    if let Some(content_type) = output.content_type.as_ref().and_then(|value| value.to_str().ok()) {
-        answer.headers.set(CONTENT_TYPE, content_type).unwrap_or_default();
-    }
-    Ok(answer)
+    let invocation = Invocation::read(call.message)?;
+    let span = invocation.span();
+    let Invocation { function, payload, options, .. } = invocation;
+    node.runtime().invoke_with(function.as_str(), payload, options).instrument(span).await.map(write_output)
 }
 
 async fn logs(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {

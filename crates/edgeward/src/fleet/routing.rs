@@ -1,0 +1,268 @@
+//! Calls by the name of a function: which node takes one is the router's choice, by what this cluster knows of its nodes.
+//!
+//! No call reads the disk. What the router knows is read anew soon after something changed: what is assigned or reported, who is heard, what is
+//! wanted with a node, who holds a lease. Many changes are read at once.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use edgeward_cluster::{
+    Connection, Picked, RouteView, Router,
+    routing::{BreakerState, CallFailure, Next, RouteSpec, Terms},
+};
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REQUEST_TIMEOUT_MAX};
+use edgeward_runtime::{CallOptions, Output, blocking};
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Core, EdgeCluster, runtime::Place};
+use crate::{
+    deployments,
+    events::{EventKind, FleetEvent},
+};
+
+/// Time between two readings of the routes, at least.
+const READ_EVERY: Duration = Duration::from_millis(50);
+/// Time between two readings as a multiple of what the last one took: a large fleet is not read all the time.
+const REST: u32 = 9;
+
+/// What a cluster routes calls by.
+pub(super) struct Routing {
+    router: Router,
+    /// What the router was told last.
+    told: Mutex<BTreeMap<FunctionId, RouteSpec>>,
+    /// Counts changes in this process after which routes may be others. Who keeps them fresh listens to it.
+    changes: watch::Sender<u64>,
+    /// That count as it was when they were read last.
+    seen: AtomicU64,
+    /// What keeps them fresh.
+    keeping: Mutex<Option<AbortOnDropHandle<()>>>,
+    random: AtomicU64,
+}
+
+impl Routing {
+    /// For callers at this site.
+    pub(super) fn new(site: Option<String>) -> Self {
+        Self {
+            router: Router::new(site, now()),
+            told: Mutex::default(),
+            changes: watch::Sender::new(1),
+            seen: AtomicU64::new(0),
+            keeping: Mutex::default(),
+            random: AtomicU64::new(RandomState::new().hash_one(0)),
+        }
+    }
+
+    /// Notes that routes may be others now.
+    pub(super) fn note_change(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn is_stale(&self) -> bool {
+        self.seen.load(Ordering::Acquire) != *self.changes.borrow()
+    }
+
+    fn is_kept(&self) -> bool {
+        self.changes.receiver_count() > 0
+    }
+
+    fn random(&self) -> u64 {
+        self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    fn pick(&self, function: &FunctionId, tried: &[NodeId]) -> Result<Picked, EdgeError> {
+        self.router.pick(function, tried, now(), self.random())
+    }
+}
+
+impl EdgeCluster {
+    /// Calls a function on the node that takes the call best: here before elsewhere, and on another one when that fails, within the function's
+    /// deadline and what its [`resilience`](edgeward_model::EdgeFunction::resilience) says. Of a function that one node at a time runs that is the node with its lease.
+    /// Who wants a certain node asks its [`runtime`](EdgeCluster::runtime), which chooses nothing and retries nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when no node is assigned such a function, [`ErrorKind::Unavailable`] when none of those can be reached,
+    /// [`ErrorKind::Overloaded`] when all have as much to do as they may, [`ErrorKind::Timeout`] when its time is up; else those of the function, of the last
+    /// attempt.
+    pub async fn call(
+        &self,
+        function: &FunctionId,
+        payload: impl Into<Bytes>,
+        options: CallOptions,
+        terms: Terms,
+    ) -> Result<Output, EdgeError> {
+        let (routing, payload) = (&self.0.routing, payload.into());
+        if !routing.is_kept() {
+            self.begin_routing().await?;
+        }
+        let mut plan = match routing.router.plan(function, terms, now()) {
+            Err(error) if error.kind() == ErrorKind::NotFound && routing.is_stale() => {
+                self.read_routes_now().await?;
+                routing.router.plan(function, terms, now())?
+            }
+            planned => planned?,
+        };
+        let mut last = None;
+        loop {
+            let picked = match routing.pick(function, plan.tried()) {
+                // It may have come to its first node just now.
+                Err(error) if last.is_none() && error.kind() == ErrorKind::Unavailable && routing.is_stale() => {
+                    self.read_routes_now().await?;
+                    routing.pick(function, plan.tried())
+                }
+                picked => picked,
+            };
+            // What went wrong before tells more than that nobody is left.
+            let picked = match picked {
+                Ok(picked) => picked,
+                Err(error) => return Err(last.unwrap_or(error)),
+            };
+            let node = picked.node().clone();
+            let attempt = self.attempt(&node, function, payload.clone(), options.clone(), plan.attempt_time(now())).await;
+            let error = match attempt {
+                Ok(output) => {
+                    self.tell_breaker(function, &node, picked.succeed(now()));
+                    return Ok(output);
+                }
+                Err(error) => error,
+            };
+            let failure = CallFailure::of(&error);
+            self.tell_breaker(function, &node, picked.fail(failure, &error.to_string(), now()));
+            match plan.next_attempt(&node, failure, now(), routing.random()) {
+                Next::After(pause) => sleep(pause).await,
+                Next::GiveUp(why) => {
+                    tracing::debug!(%function, %node, %why, error = error.chain(), "a call is not tried again");
+                    return Err(error);
+                }
+            }
+            last = Some(error);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        node: &NodeId,
+        function: &FunctionId,
+        payload: Bytes,
+        options: CallOptions,
+        time: Duration,
+    ) -> Result<Output, EdgeError> {
+        match self.place(node.as_str())? {
+            Place::Here(runtime) => {
+                let running = timeout(time, runtime.invoke_with(function.as_str(), payload, options)).await;
+                running.unwrap_or_else(|_| {
+                    let message = format!("function `{function}` did not answer within {time:?} on node `{node}`; the call may have run");
+                    Err(EdgeError::new(ErrorKind::Timeout, message))
+                })
+            }
+            Place::Far(far) => far.invoke(function.as_str(), payload, options, time.min(REQUEST_TIMEOUT_MAX)).await,
+        }
+    }
+
+    /// The ways of the calls of this cluster, by function: its nodes in the order in which they are asked, and how they do. Reads the disk when something
+    /// changed.
+    pub fn routes(&self) -> Result<Vec<RouteView>, EdgeError> {
+        self.read_routes(true)?;
+        Ok(self.0.routing.router.views(now()))
+    }
+
+    /// Reads the routes, and keeps them fresh as long as the cluster and this runtime live.
+    pub(super) async fn begin_routing(&self) -> Result<(), EdgeError> {
+        self.read_routes_now().await?;
+        let routing = &self.0.routing;
+        let mut keeping = routing.keeping.lock();
+        if !routing.is_kept() {
+            let changed = (routing.changes.subscribe(), self.0.documents.store().commits());
+            let cluster = std::sync::Arc::downgrade(&self.0);
+            *keeping = Some(AbortOnDropHandle::new(tokio::spawn(keep(cluster, changed))));
+        }
+        Ok(())
+    }
+
+    async fn read_routes_now(&self) -> Result<(), EdgeError> {
+        let cluster = self.clone();
+        blocking(move || cluster.read_routes(true)).await
+    }
+
+    /// Reads what is known of the nodes, and tells the router what is another than before; of stale routes only, nothing when somebody else just did.
+    fn read_routes(&self, only_stale: bool) -> Result<(), EdgeError> {
+        let routing = &self.0.routing;
+        let mut told = routing.told.lock();
+        if only_stale && !routing.is_stale() {
+            return Ok(());
+        }
+        let changes = *routing.changes.borrow();
+        routing.router.set_connected(self.connection().is_some_and(|connection| connection.borrow().is_up));
+        let routes = deployments::routes(self)?;
+        let news = routes.iter().filter(|(id, route)| told.get(*id) != Some(*route));
+        if let Err(error) = routing.router.set_all(news.map(|(id, route)| (id.clone(), route.clone()))) {
+            tracing::warn!(error = error.chain(), "calls of a function are not routed");
+        }
+        if told.keys().any(|id| !routes.contains_key(id)) {
+            routing.router.retain(|id| routes.contains_key(id));
+        }
+        *told = routes;
+        routing.seen.store(changes, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the way to far nodes is there, while there is one.
+    fn connection(&self) -> Option<watch::Receiver<Connection>> {
+        self.0.backbone.read().as_ref().map(|backbone| backbone.connection())
+    }
+
+    fn tell_breaker(&self, function: &FunctionId, node: &NodeId, now: Option<BreakerState>) {
+        let does = match now {
+            None => return,
+            Some(BreakerState::Open) => "pass it by for a while, as it fails",
+            Some(BreakerState::HalfOpen) => "try it again",
+            Some(BreakerState::Closed) => "go there again",
+        };
+        let message = format!("node `{node}`: calls of function `{function}` {does}");
+        self.0.events.tell(FleetEvent::new(EventKind::BreakerChanged, message).on(node).of(function));
+    }
+}
+
+/// Keeps the routes of a cluster fresh, until it is dropped.
+async fn keep(cluster: Weak<Core>, (mut changes, mut commits): (watch::Receiver<u64>, watch::Receiver<u64>)) {
+    loop {
+        let Some(core) = cluster.upgrade() else { return };
+        let begun = Instant::now();
+        changes.mark_unchanged();
+        commits.mark_unchanged();
+        let mut connection = EdgeCluster(core.clone()).connection();
+        if let Err(error) = blocking(move || EdgeCluster(core).read_routes(false)).await {
+            tracing::warn!(error = error.chain(), "the routes could not be read; they stay as they were");
+        }
+        sleep(READ_EVERY.max(begun.elapsed() * REST)).await;
+        let connected = async {
+            match &mut connection {
+                Some(connection) => connection.changed().await.is_ok(),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            changed = commits.changed() => if changed.is_err() { return },
+            true = connected => {}
+        }
+    }
+}
+
+/// The moment, by the clock that tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,108 @@
+//! Calls by the name of a function on a node: here when it is here, else its hub finds a node for it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use edgeward_cluster::{Backbone, BackboneError, Subject, routing::Terms};
+use edgeward_model::{
+    EdgeError, ErrorKind, FunctionId,
+    limits::{CALL_TIMEOUT, REQUEST_TIMEOUT_MAX},
+};
+use edgeward_runtime::{CallOptions, Output};
+use parking_lot::RwLock;
+use tokio::time::timeout;
+
+use super::Node;
+use crate::services::{
+    CALL,
+    invocation::{Invocation, read_output},
+};
+
+/// The way to the hub, while there is an [`Uplink`](crate::Uplink).
+#[derive(Default)]
+pub(super) struct WayToHub(RwLock<Option<Arc<dyn Backbone>>>);
+
+impl fmt::Debug for WayToHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WayToHub").field(&self.0.read().is_some()).finish()
+    }
+}
+
+/// Keeps the way of a node to its hub. Dropped, the node calls only what it has.
+pub(crate) struct KeptWay {
+    node: Arc<Node>,
+    backbone: Arc<dyn Backbone>,
+}
+
+impl KeptWay {
+    pub(crate) fn new(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Self {
+        *node.hub.0.write() = Some(Arc::clone(backbone));
+        Self { node: Arc::clone(node), backbone: Arc::clone(backbone) }
+    }
+}
+
+impl Drop for KeptWay {
+    fn drop(&mut self) {
+        // Another may have come in its place.
+        self.node.hub.0.write().take_if(|known| Arc::ptr_eq(known, &self.backbone));
+    }
+}
+
+impl Node {
+    /// Calls a function: on this node when it is here and may run, else wherever the hub finds it, within the time that its caller leaves. The hub
+    /// retries; the node does not.
+    ///
+    /// # Errors
+    /// Those of the function; [`ErrorKind::NotFound`] when no node of the fleet has it, or this one has it not and is alone;
+    /// [`ErrorKind::Unavailable`] when the hub or the nodes with it cannot be reached, [`ErrorKind::Timeout`] when its time is up.
+    pub async fn call(
+        &self,
+        function: &FunctionId,
+        payload: impl Into<Bytes>,
+        options: CallOptions,
+        terms: Terms,
+    ) -> Result<Output, EdgeError> {
+        let hub = if self.runs_here(function) { None } else { self.hub.0.read().clone() };
+        if terms.left == Some(Duration::ZERO) {
+            return Err(EdgeError::new(ErrorKind::Timeout, format!("the deadline of the call of function `{function}` has passed")));
+        }
+        if let Some(hub) = hub {
+            let invocation =
+                Invocation { function: function.clone(), payload: payload.into(), options, is_idempotent: terms.is_idempotent };
+            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(CALL_TIMEOUT)).await;
+        }
+        // What is not here, of a node that is alone, is not found here.
+        let running = self.runtime().invoke_with(function.as_str(), payload, options);
+        match terms.left {
+            Some(left) => timeout(left, running).await.unwrap_or_else(|_| {
+                let message = format!("function `{function}` did not answer within {left:?}; the call may have run");
+                Err(EdgeError::new(ErrorKind::Timeout, message))
+            }),
+            None => running.await,
+        }
+    }
+
+    /// Whether a function is here, and is not another node's to run now.
+    fn runs_here(&self, function: &FunctionId) -> bool {
+        let Ok(deployed) = self.runtime().find(function.as_str()) else { return false };
+        !deployed.is_leased() || self.installer.leases().why_waiting(function).is_none()
+    }
+
+    async fn call_by_hub(&self, hub: &dyn Backbone, invocation: Invocation, time: Duration) -> Result<Output, EdgeError> {
+        let (to, function) = (Subject::to_hub(self.runtime().node().id.clone(), CALL), invocation.function.clone());
+        let answer = hub.request(&to, invocation.write()?, time.min(REQUEST_TIMEOUT_MAX)).await;
+        answer.map(read_output).map_err(|error| {
+            let why = match &error {
+                BackboneError::Answered(_) => return error.into(),
+                BackboneError::Timeout(_) => {
+                    format!("function `{function}` was called by the hub, which did not answer within {time:?}; it may have run")
+                }
+                BackboneError::NoResponder(_) | BackboneError::Disconnected(_) => {
+                    format!("function `{function}` is not on this node, and the hub, which would find it, cannot be reached")
+                }
+                _ => format!("failed to call function `{function}` by the hub"),
+            };
+            EdgeError::new(error.kind(), why).with_source(error)
+        })
+    }
+}

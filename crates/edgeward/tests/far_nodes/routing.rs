@@ -1,0 +1,354 @@
+//! Calls by the name of a function, which find their node by themselves.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use edgeward::{
+    CallOptions, DeploymentSpec, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, EventKind, FunctionId, HandlerName,
+    NativeHandler, NodeId, Resilience, Terms,
+    cluster::routing::{BreakerState, CandidateView},
+};
+use edgeward_model::{Breaker, Retry};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    site::{Site, eventually},
+    support::{AtHub, AtNode, id, native},
+};
+
+const FUNCTION: &str = "where";
+
+fn function() -> FunctionId {
+    FunctionId::new(FUNCTION).expect("valid")
+}
+
+/// What becomes of calls on one node.
+#[derive(Clone, Default)]
+struct Switch {
+    fails: Arc<AtomicBool>,
+    runs: Arc<AtomicU64>,
+    /// Calls that nobody waited for any longer.
+    dropped: Arc<AtomicU64>,
+}
+
+/// Counts itself when it is dropped, unless it is forgotten.
+struct Dropped(Arc<AtomicU64>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Switch {
+    /// A handler that says where it runs, or fails.
+    fn says(&self, node: &'static str) -> NativeHandler {
+        let Self { fails, runs, .. } = self.clone();
+        NativeHandler::new(move |_| {
+            let (fails, runs) = (Arc::clone(&fails), Arc::clone(&runs));
+            async move {
+                runs.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(1)).await;
+                if fails.load(Ordering::SeqCst) { Err(std::io::Error::other("it is broken")) } else { Ok(node.into()) }
+            }
+        })
+    }
+
+    /// A handler that takes longer than anybody waits.
+    fn hangs(&self) -> NativeHandler {
+        let Self { runs, dropped, .. } = self.clone();
+        NativeHandler::new(move |_| {
+            let (runs, dropped) = (Arc::clone(&runs), Dropped(Arc::clone(&dropped)));
+            async move {
+                runs.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_secs(60)).await;
+                std::mem::forget(dropped);
+                Ok::<_, std::io::Error>("at last".into())
+            }
+        })
+    }
+}
+
+fn handler(name: &str) -> HandlerName {
+    HandlerName::new(name).expect("valid")
+}
+
+async fn start(site: &Site, hub: &AtHub, name: &'static str) -> (AtNode, Switch) {
+    let node = AtNode::start(site, hub, name).await;
+    let switch = Switch::default();
+    node.node.runtime().register(handler(FUNCTION), switch.says(name));
+    node.node.runtime().register(handler("hangs"), switch.hangs());
+    (node, switch)
+}
+
+/// A function that says where it runs, and how its calls are routed.
+fn routed(resilience: Resilience) -> EdgeFunction {
+    EdgeFunction { resilience, ..native(FUNCTION, FUNCTION) }
+}
+
+fn quick_breaker() -> Breaker {
+    Breaker { open_seconds: Some(0.5), open_seconds_max: Some(1.0), ..Breaker::default() }
+}
+
+async fn call(cluster: &EdgeCluster) -> Result<String, EdgeError> {
+    call_within(cluster, Terms::default()).await
+}
+
+async fn call_within(cluster: &EdgeCluster, terms: Terms) -> Result<String, EdgeError> {
+    let output = cluster.call(&function(), "", CallOptions::default(), terms).await?;
+    Ok(String::from_utf8(output.body.to_vec()).expect("text"))
+}
+
+async fn call_from(node: &AtNode) -> Result<String, EdgeError> {
+    let output = node.node.call(&function(), "", CallOptions::default(), Terms::default()).await?;
+    Ok(String::from_utf8(output.body.to_vec()).expect("text"))
+}
+
+fn candidates(cluster: &EdgeCluster) -> Vec<CandidateView> {
+    let routes = cluster.routes().expect("reads");
+    routes.into_iter().find(|route| route.function == function()).map(|route| route.candidates).unwrap_or_default()
+}
+
+fn breaker(cluster: &EdgeCluster, node: &str) -> Option<BreakerState> {
+    candidates(cluster).into_iter().find(|candidate| candidate.node == id(node)).map(|candidate| candidate.breaker)
+}
+
+/// Waits until the function can be called on so many nodes.
+async fn comes_to(hub: &AtHub, count: usize) {
+    eventually(&format!("{count} nodes have it"), async || candidates(&hub.cluster).len() == count).await;
+}
+
+pub(crate) async fn a_call_runs_in_this_process_first_and_elsewhere_when_it_is_not_there(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (_node, _) = start(&site, &hub, "edge-01").await;
+    assert_eq!(call(&hub.cluster).await.expect_err("nobody was ever assigned it").kind(), ErrorKind::NotFound);
+    hub.cluster.register_handler(handler(FUNCTION), Switch::default().says("here"));
+    hub.cluster.register_node(EdgeNode::new("here", "in the hub").expect("valid")).expect("it is new");
+    hub.cluster.deploy_to_all(routed(Resilience::default())).await.expect("assigns");
+    assert_eq!(call(&hub.cluster).await.expect("it is here at once"), "here");
+    comes_to(&hub, 2).await;
+    for _ in 0..20 {
+        assert_eq!(call(&hub.cluster).await.expect("runs"), "here");
+    }
+    hub.cluster.undeploy_from_node("here", &function()).await.expect("takes it");
+    assert_eq!(call(&hub.cluster).await.expect("the other has it"), "edge-01");
+    hub.cluster.undeploy_from_node("edge-01", &function()).await.expect("takes it");
+    eventually("nobody knows it", async || call(&hub.cluster).await.is_err_and(|error| error.kind() == ErrorKind::NotFound)).await;
+}
+
+pub(crate) async fn of_three_nodes_one_may_fail_or_vanish_under_load(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let nodes = [start(&site, &hub, "a").await, start(&site, &hub, "b").await, start(&site, &hub, "c").await];
+    let retry = Retry { attempt_seconds: Some(2.0), ..Retry::default() };
+    hub.cluster
+        .deploy_to_all(routed(Resilience { idempotent: true, retry, breaker: quick_breaker(), ..Resilience::default() }))
+        .await
+        .expect("assigns");
+    comes_to(&hub, 3).await;
+
+    let (stop, well, badly) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let callers: Vec<_> = (0..64)
+        .map(|_| {
+            let (cluster, stop, well, badly) = (hub.cluster.clone(), Arc::clone(&stop), Arc::clone(&well), Arc::clone(&badly));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    match call(&cluster).await {
+                        Ok(_) => well.fetch_add(1, Ordering::SeqCst),
+                        Err(error) => {
+                            eprintln!("{}", error.chain());
+                            badly.fetch_add(1, Ordering::SeqCst)
+                        }
+                    };
+                }
+            })
+        })
+        .collect();
+    let calls = async |count: u64| {
+        let goal = well.load(Ordering::SeqCst) + count;
+        eventually(&format!("{count} calls end well"), async || well.load(Ordering::SeqCst) >= goal).await;
+    };
+    calls(1000).await;
+    let (_, erring) = &nodes[1];
+    erring.fails.store(true, Ordering::SeqCst);
+    eventually("the breaker of the one that fails opens", async || breaker(&hub.cluster, "b") == Some(BreakerState::Open)).await;
+    calls(1000).await;
+    erring.fails.store(false, Ordering::SeqCst);
+    eventually("it closes when that does well again", async || breaker(&hub.cluster, "b") == Some(BreakerState::Closed)).await;
+    site.cut_off("c").await;
+    eventually("one that vanished gets no calls", async || {
+        candidates(&hub.cluster).iter().any(|candidate| candidate.node == id("c") && candidate.why_not.is_some())
+    })
+    .await;
+    calls(1000).await;
+    stop.store(true, Ordering::SeqCst);
+    for caller in callers {
+        caller.await.expect("it ends");
+    }
+    let (well, badly) = (well.load(Ordering::SeqCst), badly.load(Ordering::SeqCst));
+    assert!(badly * 1000 <= well, "{badly} calls failed, and {well} ended well");
+    let told = hub.cluster.events().list(None, 1000).expect("reads");
+    let told: Vec<_> = told.iter().filter(|event| event.kind == EventKind::BreakerChanged && event.node == Some(id("b"))).collect();
+    assert!(
+        told.iter().any(|event| event.message.contains("pass it by")) && told.iter().any(|event| event.message.contains("again")),
+        "{told:?}"
+    );
+}
+
+pub(crate) async fn a_breaker_opens_is_tried_and_closes(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (_node, switch) = start(&site, &hub, "a").await;
+    hub.cluster.deploy_to_all(routed(Resilience { breaker: quick_breaker(), ..Resilience::default() })).await.expect("assigns");
+    comes_to(&hub, 1).await;
+    assert_eq!(call(&hub.cluster).await.expect("runs"), "a");
+    switch.fails.store(true, Ordering::SeqCst);
+    let begun = switch.runs.load(Ordering::SeqCst);
+    let mut failed = 0;
+    while breaker(&hub.cluster, "a") == Some(BreakerState::Closed) {
+        assert_eq!(call(&hub.cluster).await.expect_err("it is broken").kind(), ErrorKind::ExecutionFailed);
+        failed += 1;
+        assert_eq!(switch.runs.load(Ordering::SeqCst) - begun, failed, "what may not run twice ran twice");
+        assert!(failed < 50, "it does not open");
+    }
+    let refused = call(&hub.cluster).await.expect_err("its breaker is open");
+    assert!(refused.kind() == ErrorKind::Unavailable && refused.to_string().contains("failed too often"), "{refused}");
+    assert_eq!(switch.runs.load(Ordering::SeqCst) - begun, failed);
+    eventually("it is to be tried", async || breaker(&hub.cluster, "a") == Some(BreakerState::HalfOpen)).await;
+    switch.fails.store(false, Ordering::SeqCst);
+    for _ in 0..3 {
+        call(&hub.cluster).await.expect("it is tried");
+    }
+    assert_eq!(breaker(&hub.cluster, "a"), Some(BreakerState::Closed));
+}
+
+pub(crate) async fn the_deadline_of_a_call_reaches_the_node(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (asking, _) = start(&site, &hub, "a").await;
+    let (_node, switch) = start(&site, &hub, "b").await;
+    let slow = EdgeFunction { timeout_seconds: 50.0, ..native(FUNCTION, "hangs") };
+    hub.cluster.deploy_to_node("b", slow).await.expect("assigns");
+    comes_to(&hub, 1).await;
+    let terms = Terms { left: Some(Duration::from_millis(300)), ..Terms::default() };
+    let begun = Instant::now();
+    assert_eq!(call_within(&hub.cluster, terms).await.expect_err("it hangs").kind(), ErrorKind::Timeout);
+    eventually("the node ends it", async || switch.dropped.load(Ordering::SeqCst) == 1).await;
+    let late = asking.node.call(&function(), "", CallOptions::default(), terms).await.expect_err("it hangs");
+    assert_eq!(late.kind(), ErrorKind::Timeout, "{late}");
+    eventually("the node ends it, over the hub too", async || switch.dropped.load(Ordering::SeqCst) == 2).await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "it is the caller's deadline, not the function's");
+    assert_eq!(switch.runs.load(Ordering::SeqCst), 2, "what may have run is not run again");
+    let none = Terms { left: Some(Duration::ZERO), ..Terms::default() };
+    for refused in [
+        call_within(&hub.cluster, none).await.expect_err("no time"),
+        asking.node.call(&function(), "", CallOptions::default(), none).await.map(drop).expect_err("no time"),
+    ] {
+        assert_eq!(refused.kind(), ErrorKind::Timeout, "{refused}");
+    }
+    assert_eq!(switch.runs.load(Ordering::SeqCst), 2);
+}
+
+pub(crate) async fn a_node_calls_what_it_has_and_its_hub_finds_the_rest(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (mut a, _) = start(&site, &hub, "a").await;
+    let (_b, _) = start(&site, &hub, "b").await;
+    assert_eq!(call_from(&a).await.expect_err("nobody has it").kind(), ErrorKind::NotFound);
+    hub.cluster.deploy_to_node("b", routed(Resilience::default())).await.expect("assigns");
+    comes_to(&hub, 1).await;
+    assert_eq!(call_from(&a).await.expect("the hub finds it"), "b");
+    hub.cluster.deploy_to_node("a", routed(Resilience::default())).await.expect("assigns");
+    hub.serves("a", FUNCTION).await;
+    for _ in 0..20 {
+        assert_eq!(call_from(&a).await.expect("it is here"), "a");
+    }
+    site.cut_off("a").await;
+    assert_eq!(call_from(&a).await.expect("it needs nobody"), "a");
+    site.bring_back("a").await;
+    hub.is("a", edgeward::EdgeNodeStatus::Online).await;
+    hub.cluster.undeploy_from_node("a", &function()).await.expect("takes it");
+    eventually("it is gone from there", async || call_from(&a).await.is_ok_and(|said| said == "b")).await;
+
+    hub.cluster.deregister_node("a").expect("removes");
+    assert_eq!(call_from(&a).await.expect_err("it is no member").kind(), ErrorKind::Forbidden);
+    a.disconnect();
+    assert_eq!(call_from(&a).await.expect_err("it is alone").kind(), ErrorKind::NotFound);
+}
+
+pub(crate) async fn a_function_for_one_node_is_called_where_its_lease_is(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (a, at_a) = start(&site, &hub, "a").await;
+    let (b, at_b) = start(&site, &hub, "b").await;
+    let spec = DeploymentSpec {
+        target: "one".parse().expect("valid"),
+        ..DeploymentSpec::new(EdgeFunction { timeout_seconds: 1.0, ..routed(Resilience::default()) })
+    };
+    hub.cluster.deployments().apply(spec, None).await.expect("applies");
+    eventually("it is called where its lease is", async || call(&hub.cluster).await.is_ok()).await;
+    let holder = |of: &AtHub| {
+        let cluster = of.cluster.clone();
+        async move { cluster.deployments().get(&function()).await.expect("there").lease }
+    };
+    let first: NodeId = holder(&hub).await.expect("somebody has it");
+    assert_eq!(candidates(&hub.cluster).len(), 1);
+    for node in [&a, &b] {
+        assert_eq!(call_from(node).await.expect("whoever asks"), first.as_str());
+    }
+    let drained = first.clone();
+    let cluster = hub.cluster.clone();
+    edgeward::blocking(move || cluster.drain_node(drained.as_str(), true)).await.expect("there");
+    eventually("it moved, and its calls with it", async || call(&hub.cluster).await.is_ok_and(|said| said != first.as_str())).await;
+    let second = holder(&hub).await.expect("the other has it");
+    let former = if first == id("a") { &at_a } else { &at_b };
+    let before = former.runs.load(Ordering::SeqCst);
+    for node in [&a, &b] {
+        assert_eq!(call_from(node).await.expect("whoever asks"), second.as_str());
+    }
+    assert_eq!(former.runs.load(Ordering::SeqCst), before, "it ran without its lease");
+}
+
+pub(crate) async fn nodes_that_are_full_are_not_asked_over_and_over(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let nodes = [start(&site, &hub, "a").await, start(&site, &hub, "b").await];
+    let full = EdgeFunction { max_concurrency: 1, max_queue: 0, ..native(FUNCTION, "hangs") };
+    hub.cluster.deploy_to_all(full).await.expect("assigns");
+    comes_to(&hub, 2).await;
+    let busy: Vec<_> = nodes
+        .iter()
+        .map(|(node, _)| {
+            let runtime = Arc::clone(node.node.runtime());
+            tokio::spawn(async move { runtime.invoke(FUNCTION, "").await.map(drop) })
+        })
+        .collect();
+    eventually("both are full", async || nodes.iter().all(|(_, switch)| switch.runs.load(Ordering::SeqCst) == 1)).await;
+    let refused = call_within(&hub.cluster, Terms { is_idempotent: true, ..Terms::default() }).await.expect_err("nobody has room");
+    assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused}");
+    let asked: u64 = candidates(&hub.cluster).iter().map(|candidate| candidate.failures).sum();
+    assert_eq!(asked, 3, "each attempt, and no more");
+    assert!(candidates(&hub.cluster).iter().all(|candidate| candidate.breaker == BreakerState::Closed), "who is busy is not broken");
+    busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+pub(crate) async fn what_serves_is_called_while_what_is_to_follow_fails(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (_node, _) = start(&site, &hub, "a").await;
+    hub.cluster.deploy_to_node("a", routed(Resilience::default())).await.expect("assigns");
+    comes_to(&hub, 1).await;
+    hub.cluster.deploy_to_node("a", native(FUNCTION, "nobody-has-it")).await.expect("assigns");
+    eventually("it fails", async || hub.says("a", FUNCTION).is_some_and(|said| said.starts_with("failed"))).await;
+    for _ in 0..10 {
+        assert_eq!(call(&hub.cluster).await.expect("the former serves"), "a");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(candidates(&hub.cluster).len(), 1);
+}
