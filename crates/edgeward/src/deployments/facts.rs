@@ -257,13 +257,11 @@ impl Known {
     /// This node, when it answers calls of a function that it is assigned, be it in an earlier form.
     fn candidate(&self, function: &FunctionId) -> Option<routing::Candidate> {
         let NodeView { node, draining, .. } = &self.view;
-        match &self.here {
-            Some(installer) => installer.runtime().find(function.as_str()).is_ok().then(|| routing::Candidate::local(node, *draining)),
-            None => {
-                let serves = |report: &&FunctionReport| report.state == FunctionState::Ready || report.former_serves;
-                self.reported.get(function).filter(serves).map(|_| routing::Candidate::far(node, *draining))
-            }
+        if let Some(installer) = &self.here {
+            return installer.runtime().find(function.as_str()).is_ok().then(|| routing::Candidate::local(node, *draining));
         }
+        let serves = |report: &&FunctionReport| report.state == FunctionState::Ready || report.former_serves;
+        self.reported.get(function).filter(serves).map(|_| routing::Candidate::far(node, *draining))
     }
 
     /// What is true of this node with regard to a function. What it was assigned by itself counts as the revision that is the same, else as the former

@@ -255,8 +255,8 @@ async fn keep(cluster: Weak<Core>, (mut changes, mut commits): (watch::Receiver<
             }
         };
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
-            changed = commits.changed() => if changed.is_err() { return },
+            ended = changes.changed() => if ended.is_err() { return },
+            ended = commits.changed() => if ended.is_err() { return },
             true = connected => {}
         }
     }

@@ -227,7 +227,7 @@ impl Triggers {
     async fn document_keys(&self) -> Result<BTreeSet<String>, EdgeError> {
         let document = self.document.clone();
         let state = blocking(move || document.view()).await?;
-        Ok(state.map(|state| state.data.0.into_iter().map(|(key, _)| key).collect()).unwrap_or_default())
+        Ok(state.map(|state| state.data.0.into_keys().collect()).unwrap_or_default())
     }
 }
 

@@ -66,7 +66,7 @@ impl Switch {
             let (runs, dropped) = (Arc::clone(&runs), Dropped(Arc::clone(&dropped)));
             async move {
                 runs.fetch_add(1, Ordering::SeqCst);
-                sleep(Duration::from_secs(60)).await;
+                sleep(Duration::from_mins(1)).await;
                 std::mem::forget(dropped);
                 Ok::<_, std::io::Error>("at last".into())
             }
