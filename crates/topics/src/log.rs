@@ -45,7 +45,7 @@ pub mod listing;
 mod read;
 mod recent;
 pub(crate) mod session;
-mod store;
+pub(crate) mod store;
 mod transaction;
 mod writer;
 
