@@ -130,6 +130,23 @@ async fn who_follows_goes_on_where_it_was() {
     assert!(end.is_none_or(|frame| frame.is_err()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_takes_nothing_for_a_while_stops_nobody_and_misses_nothing() {
+    const MESSAGES: u64 = 200;
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let mut followed = Followed::open(&node, "/v1/topics/%23/events", &[]).await;
+    // More than what is in memory of the log, and of the connection.
+    let payload = "x".repeat(128 * 1024);
+    for n in 1..=MESSAGES {
+        assert_eq!(publish(&node, TEMP, &payload).await, n);
+    }
+    for n in 1..=MESSAGES {
+        let (data, id) = followed.message().await;
+        assert_eq!((id, data.as_str().map(str::len)), (n.to_string(), Some(payload.len())));
+    }
+}
+
 #[tokio::test]
 async fn events_are_published_in_both_modes_and_come_as_they_were() {
     let (_folder, data) = data_dir();

@@ -32,9 +32,9 @@ pub(super) struct EventsQuery {
     from: Option<u64>,
 }
 
-/// The messages of a filter as they come: server-sent events with the position as their id, and as data what `messages` lists. The
-/// first event, `begin`, has the position after which it begins. With `Last-Event-ID` it goes on after that position. Who comes too late for some gets an event `lost` that says how many, of whatever
-/// topic. What was published without the disk (MQTT's QoS 0) has no id.
+/// The messages of a filter as they come: server-sent events with the position as their id, and as data what `messages` lists. The first
+/// event, `begin`, has the position after which it begins. With `Last-Event-ID` it goes on after that position. Who comes too late for some
+/// gets an event `lost` that says how many, of whatever topic. What was published without the disk (MQTT's QoS 0) has no id.
 ///
 /// It takes the role viewer, or a token that names the topics.
 #[utoipa::path(
