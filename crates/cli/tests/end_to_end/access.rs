@@ -235,7 +235,12 @@ async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
             for (n, token) in tokens.iter().enumerate() {
                 if path == "/v1/topics/topic" && roles[n] == "viewer" {
                     // A client has topics; a viewer publishes to none, unless its token names some.
-                    problem(&exposed.ask(method.clone(), &path, Some(token), "").await, 403, "forbidden", "may not publish to topic `topic`");
+                    problem(
+                        &exposed.ask(method.clone(), &path, Some(token), "").await,
+                        403,
+                        "forbidden",
+                        "may not publish to topic `topic`",
+                    );
                 } else if n < enough {
                     let refused = exposed.ask(method.clone(), &path, Some(token), "").await;
                     problem(&refused, 403, "forbidden", &format!("needs the role {needed}, and token `{0}` has the role {0}", roles[n]));
