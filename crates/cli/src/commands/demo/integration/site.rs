@@ -82,14 +82,19 @@ impl Site {
         let retry = Redelivery { attempts: 2, pause_min_ms: 10, pause_max_ms: 100 };
         let trigger = Trigger { retry, ..Trigger::new(TriggerId::new(TRIGGER)?, FunctionId::new(STATS)?, vec![filter]) };
         node.topics().put_trigger(trigger).await?;
-        let schedule = Schedule::new(ScheduleId::new(SCHEDULE)?, FunctionId::new(HELLO)?, "every 1s".parse()?);
-        node.schedules().put(Schedule { target: Target::all(), ..schedule }, Precondition::None).await?;
         Ok(Self { id, city, node, uplink: Some(uplink), mqtt, parts, stop })
     }
 
     /// Whether it has its functions.
     pub(super) fn serves(&self) -> bool {
         [STATS, HELLO].iter().all(|function| self.node.runtime().find(function).is_ok())
+    }
+
+    /// Has a function run every second from now on.
+    pub(super) async fn schedule(&self) -> anyhow::Result<()> {
+        let schedule = Schedule::new(ScheduleId::new(SCHEDULE)?, FunctionId::new(HELLO)?, "every 1s".parse()?);
+        self.node.schedules().put(Schedule { target: Target::all(), ..schedule }, Precondition::None).await?;
+        Ok(())
     }
 
     /// How its trigger does.

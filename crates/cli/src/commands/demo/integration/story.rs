@@ -75,6 +75,7 @@ pub(super) struct SiteOutcome {
 /// Calls of a function by its name, wherever it runs.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Calls {
+    #[serde(rename = "while")]
     pub(super) while_: &'static str,
     pub(super) total: usize,
     pub(super) failed: usize,
@@ -124,6 +125,9 @@ pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Res
         Ok(sites.iter().all(|site| site.serves() && status(&cluster, site).is_ok_and(|status| status == EdgeNodeStatus::Online)))
     })
     .await?;
+    for site in &sites {
+        site.schedule().await?;
+    }
 
     terminal::spin(progress, "sensors of both sites publish their readings over MQTT");
     let readings: Vec<_> = sites.iter().map(Site::readings).collect();
