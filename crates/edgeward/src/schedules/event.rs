@@ -35,6 +35,13 @@ pub(super) async fn call(runtime: &EdgeRuntime, schedule: &Schedule, run: &Try) 
     answer.map(drop)
 }
 
+fn request(node: &NodeId, schedule: &Schedule, run: &Try) -> Result<Request<RequestBody>, EdgeError> {
+    let mut request = Request::new(body::full(schedule.payload.clone()));
+    *request.method_mut() = Method::POST;
+    *request.headers_mut() = headers(node, schedule, run)?;
+    Ok(request)
+}
+
 fn headers(node: &NodeId, schedule: &Schedule, run: &Try) -> Result<HeaderMap, EdgeError> {
     let id = &schedule.id;
     let value = |text: String| {
