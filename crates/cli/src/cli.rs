@@ -78,11 +78,12 @@ impl Command {
         match self {
             // What the client of NATS does is told by who uses it.
             Self::Up(_) | Self::Hub(_) | Self::Node(_) => "info,async_nats=warn",
+            // It shows what went wrong itself, as a part of its story.
+            Self::Demo(_) => "error",
             Self::JoinToken(_)
             | Self::NatsConfig(_)
             | Self::Nodes(_)
             | Self::Events(_)
-            | Self::Demo(_)
             | Self::New(_)
             | Self::Build(_)
             | Self::Deploy(_)

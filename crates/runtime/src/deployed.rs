@@ -6,9 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-#[cfg(feature = "wasm")]
-use edgeward_model::Failure;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId, limits::REQUEST_BYTES_MAX};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure, NodeId, limits::REQUEST_BYTES_MAX};
 #[cfg(feature = "wasm")]
 use http::HeaderName;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -25,7 +23,6 @@ use crate::{
 };
 
 /// Bytes of a function's own error answer that an error carries.
-#[cfg(feature = "wasm")]
 const ANSWER_EXCERPT_BYTES: usize = 512;
 /// The header fields of a trace, by W3C's Trace Context.
 const TRACEPARENT: &str = "traceparent";
@@ -98,7 +95,7 @@ pub struct Output {
 }
 
 /// The end of what the guest wrote to standard error, beside an answer that `invoke` makes an error.
-#[cfg(feature = "wasm")]
+#[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "native code has no standard error of its own"))]
 #[derive(Clone)]
 pub(crate) struct StderrTail(pub(crate) String);
 
@@ -170,6 +167,27 @@ impl Deployed {
             // Boxed, so that a call of native code does not carry the room for a guest's.
             Code::Wasm(program) => Box::pin(self.run_guest(program, request, Face::Http)).await,
         }
+    }
+
+    /// Has it answer a request, and waits for the whole of its answer. One that is not of 2xx is an error.
+    pub async fn answer(self: Arc<Self>, request: Request<RequestBody>) -> Result<Output, EdgeError> {
+        let response = Arc::clone(&self).serve(request).await?;
+        self.output_of(response).await
+    }
+
+    /// Waits for the whole of an answer. One that is not of 2xx is an error, with the beginning of its body and of what the guest wrote to its standard error.
+    async fn output_of(&self, response: Response<ResponseBody>) -> Result<Output, EdgeError> {
+        let (mut parts, body) = response.into_parts();
+        let body = body.bytes().await?;
+        if parts.status.is_success() {
+            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
+        }
+        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
+        let id = &self.function.id;
+        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
+        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
+        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
+        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
     }
 
     #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code gets the payload alone"))]
@@ -283,16 +301,6 @@ impl Deployed {
         for (name, value) in [(TRACEPARENT, traceparent), (TRACESTATE, tracestate)] {
             request.headers_mut().extend(value.map(|value| (HeaderName::from_static(name), value)));
         }
-        let (mut parts, body) = self.run_guest(program, request, Face::Invoke).await?.into_parts();
-        let body = body.bytes().await?;
-        if parts.status.is_success() {
-            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
-        }
-        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-        let id = &self.function.id;
-        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
-        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
-        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
-        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
+        self.output_of(self.run_guest(program, request, Face::Invoke).await?).await
     }
 }

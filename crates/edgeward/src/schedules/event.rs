@@ -11,8 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 /// What the event is.
 const DUE_TYPE: &str = "edgeward.schedules.due";
-/// Bytes of the function's answer that the error of a run carries.
-const ANSWER_EXCERPT_BYTES: usize = 200;
 
 /// Refuses a content type that could not be a header field.
 pub(super) fn check(schedule: &Schedule) -> Result<(), EdgeError> {
@@ -28,22 +26,13 @@ pub(super) async fn call(runtime: &EdgeRuntime, schedule: &Schedule, run: &Try) 
     // A function has its own deadline, which bounds this.
     let longest = schedule.timeout().unwrap_or(Duration::MAX);
     let request = request(&runtime.node().id, schedule, run)?;
-    tokio::time::timeout(longest, answered(runtime, schedule, request)).await.unwrap_or_else(|_elapsed| {
+    let function = runtime.find(schedule.function.as_str())?;
+    let Ok(answer) = tokio::time::timeout(longest, function.answer(request)).await else {
         let (id, seconds) = (&schedule.function, longest.as_secs_f64());
-        Err(EdgeError::new(ErrorKind::Timeout, format!("function `{id}` took longer than the {seconds} s that the schedule gives it")))
-    })
-}
-
-async fn answered(runtime: &EdgeRuntime, schedule: &Schedule, request: Request<RequestBody>) -> Result<(), EdgeError> {
-    let id = schedule.function.as_str();
-    let (parts, body) = runtime.serve(id, request).await?.into_parts();
-    let answer = body.bytes().await?;
-    if parts.status.is_success() {
-        return Ok(());
-    }
-    let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-    let separator = if excerpt.is_empty() { "" } else { ": " };
-    Err(EdgeError::new(ErrorKind::ExecutionFailed, format!("function `{id}` answered {}{separator}{excerpt}", parts.status)))
+        let message = format!("function `{id}` took longer than the {seconds} s that the schedule gives it");
+        return Err(EdgeError::new(ErrorKind::Timeout, message));
+    };
+    answer.map(drop)
 }
 
 fn request(node: &NodeId, schedule: &Schedule, run: &Try) -> Result<Request<RequestBody>, EdgeError> {
