@@ -40,8 +40,8 @@ use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::wire::FunctionBody;
 use self::{access::Door, audit::Audit};
+pub(crate) use self::{observe::readings, wire::FunctionBody};
 use crate::{
     mcp::{self, Access},
     node_process::Membership,

@@ -15,6 +15,7 @@ mod listen;
 mod mcp;
 mod node_process;
 mod notify;
+mod otlp;
 mod project;
 mod rollout;
 mod signals;

@@ -1,6 +1,6 @@
 //! A node in this process, alone or as a member of a fleet, until it is told to stop.
 
-use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc, time::Instant};
 
 use edgeward::{
     DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, UpdateHours, Uplink, UplinkOptions,
@@ -23,6 +23,7 @@ use crate::{
     listen::{self, Address, TlsArgs},
     mcp::McpArgs,
     notify::Notify,
+    otlp::{self, OtlpArgs},
     signals::StopSignals,
     terminal, trusted_keys,
 };
@@ -61,6 +62,8 @@ pub(crate) struct NodeArgs {
     tls: TlsArgs,
     #[command(flatten)]
     mcp: McpArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 /// A label as it is given.
@@ -104,6 +107,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
     let tls = args.tls.open(&[api_at, functions_at])?;
+    let otlp = args.otlp.read()?;
     let data_dir = args.data_dir.path()?;
     let id = args.id.unwrap_or_else(host_name);
     let mut described = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
@@ -127,6 +131,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let stop = CancellationToken::new();
     let shared = api::Shared::new(node.documents().clone(), tokens, api_address, stop.clone(), args.mcp.access);
     let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
+    let exporter = otlp.map(|options| otlp::exporter(options, &id)).transpose()?;
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
@@ -136,6 +141,14 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
     tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
+    if let Some(exporter) = exporter {
+        let (node, membership, started) = (Arc::clone(&node), membership.clone(), Instant::now());
+        let gather = move || {
+            let (node, membership) = (Arc::clone(&node), membership.clone());
+            async move { api::readings(&node, membership.as_deref(), started).await }
+        };
+        tasks.spawn(named("the export of telemetry", exporter.run(gather, stop.clone())));
+    }
     terminal::write(format!(
         "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),

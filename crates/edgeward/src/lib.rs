@@ -26,6 +26,7 @@ pub mod schedules;
 mod services;
 pub mod signing;
 mod stored;
+pub mod telemetry;
 pub mod topics;
 pub mod trust;
 pub mod uplink;

@@ -7,13 +7,21 @@ mod mqtt;
 mod running;
 mod triggers;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+};
 
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, TopicName, Trigger, TriggerId};
 use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
-use edgeward_topics::{CloudEvent, DeadLetter, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog};
+use edgeward_telemetry::Distribution;
+use edgeward_topics::{
+    CloudEvent, DeadLetter, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
+    mqtt::{Broker, BrokerState},
+};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::triggers::Triggers;
@@ -34,13 +42,15 @@ pub struct Topics {
     triggers: Triggers,
     /// Whose topics these are, for the functions that get their messages.
     source: Arc<str>,
+    /// Who serves MQTT, while somebody does.
+    broker: Mutex<Weak<Broker>>,
 }
 
 impl Topics {
     pub(crate) fn open(data_dir: &Path, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
         let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), LogOptions::default())?);
         let source = format!("/nodes/{}/topics", runtime.node().id).into();
-        Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source })
+        Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source, broker: Mutex::default() })
     }
 
     /// The log itself.
@@ -92,6 +102,16 @@ impl Topics {
     /// What the log holds.
     pub fn state(&self) -> LogState {
         self.log.state()
+    }
+
+    /// Who is connected by MQTT and what was done; none while nobody serves it.
+    pub fn mqtt_state(&self) -> Option<BrokerState> {
+        self.broker.lock().upgrade().map(|broker| broker.state())
+    }
+
+    /// How long the attempts of each trigger's function took to handle messages.
+    pub(crate) fn attempts(&self) -> Vec<(TriggerId, Distribution)> {
+        self.triggers.attempts()
     }
 
     /// Messages that the function of a trigger could not handle, of one trigger or of all, by id: a page of those after this id.

@@ -554,3 +554,32 @@ pub const DESCRIPTION_BYTES_MAX: usize = 1024;
 pub const LOAD_PER_SECOND_MAX: u32 = 10_000;
 /// Most calls of one load that are under way at once.
 pub const LOAD_CONCURRENCY_MAX: u32 = 1024;
+
+/// Points of one metric: what comes after them is added up, or left out where it cannot be.
+pub const METRIC_POINTS_MAX: usize = 4096;
+/// Spans that wait to be exported; past that they are dropped.
+pub const SPANS_WAITING_MAX: usize = 2048;
+/// Spans of one export.
+pub const SPANS_BATCH_MAX: usize = 512;
+/// Longest text of a span, in bytes; the rest is cut.
+pub const SPAN_TEXT_BYTES_MAX: usize = 256;
+/// Longest time for which a span waits for others, unless its owner says otherwise.
+pub const SPAN_DELAY_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest wait for one export, unless its owner says otherwise.
+pub const OTLP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Shortest time between two exports, and for one.
+pub const OTLP_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// Longest time between two exports, and for one.
+pub const OTLP_INTERVAL_MAX: Duration = Duration::from_hours(24);
+/// Header fields that go with an export, and attributes that say what exports.
+pub const OTLP_HEADERS_MAX: usize = 64;
+/// Largest request of metrics, in bytes, about; one metric is not divided.
+pub const OTLP_REQUEST_BYTES: usize = 1024 * 1024;
+/// Largest answer of a receiver of telemetry, in bytes.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Shortest time for which a receiver of telemetry that is away is left alone.
+pub const OTLP_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest time for which a receiver of telemetry that is away is left alone.
+pub const OTLP_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the last export of a process that stops.
+pub const OTLP_STOP_TIMEOUT: Duration = Duration::from_secs(3);

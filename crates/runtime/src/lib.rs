@@ -8,7 +8,6 @@ pub mod artifacts;
 pub mod body;
 mod deployed;
 pub mod documents;
-mod histogram;
 pub mod lease;
 mod logs;
 pub mod metrics;
@@ -18,7 +17,7 @@ mod ticket;
 #[cfg(feature = "wasm")]
 mod wasm;
 
-pub use admission::Permit;
+pub use admission::{Crowd, Permit};
 pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};

@@ -6,7 +6,11 @@ use bytes::Bytes;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, limits::CALL_TIMEOUT};
 use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
 
-use super::{EdgeCluster, far::FarNode};
+use super::{
+    EdgeCluster,
+    far::FarNode,
+    routing::{attempt_span, call_span},
+};
 
 /// What a call may take beside the function's own time: the way there and back.
 const WAY: Duration = Duration::from_secs(5);
@@ -104,7 +108,12 @@ impl NodeRuntime {
             Place::Far(far) => {
                 // It may wait in its queue for as long as it may run.
                 let time = self.cluster.deadline(&far.id, id).await?.map_or(CALL_TIMEOUT, |deadline| deadline * 2 + WAY);
-                far.invoke(id, payload.into(), options, time).await
+                let function = FunctionId::new(id)?;
+                let mut call = call_span(&function, options.trace());
+                let options = options.below(call.as_ref());
+                let mut attempt = attempt_span(&function, &far.id, options.trace(), 1);
+                let called = far.invoke(id, payload.into(), options.below(attempt.as_ref()), time).await;
+                called.inspect_err(|error| call.iter_mut().chain(&mut attempt).for_each(|span| span.fail(error)))
             }
         }
     }
