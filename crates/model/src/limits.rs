@@ -554,3 +554,11 @@ pub const DESCRIPTION_BYTES_MAX: usize = 1024;
 pub const LOAD_PER_SECOND_MAX: u32 = 10_000;
 /// Most calls of one load that are under way at once.
 pub const LOAD_CONCURRENCY_MAX: u32 = 1024;
+/// Experiments of which a hub keeps the report; the oldest gives way.
+pub const EXPERIMENTS_KEPT_MAX: usize = 20;
+/// Largest report that is kept, in bytes; of a larger one only some points are.
+pub const REPORT_BYTES_MAX: usize = 192 * 1024;
+/// Longest wait for a node to answer a question of an experiment.
+pub const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time from when a node is told that it crashes until it does, so that its answer is out.
+pub const CRASH_PAUSE: Duration = Duration::from_millis(100);
