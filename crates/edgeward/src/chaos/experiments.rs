@@ -17,7 +17,7 @@ use edgeward_runtime::{EdgeRuntime, blocking};
 use futures::future::join_all;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -83,7 +83,7 @@ impl ClusterSeams {
 }
 
 /// How far an experiment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The steady state is looked at; nothing is injected.
@@ -97,9 +97,9 @@ pub enum Phase {
 }
 
 /// An experiment that runs or ran.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExperimentView {
-    /// Names this run: the name of the experiment and a number.
+    /// Names this run: the name of the experiment, `:` and a number.
     pub id: String,
     /// The name of the experiment.
     pub name: String,
@@ -149,10 +149,11 @@ impl ClusterChaos {
 
     /// A ready-made experiment, with calls of this function and this document, for the nodes that there are.
     pub fn scenario(&self, scenario: Scenario, function: &FunctionId, document: Option<&DocumentName>) -> Result<Experiment, EdgeError> {
-        let needed = scenario.text(function, &DocumentName::new("d")?, 1) != scenario.text(function, &DocumentName::new("e")?, 1);
         let document = match document {
             Some(document) => document.clone(),
-            None if needed => return Err(EdgeError::invalid(format!("the scenario `{scenario}` compares a document; say which"))),
+            None if scenario.compares_a_document() => {
+                return Err(EdgeError::invalid(format!("the scenario `{scenario}` compares a document; say which")));
+            }
             None => DocumentName::new("d")?,
         };
         Ok(scenario.experiment(function, &document, self.cluster.node_ids().len()))

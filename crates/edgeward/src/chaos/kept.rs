@@ -22,7 +22,7 @@ impl Reports {
 
     /// The id of the next run of an experiment.
     pub(super) fn next_id(&self, name: &ExperimentName) -> Result<String, EdgeError> {
-        let prefix = format!("{name}-");
+        let prefix = format!("{name}:");
         let numbers = self.0.keys(None, usize::MAX)?.into_iter().filter_map(|id| id.strip_prefix(&prefix)?.parse::<u64>().ok());
         Ok(format!("{prefix}{}", numbers.max().unwrap_or(0) + 1))
     }
@@ -30,7 +30,7 @@ impl Reports {
     /// Keeps a report; the oldest gives way when there is no room.
     pub(super) fn put(&self, id: &str, mut report: Report) -> Result<(), EdgeError> {
         while stored::bytes_of(&report)? > REPORT_BYTES_MAX && report.points.len() > 1 {
-            let mut is_last = report.points.len() % 2 == 0;
+            let mut is_last = report.points.len().is_multiple_of(2);
             // Every second one, and the last.
             report.points.retain(|_| {
                 is_last = !is_last;
