@@ -304,6 +304,29 @@ mod tests {
         assert_eq!(begun.elapsed().as_secs(), 2, "one after the other");
     }
 
+    #[cfg(feature = "wasm")]
+    #[tokio::test]
+    async fn a_guest_gets_no_more_memory_than_there_is() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        // Ten MiB more, or a trap.
+        let greedy = wat::parse_str(
+            r#"(module (memory (export "memory") 1) (func (export "_start") (if (i32.eq (memory.grow (i32.const 160)) (i32.const -1)) (then unreachable))))"#,
+        );
+        let digest = runtime.add_artifact(greedy.expect("valid")).await.expect("runs here");
+        runtime.deploy(EdgeFunction::new("g", "g", Handler::Artifact(digest)).expect("valid")).await.expect("deploys");
+        runtime.invoke("g", "").await.expect("there is enough");
+        inject(&chaos, r#"{"kind":"resource_exhaustion","memory_mb":4,"duration_seconds":1}"#).await.expect("injects");
+        let error = runtime.invoke("g", "").await.expect_err("there is too little");
+        assert_eq!(error.kind(), ErrorKind::MemoryLimit, "{error}");
+        let begun = std::time::Instant::now();
+        while !chaos.injected().is_empty() {
+            assert!(begun.elapsed().as_secs() < 20, "it ends by itself");
+            sleep(Duration::from_millis(20)).await;
+        }
+        runtime.invoke("g", "").await.expect("there is enough again");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_clock_that_is_wrong_and_a_disk_that_is_full_are_so_for_a_while() {
         let (chaos, _, documents) = node().await;
