@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod build;
+pub(crate) mod chaos;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Nodes(args) => nodes::run(args, &client, json).await?,
         Command::Deployments(args) => deployments::run(args, &client, json).await?,
         Command::Rollouts(args) => rollouts::run(args, &client, json).await?,
+        Command::Chaos(args) => return chaos::run(args, &client, json).await,
         Command::Events(args) => events::run(&args, &client, json).await?,
         Command::Demo(args) => demo::run(args, json).await?,
         Command::New(args) => new::run(args, json)?,

@@ -5,6 +5,7 @@ mod artifact;
 mod cli;
 mod client;
 mod commands;
+mod crash;
 mod daemon;
 mod data_dir;
 mod exit;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
+    api, crash,
     daemon::{host_name, named, run_until_stopped},
     data_dir::DataDir,
     exit::Hinted,
@@ -58,6 +58,9 @@ pub(crate) struct NodeArgs {
     /// only artifacts that one of them signed, whatever its fleet trusts
     #[arg(long = "trusted-key", value_name = "KEY|FILE")]
     trusted_keys: Vec<String>,
+    /// Let the admins of its hub inject faults on this node for experiments, up to the end of its process; see `edgeward chaos`
+    #[arg(long)]
+    allow_chaos: bool,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
@@ -104,6 +107,7 @@ pub(crate) struct Membership {
 /// Runs a node; with `joining` as a member of a fleet.
 pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Result<()> {
     let notify = Notify::open(|variable| std::env::var_os(variable))?;
+    crash::stay_down(&notify).await;
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
     let tls = args.tls.open(&[api_at, functions_at])?;
@@ -116,6 +120,10 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let update_hours = joining.as_ref().and_then(|joining| joining.update_hours);
     let trusted_keys = trusted_keys::read(&args.trusted_keys)?;
     let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours, trusted_keys }).map_err(opening_failed)?;
+    if args.allow_chaos {
+        tracing::warn!(target: "audit", "faults may be injected on this node");
+        node.chaos().allow(Some(Arc::new(|down| match crash::crash(down) {})));
+    }
     let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
     listen::check_tokens(api_at, &tokens, node.data_dir())?;
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;

@@ -15,7 +15,7 @@ mod trusting;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -46,6 +46,7 @@ pub use self::{
 };
 use crate::{
     assignments::Assignments,
+    chaos::{NodeChaos, experiments::ClusterSeams},
     deployments,
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
@@ -114,6 +115,17 @@ impl ClusterOptions {
 #[derive(Clone)]
 pub struct EdgeCluster(Arc<Core>);
 
+/// A cluster that others keep.
+#[derive(Clone)]
+pub(crate) struct WeakCluster(Weak<Core>);
+
+impl WeakCluster {
+    /// The cluster, if somebody still has it.
+    pub(crate) fn upgrade(&self) -> Option<EdgeCluster> {
+        self.0.upgrade().map(EdgeCluster)
+    }
+}
+
 struct Core {
     id: NodeId,
     documents: Documents,
@@ -140,6 +152,7 @@ struct Core {
     /// How long functions may run that were called on far nodes of late: a call need not read the disk for it.
     deadlines: Mutex<HashMap<(NodeId, FunctionId), Duration>>,
     routing: Routing,
+    chaos: ClusterSeams,
     /// Held while assignments are changed, so that what runs is what was assigned last.
     deploying: tokio::sync::Mutex<()>,
 }
@@ -219,6 +232,7 @@ impl EdgeCluster {
             backbone: RwLock::default(),
             deadlines: Mutex::default(),
             routing: Routing::new(site),
+            chaos: ClusterSeams::default(),
             deploying: tokio::sync::Mutex::default(),
             id,
             documents,
@@ -372,6 +386,7 @@ impl EdgeCluster {
             members.nodes.remove(&id);
             members.duties.remove(&id);
         }
+        self.0.chaos.forget(&id);
         self.0.assignments.forget(&id)?;
         self.wake_steering();
         self.0.events.tell(FleetEvent::new(EventKind::NodeRemoved, format!("node `{id}` was removed")).on(&id));
@@ -537,6 +552,25 @@ impl EdgeCluster {
             members.nodes.insert(id, Member::Far(registration));
         }
         Ok(())
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakCluster {
+        WeakCluster(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn chaos_seams(&self) -> &ClusterSeams {
+        &self.0.chaos
+    }
+
+    /// The faults of a node of this process; none of a far one.
+    pub(crate) fn chaos_here(&self, node: &NodeId) -> Option<NodeChaos> {
+        let installer = self.installer(node)?;
+        Some(self.0.chaos.of(installer.runtime()))
+    }
+
+    /// The way to far nodes, while the cluster serves them.
+    pub(crate) fn backbone(&self) -> Option<Arc<dyn Backbone>> {
+        self.0.backbone.read().clone()
     }
 
     pub(crate) fn deployment_store(&self) -> &deployments::Store {

@@ -259,6 +259,7 @@ impl FleetHub {
 
     /// Gives the lease back, so that another hub can take it at once, and ends.
     pub async fn stop(mut self) {
+        self.cluster.chaos().end().await;
         self.stop.cancel();
         if let Some(leading) = self.leading.take() {
             // It may have failed, which its end has said.

@@ -7,6 +7,7 @@
 pub mod access;
 mod assignments;
 pub mod backup;
+pub mod chaos;
 pub mod deployments;
 pub mod desired;
 pub mod events;
@@ -31,6 +32,7 @@ pub mod topics;
 pub mod trust;
 pub mod uplink;
 
+pub use chaos::{ClusterChaos, ExperimentView, NodeChaos};
 pub use deployments::{
     ClusterDeployments, Deployment as FleetDeployment, DeploymentSpec, DeploymentView, Plan, Revision, RolloutView, steering::Steering,
 };

@@ -40,6 +40,9 @@ pub(crate) const LOGS: Name = Name::new("logs");
 /// Hub to node: what ran there so far.
 pub(crate) const METRICS: Name = Name::new("metrics");
 
+/// Hub to node: a [`Question`](crate::chaos::question::Question) of an experiment.
+pub(crate) const CHAOS: Name = Name::new("chaos");
+
 /// The header field of the type of a payload.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 /// The header field of the size of an artifact, in bytes.

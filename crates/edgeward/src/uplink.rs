@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::outbox::Outbox;
 use crate::{
+    chaos::{self, tie::ChaosTie},
     events::{EventKind, FleetEvent},
     node::{Node, calls::KeptWay},
     replication::{Replication, Replicator},
@@ -53,6 +54,7 @@ pub struct Uplink {
     outbox: Arc<Outbox>,
     _way: KeptWay,
     _services: [Service; 3],
+    _chaos: ChaosTie,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -65,6 +67,9 @@ impl Uplink {
         let UplinkOptions { timing, documents, fetch_limit } = options;
         let (documents_here, id) = (node.documents().clone(), node.runtime().node().id.clone());
         let outbox = Arc::new(blocking(move || Outbox::open(&documents_here, id)).await?);
+        let chaos = ChaosTie::begin(&node, backbone.as_ref(), chaos::tie::tell_by(&outbox)).await?;
+        // All else goes by the way into which faults are injected.
+        let backbone = node.chaos().link(backbone);
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
         let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone), documents).await?;
         let services = calls::serve(&node, &backbone).await?;
@@ -80,7 +85,8 @@ impl Uplink {
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(outbox::send(Arc::clone(&outbox), backbone)),
         ];
-        Ok(Self { replicator, outbox, _way: way, _services: services, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
+        let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
+        Ok(Self { replicator, outbox, _way: way, _services: services, _chaos: chaos, _tasks: tasks })
     }
 
     /// How the node stands to its hub, as it changes.

@@ -5,6 +5,8 @@
 mod cable;
 #[path = "far_nodes/calls.rs"]
 mod calls;
+#[path = "far_nodes/chaos.rs"]
+mod chaos;
 #[path = "far_nodes/deployments.rs"]
 mod deployments;
 #[path = "far_nodes/life.rs"]
@@ -63,6 +65,12 @@ on_each! {
         a_function_for_one_node_is_called_where_its_lease_is
         nodes_that_are_full_are_not_asked_over_and_over
         what_serves_is_called_while_what_is_to_follow_fails;
+    chaos:
+        an_experiment_holds_or_breaks_and_its_report_stays
+        an_experiment_ends_when_it_is_too_bad_or_somebody_says_so
+        nodes_that_an_experiment_cuts_off_serve_on_and_catch_up
+        what_cannot_be_an_experiment_is_refused_before_anything_happens
+        faults_end_by_themselves_when_their_hub_is_gone;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

@@ -583,3 +583,11 @@ pub const OTLP_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub const OTLP_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for the last export of a process that stops.
 pub const OTLP_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Experiments of which a hub keeps the report; the oldest gives way.
+pub const EXPERIMENTS_KEPT_MAX: usize = 20;
+/// Largest report that is kept, in bytes; of a larger one only some points are.
+pub const REPORT_BYTES_MAX: usize = 192 * 1024;
+/// Longest wait for a node to answer a question of an experiment.
+pub const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time from when a node is told that it crashes until it does, so that its answer is out.
+pub const CRASH_PAUSE: Duration = Duration::from_millis(100);

@@ -1,5 +1,6 @@
 //! The routes of a hub: its nodes, what each should run, calls of far functions, events, the tokens by which nodes join, and the keys that they trust.
 
+pub(crate) mod chaos;
 pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod functions;
@@ -45,6 +46,11 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(deployments::rollout))
         .routes(routes!(deployments::act))
         .routes(routes!(deployments::rebalance))
+        .routes(routes!(chaos::list, chaos::start))
+        .routes(routes!(chaos::show))
+        .routes(routes!(chaos::report))
+        .routes(routes!(chaos::stop))
+        .routes(routes!(chaos::scenarios))
         .routes(routes!(events::list))
         .routes(routes!(join_tokens::create))
         .routes(routes!(trusted_keys::list, trusted_keys::add))

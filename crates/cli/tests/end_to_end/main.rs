@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod backup;
+mod chaos;
 mod commands;
 mod daemon;
 mod demo;
