@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc, time::Instant};
 
 use edgeward::{
-    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, UpdateHours, Uplink, UplinkOptions,
+    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, TopicSharing, UpdateHours, Uplink, UplinkOptions,
     access::{NODE_TOKENS, Tokens},
     cluster::{
         membership::Timing,
@@ -96,6 +96,8 @@ pub(crate) struct Joining {
     pub(crate) update_hours: Option<UpdateHours>,
     /// Bytes a second with which it fetches artifacts; none for as many as can be.
     pub(crate) fetch_limit: Option<u64>,
+    /// Which messages it shares with its fleet.
+    pub(crate) topics: TopicSharing,
 }
 
 /// What ties a node to its fleet.
@@ -190,7 +192,7 @@ async fn join(node: &Arc<Node>, joining: Joining) -> anyhow::Result<Membership> 
     let uplink = Uplink::start(
         Arc::clone(node),
         link.backbone(),
-        UplinkOptions { timing: joining.timing, documents, fetch_limit: joining.fetch_limit },
+        UplinkOptions { timing: joining.timing, documents, fetch_limit: joining.fetch_limit, topics: joining.topics },
     )
     .await?;
     Ok(Membership { link, uplink })

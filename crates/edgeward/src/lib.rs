@@ -55,9 +55,9 @@ pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
-pub use edgeward_topics::{CloudEvent, DeadLetter, LogState, Message, Received, Start, Subscription, TopicInfo};
+pub use edgeward_topics::{Batch, CloudEvent, DeadLetter, LogState, Message, Origin, Received, Start, Subscription, TopicInfo};
 pub use events::{EventKind, EventLog, FleetEvent};
-pub use fleet::{ClusterHealth, ClusterOptions, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
+pub use fleet::{ClusterHealth, ClusterOptions, ClusterTopics, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
 pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
@@ -70,4 +70,4 @@ pub use schedules::{
 };
 pub use topics::{MqttOptions, Topics, TriggerView, serve_mqtt};
 pub use trust::{Trust, TrustedKey, TrustedKeys};
-pub use uplink::{Uplink, UplinkOptions};
+pub use uplink::{TopicExchange, TopicSharing, Uplink, UplinkOptions};

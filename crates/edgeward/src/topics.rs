@@ -2,6 +2,7 @@
 //!
 //! What was published is on the disk. Triggers run while [`Topics::run_triggers`] does; MQTT is served by [`serve_mqtt`].
 
+pub(crate) mod bundle;
 mod call;
 mod mqtt;
 mod running;
@@ -32,7 +33,16 @@ pub use self::{
 };
 
 /// The folder of the log in a data folder.
-const FOLDER: &str = "topics";
+pub(crate) const FOLDER: &str = "topics";
+
+/// Refuses topics that belong to members themselves.
+pub(crate) fn check_topic(topic: &TopicName) -> Result<(), EdgeError> {
+    if topic.is_reserved() {
+        let why = format!("nobody publishes to topic `{topic}`: what begins with `$` is the node's own");
+        return Err(EdgeError::new(ErrorKind::Forbidden, why));
+    }
+    Ok(())
+}
 
 /// The topics of a node.
 #[derive(Debug)]
@@ -63,11 +73,8 @@ impl Topics {
     /// # Errors
     /// [`ErrorKind::Forbidden`] where a topic begins with `$`, [`ErrorKind::TooLarge`] past a bound of a message, those of the disk.
     pub async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
-        if message.topic.is_reserved() {
-            let why = format!("nobody publishes to topic `{}`: what begins with `$` is the node's own", message.topic);
-            return Err(EdgeError::new(ErrorKind::Forbidden, why));
-        }
-        self.log.publish(message).await
+        check_topic(&message.topic)?;
+        self.log.publish(Message { origin: None, ..message }).await
     }
 
     /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.

@@ -428,6 +428,22 @@ pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
 pub const SUBSCRIBER_FILTERS_MAX: usize = 256;
 /// Subscribers of one log at once.
 pub const SUBSCRIBERS_MAX: usize = 8192;
+/// Epochs of the log of one other member of which a log of topics remembers how far it took them; the longest unused is forgotten.
+pub const TOPIC_ORIGIN_EPOCHS_MAX: u32 = 16;
+/// Messages in one exchange between a node and its hub.
+pub const TOPIC_EXCHANGE_MESSAGES_MAX: usize = 256;
+/// Messages in one exchange between a node and its hub, in bytes; the first one comes whatever its size.
+pub const TOPIC_EXCHANGE_BYTES_MAX: usize = 256 * 1024;
+/// Exchanges of messages that a hub has under way at once, of those that bring messages and of those that ask for them each.
+pub const TOPIC_EXCHANGES_MAX: usize = 32;
+/// Longest wait for the answer to one exchange of messages.
+pub const TOPIC_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Filters by which a node forwards messages, or imports them, each.
+pub const TOPIC_SHARE_FILTERS_MAX: usize = 64;
+/// Longest wait until what a hub published to its servers is acknowledged there.
+pub const TOPIC_STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that one hub has under way to its servers.
+pub const TOPIC_STREAM_SENDING_MAX: usize = 4096;
 /// Durable subscriptions of one log.
 pub const DURABLE_SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Longest name of a durable subscription, in bytes.

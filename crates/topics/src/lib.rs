@@ -16,6 +16,13 @@ pub use cloud_event::CloudEvent;
 pub use deliver::{Delivery, DeliveryCounts, Retry};
 pub use edgeward_model::topic::{self, TopicFilter, TopicName};
 pub use filter_tree::FilterTree;
-pub use log::{LogOptions, LogState, Pending, TopicLog, dead_letters::DeadLetter, durable::DurableSubscription, listing::TopicInfo};
-pub use message::Message;
+pub use log::{
+    LogOptions, LogState, Pending, TopicLog,
+    dead_letters::DeadLetter,
+    durable::DurableSubscription,
+    listing::TopicInfo,
+    origins::{Mark, Span},
+    read::Batch,
+};
+pub use message::{Message, Origin};
 pub use subscriber::{Received, Start, Subscription};
