@@ -10,6 +10,7 @@ mod functions;
 pub(crate) mod hub;
 mod observe;
 mod own_node;
+mod schedules;
 pub(crate) mod tokens;
 mod wire;
 
@@ -143,6 +144,10 @@ fn node_routes() -> OpenApiRouter<OfNode> {
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::logs))
         .routes(routes!(own_node::change))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show, schedules::put, schedules::delete))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::history))
         .routes(routes!(observe::summary))
         .routes(routes!(observe::status))
         .routes(routes!(observe::prometheus))

@@ -8,7 +8,7 @@ use crate::{
     client::ServerUrl,
     commands::{
         backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, new, node, nodes, restore, rollouts, sign, state, status, token, trust, undeploy, up,
+        nats_config, new, node, nodes, restore, rollouts, schedules, sign, state, status, token, trust, undeploy, up,
     },
     exit,
 };
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Deploy(deploy::Args),
     Deployments(deployments::Args),
     Rollouts(rollouts::Args),
+    Schedules(schedules::Args),
     Undeploy(undeploy::Args),
     Functions(functions::Args),
     Invoke(invoke::Args),
@@ -88,6 +89,7 @@ impl Command {
             | Self::Deploy(_)
             | Self::Deployments(_)
             | Self::Rollouts(_)
+            | Self::Schedules(_)
             | Self::Undeploy(_)
             | Self::Functions(_)
             | Self::Invoke(_)

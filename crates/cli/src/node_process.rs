@@ -132,6 +132,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
     tasks.spawn(named("the reconciler", reconciled));
     tasks.spawn(named("the function listener", serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone())));
+    tasks.spawn(named("the schedules", Arc::clone(&node).keep_scheduled(stop.clone())));
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Strategy, Target, limits::PROJECT_FILE_BYTES_MAX};
+use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Schedule, Strategy, Target, limits::PROJECT_FILE_BYTES_MAX};
 
 pub(crate) use self::manifest::{Build, Limits, Variable};
 use self::manifest::{FromEnv, Manifest};
@@ -47,6 +47,8 @@ pub(crate) struct Project {
     pub(crate) build: Option<Build>,
     /// Where it goes in a fleet, and how.
     pub(crate) deployment: Option<DeploymentPlan>,
+    /// When it runs by itself.
+    pub(crate) schedules: Vec<Schedule>,
 }
 
 /// Where a function goes in a fleet, and how a new revision gets there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeward_cluster::{Message, subject::Name};
-use edgeward_model::{Digest, EdgeError, FunctionId};
+use edgeward_model::{Digest, EdgeError, FunctionId, ScheduleId};
 use edgeward_runtime::LogLine;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -40,6 +40,9 @@ pub(crate) const LOGS: Name = Name::new("logs");
 /// Hub to node: what ran there so far.
 pub(crate) const METRICS: Name = Name::new("metrics");
 
+/// Hub to node: what ran of a schedule, or a run of it now.
+pub(crate) const SCHEDULES: Name = Name::new("schedules");
+
 /// The header field of the type of a payload.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
 /// The header field of the size of an artifact, in bytes.
@@ -67,6 +70,16 @@ impl LogsQuestion {
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(self.wait_ms).min(edgeward_model::limits::FAR_LOG_WAIT_MAX)
     }
+}
+
+/// Asks about a schedule of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ScheduleQuestion {
+    /// What ran of it: a [`ScheduleHistory`](crate::ScheduleHistory).
+    History(ScheduleId),
+    /// To start a run now, which is the answer.
+    Run(ScheduleId),
 }
 
 /// Lines of a log, oldest first.

@@ -52,7 +52,7 @@ pub struct Uplink {
     replicator: Replicator,
     outbox: Arc<Outbox>,
     _way: KeptWay,
-    _services: [Service; 3],
+    _services: [Service; 4],
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 

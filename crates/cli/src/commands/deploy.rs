@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::{
     artifact::Artifact,
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
-    commands::sign,
+    commands::{schedules, sign},
     exit::Hinted,
     project::Project,
     strategy::StrategyArgs,
@@ -182,8 +182,13 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         Artifact::File(path) => Project::at(path)?,
         Artifact::Known(_) => None,
     };
+    let mut schedules = project.as_ref().map(|project| project.schedules.clone()).unwrap_or_default();
     let strategy = project.map(|project| args.fill(project, &mut environment)).transpose()?.flatten();
     let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
+    // The command line may call it otherwise than the project.
+    for schedule in &mut schedules {
+        schedule.function = id.clone();
+    }
     let signed = signed(args.signature, &args.artifact)?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
@@ -215,7 +220,8 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         let target = args.deployment.to.clone().ok_or_else(|| EdgeError::invalid("say which nodes it is for, as `--to all`"))?;
         let strategy = args.deployment.over(strategy)?;
         let wanted = fleet::Wanted { target, strategy, if_generation: args.if_generation, dry_run: args.dry_run, no_wait: args.no_wait };
-        return fleet::deploy(&id, &desired, wanted, client, json).await;
+        fleet::deploy(&id, &desired, wanted, client, json).await?;
+        return if args.dry_run { Ok(()) } else { schedules::put_all(&schedules, client, json).await };
     }
     let mut request = Request::new(Method::PUT, format!("/v1/functions/{id}{}", args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -237,7 +243,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
             let whom = args.targets.whom(nodes);
             terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n"))?;
         }
-        return Ok(());
+        return schedules::put_all(&schedules, client, json).await;
     }
     let record: Record = answer.read()?;
     if json {
@@ -251,7 +257,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         let message = format!("function `{}` is deployed but failed to become ready: {}", record.id, record.message);
         return Err(EdgeError::new(ErrorKind::RefusedArtifact, message).into());
     }
-    Ok(())
+    schedules::put_all(&schedules, client, json).await
 }
 
 async fn functions_listen(client: &Client) -> Result<String, client::Error> {

@@ -44,7 +44,7 @@ pub(crate) struct Args {
 
 /// Reads what `--data` says.
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers may fail")]
-fn input(text: &str) -> Result<Input, EdgeError> {
+pub(super) fn input(text: &str) -> Result<Input, EdgeError> {
     Ok(match text.strip_prefix('@') {
         Some(path) => Input::File(path.into()),
         None if text == "-" => Input::Stdin,

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{DocumentGrant, EdgeError, FunctionId, Strategy, Target};
+use edgeward::{DocumentGrant, EdgeError, FunctionId, Schedule, Strategy, Target};
 use serde::{Deserialize, de};
 use toml::Spanned;
 
@@ -53,6 +53,8 @@ struct Keys {
     trigger: BTreeMap<TriggerKind, Vec<Spanned<Trigger>>>,
     component: Spanned<BTreeMap<FunctionId, Component>>,
     deployment: Option<Deployment>,
+    #[serde(default)]
+    schedule: Vec<Spanned<toml::Table>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -242,6 +244,10 @@ impl<'a> Manifest<'a> {
         if let Some(strategy) = strategy {
             strategy.get_ref().validate().map_err(|error| at.refused(Some(strategy.span()), &error.to_string()))?;
         }
+        let schedules = keys.schedule.into_iter().map(|schedule| read_schedule(at, &id, schedule)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(twice) = schedules.iter().enumerate().find(|(i, one)| schedules[..*i].iter().any(|other| other.id == one.id)) {
+            return Err(at.refused(None, &format!("it has schedule `{}` twice", twice.1.id)));
+        }
         let source = read_text(at, &component.source)?;
         let documents = component.key_value_stores.iter().map(|store| read_text(at, store)).collect::<Result<Vec<DocumentGrant>, _>>()?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
@@ -259,6 +265,7 @@ impl<'a> Manifest<'a> {
             deployment: keys
                 .deployment
                 .map(|Deployment { target, strategy }| DeploymentPlan { target, strategy: strategy.map(Spanned::into_inner) }),
+            schedules,
         })
     }
 }
@@ -280,6 +287,19 @@ fn check_triggers(at: At<'_>, id: &FunctionId, triggers: impl Iterator<Item = Sp
         }
     }
     Ok(())
+}
+
+/// A schedule of the function, by the words of the API.
+fn read_schedule(at: At<'_>, id: &FunctionId, written: Spanned<toml::Table>) -> Result<Schedule, EdgeError> {
+    let (span, mut table) = (written.span(), written.into_inner());
+    let refused = |why: &str| at.refused(Some(span.clone()), why);
+    if table.contains_key("function") {
+        return Err(refused("a schedule is of the function that the file describes; leave `function` out"));
+    }
+    table.insert("function".to_owned(), id.as_str().into());
+    let schedule = Schedule::deserialize(toml::Value::Table(table)).map_err(|error| refused(&without_value(error.message())))?;
+    schedule.validate().map_err(|error| refused(&error.to_string()))?;
+    Ok(schedule)
 }
 
 fn read_text<T: std::str::FromStr<Err = EdgeError>>(at: At<'_>, text: &Spanned<String>) -> Result<T, EdgeError> {
