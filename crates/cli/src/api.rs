@@ -11,6 +11,7 @@ pub(crate) mod hub;
 mod observe;
 mod own_node;
 mod schedules;
+pub(crate) mod terms;
 pub(crate) mod tokens;
 mod wire;
 
@@ -170,7 +171,9 @@ pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &st
 /// Whether a path is one that only the hub of a fleet answers.
 fn is_of_hub(path: &str) -> bool {
     let first = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next());
-    first.is_some_and(|first| ["deployments", "rollouts", "rebalance", "nodes", "events", "join-tokens", "trusted-keys"].contains(&first))
+    first.is_some_and(|first| {
+        ["deployments", "rollouts", "rebalance", "routes", "nodes", "events", "join-tokens", "trusted-keys"].contains(&first)
+    })
 }
 
 /// Adds to routes what is the same for all of them. Their description is made for who asks: it is large, and few ask.

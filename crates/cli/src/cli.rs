@@ -8,7 +8,7 @@ use crate::{
     client::ServerUrl,
     commands::{
         backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, new, node, nodes, restore, rollouts, schedules, sign, state, status, token, trust, undeploy, up,
+        nats_config, new, node, nodes, restore, rollouts, routes, schedules, sign, state, status, token, trust, undeploy, up,
     },
     exit,
 };
@@ -52,9 +52,10 @@ pub(crate) enum Command {
     Demo(demo::Args),
     New(new::Args),
     Build(build::Args),
-    Deploy(deploy::Args),
+    Deploy(Box<deploy::Args>),
     Deployments(deployments::Args),
     Rollouts(rollouts::Args),
+    Routes(routes::Args),
     Schedules(schedules::Args),
     Undeploy(undeploy::Args),
     Functions(functions::Args),
@@ -89,6 +90,7 @@ impl Command {
             | Self::Deploy(_)
             | Self::Deployments(_)
             | Self::Rollouts(_)
+            | Self::Routes(_)
             | Self::Schedules(_)
             | Self::Undeploy(_)
             | Self::Functions(_)

@@ -16,6 +16,7 @@ mod mcp;
 mod node_process;
 mod notify;
 mod project;
+mod resilience;
 mod rollout;
 mod signals;
 mod strategy;

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Schedule, Strategy, Target, limits::PROJECT_FILE_BYTES_MAX};
+use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Resilience, Schedule, Strategy, Target, limits::PROJECT_FILE_BYTES_MAX};
 
 pub(crate) use self::manifest::{Build, Limits, Variable};
 use self::manifest::{FromEnv, Manifest};
@@ -43,6 +43,8 @@ pub(crate) struct Project {
     pub(crate) documents: Vec<DocumentGrant>,
     /// Its limits, where they are not the node's defaults.
     pub(crate) limits: Limits,
+    /// How its calls find a node.
+    pub(crate) resilience: Resilience,
     /// What makes the artifact.
     pub(crate) build: Option<Build>,
     /// Where it goes in a fleet, and how.

@@ -82,6 +82,7 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/rollouts", Role::Viewer),
     ("GET", "/v1/rollouts/{id}", Role::Viewer),
     ("POST", "/v1/rollouts/{id}/{action}", Role::Deployer),
+    ("GET", "/v1/routes", Role::Viewer),
     ("GET", "/v1/schedules", Role::Viewer),
     ("GET", "/v1/schedules/{id}", Role::Viewer),
     ("PUT", "/v1/schedules/{id}", Role::Deployer),

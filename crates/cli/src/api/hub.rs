@@ -6,6 +6,7 @@ pub(crate) mod functions;
 pub(crate) mod join_tokens;
 pub(crate) mod nodes;
 pub(crate) mod observe;
+pub(crate) mod routes;
 pub(crate) mod schedules;
 pub(crate) mod trusted_keys;
 
@@ -46,6 +47,7 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(deployments::rollout))
         .routes(routes!(deployments::act))
         .routes(routes!(deployments::rebalance))
+        .routes(routes!(routes::list))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::show, schedules::put, schedules::delete))
         .routes(routes!(schedules::run))

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use edgeward::{
-    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Strategy, limits::ARTIFACT_BYTES_MAX,
+    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Resilience, Strategy, limits::ARTIFACT_BYTES_MAX,
     signing::SignedArtifact,
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
@@ -24,6 +24,7 @@ use crate::{
     commands::{schedules, sign},
     exit::Hinted,
     project::Project,
+    resilience::ResilienceArgs,
     strategy::StrategyArgs,
     target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
@@ -44,6 +45,7 @@ Examples:
   edgeward deploy hello.wasm --id hello --node edge-01
   edgeward deploy hello.wasm --id hello --to site=berlin --strategy canary --batch 5% --bake 60
   edgeward deploy hello.wasm --id hello --to count=2,capability=gpu --dry-run
+  edgeward deploy price.wasm --id price --to all --balance least_connections --idempotent --deadline-seconds 2 --attempts 4
 
 Deploying an id again replaces the function. What is not given takes its default, not its last value.
 What is given wins over the edgeward.toml of a project.";
@@ -93,6 +95,8 @@ pub(crate) struct Args {
     if_generation: Option<u64>,
     #[command(flatten)]
     targets: Targets,
+    #[command(flatten)]
+    resilience: ResilienceArgs,
     #[command(flatten)]
     deployment: StrategyArgs,
     /// Say what would be done in the fleet, and do nothing
@@ -173,6 +177,12 @@ struct Desired {
     max_reuse: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<ArtifactSignature>,
+    #[serde(skip_serializing_if = "is_default")]
+    resilience: Resilience,
+}
+
+fn is_default(resilience: &Resilience) -> bool {
+    *resilience == Resilience::default()
 }
 
 /// Runs the command.
@@ -183,6 +193,8 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         Artifact::Known(_) => None,
     };
     let mut schedules = project.as_ref().map(|project| project.schedules.clone()).unwrap_or_default();
+    let resilience = project.as_ref().map(|project| project.resilience.clone()).unwrap_or_default();
+    let resilience = std::mem::take(&mut args.resilience).over(resilience)?;
     let strategy = project.map(|project| args.fill(project, &mut environment)).transpose()?.flatten();
     let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
     // The command line may call it otherwise than the project.
@@ -211,6 +223,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
         signature,
+        resilience,
     };
     if args.deployment.is_given() || args.dry_run || args.no_wait {
         if args.targets.is_fleet() {
@@ -353,6 +366,7 @@ mod tests {
             max_queue: None,
             max_reuse: None,
             signature: None,
+            resilience: Resilience::default(),
         };
         let json = serde_json::to_string(&desired).expect("json");
         let documents = r#"[{"document":"a","access":"read-only"}]"#;

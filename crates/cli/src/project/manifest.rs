@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{DocumentGrant, EdgeError, FunctionId, Schedule, Strategy, Target};
+use edgeward::{DocumentGrant, EdgeError, FunctionId, Resilience, Schedule, Strategy, Target};
 use serde::{Deserialize, de};
 use toml::Spanned;
 
@@ -98,6 +98,7 @@ struct Component {
     key_value_stores: Vec<Spanned<String>>,
     #[serde(default)]
     limits: Limits,
+    resilience: Option<Spanned<Resilience>>,
     build: Option<Build>,
 }
 
@@ -244,6 +245,9 @@ impl<'a> Manifest<'a> {
         if let Some(strategy) = strategy {
             strategy.get_ref().validate().map_err(|error| at.refused(Some(strategy.span()), &error.to_string()))?;
         }
+        if let Some(resilience) = &component.resilience {
+            resilience.get_ref().validate().map_err(|error| at.refused(Some(resilience.span()), &error.to_string()))?;
+        }
         let schedules = keys.schedule.into_iter().map(|schedule| read_schedule(at, &id, schedule)).collect::<Result<Vec<_>, _>>()?;
         if let Some(twice) = schedules.iter().enumerate().find(|(i, one)| schedules[..*i].iter().any(|other| other.id == one.id)) {
             return Err(at.refused(None, &format!("it has schedule `{}` twice", twice.1.id)));
@@ -261,6 +265,7 @@ impl<'a> Manifest<'a> {
             allowed_hosts: component.allowed_outbound_hosts,
             documents,
             limits: component.limits,
+            resilience: component.resilience.map(Spanned::into_inner).unwrap_or_default(),
             build: component.build,
             deployment: keys
                 .deployment

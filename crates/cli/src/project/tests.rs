@@ -27,6 +27,7 @@ fn the_least_project_leaves_all_else_to_the_node() {
         allowed_hosts: Vec::new(),
         documents: Vec::new(),
         limits: Limits::default(),
+        resilience: Resilience::default(),
         build: None,
         deployment: None,
         schedules: Vec::new(),
@@ -53,6 +54,8 @@ fn the_example_of_the_documentation_is_read_key_by_key() {
     assert_eq!(plan.target, "site=berlin,count=2".parse().expect("valid"));
     let strategy: Strategy = serde_json::from_str(r#"{"kind": "canary", "batch": "5%"}"#).expect("valid");
     assert_eq!(plan.strategy, Some(strategy));
+    let expected = r#"{"idempotent": true, "deadline_seconds": 2, "retry": {"attempts": 4}}"#;
+    assert_eq!(project.resilience, serde_json::from_str::<Resilience>(expected).expect("valid"));
     let [nightly] = &project.schedules[..] else { panic!("one schedule") };
     let written = (nightly.id.as_str(), nightly.function.as_str(), nightly.when.to_string(), nightly.zone.name());
     assert_eq!(written, ("visits-nightly", "visits", "30 2 * * *".to_owned(), "Europe/Berlin"));
@@ -235,4 +238,18 @@ fn a_schedule_that_is_wrong_is_told_with_its_line() {
     }
     let one = "[[schedule]]\nid = \"s\"\nwhen = \"every 30s\"\n";
     assert!(refused(&format!("{one}{one}")).contains("schedule `s` twice"));
+}
+
+#[test]
+fn what_is_wrong_with_how_calls_are_routed_is_told_with_its_line() {
+    for (lines, why) in [
+        ("balance = \"fastest\"", "unknown variant `fastest`"),
+        ("retries = 2", "unknown field `retries`"),
+        ("retry = { attempts = -1 }", "expected u32"),
+        ("retry = { attempts = 11 }", "attempts of the resilience is 11"),
+        ("deadline_seconds = 0", "deadline_seconds of the resilience is 0"),
+    ] {
+        let told = refused(&format!("[component.hello.resilience]\n{lines}\n"));
+        assert!(told.starts_with("`a/edgeward.toml`, line ") && told.contains(why), "{told}");
+    }
 }

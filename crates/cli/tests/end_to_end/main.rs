@@ -18,6 +18,7 @@ mod mcp_deployments;
 mod policies;
 mod project;
 mod rollout_faults;
+mod routing;
 mod schedules;
 mod signing;
 mod state;
