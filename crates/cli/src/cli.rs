@@ -8,7 +8,8 @@ use crate::{
     client::ServerUrl,
     commands::{
         backup, build, chaos, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp,
-        metrics, nats_config, new, node, nodes, restore, rollouts, sign, state, status, token, topics, triggers, trust, undeploy, up,
+        metrics, nats_config, new, node, nodes, restore, rollouts, routes, schedules, sign, state, status, token, topics, triggers, trust,
+        undeploy, up,
     },
     exit,
 };
@@ -52,10 +53,12 @@ pub(crate) enum Command {
     Demo(demo::Args),
     New(new::Args),
     Build(build::Args),
-    Deploy(deploy::Args),
+    Deploy(Box<deploy::Args>),
     Deployments(deployments::Args),
     Rollouts(rollouts::Args),
     Chaos(chaos::Args),
+    Routes(routes::Args),
+    Schedules(schedules::Args),
     Undeploy(undeploy::Args),
     Functions(functions::Args),
     Invoke(invoke::Args),
@@ -93,6 +96,8 @@ impl Command {
             | Self::Deployments(_)
             | Self::Rollouts(_)
             | Self::Chaos(_)
+            | Self::Routes(_)
+            | Self::Schedules(_)
             | Self::Undeploy(_)
             | Self::Functions(_)
             | Self::Invoke(_)

@@ -97,6 +97,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         ErrorKind::NotFound if message.starts_with("trigger") => Some("`edgeward triggers list` lists them"),
         ErrorKind::NotFound if message.starts_with("dead letter") => Some("`edgeward topics dead-letters` lists them"),
         ErrorKind::NotFound if message.starts_with("token") => Some("`edgeward token list` lists them"),
+        ErrorKind::NotFound if message.starts_with("schedule") => Some("`edgeward schedules` lists what runs by itself"),
         ErrorKind::NotFound if message.starts_with("node not found") => Some("`edgeward nodes` lists those of the fleet"),
         ErrorKind::InvalidInput if message.starts_with("say for whom") => Some("a hub needs `--node ID` or `--all`"),
         ErrorKind::InvalidInput if message.starts_with("say on which node") || message.starts_with("say of which node") => {
@@ -126,6 +127,9 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         ErrorKind::Conflict if message.contains("last trusted key") => Some("`--allow-unsigned` removes it all the same"),
         ErrorKind::Conflict if message.starts_with("trigger") => Some("`edgeward triggers show ID` has the present ETag"),
         ErrorKind::Conflict if message.starts_with("deployment") => Some("`edgeward deployments show ID` has the present generation"),
+        ErrorKind::Conflict if message.starts_with("schedule") && message.contains("generation") => {
+            Some("`edgeward schedules show ID` has the present generation")
+        }
         ErrorKind::Conflict if message.contains("generation") => Some("`edgeward functions show ID` has the present generation"),
         ErrorKind::Unavailable if message.contains("its lease") => {
             Some("`edgeward deployments show ID`, asked of the hub, names the node that has it")

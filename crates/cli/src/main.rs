@@ -18,6 +18,7 @@ mod node_process;
 mod notify;
 mod otlp;
 mod project;
+mod resilience;
 mod rollout;
 mod signals;
 mod strategy;

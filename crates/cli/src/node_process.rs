@@ -169,6 +169,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
         let (node, options, stopped) = (Arc::clone(&node), MqttOptions { tokens }, stop.clone());
         tasks.spawn(named("the MQTT listener", async move { serve_mqtt(&node, listener, options, stopped).await }));
     }
+    tasks.spawn(named("the schedules", Arc::clone(&node).keep_scheduled(stop.clone())));
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }

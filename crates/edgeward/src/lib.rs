@@ -41,11 +41,11 @@ pub use edgeward_cluster as cluster;
 pub use edgeward_cluster::{RouteView, routing::Terms};
 pub use edgeward_model::map_only;
 pub use edgeward_model::{
-    Access, Amount, ArtifactSignature, CatchUp, ContentMode, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction, EdgeNode,
-    EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord, LineLimit, Load,
-    NodeId, Object, Probe, PublicKey, Redelivery, Resilience, Schedule, ScheduleId, Selector, SignatureBytes, Strategy, StrategyKind,
-    SyncState, Target, TokenName, TopicFilter, TopicName, Trigger, TriggerId, Value, When, Zone, checksum_of, limits, python_json,
-    signed_bytes,
+    Access, Amount, ArtifactSignature, Balance, CatchUp, ContentMode, Digest, DocumentGrant, DocumentName, EdgeError, EdgeFunction,
+    EdgeNode, EdgeNodeStatus, Environment, ErrorKind, Failure, FunctionId, Gate, Handler, HandlerName, Integer, InvocationRecord,
+    LineLimit, Load, Locality, NodeId, Object, Probe, PublicKey, Redelivery, Resilience, Schedule, ScheduleId, Selector, SignatureBytes,
+    Strategy, StrategyKind, SyncState, Target, TokenName, TopicFilter, TopicName, Trigger, TriggerId, Value, When, Zone, checksum_of,
+    limits, python_json, signed_bytes,
 };
 pub use edgeward_runtime::{
     ArtifactStore, CallOptions, Deployed, DocumentAccess, EdgeMetrics, EdgeRuntime, Filter, FunctionLog, LogLine, LogStream, NativeHandler,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeward_cluster::{Message, subject::Name};
-use edgeward_model::{Digest, EdgeError, FunctionId, TopicFilter};
+use edgeward_model::{Digest, EdgeError, FunctionId, ScheduleId, TopicFilter};
 use edgeward_runtime::LogLine;
 use edgeward_topics::Mark;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -47,6 +47,8 @@ pub(crate) const METRICS: Name = Name::new("metrics");
 
 /// Hub to node: a [`Question`](crate::chaos::question::Question) of an experiment.
 pub(crate) const CHAOS: Name = Name::new("chaos");
+/// Hub to node: what ran of a schedule, or a run of it now.
+pub(crate) const SCHEDULES: Name = Name::new("schedules");
 
 /// The header field of the type of a payload.
 pub(crate) const CONTENT_TYPE: &str = "content-type";
@@ -75,6 +77,16 @@ impl LogsQuestion {
     pub(crate) fn wait(&self) -> Duration {
         Duration::from_millis(self.wait_ms).min(edgeward_model::limits::FAR_LOG_WAIT_MAX)
     }
+}
+
+/// Asks about a schedule of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ScheduleQuestion {
+    /// What ran of it: a [`ScheduleHistory`](crate::ScheduleHistory).
+    History(ScheduleId),
+    /// To start a run now, which is the answer.
+    Run(ScheduleId),
 }
 
 /// Lines of a log, oldest first.

@@ -60,7 +60,7 @@ pub struct Uplink {
     outbox: Arc<Outbox>,
     topics: watch::Receiver<TopicExchange>,
     _way: KeptWay,
-    _services: [Service; 3],
+    _services: [Service; 4],
     _chaos: ChaosTie,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }

@@ -7,6 +7,8 @@ pub(crate) mod functions;
 pub(crate) mod join_tokens;
 pub(crate) mod nodes;
 pub(crate) mod observe;
+pub(crate) mod routes;
+pub(crate) mod schedules;
 pub(crate) mod trusted_keys;
 
 use std::sync::Arc;
@@ -51,6 +53,11 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(chaos::report))
         .routes(routes!(chaos::stop))
         .routes(routes!(chaos::scenarios))
+        .routes(routes!(routes::list))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show, schedules::put, schedules::delete))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::history))
         .routes(routes!(events::list))
         .routes(routes!(join_tokens::create))
         .routes(routes!(trusted_keys::list, trusted_keys::add))

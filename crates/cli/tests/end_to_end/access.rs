@@ -208,7 +208,12 @@ fn needed(method: &str, path: &str) -> &'static str {
     match method {
         _ if path.starts_with("/v1/tokens") => "admin",
         "get" => "viewer",
-        _ if of_documents || path.starts_with("/v1/functions/{id}") || path == "/v1/artifacts" => "deployer",
+        _ if of_documents
+            || ["/v1/functions/{id}", "/v1/schedules/{id}"].iter().any(|begin| path.starts_with(begin))
+            || path == "/v1/artifacts" =>
+        {
+            "deployer"
+        }
         "patch" if path == "/v1/nodes/{id}" => "deployer",
         _ => "admin",
     }

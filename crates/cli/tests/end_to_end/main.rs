@@ -20,6 +20,8 @@ mod mqtt;
 mod policies;
 mod project;
 mod rollout_faults;
+mod routing;
+mod schedules;
 mod signing;
 mod state;
 mod support;
