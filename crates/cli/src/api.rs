@@ -10,6 +10,8 @@ mod functions;
 pub(crate) mod hub;
 mod observe;
 mod own_node;
+mod schedules;
+pub(crate) mod terms;
 pub(crate) mod tokens;
 mod topics;
 pub(crate) mod triggers;
@@ -42,8 +44,8 @@ use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::wire::FunctionBody;
 use self::{access::Door, audit::Audit};
+pub(crate) use self::{observe::readings, wire::FunctionBody};
 use crate::{
     mcp::{self, Access},
     node_process::Membership,
@@ -153,6 +155,10 @@ fn node_routes() -> OpenApiRouter<OfNode> {
         .routes(routes!(topics::dead_letters::retry))
         .routes(routes!(triggers::list))
         .routes(routes!(triggers::show, triggers::put, triggers::delete))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show, schedules::put, schedules::delete))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::history))
         .routes(routes!(observe::summary))
         .routes(routes!(observe::status))
         .routes(routes!(observe::prometheus))
@@ -174,7 +180,8 @@ pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &st
 
 /// Who answers a path that only the hub of a fleet answers.
 fn of_hub(path: &str) -> Option<&'static str> {
-    let is_of_hub = ["deployments", "rollouts", "rebalance", "nodes", "events", "join-tokens", "trusted-keys"].contains(&first_of(path)?);
+    let is_of_hub = ["deployments", "rollouts", "rebalance", "routes", "nodes", "events", "join-tokens", "trusted-keys", "chaos"]
+        .contains(&first_of(path)?);
     is_of_hub.then_some("the hub of a fleet answers that, and this is a node; name the hub by `--server`")
 }
 

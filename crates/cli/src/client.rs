@@ -4,7 +4,7 @@
 //! error that carries the problem as the node sent it. A token is shown over TLS only.
 
 mod events;
-mod tls;
+pub(crate) mod tls;
 mod topics;
 mod wire;
 

@@ -14,8 +14,8 @@ use std::{
 };
 
 use edgeward::{
-    ContentMode, DocumentGrant, EdgeError, ErrorKind, FunctionId, Redelivery, Strategy, Target, TopicFilter, Trigger, TriggerId,
-    limits::PROJECT_FILE_BYTES_MAX,
+    ContentMode, DocumentGrant, EdgeError, ErrorKind, FunctionId, Redelivery, Resilience, Schedule, Strategy, Target, TopicFilter, Trigger,
+    TriggerId, limits::PROJECT_FILE_BYTES_MAX,
 };
 
 pub(crate) use self::manifest::{Build, Limits, Variable};
@@ -46,12 +46,16 @@ pub(crate) struct Project {
     pub(crate) documents: Vec<DocumentGrant>,
     /// Its limits, where they are not the node's defaults.
     pub(crate) limits: Limits,
+    /// How its calls find a node.
+    pub(crate) resilience: Resilience,
     /// What makes the artifact.
     pub(crate) build: Option<Build>,
     /// Messages that call it.
     pub(crate) triggers: Vec<TopicPlan>,
     /// Where it goes in a fleet, and how.
     pub(crate) deployment: Option<DeploymentPlan>,
+    /// When it runs by itself.
+    pub(crate) schedules: Vec<Schedule>,
 }
 
 /// Messages that call the function of a project.

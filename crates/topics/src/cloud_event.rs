@@ -46,7 +46,12 @@ impl CloudEvent {
         };
         if !is_event {
             add("specversion", VERSION);
-            add("id", &message.position.map_or_else(|| without_position(message), |position| position.to_string()));
+            // What came from another member is the same event as there.
+            let (position, source) = match &message.origin {
+                Some(origin) => (Some(origin.position), &*format!("/nodes/{}/topics", origin.node)),
+                None => (message.position, source),
+            };
+            add("id", &position.map_or_else(|| without_position(message), |position| position.to_string()));
             add("source", source);
             add("type", MESSAGE_TYPE);
             add("subject", message.topic.as_str());

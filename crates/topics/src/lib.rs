@@ -22,6 +22,8 @@ pub use log::{
     dead_letters::DeadLetter,
     durable::DurableSubscription,
     listing::{Latest, TopicInfo},
+    origins::{Mark, Span},
+    read::Batch,
 };
-pub use message::Message;
+pub use message::{Message, Origin};
 pub use subscriber::{Received, Start, Subscription};

@@ -1,11 +1,14 @@
 //! The routes of a hub: its nodes, what each should run, calls of far functions, events, the tokens by which nodes join, and the keys that they trust.
 
+pub(crate) mod chaos;
 pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod functions;
 pub(crate) mod join_tokens;
 pub(crate) mod nodes;
 pub(crate) mod observe;
+pub(crate) mod routes;
+pub(crate) mod schedules;
 pub(crate) mod trusted_keys;
 
 use std::sync::Arc;
@@ -45,6 +48,16 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(deployments::rollout))
         .routes(routes!(deployments::act))
         .routes(routes!(deployments::rebalance))
+        .routes(routes!(chaos::list, chaos::start))
+        .routes(routes!(chaos::show))
+        .routes(routes!(chaos::report))
+        .routes(routes!(chaos::stop))
+        .routes(routes!(chaos::scenarios))
+        .routes(routes!(routes::list))
+        .routes(routes!(schedules::list))
+        .routes(routes!(schedules::show, schedules::put, schedules::delete))
+        .routes(routes!(schedules::run))
+        .routes(routes!(schedules::history))
         .routes(routes!(events::list))
         .routes(routes!(join_tokens::create))
         .routes(routes!(trusted_keys::list, trusted_keys::add))

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use edgeward::{
-    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Strategy, Trigger, limits::ARTIFACT_BYTES_MAX,
+    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Resilience, Strategy, Trigger, limits::ARTIFACT_BYTES_MAX,
     signing::SignedArtifact,
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
@@ -21,9 +21,10 @@ use serde::Serialize;
 use crate::{
     artifact::Artifact,
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
-    commands::{sign, triggers},
+    commands::{schedules, sign, triggers},
     exit::Hinted,
     project::{Project, TopicPlan},
+    resilience::ResilienceArgs,
     strategy::StrategyArgs,
     target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
@@ -44,6 +45,7 @@ Examples:
   edgeward deploy hello.wasm --id hello --node edge-01
   edgeward deploy hello.wasm --id hello --to site=berlin --strategy canary --batch 5% --bake 60
   edgeward deploy hello.wasm --id hello --to count=2,capability=gpu --dry-run
+  edgeward deploy price.wasm --id price --to all --balance least_connections --idempotent --deadline-seconds 2 --attempts 4
 
 Deploying an id again replaces the function. What is not given takes its default, not its last value.
 What is given wins over the edgeward.toml of a project.";
@@ -93,6 +95,8 @@ pub(crate) struct Args {
     if_generation: Option<u64>,
     #[command(flatten)]
     targets: Targets,
+    #[command(flatten)]
+    resilience: ResilienceArgs,
     #[command(flatten)]
     deployment: StrategyArgs,
     /// Say what would be done in the fleet, and do nothing
@@ -188,6 +192,12 @@ struct Desired {
     max_reuse: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<ArtifactSignature>,
+    #[serde(skip_serializing_if = "is_default")]
+    resilience: Resilience,
+}
+
+fn is_default(resilience: &Resilience) -> bool {
+    *resilience == Resilience::default()
 }
 
 /// Runs the command.
@@ -197,9 +207,16 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         Artifact::File(path) => Project::at(path)?,
         Artifact::Known(_) => None,
     };
+    let mut schedules = project.as_ref().map(|project| project.schedules.clone()).unwrap_or_default();
+    let resilience = project.as_ref().map(|project| project.resilience.clone()).unwrap_or_default();
+    let resilience = std::mem::take(&mut args.resilience).over(resilience)?;
     let OfProject { strategy, triggers } = project.map(|project| args.fill(project, &mut environment)).transpose()?.unwrap_or_default();
     let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
     let triggers = triggers.iter().map(|plan| plan.of(&id)).collect::<Result<Vec<_>, _>>()?;
+    // The command line may call it otherwise than the project.
+    for schedule in &mut schedules {
+        schedule.function = id.clone();
+    }
     let signed = signed(args.signature, &args.artifact)?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
@@ -222,6 +239,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
         signature,
+        resilience,
     };
     if args.deployment.is_given() || args.dry_run || args.no_wait {
         if args.targets.is_fleet() {
@@ -231,7 +249,8 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         let target = args.deployment.to.clone().ok_or_else(|| EdgeError::invalid("say which nodes it is for, as `--to all`"))?;
         let strategy = args.deployment.over(strategy)?;
         let wanted = fleet::Wanted { target, strategy, if_generation: args.if_generation, dry_run: args.dry_run, no_wait: args.no_wait };
-        return fleet::deploy(&id, &desired, wanted, client, json).await;
+        fleet::deploy(&id, &desired, wanted, client, json).await?;
+        return if args.dry_run { Ok(()) } else { schedules::put_all(&schedules, client, json).await };
     }
     let mut request = Request::new(Method::PUT, format!("/v1/functions/{id}{}", args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -253,7 +272,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
             let whom = args.targets.whom(nodes);
             terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n"))?;
         }
-        return Ok(());
+        return schedules::put_all(&schedules, client, json).await;
     }
     let record: Record = answer.read()?;
     for trigger in &triggers {
@@ -270,7 +289,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         let message = format!("function `{}` is deployed but failed to become ready: {}", record.id, record.message);
         return Err(EdgeError::new(ErrorKind::RefusedArtifact, message).into());
     }
-    Ok(())
+    schedules::put_all(&schedules, client, json).await
 }
 
 async fn functions_listen(client: &Client) -> Result<String, client::Error> {
@@ -370,6 +389,7 @@ mod tests {
             max_queue: None,
             max_reuse: None,
             signature: None,
+            resilience: Resilience::default(),
         };
         let json = serde_json::to_string(&desired).expect("json");
         let documents = r#"[{"document":"a","access":"read-only"}]"#;

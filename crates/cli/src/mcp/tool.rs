@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    contract, deployments, documents, events, functions, observe,
+    chaos, contract, deployments, documents, events, functions, observe,
     session::{Session, ToolError},
     topics,
 };
@@ -97,6 +97,11 @@ impl Toolbox {
             entry::<deployments::ActOnRollout>(),
             entry::<deployments::ActOnNode>(),
             entry::<deployments::Rebalance>(),
+            entry::<chaos::ListScenarios>(),
+            entry::<chaos::RunExperiment>(),
+            entry::<chaos::ListExperiments>(),
+            entry::<chaos::ShowExperiment>(),
+            entry::<chaos::StopExperiment>(),
             entry::<observe::FunctionLogs>(),
             entry::<observe::Metrics>(),
             entry::<events::WatchEvents>(),

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{ContentMode, DocumentGrant, EdgeError, FunctionId, Redelivery, Strategy, Target};
+use edgeward::{ContentMode, DocumentGrant, EdgeError, FunctionId, Redelivery, Resilience, Schedule, Strategy, Target};
 use serde::{Deserialize, de};
 use toml::Spanned;
 
@@ -50,6 +50,8 @@ struct Keys {
     trigger: Triggers,
     component: Spanned<BTreeMap<FunctionId, Component>>,
     deployment: Option<Deployment>,
+    #[serde(default)]
+    schedule: Vec<Spanned<toml::Table>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -101,6 +103,7 @@ struct Component {
     key_value_stores: Vec<Spanned<String>>,
     #[serde(default)]
     limits: Limits,
+    resilience: Option<Spanned<Resilience>>,
     build: Option<Build>,
 }
 
@@ -248,6 +251,13 @@ impl<'a> Manifest<'a> {
         if let Some(strategy) = strategy {
             strategy.get_ref().validate().map_err(|error| at.refused(Some(strategy.span()), &error.to_string()))?;
         }
+        if let Some(resilience) = &component.resilience {
+            resilience.get_ref().validate().map_err(|error| at.refused(Some(resilience.span()), &error.to_string()))?;
+        }
+        let schedules = keys.schedule.into_iter().map(|schedule| read_schedule(at, &id, schedule)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(twice) = schedules.iter().enumerate().find(|(i, one)| schedules[..*i].iter().any(|other| other.id == one.id)) {
+            return Err(at.refused(None, &format!("it has schedule `{}` twice", twice.1.id)));
+        }
         let source = read_text(at, &component.source)?;
         let documents = component.key_value_stores.iter().map(|store| read_text(at, store)).collect::<Result<Vec<DocumentGrant>, _>>()?;
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
@@ -261,11 +271,13 @@ impl<'a> Manifest<'a> {
             allowed_hosts: component.allowed_outbound_hosts,
             documents,
             limits: component.limits,
+            resilience: component.resilience.map(Spanned::into_inner).unwrap_or_default(),
             build: component.build,
             triggers,
             deployment: keys
                 .deployment
                 .map(|Deployment { target, strategy }| DeploymentPlan { target, strategy: strategy.map(Spanned::into_inner) }),
+            schedules,
         })
     }
 }
@@ -318,6 +330,19 @@ fn check_component(at: At<'_>, id: &FunctionId, component: &FunctionId, span: Ra
         return Ok(());
     }
     Err(at.refused(Some(span), &format!("the trigger is of component `{component}`, and the function is `{id}`")))
+}
+
+/// A schedule of the function, by the words of the API.
+fn read_schedule(at: At<'_>, id: &FunctionId, written: Spanned<toml::Table>) -> Result<Schedule, EdgeError> {
+    let (span, mut table) = (written.span(), written.into_inner());
+    let refused = |why: &str| at.refused(Some(span.clone()), why);
+    if table.contains_key("function") {
+        return Err(refused("a schedule is of the function that the file describes; leave `function` out"));
+    }
+    table.insert("function".to_owned(), id.as_str().into());
+    let schedule = Schedule::deserialize(toml::Value::Table(table)).map_err(|error| refused(&without_value(error.message())))?;
+    schedule.validate().map_err(|error| refused(&error.to_string()))?;
+    Ok(schedule)
 }
 
 fn read_text<T: std::str::FromStr<Err = EdgeError>>(at: At<'_>, text: &Spanned<String>) -> Result<T, EdgeError> {

@@ -209,8 +209,13 @@ fn needed(method: &str, path: &str) -> &'static str {
         _ if path.starts_with("/v1/tokens") => "admin",
         _ if path.starts_with("/v1/topics/") => "client",
         "get" => "viewer",
-        _ if path.starts_with("/v1/triggers/") || path.starts_with("/v1/dead-letters/") => "deployer",
-        _ if of_documents || path.starts_with("/v1/functions/{id}") || path == "/v1/artifacts" => "deployer",
+        _ if of_documents || path == "/v1/artifacts" => "deployer",
+        _ if ["/v1/functions/{id}", "/v1/schedules/{id}", "/v1/triggers/", "/v1/dead-letters/"]
+            .iter()
+            .any(|begin| path.starts_with(begin)) =>
+        {
+            "deployer"
+        }
         "patch" if path == "/v1/nodes/{id}" => "deployer",
         _ => "admin",
     }

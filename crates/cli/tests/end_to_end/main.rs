@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod backup;
+mod chaos;
 mod commands;
 mod daemon;
 mod demo;
@@ -19,6 +20,8 @@ mod mqtt;
 mod policies;
 mod project;
 mod rollout_faults;
+mod routing;
+mod schedules;
 mod signing;
 mod state;
 mod support;

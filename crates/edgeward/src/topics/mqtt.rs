@@ -64,6 +64,7 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
         }
     };
     let broker = Arc::new(Broker::new(Arc::clone(&log), Box::new(authenticate), on_event));
+    *node.topics().broker.lock() = Arc::downgrade(&broker);
     let telling = tokio::spawn(tell(Arc::clone(&log), told));
     serve(&broker, listener, stop).await;
     // It was the last who has news.

@@ -9,11 +9,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, Trigger, TriggerId, limits::TRIGGERS_MAX};
 use edgeward_runtime::blocking;
 use edgeward_sync::{Document, Documents, Draft, Precondition, policy::LOCAL_PREFIX};
+use edgeward_telemetry::{Distribution, Histogram};
 use edgeward_topics::{DeadLetter, DeliveryCounts, TopicLog};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -96,12 +98,27 @@ pub(super) struct Standing {
     pub(super) counts: DeliveryCounts,
     waiting: AtomicU64,
     pub(super) failure: Mutex<Option<String>>,
+    attempts: Mutex<Attempts>,
+}
+
+/// How long attempts took.
+#[derive(Debug, Default)]
+struct Attempts {
+    histogram: Histogram,
+    nanos: u128,
 }
 
 /// A message that waits for its function.
 pub(super) struct Waiting<'a>(&'a AtomicU64);
 
 impl Standing {
+    /// Counts an attempt that took so long.
+    pub(super) fn attempted(&self, took: Duration) {
+        let mut attempts = self.attempts.lock();
+        attempts.histogram.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        attempts.nanos += took.as_nanos();
+    }
+
     pub(super) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(&self.waiting)
@@ -162,6 +179,17 @@ impl Triggers {
 
     pub(super) fn standing(&self, id: &TriggerId) -> Arc<Standing> {
         Arc::clone(self.standings.lock().entry(id.clone()).or_default())
+    }
+
+    /// How long the attempts of each took.
+    pub(super) fn attempts(&self) -> Vec<(TriggerId, Distribution)> {
+        let known = Arc::clone(&self.wanted.borrow());
+        let of = |id: &TriggerId| {
+            let standing = self.standing(id);
+            let attempts = standing.attempts.lock();
+            (id.clone(), attempts.histogram.in_seconds(attempts.nanos))
+        };
+        known.keys().map(of).collect()
     }
 
     pub(super) async fn put(&self, log: &TopicLog, trigger: Trigger, expected: &Expected) -> Result<bool, EdgeError> {
