@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edgeward_cluster::chaos::{choose, resolve};
 use edgeward_model::{
-    Amount, DocumentName, EdgeError, EdgeNodeStatus, ErrorKind, Experiment, Fault, NodeId,
+    Amount, DocumentName, EdgeError, ErrorKind, Experiment, Fault, NodeId,
     chaos::{Expectation, Known},
 };
 use edgeward_runtime::blocking;
@@ -54,7 +54,7 @@ pub(super) async fn converged(cluster: &EdgeCluster, documents: &BTreeSet<Docume
         }
         Ok(own)
     });
-    let nodes: Vec<_> = there(cluster).into_iter().collect();
+    let nodes: Vec<_> = cluster.present().into_iter().collect();
     let question = Question::Compare { documents: documents.iter().cloned().collect() };
     let (own, answers) = tokio::join!(own, join_all(nodes.iter().map(|node| ask(cluster, node, question.clone()))));
     let Ok(own) = own else { return BTreeMap::new() };
@@ -67,18 +67,12 @@ pub(super) async fn converged(cluster: &EdgeCluster, documents: &BTreeSet<Docume
     compared.collect()
 }
 
-/// The nodes that are not OFFLINE.
-pub(super) fn there(cluster: &EdgeCluster) -> BTreeSet<NodeId> {
-    let nodes = cluster.list_nodes(None).into_iter().filter(|node| node.status != EdgeNodeStatus::Offline);
-    nodes.map(|node| node.id).collect()
-}
-
 /// The nodes that some fault of an experiment may hit, with the faults.
 ///
 /// # Errors
 /// [`ErrorKind::Unavailable`] when none is there of those that a fault is for.
 pub(super) fn hittable(experiment: &Experiment, cluster: &EdgeCluster) -> Result<BTreeMap<NodeId, Vec<Fault>>, EdgeError> {
-    let (present, nodes) = (there(cluster), cluster.list_nodes(None));
+    let (present, nodes) = (cluster.present(), cluster.list_nodes(None));
     let mut hittable: BTreeMap<NodeId, Vec<Fault>> = BTreeMap::new();
     for (index, planned) in experiment.faults.iter().enumerate() {
         let everywhere = Fault { blast_radius: Amount::ALL, ..planned.fault.clone() };

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use edgeward_cluster::chaos::{Next, Observation, Report, Trial, choose, resolve};
-use edgeward_model::NodeId;
 use edgeward_runtime::blocking;
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     kept::Reports,
     load::Loads,
-    observe::{compared, converged, there},
+    observe::{compared, converged},
     orders::{Orders, Told},
 };
 use crate::{
@@ -78,14 +77,18 @@ pub(super) async fn run(weak: WeakCluster, run: Arc<Run>, reports: Reports) {
         let next = run.trial.lock().observe(observation);
         let Next::Inject(wanted) = next else { break };
         orders.keep_only(&wanted);
-        for index in wanted.difference(&orders.now()) {
-            let planned = &experiment.faults[*index];
-            let nodes: Vec<_> = cluster.list_nodes(None);
-            let present = there(&cluster);
+        let news: Vec<_> = wanted.difference(&orders.now()).copied().collect();
+        if !news.is_empty() {
+            let of = cluster.clone();
+            let Ok(nodes) = blocking(move || Ok(of.list_nodes(None))).await else { continue };
+            let present = cluster.present();
             let candidates: Vec<_> = nodes.iter().filter(|node| present.contains(&node.id)).cloned().collect();
-            let chosen = choose(&planned.fault, &candidates, &hit_before, &format!("{}/{index}", run.id));
-            hit_before.extend(chosen.iter().cloned());
-            orders.add(*index, resolve(&planned.fault, &nodes), run.begun + experiment.before() + planned.span().1, chosen);
+            for index in news {
+                let planned = &experiment.faults[index];
+                let chosen = choose(&planned.fault, &candidates, &hit_before, &format!("{}/{index}", run.id));
+                hit_before.extend(chosen.iter().cloned());
+                orders.add(index, resolve(&planned.fault, &nodes), run.begun + experiment.before() + planned.span().1, chosen);
+            }
         }
         note(&run, orders.tell(&cluster).await);
         *run.injected.lock() = orders.now();
