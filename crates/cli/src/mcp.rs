@@ -13,6 +13,7 @@ mod observe;
 mod resources;
 mod session;
 mod tool;
+mod topics;
 
 use std::sync::{Arc, LazyLock};
 

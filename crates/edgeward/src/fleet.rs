@@ -9,7 +9,8 @@ mod members;
 mod registry;
 mod routing;
 mod runtime;
-mod service;
+pub(crate) mod service;
+pub(crate) mod topics;
 mod trusting;
 
 use std::{
@@ -37,12 +38,14 @@ use self::{
     registry::Registry,
     routing::Routing,
     runtime::{Place, no_way},
+    topics::FleetTopics,
 };
 pub use self::{
     members::NodeView,
     registry::{Duties, Registration},
     runtime::NodeRuntime,
     service::{FleetService, ServiceOptions},
+    topics::ClusterTopics,
 };
 use crate::{
     assignments::Assignments,
@@ -153,6 +156,8 @@ struct Core {
     deadlines: Mutex<HashMap<(NodeId, FunctionId), Duration>>,
     routing: Routing,
     chaos: ClusterSeams,
+    /// None of a cluster that ends with the process.
+    topics: Option<Arc<FleetTopics>>,
     /// Held while assignments are changed, so that what runs is what was assigned last.
     deploying: tokio::sync::Mutex<()>,
 }
@@ -199,6 +204,7 @@ impl EdgeCluster {
     pub fn with_options(options: ClusterOptions) -> Result<Self, EdgeError> {
         let ClusterOptions { id, folder, timing, heal_after, site } = options;
         let epoch = Epoch::draw()?;
+        let topics = folder.as_deref().map(|folder| FleetTopics::open(id.clone(), folder)).transpose()?.map(Arc::new);
         let (store, artifacts) = match folder {
             Some(folder) => {
                 let store = Store::open_as_it_is(&folder.join(crate::node::DOCUMENTS), id.clone(), epoch, Role::Hub)?;
@@ -233,6 +239,7 @@ impl EdgeCluster {
             deadlines: Mutex::default(),
             routing: Routing::new(site),
             chaos: ClusterSeams::default(),
+            topics,
             deploying: tokio::sync::Mutex::default(),
             id,
             documents,

@@ -126,6 +126,7 @@ impl FleetHub {
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
             let is_new = !data_dir.join(DOCUMENTS).exists();
             let cluster = EdgeCluster::with_options(ClusterOptions { id, timing, heal_after, ..ClusterOptions::in_folder(data_dir) })?;
+            cluster.keep_topics_in_stream();
             Ok((lock, fleet, cluster, is_new))
         })
         .await?;

@@ -20,8 +20,20 @@ use crate::lease::Running;
 pub(crate) struct Gate {
     running: Semaphore,
     waiting: AtomicUsize,
+    running_max: usize,
     waiting_max: usize,
     wait_max: Duration,
+}
+
+/// Who is at the gate of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// Invocations that run.
+    pub running: usize,
+    /// How many may.
+    pub running_max: usize,
+    /// Invocations that wait for their turn.
+    pub waiting: usize,
 }
 
 /// The right to run one invocation; gives it back when dropped.
@@ -79,8 +91,19 @@ impl Gate {
         Self {
             running: Semaphore::new(function.max_concurrency as usize),
             waiting: AtomicUsize::new(0),
+            running_max: function.max_concurrency as usize,
             waiting_max: function.max_queue as usize,
             wait_max: function.timeout(),
+        }
+    }
+
+    /// Who is there now.
+    pub(crate) fn crowd(&self) -> Crowd {
+        Crowd {
+            running: self.running_max.saturating_sub(self.running.available_permits()),
+            running_max: self.running_max,
+            // Who just finds that there is no room counts for a moment.
+            waiting: self.waiting.load(Ordering::Relaxed).min(self.waiting_max),
         }
     }
 
@@ -148,6 +171,7 @@ mod tests {
         }
         let mut second = Box::pin(gate.enter(&function));
         assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(gate.crowd(), Crowd { running: 1, running_max: 1, waiting: 1 });
         drop(first);
         second.await.expect("its turn");
     }

@@ -9,7 +9,6 @@ pub mod body;
 mod deployed;
 pub mod documents;
 pub mod faults;
-mod histogram;
 pub mod lease;
 mod logs;
 pub mod metrics;
@@ -19,7 +18,7 @@ mod ticket;
 #[cfg(feature = "wasm")]
 mod wasm;
 
-pub use admission::Permit;
+pub use admission::{Crowd, Permit};
 pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};

@@ -17,6 +17,7 @@ use http::{Request, Response};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    admission::Crowd,
     artifacts::ArtifactStore,
     body::{RequestBody, ResponseBody},
     deployed::{CallOptions, Code, Deployed, Host, Output},
@@ -96,6 +97,7 @@ impl EdgeRuntime {
                 node_id: node.id.clone(),
                 metrics: Arc::default(),
                 running: AtomicUsize::new(0),
+                is_traced: true,
                 faults: Arc::default(),
             }),
             node,
@@ -275,6 +277,11 @@ impl EdgeRuntime {
         let mut functions: Vec<_> = self.functions.load().values().map(|deployed| EdgeFunction::clone(&deployed.function)).collect();
         functions.sort_by(|left, right| left.id.cmp(&right.id));
         functions
+    }
+
+    /// Who is at the gates of the functions that are deployed here.
+    pub fn crowds(&self) -> Vec<(FunctionId, Crowd)> {
+        self.functions.load().iter().map(|(id, deployed)| (id.clone(), deployed.crowd())).collect()
     }
 
     /// The log of a function that is deployed here.

@@ -137,7 +137,7 @@ pub(crate) async fn an_experiment_ends_when_it_is_too_bad_or_somebody_says_so(si
     let begun = Instant::now();
     let report = run(&hub, failing(abort)).await;
     assert_eq!(report.verdict, Verdict::Aborted, "{}", report.to_markdown());
-    assert!(report.reason.contains("success rate of double") && begun.elapsed() < Duration::from_secs(60), "{}", report.reason);
+    assert!(report.reason.contains("success rate of double") && begun.elapsed() < Duration::from_mins(1), "{}", report.reason);
     assert!(nodes.iter().all(|node| node.node.chaos().injected().is_empty()), "its faults ended with it");
 
     let chaos = hub.cluster.chaos();

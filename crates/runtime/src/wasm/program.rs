@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure, limits::REQUEST_BYTES_MAX};
+use edgeward_telemetry::TraceContext;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -143,8 +144,11 @@ impl Program {
                 if let Some(ticket) = ticket.as_mut() {
                     ticket.cold_start = true;
                 }
+                let trace = trace_of(&request);
                 let payload = read_payload(&self.function, request.into_body(), deadline).await?;
-                self.run_command(command.clone(), payload, permit, deadline).await.map(|output| Response::new(ResponseBody::full(output)))
+                self.run_command(command.clone(), (payload, trace), permit, deadline)
+                    .await
+                    .map(|output| Response::new(ResponseBody::full(output)))
             }
         }
     }
@@ -152,7 +156,7 @@ impl Program {
     async fn run_command(
         self: &Arc<Self>,
         command: CommandPre<Sandbox>,
-        stdin: Bytes,
+        (stdin, trace): (Bytes, Option<TraceContext>),
         permit: Permit,
         deadline: Instant,
     ) -> Result<Bytes, EdgeError> {
@@ -166,6 +170,7 @@ impl Program {
             let stdout = Sink::result();
             let stdin = Some(Box::new(MemoryInputPipe::new(stdin)) as _);
             let mut store = Sandbox::store(program.wasm, &program.settings, stdin, Some(stdout.clone()), stderr_of_guest);
+            store.data_mut().trace = trace;
             store.data_mut().limit_memory(memory_bytes);
             let result = match command.instantiate_async(&mut store).await {
                 Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
@@ -237,6 +242,7 @@ impl Program {
     ) -> Result<(), EdgeError> {
         let memory_bytes = permit.memory_bytes();
         let _permit = permit;
+        let trace = trace_of(&request);
         let mut instance = match start {
             Start::Reuse(mut instance) => {
                 instance.store.data_mut().renew();
@@ -245,6 +251,7 @@ impl Program {
             }
             Start::Fresh(stderr) => self.instantiate(stderr, deadline, memory_bytes).await?,
         };
+        instance.store.data_mut().trace = trace;
         let store = &mut instance.store;
         let result = async {
             let mut http = store.data_mut().http();
@@ -292,6 +299,11 @@ impl Program {
     fn failed(&self, sandbox: Option<&Sandbox>, error: &wasmtime::Error) -> EdgeError {
         failed(&self.function, sandbox, &self.settings.log, error)
     }
+}
+
+/// Where in its trace an invocation is, when it is kept.
+fn trace_of(request: &Request<RequestBody>) -> Option<TraceContext> {
+    request.extensions().get().copied()
 }
 
 /// Where the instance of an invocation comes from.
