@@ -21,3 +21,4 @@ mod rollout_faults;
 mod signing;
 mod state;
 mod support;
+mod telemetry;
