@@ -112,7 +112,9 @@ class Handler(BaseHTTPRequestHandler):
         except Exception as error:
             status, told = 400, {"failure": repr(error)}
         told["tenant"] = self.headers["x-tenant"]
-        print(json.dumps(told), flush=True)
+        # In one piece, as there are many threads.
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
         self.send_response(status)
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", str(len(answer)))
