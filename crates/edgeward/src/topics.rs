@@ -2,6 +2,7 @@
 //!
 //! What was published is on the disk. Triggers run while [`Topics::run_triggers`] does; MQTT is served by [`serve_mqtt`].
 
+pub(crate) mod bundle;
 mod call;
 mod mqtt;
 mod running;
@@ -17,7 +18,7 @@ use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
 use edgeward_telemetry::Distribution;
 use edgeward_topics::{
-    CloudEvent, DeadLetter, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
+    CloudEvent, DeadLetter, Latest, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
     mqtt::{Broker, BrokerState},
 };
 use jiff::Timestamp;
@@ -28,11 +29,20 @@ use self::triggers::Triggers;
 
 pub use self::{
     mqtt::{CLIENTS, MqttOptions, serve_mqtt},
-    triggers::TriggerView,
+    triggers::{Expected, TriggerView, trigger_of},
 };
 
 /// The folder of the log in a data folder.
-const FOLDER: &str = "topics";
+pub(crate) const FOLDER: &str = "topics";
+
+/// Refuses topics that belong to members themselves.
+pub(crate) fn check_topic(topic: &TopicName) -> Result<(), EdgeError> {
+    if topic.is_reserved() {
+        let why = format!("nobody publishes to topic `{topic}`: what begins with `$` is the node's own");
+        return Err(EdgeError::new(ErrorKind::Forbidden, why));
+    }
+    Ok(())
+}
 
 /// The topics of a node.
 #[derive(Debug)]
@@ -63,11 +73,8 @@ impl Topics {
     /// # Errors
     /// [`ErrorKind::Forbidden`] where a topic begins with `$`, [`ErrorKind::TooLarge`] past a bound of a message, those of the disk.
     pub async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
-        if message.topic.is_reserved() {
-            let why = format!("nobody publishes to topic `{}`: what begins with `$` is the node's own", message.topic);
-            return Err(EdgeError::new(ErrorKind::Forbidden, why));
-        }
-        self.log.publish(message).await
+        check_topic(&message.topic)?;
+        self.log.publish(Message { origin: None, ..message }).await
     }
 
     /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.
@@ -92,6 +99,11 @@ impl Topics {
     /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.
     pub async fn list(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
         self.log.topics(filter, after).await
+    }
+
+    /// The newest messages of this filter before a position, and whether there may be older ones: see [`Latest`].
+    pub async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
+        self.log.latest(filter, before, count).await
     }
 
     /// The retained messages of this filter whose topics come after `after`, a page of them.
@@ -141,7 +153,25 @@ impl Topics {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] past a bound of a trigger, [`ErrorKind::TooLarge`] when there are as many as may be, those of the disk.
     pub async fn put_trigger(&self, trigger: Trigger) -> Result<bool, EdgeError> {
-        self.triggers.put(&self.log, trigger).await
+        self.put_trigger_if(trigger, &Expected::Any).await
+    }
+
+    /// The same, when the trigger of this id is what is expected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is not, and those of [`Topics::put_trigger`].
+    pub async fn put_trigger_if(&self, trigger: Trigger, expected: &Expected) -> Result<bool, EdgeError> {
+        self.triggers.put(&self.log, trigger, expected).await
+    }
+
+    /// One trigger, and how it does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn trigger(&self, id: &TriggerId) -> Result<TriggerView, EdgeError> {
+        let views = self.triggers().await?;
+        let found = views.into_iter().find(|view| view.trigger.id == *id);
+        found.ok_or_else(|| EdgeError::new(ErrorKind::NotFound, format!("trigger not found: `{id}`")))
     }
 
     /// Every trigger by id, and how it does.
@@ -151,7 +181,15 @@ impl Topics {
 
     /// Removes a trigger, durably; returns whether there was one. Its dead letters stay until they are discarded.
     pub async fn remove_trigger(&self, id: &TriggerId) -> Result<bool, EdgeError> {
-        self.triggers.remove(&self.log, id).await
+        self.remove_trigger_if(id, &Expected::Any).await
+    }
+
+    /// The same, when the trigger of this id is what is expected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is not, those of the disk.
+    pub async fn remove_trigger_if(&self, id: &TriggerId, expected: &Expected) -> Result<bool, EdgeError> {
+        self.triggers.remove(&self.log, id, expected).await
     }
 
     /// Runs the triggers, those included that are made meanwhile, until `stop`; then waits for calls under way, for a while. One of

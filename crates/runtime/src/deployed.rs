@@ -6,19 +6,19 @@ use std::{
 };
 
 use bytes::Bytes;
-#[cfg(feature = "wasm")]
-use edgeward_model::Failure;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId, limits::REQUEST_BYTES_MAX};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure, NodeId, limits::REQUEST_BYTES_MAX};
 use edgeward_telemetry::{
     Span, SpanKind, TraceContext, begin,
     trace::{TRACEPARENT, TRACESTATE},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
     admission::{Crowd, Gate, Permit},
     body::{self, RequestBody, ResponseBody},
+    faults::CallFaults,
     lease::RunLease,
     logs::FunctionLog,
     metrics::EdgeMetrics,
@@ -27,7 +27,6 @@ use crate::{
 };
 
 /// Bytes of a function's own error answer that an error carries.
-#[cfg(feature = "wasm")]
 const ANSWER_EXCERPT_BYTES: usize = 512;
 
 /// What all functions of one runtime share.
@@ -39,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) running: AtomicUsize,
     /// Whether its invocations are spans.
     pub(crate) is_traced: bool,
+    /// What is injected into its calls.
+    pub(crate) faults: Arc<CallFaults>,
 }
 
 /// A function that is deployed here, with its code and its bounds. It stays callable after it was replaced or
@@ -51,6 +52,14 @@ pub struct Deployed {
     gate: Arc<Gate>,
     /// Without it no invocation begins, where one node at a time may run the function.
     lease: Option<Arc<RunLease>>,
+    /// The narrower gate of the last fault that let fewer invocations run at once.
+    squeezed: Mutex<Option<Arc<Squeezed>>>,
+}
+
+/// The gate before a function while a fault lets fewer invocations run at once, and the function as if it said so.
+struct Squeezed {
+    function: EdgeFunction,
+    gate: Arc<Gate>,
 }
 
 impl std::fmt::Debug for Deployed {
@@ -115,13 +124,13 @@ pub struct Output {
 }
 
 /// The end of what the guest wrote to standard error, beside an answer that `invoke` makes an error.
-#[cfg(feature = "wasm")]
+#[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "native code has no standard error of its own"))]
 #[derive(Clone)]
 pub(crate) struct StderrTail(pub(crate) String);
 
 impl Deployed {
     pub(crate) fn new(host: Arc<Host>, function: Arc<EdgeFunction>, code: Code, log: Arc<FunctionLog>) -> Self {
-        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log, lease: None }
+        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log, lease: None, squeezed: Mutex::default() }
     }
 
     /// Lets invocations begin only while this lease is held.
@@ -142,7 +151,13 @@ impl Deployed {
     /// Asks the function whether it works: a `GET` of this path must be answered with a status of 2xx; a function that sees no requests is
     /// invoked with an empty payload, and must end well. It is bounded as any invocation is, counted nowhere, and needs no lease.
     pub async fn probe(&self, path: &str) -> Result<(), EdgeError> {
-        let host = Host { node_id: self.host.node_id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0), is_traced: false };
+        let host = Host {
+            node_id: self.host.node_id.clone(),
+            metrics: Arc::default(),
+            running: AtomicUsize::new(0),
+            is_traced: false,
+            faults: Arc::default(),
+        };
         let probed = Arc::new(Self::new(Arc::new(host), Arc::clone(&self.function), self.code.clone(), Arc::clone(&self.log)));
         let id = &self.function.id;
         let failed =
@@ -191,6 +206,27 @@ impl Deployed {
             // Boxed, so that a call of native code does not carry the room for a guest's.
             Code::Wasm(program) => Box::pin(self.run_guest(program, request, Face::Http, span)).await,
         }
+    }
+
+    /// Has it answer a request, and waits for the whole of its answer. One that is not of 2xx is an error.
+    pub async fn answer(self: Arc<Self>, request: Request<RequestBody>) -> Result<Output, EdgeError> {
+        let response = Arc::clone(&self).serve(request).await?;
+        self.output_of(response).await
+    }
+
+    /// Waits for the whole of an answer. One that is not of 2xx is an error, with the beginning of its body and of what the guest wrote to its standard error.
+    async fn output_of(&self, response: Response<ResponseBody>) -> Result<Output, EdgeError> {
+        let (mut parts, body) = response.into_parts();
+        let body = body.bytes().await?;
+        if parts.status.is_success() {
+            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
+        }
+        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
+        let id = &self.function.id;
+        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
+        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
+        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
+        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
     }
 
     /// The span of an invocation, below that of its caller; none while nobody traces.
@@ -260,8 +296,19 @@ impl Deployed {
             })?;
         }
         let mut ticket = Ticket::new(Arc::clone(self), face, span);
+        let fault = self.host.faults.of(&self.function.id);
+        let squeezed = match fault.and_then(|fault| fault.concurrency) {
+            None => None,
+            Some(concurrency) => match Box::pin(self.squeeze(concurrency)).await {
+                Ok(permit) => Some(permit),
+                Err(error) => {
+                    ticket.finish(Err(&error));
+                    return Err(error);
+                }
+            },
+        };
         let (permit, waited) = match self.gate.try_enter() {
-            Some(permit) => (Ok(permit), false),
+            Some(permit) => (Ok(permit), squeezed.is_some()),
             None => (self.gate.enter(&self.function).await, true),
         };
         // Who waited for a turn may have lost the lease meanwhile.
@@ -272,12 +319,38 @@ impl Deployed {
         match permit {
             Ok(permit) => {
                 let deadline = ticket.start(waited) + self.function.timeout();
-                Ok((ticket, permit, deadline))
+                let Some(fault) = fault else { return Ok((ticket, permit, deadline)) };
+                match Box::pin(fault.happen(&self.function, deadline)).await {
+                    Ok(()) => Ok((ticket, permit.beside(squeezed).with_memory(fault.memory_bytes), deadline)),
+                    Err(error) => {
+                        ticket.finish(Err(&error));
+                        Err(error)
+                    }
+                }
             }
             Err(error) => {
                 ticket.finish(Err(&error));
                 Err(error)
             }
+        }
+    }
+
+    /// A turn of so many at once, as a fault says.
+    async fn squeeze(&self, concurrency: u32) -> Result<Permit, EdgeError> {
+        let concurrency = concurrency.min(self.function.max_concurrency);
+        let narrow = {
+            let mut squeezed = self.squeezed.lock();
+            match &*squeezed {
+                Some(narrow) if narrow.function.max_concurrency == concurrency => Arc::clone(narrow),
+                _ => {
+                    let function = EdgeFunction { max_concurrency: concurrency, ..EdgeFunction::clone(&self.function) };
+                    Arc::clone(squeezed.insert(Arc::new(Squeezed { gate: Arc::new(Gate::new(&function)), function })))
+                }
+            }
+        };
+        match narrow.gate.try_enter() {
+            Some(permit) => Ok(permit),
+            None => narrow.gate.enter(&narrow.function).await,
         }
     }
 
@@ -331,16 +404,6 @@ impl Deployed {
         for (name, value) in [(&TRACEPARENT, traceparent), (&TRACESTATE, tracestate)] {
             request.headers_mut().extend(value.map(|value| (name.clone(), value)));
         }
-        let (mut parts, body) = self.run_guest(program, request, Face::Invoke, span).await?.into_parts();
-        let body = body.bytes().await?;
-        if parts.status.is_success() {
-            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
-        }
-        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-        let id = &self.function.id;
-        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
-        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
-        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
-        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
+        self.output_of(self.run_guest(program, request, Face::Invoke, span).await?).await
     }
 }

@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod body;
 mod deployed;
 pub mod documents;
+pub mod faults;
 pub mod lease;
 mod logs;
 pub mod metrics;
@@ -22,6 +23,7 @@ pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};
 pub use documents::{DocumentAccess, Swapped};
+pub use faults::{CallFault, CallFaults, OnCall};
 
 pub use lease::{RunLease, uptime};
 pub use logs::{FunctionLog, LogLine, LogStream};

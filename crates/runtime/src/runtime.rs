@@ -22,6 +22,7 @@ use crate::{
     body::{RequestBody, ResponseBody},
     deployed::{CallOptions, Code, Deployed, Host, Output},
     documents::DocumentAccess,
+    faults::CallFaults,
     lease::RunLease,
     logs::FunctionLog,
     metrics::EdgeMetrics,
@@ -92,7 +93,13 @@ impl EdgeRuntime {
     /// A runtime for this node.
     pub fn with_options(node: EdgeNode, options: RuntimeOptions) -> Self {
         Self {
-            host: Arc::new(Host { node_id: node.id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0), is_traced: true }),
+            host: Arc::new(Host {
+                node_id: node.id.clone(),
+                metrics: Arc::default(),
+                running: AtomicUsize::new(0),
+                is_traced: true,
+                faults: Arc::default(),
+            }),
             node,
             artifacts: options.artifacts,
             handlers: RwLock::default(),
@@ -115,6 +122,11 @@ impl EdgeRuntime {
     /// What ran here so far.
     pub fn metrics(&self) -> &Arc<EdgeMetrics> {
         &self.host.metrics
+    }
+
+    /// What is injected into its calls.
+    pub fn call_faults(&self) -> &Arc<CallFaults> {
+        &self.host.faults
     }
 
     /// The artifacts of this runtime, which others may share.

@@ -79,6 +79,9 @@ pub(crate) struct Args {
     /// How long a node may be silent before functions with a number of nodes start elsewhere [default: 200 heartbeats]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     heal_after_seconds: Option<u64>,
+    /// Let admins run experiments, which inject faults on nodes that allow it too; see `edgeward chaos`
+    #[arg(long)]
+    allow_chaos: bool,
     #[command(flatten)]
     heartbeat: Heartbeat,
     #[command(flatten)]
@@ -116,6 +119,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;
     let hub = Arc::new(FleetHub::start(options).await.map_err(starting_failed)?);
+    if args.allow_chaos {
+        tracing::warn!(target: "audit", "experiments may run on this hub");
+        hub.cluster().allow_chaos();
+    }
     let documents = hub.cluster().documents().clone();
     let tokens = Arc::new(Tokens::open(&documents, DocumentName::new(NODE_TOKENS)?)?);
     listen::check_tokens(api_at, &tokens, hub.data_dir())?;

@@ -12,8 +12,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 /// What the event is.
 const DUE_TYPE: &str = "edgeward.schedules.due";
-/// Bytes of the function's answer that the error of a run carries.
-const ANSWER_EXCERPT_BYTES: usize = 200;
 
 /// Refuses a content type that could not be a header field.
 pub(super) fn check(schedule: &Schedule) -> Result<(), EdgeError> {
@@ -37,27 +35,16 @@ pub(super) async fn call(runtime: &EdgeRuntime, schedule: &Schedule, run: &Try) 
         span.set("edgeward.attempt", u64::from(run.attempt));
         span.carry(request.headers_mut());
     }
-    let called = tokio::time::timeout(longest, answered(runtime, schedule, request)).await.unwrap_or_else(|_elapsed| {
-        let (id, seconds) = (&schedule.function, longest.as_secs_f64());
-        Err(EdgeError::new(ErrorKind::Timeout, format!("function `{id}` took longer than the {seconds} s that the schedule gives it")))
-    });
-    called.inspect_err(|error| {
+    let called =
+        tokio::time::timeout(longest, runtime.find(schedule.function.as_str())?.answer(request)).await.unwrap_or_else(|_elapsed| {
+            let (id, seconds) = (&schedule.function, longest.as_secs_f64());
+            Err(EdgeError::new(ErrorKind::Timeout, format!("function `{id}` took longer than the {seconds} s that the schedule gives it")))
+        });
+    called.map(drop).inspect_err(|error| {
         if let Some(span) = &mut span {
             span.fail(error);
         }
     })
-}
-
-async fn answered(runtime: &EdgeRuntime, schedule: &Schedule, request: Request<RequestBody>) -> Result<(), EdgeError> {
-    let id = schedule.function.as_str();
-    let (parts, body) = runtime.serve(id, request).await?.into_parts();
-    let answer = body.bytes().await?;
-    if parts.status.is_success() {
-        return Ok(());
-    }
-    let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-    let separator = if excerpt.is_empty() { "" } else { ": " };
-    Err(EdgeError::new(ErrorKind::ExecutionFailed, format!("function `{id}` answered {}{separator}{excerpt}", parts.status)))
 }
 
 fn request(node: &NodeId, schedule: &Schedule, run: &Try) -> Result<Request<RequestBody>, EdgeError> {

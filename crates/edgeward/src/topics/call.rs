@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use edgeward_model::{ContentMode, EdgeError, ErrorKind, Failure, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
+use edgeward_model::{ContentMode, EdgeError, ErrorKind, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
 use edgeward_runtime::{CallOptions, Deployed, EdgeRuntime, RequestBody, body};
 use edgeward_telemetry::{self as telemetry, Span, SpanKind, TraceContext, begin, instruments::MESSAGING_SYSTEM};
 use edgeward_topics::{CloudEvent, Message, cloud_event::STRUCTURED};
@@ -46,7 +46,7 @@ impl Caller {
             span.carry(&mut headers);
         }
         if function.sees_requests() {
-            return serve(function, request(headers, payload)).await;
+            return function.answer(request(headers, payload)).await.map(drop);
         }
         let done = self.runtime.invoke_with(trigger.function.as_str(), payload, CallOptions::of(&headers)).await;
         done.map(drop).map_err(|error| not_counted(&trigger.function, error))
@@ -119,19 +119,6 @@ fn request(mut headers: HeaderMap, payload: Bytes) -> Request<RequestBody> {
     *request.method_mut() = Method::POST;
     *request.headers_mut() = headers;
     request
-}
-
-/// Sends a request; an answer that is not of 2xx is an error.
-async fn serve(function: Arc<Deployed>, request: Request<RequestBody>) -> Result<(), EdgeError> {
-    let id = function.function().id.clone();
-    let (parts, body) = function.serve(request).await?.into_parts();
-    // Its end is the end of the call.
-    body.bytes().await?;
-    if parts.status.is_success() {
-        return Ok(());
-    }
-    let failure = Failure { status: Some(parts.status.as_u16()), ..Failure::default() };
-    Err(EdgeError::new(ErrorKind::ExecutionFailed, format!("function `{id}` answered {}", parts.status)).with_failure(failure))
 }
 
 #[cfg(test)]

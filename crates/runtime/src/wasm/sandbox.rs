@@ -135,6 +135,11 @@ impl Sandbox {
         self.stderr.renew();
     }
 
+    /// Leaves the guest no more than this, where that is less than its function has.
+    pub(crate) fn limit_memory(&mut self, bytes: Option<usize>) {
+        self.limiter.bytes_max = bytes.map_or(self.limiter.bytes_max, |bytes| bytes.min(self.limiter.bytes_max));
+    }
+
     /// Whether the guest was refused memory in this invocation.
     pub(crate) fn memory_refused(&self) -> bool {
         self.limiter.refused
