@@ -105,6 +105,9 @@ instruments! {
     TOPICS_BYTES: UpDownCounter "edgeward.topics.log.size", "By", [], "Size of these messages.";
     TOPICS_TRIMMED: Counter "edgeward.topics.log.trimmed", "{message}", [], "Messages that are gone from the log, as they were too many or too old, over all starts.";
     TOPICS_SUBSCRIBERS: UpDownCounter "edgeward.topics.subscribers", "{subscriber}", [], "Who listens to topics now.";
+    TOPICS_FORWARDED: Counter "edgeward.topics.forwarded", "{message}", [], "Messages that the hub has taken.";
+    TOPICS_IMPORTED: Counter "edgeward.topics.imported", "{message}", [], "Messages of others that came from the hub.";
+    TOPICS_SHARING_LOST: Counter "edgeward.topics.sharing.lost", "{message}", [], "Messages, of whatever topic, that were gone before they could be forwarded or imported.";
     TRIGGER_LAG: UpDownCounter "edgeward.trigger.lag", "{message}", [TRIGGER], "Messages, of whatever topic, after the last one up to which a trigger has handled all.";
     TRIGGER_WAITING: UpDownCounter "edgeward.trigger.waiting", "{message}", [TRIGGER], "Messages that wait for the function of a trigger to be deployed here.";
     TRIGGER_RETRIES: Counter "edgeward.trigger.retries", "{attempt}", [TRIGGER], "Attempts to handle a message that failed and were followed by another.";
@@ -142,6 +145,10 @@ instruments! {
     ROLLOUTS: UpDownCounter "edgeward.rollouts", "{rollout}", ["edgeward.rollout.state"], "The present rollouts of all deployments by their state.";
     DEPLOYMENT_NODES: UpDownCounter "edgeward.deployment.nodes", "{node}", [FUNCTION, "edgeward.deployment.nodes.state"], "Nodes of a deployment: `wanted`, and of these `updated`, `ready`, `failed` and `pending`.";
     FLEET_SCHEDULES: UpDownCounter "edgeward.fleet.schedules", "{schedule}", [], "Schedules of the fleet.";
+    FLEET_TOPICS_SENT: Counter "edgeward.fleet.topics.messages.sent", "{message}", [], "Messages that were published to topics of the fleet, over all starts.";
+    FLEET_TOPICS_MESSAGES: UpDownCounter "edgeward.fleet.topics.messages", "{message}", [], "Messages that the fleet's topics hold.";
+    FLEET_TOPICS_BYTES: UpDownCounter "edgeward.fleet.topics.size", "By", [], "Size of these messages.";
+    CHAOS_FAULTS: UpDownCounter "edgeward.chaos.faults", "{fault}", [], "Faults that are injected on this node now.";
     // What leaves by OTLP.
     OTLP_SPANS: Counter "edgeward.otlp.spans", "{span}", [OUTCOME], "Spans by what became of them: `exported`, `rejected` by the receiver, or `dropped` here.";
     OTLP_WAITING: UpDownCounter "edgeward.otlp.spans.waiting", "{span}", [], "Spans that wait to be exported.";
