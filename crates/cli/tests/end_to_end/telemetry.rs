@@ -152,6 +152,51 @@ async fn a_call_is_one_trace_from_its_caller_over_hub_and_node_to_the_document()
 }
 
 #[tokio::test]
+async fn a_message_goes_on_with_the_trace_of_its_publisher_and_a_schedule_begins_one() {
+    let receiver = Receiver::start(0);
+    let (_folder, data) = data_dir();
+    let node = Node::launch_as("up", &data, &["--otlp-endpoint", &receiver.url()], &SOON);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("visits", "visits", &["--document", "visits"]);
+    node.deploy("hello", "hello", &[]);
+    node.done(&["triggers", "put", "count", "--function", "visits", "--topic", "site/+/temp"]);
+    let caller = format!("00-{TRACE}-{CALLER}-01");
+    let published = node.ask(Method::POST, "/v1/topics/site/berlin/temp", &[("traceparent", &caller)], "21.5").await;
+    assert_eq!(published.status(), 201, "{:?}", published.body());
+    let chain = ["publish site/berlin/temp", "process site/berlin/temp", "invoke visits", "increment visits"];
+    until("the spans of the message", async || {
+        let spans = receiver.spans();
+        chain.iter().all(|name| spans.contains_key(*name))
+    })
+    .await;
+    let spans = receiver.spans();
+    let mut parent = json!(CALLER);
+    for (name, kind) in chain.iter().zip(["PRODUCER", "CONSUMER", "SERVER", "INTERNAL"]) {
+        let span = &spans[*name];
+        assert_eq!((&span["trace"], &span["parent"]), (&json!(TRACE), &parent), "{span}");
+        assert_eq!(span["kind"], format!("SPAN_KIND_{kind}"), "{span}");
+        parent = span["id"].clone();
+    }
+    let process = &spans[chain[1]]["attributes"];
+    assert_eq!((&process["messaging.system"], &process["messaging.consumer.group.name"]), (&json!("edgeward"), &json!("count")));
+
+    node.done(&["schedules", "put", "beat", "hello", "--every", "1s"]);
+    until("a run of the schedule", async || receiver.spans().contains_key("invoke hello")).await;
+    let all = receiver.all("spans");
+    let invoke = all.iter().find(|span| span["name"] == "invoke hello").expect("there");
+    let is_parent = |span: &&Value| span["id"] == invoke["parent"];
+    let schedule = async || receiver.all("spans").iter().find(is_parent).cloned();
+    until("the span of the schedule", async || schedule().await.is_some()).await;
+    let schedule = schedule().await.expect("there");
+    assert_eq!((&schedule["name"], &schedule["parent"], &schedule["trace"]), (&json!("schedule beat"), &json!(""), &invoke["trace"]));
+    assert_eq!(schedule["attributes"]["faas.trigger"], "timer");
+    let counted = |metric: &Value| metric["points"].as_array().is_some_and(|points| points.iter().any(|point| point["count"] == 1));
+    let durations = async || receiver.metric("messaging.process.duration", "edge-test");
+    until("the attempt is measured", async || durations().await.as_ref().is_some_and(counted)).await;
+    assert_eq!(receiver.metric("messaging.client.sent.messages", "edge-test").expect("there")["points"][0]["value"], 1);
+}
+
+#[tokio::test]
 async fn a_node_and_its_hub_export_what_they_measure() {
     let receiver = Receiver::start(0);
     let (fleet, node) = fleet(&receiver).await;
