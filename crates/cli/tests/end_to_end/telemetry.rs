@@ -193,7 +193,9 @@ async fn a_message_goes_on_with_the_trace_of_its_publisher_and_a_schedule_begins
     let counted = |metric: &Value| metric["points"].as_array().is_some_and(|points| points.iter().any(|point| point["count"] == 1));
     let durations = async || receiver.metric("messaging.process.duration", "edge-test");
     until("the attempt is measured", async || durations().await.as_ref().is_some_and(counted)).await;
-    assert_eq!(receiver.metric("messaging.client.sent.messages", "edge-test").expect("there")["points"][0]["value"], 1);
+    let sent = receiver.metric("messaging.client.sent.messages", "edge-test").expect("there");
+    let point = &sent["points"][0];
+    assert_eq!((&point["value"], &point["began"], &sent["is_monotonic"]), (&json!(1), &json!(0), &json!(true)), "it is over all starts");
 }
 
 #[tokio::test]
