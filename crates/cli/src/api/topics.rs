@@ -19,6 +19,7 @@ use edgeward::{
     access::{Caller, Role, TopicRights},
     cloud_event::STRUCTURED,
     limits::{TOPIC_PAGE_MAX, TOPIC_PAYLOAD_BYTES_MAX},
+    telemetry::TraceContext,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -36,6 +37,8 @@ const EVENT_FIELD: &str = "ce-";
 /// Messages that are told when nobody says how many.
 const LATEST_DEFAULT: usize = 100;
 const ALL: &str = "#";
+/// The attribute of a message that is part of a trace, as `CloudEvents` has it.
+const TRACEPARENT: &str = "traceparent";
 
 /// What is served at [`TOPIC_ROUTE`], as it is described.
 #[derive(OpenApi)]
@@ -61,7 +64,7 @@ pub(crate) struct PublishQuery {
 }
 
 /// Publishes the body to a topic, and answers when the message is on the disk. A body that is a cloud event, by its header fields `ce-…` or
-/// its type `application/cloudevents+json`, is published as one.
+/// its type `application/cloudevents+json`, is published as one. The header `traceparent` becomes its attribute, unless it has one.
 ///
 /// It takes the role deployer, or a token that names the topic.
 #[utoipa::path(
@@ -105,6 +108,11 @@ pub(super) async fn publish(
     if let Some(event) = event {
         event.check()?;
         message = event.into_message(message);
+    }
+    if let Some(trace) = TraceContext::of(&headers)
+        && !message.attributes.iter().any(|(name, _)| name == TRACEPARENT)
+    {
+        message.attributes.push((TRACEPARENT.to_owned(), trace.to_string()));
     }
     let position = node.topics().publish(message).await?;
     Ok((StatusCode::CREATED, Json(PublishedAnswer { topic: topic.to_string(), position })).into_response())

@@ -25,4 +25,5 @@ mod schedules;
 mod signing;
 mod state;
 mod support;
+mod telemetry;
 mod topics;
