@@ -12,6 +12,7 @@ use edgeward_cluster::Backbone;
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, limits::TOPIC_SHARE_FILTERS_MAX};
 use tokio::{sync::watch, task::JoinHandle};
 
+use self::forwarding::Begun;
 use crate::node::Node;
 
 /// Which messages a node shares with its fleet. What begins with `$` never is.
@@ -58,20 +59,21 @@ pub struct TopicExchange {
     pub importing_failed: Option<String>,
 }
 
-/// Begins to share, as far as there is something to share.
-pub(super) fn share(
+/// Begins to share, as far as there is something to share. What is published after it returned is forwarded.
+pub(super) async fn share(
     node: &Arc<Node>,
     backbone: &Arc<dyn Backbone>,
     sharing: TopicSharing,
     told: &watch::Sender<TopicExchange>,
-) -> Vec<JoinHandle<()>> {
+) -> Result<Vec<JoinHandle<()>>, EdgeError> {
     let TopicSharing { forward, import } = sharing;
     let mut tasks = Vec::new();
     if !forward.is_empty() {
-        tasks.push(tokio::spawn(forwarding::forward(Arc::clone(node), Arc::clone(backbone), forward, told.clone())));
+        let begun = Begun::new(node.topics().log(), &forward).await?;
+        tasks.push(tokio::spawn(forwarding::forward(Arc::clone(node), Arc::clone(backbone), forward, begun, told.clone())));
     }
     if !import.is_empty() {
         tasks.push(tokio::spawn(importing::import(Arc::clone(node), Arc::clone(backbone), import, told.clone())));
     }
-    tasks
+    Ok(tasks)
 }
