@@ -8,7 +8,7 @@ use crate::{
     client::ServerUrl,
     commands::{
         backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, new, node, nodes, restore, rollouts, sign, state, status, token, trust, undeploy, up,
+        nats_config, new, node, nodes, restore, rollouts, sign, state, status, token, topics, triggers, trust, undeploy, up,
     },
     exit,
 };
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Metrics(metrics::Args),
     Mcp(mcp::Args),
     State(state::Args),
+    Topics(topics::Args),
+    Triggers(triggers::Args),
     Status(status::Args),
     Token(token::Args),
     Sign(sign::Args),
@@ -95,6 +97,8 @@ impl Command {
             | Self::Metrics(_)
             | Self::Mcp(_)
             | Self::State(_)
+            | Self::Topics(_)
+            | Self::Triggers(_)
             | Self::Status(_)
             | Self::Token(_)
             | Self::Sign(_)

@@ -25,6 +25,8 @@ pub(crate) mod sign;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod topics;
+pub(crate) mod triggers;
 pub(crate) mod trust;
 pub(crate) mod undeploy;
 pub(crate) mod up;
@@ -63,6 +65,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Mcp(args) => mcp::run(&args, client).await?,
         Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
+        Command::Topics(args) => topics::run(args, &client, json).await?,
+        Command::Triggers(args) => triggers::run(args, &client, json).await?,
         Command::Token(args) => token::run(args, &client, json).await?,
         Command::Sign(args) => sign::run(args, json)?,
         Command::Trust(args) => trust::run(args, &client, json).await?,

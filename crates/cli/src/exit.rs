@@ -90,11 +90,16 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         }
         ErrorKind::NotFound if message.starts_with("conflict") => Some("`edgeward state conflicts NAME` lists those of a document"),
         ErrorKind::NotFound if message.starts_with("trusted key") => Some("`edgeward trust list` lists those of the fleet"),
+        ErrorKind::NotFound if message.starts_with("trigger") => Some("`edgeward triggers list` lists them"),
+        ErrorKind::NotFound if message.starts_with("dead letter") => Some("`edgeward topics dead-letters` lists them"),
         ErrorKind::NotFound if message.starts_with("token") => Some("`edgeward token list` lists them"),
         ErrorKind::NotFound if message.starts_with("node not found") => Some("`edgeward nodes` lists those of the fleet"),
         ErrorKind::InvalidInput if message.starts_with("say for whom") => Some("a hub needs `--node ID` or `--all`"),
         ErrorKind::InvalidInput if message.starts_with("say on which node") || message.starts_with("say of which node") => {
             Some("a hub needs `--node ID`")
+        }
+        ErrorKind::InvalidInput if message.starts_with("the topic") || message.starts_with("the filter") => {
+            Some("levels are separated by `/`, such as `site/berlin/temp`; in a filter `+` stands for one and a last `#` for the rest")
         }
         ErrorKind::NotFound if message.starts_with("function") => Some("`edgeward functions` lists what is deployed"),
         ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
@@ -115,6 +120,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
             Some("give a token by EDGEWARD_TOKEN or `--token-file FILE`; an admin makes one with `edgeward token create`")
         }
         ErrorKind::Conflict if message.contains("last trusted key") => Some("`--allow-unsigned` removes it all the same"),
+        ErrorKind::Conflict if message.starts_with("trigger") => Some("`edgeward triggers show ID` has the present ETag"),
         ErrorKind::Conflict if message.starts_with("deployment") => Some("`edgeward deployments show ID` has the present generation"),
         ErrorKind::Conflict if message.contains("generation") => Some("`edgeward functions show ID` has the present generation"),
         ErrorKind::Unavailable if message.contains("its lease") => {

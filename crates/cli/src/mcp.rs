@@ -12,6 +12,7 @@ mod observe;
 mod resources;
 mod session;
 mod tool;
+mod topics;
 
 use std::sync::{Arc, LazyLock};
 

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
 
 use edgeward::{
-    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, TopicSharing, UpdateHours, Uplink, UplinkOptions,
+    DocumentName, EdgeError, EdgeNode, ErrorKind, MqttOptions, Node, NodeOptions, Pattern, TopicSharing, UpdateHours, Uplink,
+    UplinkOptions,
     access::{NODE_TOKENS, Tokens},
     cluster::{
         membership::Timing,
         nats::{Enrolment, JoinToken, NodeLink, PING_INTERVAL_DEFAULT},
     },
     listener::serve_functions,
+    serve_mqtt,
 };
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -53,6 +55,9 @@ pub(crate) struct NodeArgs {
     /// Address at which functions are served
     #[arg(long, default_value = "127.0.0.1:8080")]
     functions_listen: SocketAddr,
+    /// Address at which clients of MQTT connect, such as `127.0.0.1:1883` or `0.0.0.0:8883` [default: none may]
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt_listen: Option<SocketAddr>,
     /// A key to trust, as `edgeward sign keygen` prints it, or a file with one on each line; may be given more than once. With any, this node runs
     /// only artifacts that one of them signed, whatever its fleet trusts
     #[arg(long = "trusted-key", value_name = "KEY|FILE")]
@@ -105,7 +110,9 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let notify = Notify::open(|variable| std::env::var_os(variable))?;
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
-    let tls = args.tls.open(&[api_at, functions_at])?;
+    let mqtt_at = args.mqtt_listen.map(|at| Address { option: "--mqtt-listen", at });
+    let addresses: Vec<_> = [api_at, functions_at].into_iter().chain(mqtt_at).collect();
+    let tls = args.tls.open(&addresses)?;
     let data_dir = args.data_dir.path()?;
     let id = args.id.unwrap_or_else(host_name);
     let mut described = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
@@ -115,9 +122,15 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let trusted_keys = trusted_keys::read(&args.trusted_keys)?;
     let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours, trusted_keys }).map_err(opening_failed)?;
     let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
-    listen::check_tokens(api_at, &tokens, node.data_dir())?;
+    for demanding in [api_at].into_iter().chain(mqtt_at) {
+        listen::check_tokens(demanding, &tokens, node.data_dir())?;
+    }
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;
     let functions_listener = listen::bind(functions_at, tls.as_ref()).await?;
+    let mqtt_listener = match mqtt_at {
+        Some(at) => Some(listen::bind(at, tls.as_ref()).await?),
+        None => None,
+    };
     let (api_address, functions_address) = (api_listener.address(), functions_listener.address());
     let (api_scheme, functions_scheme) = (api_listener.scheme(), functions_listener.scheme());
     // Only now: a token is used once, and what could not start shall not have used it.
@@ -127,19 +140,28 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     };
 
     let stop = CancellationToken::new();
-    let shared = api::Shared::new(node.documents().clone(), tokens, api_address, stop.clone(), args.mcp.access);
+    let shared = api::Shared::new(node.documents().clone(), Arc::clone(&tokens), api_address, stop.clone(), args.mcp.access);
     let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
     tasks.spawn(named("the reconciler", reconciled));
     tasks.spawn(named("the function listener", serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone())));
+    let (triggering, stopped) = (Arc::clone(&node), stop.clone());
+    tasks.spawn(named("the triggers", async move { triggering.topics().run_triggers(stopped).await }));
+    let mut mqtt = String::new();
+    if let Some(listener) = mqtt_listener {
+        let scheme = if listener.scheme() == "https" { "mqtts" } else { "mqtt" };
+        mqtt = format!("  MQTT       {scheme}://{}\n", listener.address());
+        let (node, options, stopped) = (Arc::clone(&node), MqttOptions { tokens }, stop.clone());
+        tasks.spawn(named("the MQTT listener", async move { serve_mqtt(&node, listener, options, stopped).await }));
+    }
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
     tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
     terminal::write(format!(
-        "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
+        "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n{mqtt}  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),
         data = node.data_dir().display(),
     ))?;

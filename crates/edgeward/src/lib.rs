@@ -52,7 +52,8 @@ pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
-pub use edgeward_topics::{Batch, CloudEvent, DeadLetter, LogState, Message, Origin, Received, Start, Subscription, TopicInfo};
+pub use edgeward_topics::cloud_event;
+pub use edgeward_topics::{Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Origin, Received, Start, Subscription, TopicInfo};
 pub use events::{EventKind, EventLog, FleetEvent};
 pub use fleet::{ClusterHealth, ClusterOptions, ClusterTopics, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;

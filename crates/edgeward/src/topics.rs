@@ -13,7 +13,7 @@ use std::{path::Path, sync::Arc};
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, TopicName, Trigger, TriggerId};
 use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
-use edgeward_topics::{CloudEvent, DeadLetter, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog};
+use edgeward_topics::{CloudEvent, DeadLetter, Latest, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use self::triggers::Triggers;
 
 pub use self::{
     mqtt::{CLIENTS, MqttOptions, serve_mqtt},
-    triggers::TriggerView,
+    triggers::{Expected, TriggerView, trigger_of},
 };
 
 /// The folder of the log in a data folder.
@@ -91,6 +91,11 @@ impl Topics {
         self.log.topics(filter, after).await
     }
 
+    /// The newest messages of this filter before a position, and whether there may be older ones: see [`Latest`].
+    pub async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
+        self.log.latest(filter, before, count).await
+    }
+
     /// The retained messages of this filter whose topics come after `after`, a page of them.
     pub async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
         self.log.retained(filter, after).await
@@ -128,7 +133,25 @@ impl Topics {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] past a bound of a trigger, [`ErrorKind::TooLarge`] when there are as many as may be, those of the disk.
     pub async fn put_trigger(&self, trigger: Trigger) -> Result<bool, EdgeError> {
-        self.triggers.put(&self.log, trigger).await
+        self.put_trigger_if(trigger, &Expected::Any).await
+    }
+
+    /// The same, when the trigger of this id is what is expected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is not, and those of [`Topics::put_trigger`].
+    pub async fn put_trigger_if(&self, trigger: Trigger, expected: &Expected) -> Result<bool, EdgeError> {
+        self.triggers.put(&self.log, trigger, expected).await
+    }
+
+    /// One trigger, and how it does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn trigger(&self, id: &TriggerId) -> Result<TriggerView, EdgeError> {
+        let views = self.triggers().await?;
+        let found = views.into_iter().find(|view| view.trigger.id == *id);
+        found.ok_or_else(|| EdgeError::new(ErrorKind::NotFound, format!("trigger not found: `{id}`")))
     }
 
     /// Every trigger by id, and how it does.
@@ -138,7 +161,15 @@ impl Topics {
 
     /// Removes a trigger, durably; returns whether there was one. Its dead letters stay until they are discarded.
     pub async fn remove_trigger(&self, id: &TriggerId) -> Result<bool, EdgeError> {
-        self.triggers.remove(&self.log, id).await
+        self.remove_trigger_if(id, &Expected::Any).await
+    }
+
+    /// The same, when the trigger of this id is what is expected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is not, those of the disk.
+    pub async fn remove_trigger_if(&self, id: &TriggerId, expected: &Expected) -> Result<bool, EdgeError> {
+        self.triggers.remove(&self.log, id, expected).await
     }
 
     /// Runs the triggers, those included that are made meanwhile, until `stop`; then waits for calls under way, for a while. One of

@@ -138,7 +138,7 @@ pub const MCP_REQUEST_BYTES_MAX: usize = DOCUMENT_BODY_BYTES_MAX + 64 * 1024;
 /// What a tool tells of the result of a function, in bytes; more is cut.
 pub const MCP_RESULT_BYTES_MAX: usize = 1024 * 1024;
 /// API tokens of one node or hub, those that have expired included.
-pub const API_TOKENS_MAX: usize = 100;
+pub const API_TOKENS_MAX: usize = 1000;
 /// Longest time for which an API token may be made valid, in seconds: 100 years.
 pub const TOKEN_SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;
 /// Lines a second about refused calls in the audit log of one listener; the rest is counted and told in one line.
@@ -478,6 +478,12 @@ pub const TRIGGER_FILTERS_MAX: usize = 32;
 pub const TRIGGER_CONCURRENCY_DEFAULT: u32 = 8;
 /// Longest pause between two attempts of a trigger, in milliseconds: an hour.
 pub const TRIGGER_PAUSE_MS_MAX: u64 = 3600 * 1000;
+/// Filters of topics to which the holder of one token publishes, and of those that it follows, each.
+pub const TOKEN_FILTERS_MAX: usize = 32;
+/// Topics that are followed at once over HTTP, each counted as often as it is followed.
+pub const TOPIC_FOLLOWERS_MAX: usize = 256;
+/// Largest description of a trigger, in bytes.
+pub const TRIGGER_BODY_BYTES_MAX: usize = 64 * 1024;
 /// How often a trigger whose function is not there looks for it.
 pub const TRIGGER_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Pause before a trigger begins anew that could not go on.

@@ -184,7 +184,8 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-fn is_json(content_type: &str) -> bool {
+/// Whether what is of this media type is JSON.
+pub fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.ends_with("/json") || media_type.ends_with("+json")
 }

@@ -3,6 +3,7 @@
 //! A message that was acknowledged is on disk (`log`); who reads has bounded memory (`subscriber`); who must not miss one gets it at least
 //! once, in order of its key (`deliver`); and sensors speak MQTT (`mqtt`).
 
+pub mod backup;
 pub mod cloud_event;
 pub mod deliver;
 mod error;
@@ -20,7 +21,7 @@ pub use log::{
     LogOptions, LogState, Pending, TopicLog,
     dead_letters::DeadLetter,
     durable::DurableSubscription,
-    listing::TopicInfo,
+    listing::{Latest, TopicInfo},
     origins::{Mark, Span},
     read::Batch,
 };

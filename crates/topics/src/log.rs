@@ -46,7 +46,7 @@ pub mod origins;
 pub mod read;
 mod recent;
 pub(crate) mod session;
-mod store;
+pub(crate) mod store;
 mod transaction;
 mod writer;
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{
     contract, deployments, documents, events, functions, observe,
     session::{Session, ToolError},
+    topics,
 };
 
 /// What a tool does to the world.
@@ -104,6 +105,14 @@ impl Toolbox {
             entry::<documents::EditDocument>(),
             entry::<documents::ListConflicts>(),
             entry::<documents::ResolveConflict>(),
+            entry::<topics::PublishMessage>(),
+            entry::<topics::ListTopics>(),
+            entry::<topics::ReadMessages>(),
+            entry::<topics::ListTriggers>(),
+            entry::<topics::PutTrigger>(),
+            entry::<topics::RemoveTrigger>(),
+            entry::<topics::ListDeadLetters>(),
+            entry::<topics::ActOnDeadLetter>(),
         ])
     }
 

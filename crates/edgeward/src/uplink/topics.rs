@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use edgeward_cluster::Backbone;
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, limits::TOPIC_SHARE_FILTERS_MAX};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::forwarding::Begun;
@@ -42,7 +43,7 @@ impl TopicSharing {
 }
 
 /// How the messages go to and fro.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicExchange {
     /// Messages that the hub has taken since the node started.
     pub forwarded: u64,
