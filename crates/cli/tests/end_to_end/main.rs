@@ -13,6 +13,7 @@ mod fleet;
 mod fleet_faults;
 mod fleet_hubs;
 mod fleet_support;
+mod fleet_topics;
 mod load;
 mod mcp;
 mod mcp_deployments;
