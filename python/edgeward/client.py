@@ -310,6 +310,91 @@ class Client:
         """The states of a document as they come, the one of now first; of a very large one only its version."""
         return self._api.events(_document(name) + "/watch", {})
 
+    def publish(
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        content_type: str | None = None,
+        key: str | None = None,
+        retain: bool = False,
+        expires_in_seconds: int | None = None,
+    ) -> int:
+        """Publishes a message on a node; returns its position when it is on the disk.
+
+        Messages of one `key` come in their order; with `retain`, who follows the topic later gets it first. A payload of the type
+        `application/cloudevents+json` is published as the CloudEvent that it is."""
+        body = payload.encode() if isinstance(payload, str) else bytes(payload)
+        query = {"key": key, "retain": retain or None, "expires_in_seconds": expires_in_seconds}
+        position: int = self._api.object("POST", f"/v1/topics/{_part(topic)}", query, body=body, content_type=content_type)["position"]
+        return position
+
+    def follow(self, filter: str, *, from_position: int | None = None) -> Events:
+        """The messages of a filter, such as `site/+/temp`, as they come: from a position on, 1 for the oldest, or from now on.
+
+        After a lost connection, go on with the `position` of the last one and 1 more."""
+        return self._api.events(_filter(filter, "events"), {"from": from_position}, only="message")
+
+    def messages(self, filter: str, *, limit: int | None = None, before: int | None = None) -> dict[str, Any]:
+        """The newest messages of a filter, in pages: `messages`, the oldest first, and `before` for the page of older ones."""
+        return self._api.object("GET", _filter(filter, "messages"), {"limit": limit, "before": before})
+
+    def retained_messages(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        """The retained messages of a filter whose topics come after `after`, a page of them; the last page is empty."""
+        return self._api.objects("messages", _filter(filter, "retained"), {"after": after})
+
+    def topics(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        """The topics that have messages, up to 1000 whose names come after `after`."""
+        return self._api.objects("topics", "/v1/topics", {"filter": filter, "after": after})
+
+    def dead_letters(self, trigger_id: str | None = None, *, after: int | None = None) -> list[dict[str, Any]]:
+        """Messages that functions could not handle, of one trigger or of all, after an id, a page of them; the last page is empty."""
+        return self._api.objects("dead_letters", "/v1/dead-letters", {"trigger": trigger_id, "after": after})
+
+    def retry_dead_letter(self, letter_id: int) -> None:
+        """Has a message tried again by its trigger, from the first attempt on."""
+        self._api.send("POST", f"/v1/dead-letters/{letter_id}/retry")
+
+    def discard_dead_letter(self, letter_id: int) -> None:
+        """Removes a message that was given up."""
+        self._api.send("DELETE", f"/v1/dead-letters/{letter_id}")
+
+    def triggers(self) -> list[dict[str, Any]]:
+        """The triggers of a node, and how each does."""
+        return self._api.objects("triggers", "/v1/triggers")
+
+    def trigger(self, trigger_id: str) -> dict[str, Any]:
+        """One trigger, and how it does."""
+        return self._api.object("GET", f"/v1/triggers/{_part(trigger_id)}")
+
+    def put_trigger(
+        self,
+        trigger_id: str,
+        function_id: str,
+        filters: list[str],
+        *,
+        mode: str = "binary",
+        concurrency: int | None = None,
+        retry: dict[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """Has a function called for each message of some filters, at least once; a changed trigger goes on where it was.
+
+        `mode` is `binary`, with the payload as the body, or `structured`, with one JSON object; `retry` has `attempts`, `pause_min_ms` and
+        `pause_max_ms`."""
+        trigger = {"function": function_id, "filters": filters, "mode": mode, "concurrency": concurrency, "retry": retry}
+        body = _dumps({name: value for name, value in trigger.items() if value is not None})
+        return self._api.object("PUT", f"/v1/triggers/{_part(trigger_id)}", body=body, content_type=JSON)
+
+    def delete_trigger(self, trigger_id: str) -> bool:
+        """Removes a trigger, and how far it got; says whether it was there. Its dead letters stay."""
+        try:
+            self._api.send("DELETE", f"/v1/triggers/{_part(trigger_id)}")
+        except ValueError as error:
+            if getattr(error, "kind", None) == "not_found" and str(error).startswith("trigger not found"):
+                return False
+            raise
+        return True
+
 
 def _part(text: str) -> str:
     return quote(text, safe="")
@@ -317,6 +402,10 @@ def _part(text: str) -> str:
 
 def _deployment(function_id: str) -> str:
     return f"/v1/deployments/{_part(function_id)}"
+
+
+def _filter(filter: str, what: str) -> str:
+    return f"/v1/topics/{_part(filter)}/{what}"
 
 
 def _document(name: str) -> str:

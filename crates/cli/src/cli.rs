@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ServerUrl,
     commands::{
-        backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, new, node, nodes, restore, rollouts, sign, state, status, token, trust, undeploy, up,
+        backup, build, chaos, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp,
+        metrics, nats_config, new, node, nodes, restore, rollouts, routes, schedules, sign, state, status, token, topics, triggers, trust,
+        undeploy, up,
     },
     exit,
 };
@@ -52,9 +53,12 @@ pub(crate) enum Command {
     Demo(demo::Args),
     New(new::Args),
     Build(build::Args),
-    Deploy(deploy::Args),
+    Deploy(Box<deploy::Args>),
     Deployments(deployments::Args),
     Rollouts(rollouts::Args),
+    Chaos(chaos::Args),
+    Routes(routes::Args),
+    Schedules(schedules::Args),
     Undeploy(undeploy::Args),
     Functions(functions::Args),
     Invoke(invoke::Args),
@@ -62,6 +66,8 @@ pub(crate) enum Command {
     Metrics(metrics::Args),
     Mcp(mcp::Args),
     State(state::Args),
+    Topics(topics::Args),
+    Triggers(triggers::Args),
     Status(status::Args),
     Token(token::Args),
     Sign(sign::Args),
@@ -89,6 +95,9 @@ impl Command {
             | Self::Deploy(_)
             | Self::Deployments(_)
             | Self::Rollouts(_)
+            | Self::Chaos(_)
+            | Self::Routes(_)
+            | Self::Schedules(_)
             | Self::Undeploy(_)
             | Self::Functions(_)
             | Self::Invoke(_)
@@ -96,6 +105,8 @@ impl Command {
             | Self::Metrics(_)
             | Self::Mcp(_)
             | Self::State(_)
+            | Self::Topics(_)
+            | Self::Triggers(_)
             | Self::Status(_)
             | Self::Token(_)
             | Self::Sign(_)

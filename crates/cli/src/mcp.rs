@@ -3,6 +3,7 @@
 //! A face like the command line: every tool makes calls of the HTTP API, of a process elsewhere or of this one, and shows the token of
 //! whoever calls. So it may do what they may do there, and what is refused is refused and audited there. It decides nothing.
 
+mod chaos;
 mod contract;
 mod deployments;
 mod documents;
@@ -12,6 +13,7 @@ mod observe;
 mod resources;
 mod session;
 mod tool;
+mod topics;
 
 use std::sync::{Arc, LazyLock};
 

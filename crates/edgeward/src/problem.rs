@@ -6,8 +6,8 @@ use edgeward_model::{EdgeError, ErrorKind, Failure};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 
-/// Seconds after which a client of an overloaded function may come again.
-const RETRY_AFTER_SECONDS: u16 = 1;
+/// Seconds after which a client may come again of what is overloaded or not available now, where it is not known when that ends.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A problem by RFC 9457, with the error's kind and what a failed invocation left behind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Problem {
     /// The causes below the error, outermost first.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub causes: Vec<String>,
+    /// Whole seconds after which it may be otherwise: the header field `Retry-After`.
+    #[serde(skip)]
+    pub retry_after_seconds: Option<u64>,
 }
 
 /// The HTTP status of an error.
@@ -97,6 +100,9 @@ impl Problem {
             kind,
             failure: None,
             causes: Vec::new(),
+            retry_after_seconds: matches!(kind, ErrorKind::Overloaded | ErrorKind::Unavailable).then(|| {
+                error.retry_after().map_or(RETRY_AFTER_SECONDS, |time| time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX))
+            }),
         }
     }
 
@@ -107,8 +113,8 @@ impl Problem {
         *response.status_mut() = status(self.kind);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.kind == ErrorKind::Overloaded {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -16,7 +16,7 @@ use edgeward_model::{EdgeError, ErrorKind, Schedule, ScheduleId};
 use edgeward_runtime::{EdgeRuntime, blocking};
 use edgeward_sync::Documents;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ pub struct PutSchedule {
 }
 
 /// The runs of a schedule that are kept, and how many there were of all.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleHistory {
     /// Newest first.
     pub runs: Vec<Run>,

@@ -1,6 +1,6 @@
 //! The one error of the product and its one kind, which HTTP, the command line, MCP and Python each map once.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,13 +110,14 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     failure: Failure,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl EdgeError {
     /// An error of this kind; `message` names the object and the reason.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), failure: Failure::default(), source: None }))
+        Self(Box::new(Inner { kind, message: message.into(), failure: Failure::default(), retry_after: None, source: None }))
     }
 
     /// Shorthand for a value that is not valid.
@@ -149,6 +150,13 @@ impl EdgeError {
         self
     }
 
+    /// Adds after which time it may be otherwise.
+    #[must_use]
+    pub fn with_retry_after(mut self, time: Duration) -> Self {
+        self.0.retry_after = Some(time);
+        self
+    }
+
     /// The kind, for callers that act on it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -157,6 +165,11 @@ impl EdgeError {
     /// Status, exit code and standard error of the invocation, where it got that far.
     pub fn failure(&self) -> &Failure {
         &self.0.failure
+    }
+
+    /// After which time it may be otherwise, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The message and every cause below it, joined by `: `.

@@ -24,7 +24,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use utoipa::IntoParams;
 
 use super::{
-    Api, Refusal, read_body,
+    Api, Refusal, read_body, terms,
     wire::{FunctionAnswer, FunctionBody, FunctionsAnswer},
 };
 
@@ -120,27 +120,45 @@ pub(crate) async fn delete(
     if existed { Ok(StatusCode::NO_CONTENT) } else { Err(EdgeError::function_not_found(&id).into()) }
 }
 
-/// Invokes a function with the body as its payload, and answers with its result. The headers `content-type`, `traceparent` and
-/// `tracestate` go with it.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct HereQuery {
+    /// This node, so that the call goes nowhere else.
+    node: Option<String>,
+}
+
+/// Invokes a function with the body as its payload, and answers with its result. One that is not on this node is called wherever the hub of its fleet
+/// finds it, unless `node` says this one. The headers `content-type`, `traceparent` and `tracestate` go with it.
 #[utoipa::path(
-    post, path = "/v1/functions/{id}/invoke", tag = "functions", params(IdPath),
+    post, path = "/v1/functions/{id}/invoke", tag = "functions",
+    params(
+        IdPath, HereQuery,
+        ("edgeward-timeout-ms" = Option<u64>, Header, description = "How many milliseconds the call has; the function's own deadline holds as well."),
+        ("edgeward-idempotent" = Option<bool>, Header, description = "Whether this call may run twice, so that it may be retried."),
+    ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "The result, as the function gave it.", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, body = super::wire::Problem),
         (status = 500, description = "The function failed.", body = super::wire::Problem),
-        (status = 503, description = "It is overloaded; see Retry-After.", body = super::wire::Problem),
+        (status = 503, description = "It is overloaded, or no node can be reached that has it; see Retry-After.", body = super::wire::Problem),
         (status = 504, description = "It ran past its deadline.", body = super::wire::Problem),
     )
 )]
 pub(crate) async fn invoke(
     State(node): State<Arc<Node>>,
     Path(IdPath { id }): Path<IdPath>,
+    Query(query): Query<HereQuery>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let options = CallOptions::of(request.headers());
+    let function = FunctionId::new(&id).map_err(|_| EdgeError::function_not_found(&id))?;
+    let (options, terms) = (CallOptions::of(request.headers()), terms::read(request.headers())?);
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
-    let output = node.runtime().invoke_with(&id, payload.bytes.clone(), options).await?;
+    let payload = payload.bytes.clone();
+    let output = match query.node {
+        // It is this one: others were refused.
+        Some(_) => terms::within(terms, &id, node.runtime().invoke_with(&id, payload, options)).await?,
+        None => node.call(&function, payload, options, terms).await?,
+    };
     Ok(self::output(output))
 }
 

@@ -94,6 +94,13 @@ pub(crate) struct FunctionBody {
     /// Who vouches for the artifact; where signatures are required, it must be given.
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<SignatureBody>,
+    /// How calls by the function's name find a node, and what is done when nodes fail, are slow or are full: `balance` (`power_of_two`, `round_robin`,
+    /// `random`, `weighted` or `least_connections`), `locality` (`nearest` or `any`), `deadline_seconds`, `idempotent`, `retry` (`attempts`, `attempt_seconds`,
+    /// `backoff_min_seconds`, `backoff_max_seconds`, `budget_percent`), `breaker` (`failure_percent`, `window_seconds`, `min_calls`, `open_seconds`,
+    /// `open_seconds_max`, `probes`) and `bulkhead` (`calls_per_node_max`, `calls_max`). What is left out has its default.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schema(value_type = Object)]
+    resilience: Resilience,
     /// What is none of these is refused. `deny_unknown_fields` would say so of the answer too, which has more.
     #[serde(flatten, skip_serializing)]
     #[schema(ignore)]
@@ -114,9 +121,14 @@ impl Default for FunctionBody {
             max_queue: QUEUE_DEFAULT,
             max_reuse: 1,
             signature: None,
+            resilience: Resilience::default(),
             unknown: BTreeMap::new(),
         }
     }
+}
+
+fn is_default(resilience: &Resilience) -> bool {
+    *resilience == Resilience::default()
 }
 
 impl FunctionBody {
@@ -149,7 +161,7 @@ impl FunctionBody {
             max_queue: self.max_queue,
             max_reuse: self.max_reuse,
             signature: self.signature.map(SignatureBody::into_signature).transpose()?,
-            resilience: Resilience::default(),
+            resilience: self.resilience,
         })
     }
 }
@@ -171,6 +183,7 @@ impl From<EdgeFunction> for FunctionBody {
             max_queue: function.max_queue,
             max_reuse: function.max_reuse,
             signature: function.signature.map(SignatureBody::from),
+            resilience: function.resilience,
             unknown: BTreeMap::new(),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use edgeward::{
     ArtifactSignature, ClusterHealth, DocumentGrant, DocumentName, EdgeNode, Environment, ErrorKind, Failure, Handler, Load, Object,
-    PublicKey, Value,
+    PublicKey, Resilience, Value,
 };
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -46,6 +46,8 @@ pub(crate) struct Record {
     pub(crate) max_reuse: u32,
     #[serde(default)]
     pub(crate) signature: Option<ArtifactSignature>,
+    #[serde(default)]
+    pub(crate) resilience: Resilience,
     pub(crate) generation: u64,
     #[serde(default)]
     pub(crate) observed_generation: u64,
@@ -177,6 +179,15 @@ pub(crate) struct TokenRecord {
     pub(crate) created_at: Timestamp,
     #[serde(default)]
     pub(crate) expires_at: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) topics: Option<TokenTopics>,
+}
+
+/// What the holder of a token may do on topics.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TokenTopics {
+    pub(crate) publish: Vec<String>,
+    pub(crate) subscribe: Vec<String>,
 }
 
 /// Answer of `POST /v1/tokens`: the secret.

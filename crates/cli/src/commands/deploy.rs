@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use edgeward::{
-    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Strategy, limits::ARTIFACT_BYTES_MAX,
+    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Resilience, Strategy, Trigger, limits::ARTIFACT_BYTES_MAX,
     signing::SignedArtifact,
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
@@ -21,9 +21,10 @@ use serde::Serialize;
 use crate::{
     artifact::Artifact,
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
-    commands::sign,
+    commands::{schedules, sign, triggers},
     exit::Hinted,
-    project::Project,
+    project::{Project, TopicPlan},
+    resilience::ResilienceArgs,
     strategy::StrategyArgs,
     target::Targets,
     terminal::{self, Cell, Palette, Style, Table},
@@ -44,6 +45,7 @@ Examples:
   edgeward deploy hello.wasm --id hello --node edge-01
   edgeward deploy hello.wasm --id hello --to site=berlin --strategy canary --batch 5% --bake 60
   edgeward deploy hello.wasm --id hello --to count=2,capability=gpu --dry-run
+  edgeward deploy price.wasm --id price --to all --balance least_connections --idempotent --deadline-seconds 2 --attempts 4
 
 Deploying an id again replaces the function. What is not given takes its default, not its last value.
 What is given wins over the edgeward.toml of a project.";
@@ -94,6 +96,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     targets: Targets,
     #[command(flatten)]
+    resilience: ResilienceArgs,
+    #[command(flatten)]
     deployment: StrategyArgs,
     /// Say what would be done in the fleet, and do nothing
     #[arg(long, help_heading = "Deployment to a fleet", conflicts_with_all = ["node", "all"])]
@@ -118,7 +122,7 @@ fn variables(texts: &[String]) -> Result<BTreeMap<String, String>, EdgeError> {
 
 impl Args {
     /// Takes from a project what the command line does not say, and gives its strategy.
-    fn fill(&mut self, project: Project, environment: &mut BTreeMap<String, String>) -> anyhow::Result<Option<Strategy>> {
+    fn fill(&mut self, project: Project, environment: &mut BTreeMap<String, String>) -> anyhow::Result<OfProject> {
         if let Artifact::File(path) = &project.source
             && !path.is_file()
         {
@@ -147,10 +151,25 @@ impl Args {
             self.document = project.documents;
         }
         // A place on the command line wins, and `--node` and `--all` take no strategy.
-        let Some(plan) = project.deployment.filter(|_| !self.targets.is_fleet()) else { return Ok(None) };
-        self.deployment.to.get_or_insert(plan.target);
-        Ok(plan.strategy)
+        let plan = project.deployment.filter(|_| !self.targets.is_fleet());
+        let strategy = plan.and_then(|plan| {
+            self.deployment.to.get_or_insert(plan.target);
+            plan.strategy
+        });
+        if !project.triggers.is_empty() && (self.targets.is_fleet() || self.deployment.is_given() || self.dry_run || self.no_wait) {
+            let why = format!("`{}` has triggers by topics, which a fleet does not carry to its nodes yet", project.file.display());
+            let hint = "deploy it to each node itself, by `--server`, or take the triggers out and make them with `edgeward triggers put`";
+            return Err(Hinted::new(EdgeError::invalid(why), hint).into());
+        }
+        Ok(OfProject { strategy, triggers: project.triggers })
     }
+}
+
+/// What of a project no option says.
+#[derive(Default)]
+struct OfProject {
+    strategy: Option<Strategy>,
+    triggers: Vec<TopicPlan>,
 }
 
 /// Body of `PUT /v1/functions/{id}`. The node knows the defaults.
@@ -173,6 +192,12 @@ struct Desired {
     max_reuse: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<ArtifactSignature>,
+    #[serde(skip_serializing_if = "is_default")]
+    resilience: Resilience,
+}
+
+fn is_default(resilience: &Resilience) -> bool {
+    *resilience == Resilience::default()
 }
 
 /// Runs the command.
@@ -182,8 +207,16 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         Artifact::File(path) => Project::at(path)?,
         Artifact::Known(_) => None,
     };
-    let strategy = project.map(|project| args.fill(project, &mut environment)).transpose()?.flatten();
+    let mut schedules = project.as_ref().map(|project| project.schedules.clone()).unwrap_or_default();
+    let resilience = project.as_ref().map(|project| project.resilience.clone()).unwrap_or_default();
+    let resilience = std::mem::take(&mut args.resilience).over(resilience)?;
+    let OfProject { strategy, triggers } = project.map(|project| args.fill(project, &mut environment)).transpose()?.unwrap_or_default();
     let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
+    let triggers = triggers.iter().map(|plan| plan.of(&id)).collect::<Result<Vec<_>, _>>()?;
+    // The command line may call it otherwise than the project.
+    for schedule in &mut schedules {
+        schedule.function = id.clone();
+    }
     let signed = signed(args.signature, &args.artifact)?;
     let handler = match args.artifact {
         Artifact::File(path) => upload(&path, client).await?,
@@ -206,6 +239,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         max_queue: args.max_queue,
         max_reuse: args.max_reuse,
         signature,
+        resilience,
     };
     if args.deployment.is_given() || args.dry_run || args.no_wait {
         if args.targets.is_fleet() {
@@ -215,7 +249,8 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         let target = args.deployment.to.clone().ok_or_else(|| EdgeError::invalid("say which nodes it is for, as `--to all`"))?;
         let strategy = args.deployment.over(strategy)?;
         let wanted = fleet::Wanted { target, strategy, if_generation: args.if_generation, dry_run: args.dry_run, no_wait: args.no_wait };
-        return fleet::deploy(&id, &desired, wanted, client, json).await;
+        fleet::deploy(&id, &desired, wanted, client, json).await?;
+        return if args.dry_run { Ok(()) } else { schedules::put_all(&schedules, client, json).await };
     }
     let mut request = Request::new(Method::PUT, format!("/v1/functions/{id}{}", args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -237,21 +272,24 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
             let whom = args.targets.whom(nodes);
             terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n"))?;
         }
-        return Ok(());
+        return schedules::put_all(&schedules, client, json).await;
     }
     let record: Record = answer.read()?;
+    for trigger in &triggers {
+        triggers::put(client, trigger.clone(), None).await?;
+    }
     if json {
         terminal::write_json(answer.bytes())?;
     } else {
         // The deployment stands, also when the node cannot tell its address now.
         let functions_listen = functions_listen(client).await.ok();
-        terminal::write(shown(&record, functions_listen.as_deref(), Palette::stdout()))?;
+        terminal::write(shown(&record, functions_listen.as_deref(), &triggers, Palette::stdout()))?;
     }
     if record.state == "failed" {
         let message = format!("function `{}` is deployed but failed to become ready: {}", record.id, record.message);
         return Err(EdgeError::new(ErrorKind::RefusedArtifact, message).into());
     }
-    Ok(())
+    schedules::put_all(&schedules, client, json).await
 }
 
 async fn functions_listen(client: &Client) -> Result<String, client::Error> {
@@ -299,7 +337,7 @@ fn read(path: &Path) -> anyhow::Result<Bytes> {
     Ok(std::fs::read(path).with_context(failed)?.into())
 }
 
-fn shown(record: &Record, functions_listen: Option<&str>, palette: Palette) -> String {
+fn shown(record: &Record, functions_listen: Option<&str>, triggers: &[Trigger], palette: Palette) -> String {
     let id = &record.id;
     let style = super::functions::state_style(&record.state);
     let mut table = Table::of_fields();
@@ -308,6 +346,10 @@ fn shown(record: &Record, functions_listen: Option<&str>, palette: Palette) -> S
     table.field("generation", record.generation.to_string());
     if let Some(listen) = functions_listen {
         table.field("url", format!("http://{listen}/fn/{id}/"));
+    }
+    for trigger in triggers {
+        let filters: Vec<_> = trigger.filters.iter().map(edgeward::TopicFilter::as_str).collect();
+        table.field("topics", format!("{} by trigger {}", filters.join(" "), trigger.id));
     }
     table.field("try it", format!("edgeward invoke {id} --data 'text'"));
     format!("deployed {}\n{}", palette.paint(Style::Strong, id.as_str()), table.render(palette))
@@ -347,6 +389,7 @@ mod tests {
             max_queue: None,
             max_reuse: None,
             signature: None,
+            resilience: Resilience::default(),
         };
         let json = serde_json::to_string(&desired).expect("json");
         let documents = r#"[{"document":"a","access":"read-only"}]"#;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::{
     client::{Client, Request},
+    resilience,
     rollout::{self, RolloutRecord, doing, state_style},
     terminal::{self, Cell, Palette, Style, Table, bar, printable},
 };
@@ -216,6 +217,10 @@ fn shown(record: &DeploymentRecord, palette: Palette) -> String {
     table.field("deployment", Cell::new(Style::Strong, record.function.as_str()));
     table.field("revision", format!("{} ({})", record.revision, record.definition.handler));
     table.field("target", printable(&record.target).as_ref());
+    let calls = resilience::shown(&record.definition.resilience);
+    if !calls.is_empty() {
+        table.field("calls", calls);
+    }
     table.field("strategy", record.strategy.kind.as_str());
     table.field("generation", format!("{}, observed {}", record.generation, record.observed_generation));
     table.field("changed", format!("{:.0}", record.updated_at));

@@ -4,6 +4,7 @@ use edgeward::{ArtifactSignature, FunctionId};
 
 use crate::{
     client::{Client, Functions, Record},
+    resilience,
     target::OneNode,
     terminal::{self, Cell, Palette, Style, Table},
 };
@@ -135,6 +136,10 @@ fn fields(function: &Record, palette: Palette) -> String {
     table.field("timeout", format!("{} s", function.timeout_seconds));
     table.field("concurrency", format!("{} at once, {} waiting", function.max_concurrency, function.max_queue));
     table.field("sandbox reuse", format!("{} per sandbox", counted(function.max_reuse, "invocation")));
+    let calls = resilience::shown(&function.resilience);
+    if !calls.is_empty() {
+        table.field("calls", calls);
+    }
     table.field("environment", or_none(function.environment.0.keys()));
     table.field("allowed hosts", or_none(function.allowed_hosts.iter()));
     table.field("documents", or_none(function.documents.iter()));

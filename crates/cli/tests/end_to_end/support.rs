@@ -34,6 +34,8 @@ pub(crate) struct Node {
     stderr: PathBuf,
     pub(crate) api: SocketAddr,
     pub(crate) functions: SocketAddr,
+    /// Where it serves MQTT, when it was told to.
+    pub(crate) mqtt: Option<SocketAddr>,
 }
 
 impl Node {
@@ -75,7 +77,8 @@ impl Node {
         let functions = (command != "hub").then(|| address("functions"));
         let api = address("API");
         let functions = functions.unwrap_or(api);
-        Self { child: child.0.take().expect("there"), stderr, api, functions }
+        let mqtt = options.contains(&"--mqtt-listen").then(|| address("MQTT"));
+        Self { child: child.0.take().expect("there"), stderr, api, functions, mqtt }
     }
 
     /// The id of the process.

@@ -197,9 +197,13 @@ impl Route {
             return EdgeError::new(ErrorKind::Unavailable, format!("no node has function `{function}` now"));
         }
         let mut is_full = false;
+        let mut first_try = None;
         let mut named = Vec::new();
         for entry in &self.entries {
             let why = self.why_not(entry, is_cut_off, now);
+            if let Some(WhyNot::Open { millis, .. }) = why {
+                first_try = Some(first_try.map_or(millis, |first: u64| first.min(millis)));
+            }
             is_full |= why == Some(WhyNot::Full);
             if let Some(why) = why.filter(|_| named.len() < NAMED_MAX) {
                 named.push(format!("`{}` {why}", entry.candidate.node));
@@ -216,7 +220,11 @@ impl Route {
             (ErrorKind::Unavailable, &self.shared.refused_unavailable)
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        EdgeError::new(kind, format!("no node can take a call of function `{function}` now: {}", named.join(", ")))
+        let error = EdgeError::new(kind, format!("no node can take a call of function `{function}` now: {}", named.join(", ")));
+        match first_try.filter(|_| !is_full) {
+            Some(millis) => error.with_retry_after(Duration::from_millis(millis)),
+            None => error,
+        }
     }
 }
 

@@ -3,16 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_cluster::{Backbone, BackboneError, Message, Subject, subject::Name};
+use edgeward_cluster::{Backbone, BackboneError, Message, Subject, schedule::Try, subject::Name};
 use edgeward_model::{
-    EdgeError, ErrorKind, FunctionId, NodeId,
+    EdgeError, ErrorKind, FunctionId, NodeId, ScheduleId,
     limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT},
 };
 use edgeward_runtime::{CallOptions, LogLine, Output, Summary};
 
-use crate::services::{
-    self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS,
-    invocation::{Invocation, read_output},
+use crate::{
+    schedules::ScheduleHistory,
+    services::{
+        self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS, SCHEDULES, ScheduleQuestion,
+        invocation::{Invocation, read_output},
+    },
 };
 
 /// A node that is reached over the backbone.
@@ -38,6 +41,16 @@ impl FarNode {
     pub(super) async fn summary(&self) -> Result<Summary, EdgeError> {
         let answer = self.ask(METRICS, Message::default(), FAR_QUESTION_TIMEOUT).await?;
         services::read(&answer, "an answer with metrics")
+    }
+
+    pub(super) async fn schedule_history(&self, id: ScheduleId) -> Result<ScheduleHistory, EdgeError> {
+        let answer = self.ask(SCHEDULES, services::write(&ScheduleQuestion::History(id)), FAR_QUESTION_TIMEOUT).await?;
+        services::read(&answer, "an answer with a history")
+    }
+
+    pub(super) async fn run_schedule(&self, id: ScheduleId) -> Result<Try, EdgeError> {
+        let answer = self.ask(SCHEDULES, services::write(&ScheduleQuestion::Run(id)), FAR_QUESTION_TIMEOUT).await?;
+        services::read(&answer, "an answer with a run")
     }
 
     async fn ask(&self, service: Name, message: Message, time: Duration) -> Result<Message, EdgeError> {

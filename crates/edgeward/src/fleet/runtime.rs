@@ -3,10 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, limits::CALL_TIMEOUT};
+use edgeward_cluster::schedule::Try;
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, ScheduleId, limits::CALL_TIMEOUT};
 use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
 
-use super::{EdgeCluster, far::FarNode};
+use super::{
+    EdgeCluster,
+    far::FarNode,
+    routing::{attempt_span, call_span},
+};
+use crate::schedules::ScheduleHistory;
 
 /// What a call may take beside the function's own time: the way there and back.
 const WAY: Duration = Duration::from_secs(5);
@@ -104,7 +110,12 @@ impl NodeRuntime {
             Place::Far(far) => {
                 // It may wait in its queue for as long as it may run.
                 let time = self.cluster.deadline(&far.id, id).await?.map_or(CALL_TIMEOUT, |deadline| deadline * 2 + WAY);
-                far.invoke(id, payload.into(), options, time).await
+                let function = FunctionId::new(id)?;
+                let mut call = call_span(&function, options.trace());
+                let options = options.below(call.as_ref());
+                let mut attempt = attempt_span(&function, &far.id, options.trace(), 1);
+                let called = far.invoke(id, payload.into(), options.below(attempt.as_ref()), time).await;
+                called.inspect_err(|error| call.iter_mut().chain(&mut attempt).for_each(|span| span.fail(error)))
             }
         }
     }
@@ -120,6 +131,22 @@ impl NodeRuntime {
         }
     }
 
+    /// What ran of a schedule on this node, and what did not.
+    pub async fn schedule_history(&self, id: &ScheduleId) -> Result<ScheduleHistory, EdgeError> {
+        match &self.place {
+            Place::Here(_) => Err(no_schedules(self.node_id())),
+            Place::Far(far) => far.schedule_history(id.clone()).await,
+        }
+    }
+
+    /// Starts a run of a schedule on this node, as [`Schedules::run_now`](crate::Schedules::run_now) does.
+    pub async fn run_schedule(&self, id: &ScheduleId) -> Result<Try, EdgeError> {
+        match &self.place {
+            Place::Here(_) => Err(no_schedules(self.node_id())),
+            Place::Far(far) => far.run_schedule(id.clone()).await,
+        }
+    }
+
     /// What ran on this node so far.
     pub async fn summary(&self) -> Result<Summary, EdgeError> {
         match &self.place {
@@ -127,6 +154,11 @@ impl NodeRuntime {
             Place::Far(far) => far.summary().await,
         }
     }
+}
+
+/// The error of who asks a node for its schedules that has none.
+fn no_schedules(id: &NodeId) -> EdgeError {
+    EdgeError::new(ErrorKind::NotFound, format!("node `{id}` is in the hub's own process, where no schedules run"))
 }
 
 /// The error of who has no way to a node.

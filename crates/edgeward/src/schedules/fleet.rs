@@ -8,16 +8,22 @@ use std::{
     sync::Arc,
 };
 
+use edgeward_cluster::schedule::Try;
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, NodeId, Schedule, ScheduleId, limits::SCHEDULES_MAX};
 use edgeward_runtime::blocking;
 use edgeward_sync::{Document, Precondition as DocumentPrecondition};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{assigned::AssignedSchedules, check, not_found, record::ScheduleRecord};
-use crate::{desired::Precondition, fleet::EdgeCluster};
+use super::{ScheduleHistory, assigned::AssignedSchedules, check, not_found, record::ScheduleRecord};
+use crate::{
+    desired::Precondition,
+    fleet::{EdgeCluster, NodeRuntime},
+};
 
 const DOCUMENT: &str = "edgeward.hub.schedules";
+/// Nodes that an error names.
+const NAMED_MAX: usize = 8;
 
 /// A schedule of a fleet, and which nodes run it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -99,6 +105,34 @@ impl ClusterSchedules {
         .await
     }
 
+    /// What ran of a schedule on a node, and what did not; on the node that has it, where it is not said on which.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] when it is not said and several have it, [`ErrorKind::Unavailable`] when the node cannot be reached.
+    pub async fn history(&self, id: &ScheduleId, node: Option<&str>) -> Result<ScheduleHistory, EdgeError> {
+        self.holder(id, node).await?.schedule_history(id).await
+    }
+
+    /// Has a node start a run now, as [`Schedules::run_now`](crate::Schedules::run_now) does; the node that has it, where it is not said which.
+    ///
+    /// # Errors
+    /// Those of [`ClusterSchedules::history`], and [`ErrorKind::Conflict`] while a run of it goes on.
+    pub async fn run_now(&self, id: &ScheduleId, node: Option<&str>) -> Result<Try, EdgeError> {
+        self.holder(id, node).await?.run_schedule(id).await
+    }
+
+    async fn holder(&self, id: &ScheduleId, node: Option<&str>) -> Result<NodeRuntime, EdgeError> {
+        if let Some(node) = node {
+            return self.cluster.runtime(node);
+        }
+        let nodes = self.get(id.as_str()).await?.nodes;
+        match (nodes.first(), nodes.len()) {
+            (Some(node), 1) => self.cluster.runtime(node.as_str()),
+            (Some(_), _) => Err(which(id, &nodes)),
+            (None, _) => Err(EdgeError::new(ErrorKind::NotFound, format!("schedule `{id}` is on no node now, so nothing ran of it"))),
+        }
+    }
+
     /// Removes a schedule, durably; its nodes stop when they hear of it. Returns whether there was one.
     pub async fn remove(&self, id: &ScheduleId, precondition: Precondition) -> Result<bool, EdgeError> {
         let (this, id) = (self.clone(), id.clone());
@@ -116,6 +150,15 @@ impl ClusterSchedules {
         self.cluster.wake_steering();
         Ok(existed)
     }
+}
+
+/// The error of who asks one node of several.
+fn which(id: &ScheduleId, nodes: &BTreeSet<NodeId>) -> EdgeError {
+    let mut named: Vec<_> = nodes.iter().take(NAMED_MAX).map(|node| format!("`{node}`")).collect();
+    if nodes.len() > named.len() {
+        named.push(format!("{} more", nodes.len() - named.len()));
+    }
+    EdgeError::invalid(format!("say on which node: `node=ID`; schedule `{id}` is on {}", named.join(", ")))
 }
 
 /// What is wanted and what is assigned, as it was read last: most looks find nothing to do.

@@ -1,10 +1,11 @@
 //! A message as a call of a function: over the HTTP binding of CloudEvents, or with the body of it alone where a function sees no requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use edgeward_model::{ContentMode, EdgeError, ErrorKind, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
 use edgeward_runtime::{CallOptions, Deployed, EdgeRuntime, RequestBody, body};
+use edgeward_telemetry::{self as telemetry, Span, SpanKind, TraceContext, begin, instruments::MESSAGING_SYSTEM};
 use edgeward_topics::{CloudEvent, Message, cloud_event::STRUCTURED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,22 @@ impl Caller {
         stop: &CancellationToken,
     ) -> Result<(), EdgeError> {
         let function = self.find(&trigger.function, standing, stop).await?;
-        let (headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
+        let mut span = span(trigger, message);
+        let began = Instant::now();
+        let called = self.hand_over(function, trigger, message, span.as_ref()).await;
+        standing.attempted(began.elapsed());
+        called.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error);
+            }
+        })
+    }
+
+    async fn hand_over(&self, function: Arc<Deployed>, trigger: &Trigger, message: &Message, span: Option<&Span>) -> Result<(), EdgeError> {
+        let (mut headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
+        if let Some(span) = span {
+            span.carry(&mut headers);
+        }
         if function.sees_requests() {
             return function.answer(request(headers, payload)).await.map(drop);
         }
@@ -51,6 +67,25 @@ impl Caller {
             }
         }
     }
+}
+
+/// The span of an attempt, below that of whoever published the message and said so by the attribute `traceparent` of CloudEvents.
+fn span(trigger: &Trigger, message: &Message) -> Option<Span> {
+    telemetry::span::tracer()?;
+    let parent = message.attributes.iter().find(|(name, _)| name == "traceparent").and_then(|(_, value)| TraceContext::parse(value));
+    let topic = message.topic.as_str();
+    let mut span = begin(parent, SpanKind::Consumer, || format!("process {topic}"))?;
+    span.set("messaging.system", MESSAGING_SYSTEM);
+    span.set("messaging.operation.name", "process");
+    span.set("messaging.operation.type", "process");
+    span.set("messaging.destination.name", topic);
+    span.set("messaging.consumer.group.name", trigger.id.as_str());
+    span.set("messaging.message.body.size", message.payload.len() as u64);
+    if let Some(position) = message.position {
+        span.set("messaging.message.id", position.to_string().as_str());
+    }
+    span.set("faas.trigger", "pubsub");
+    Some(span)
 }
 
 /// Nothing is wrong with a message whose function is gone just now.

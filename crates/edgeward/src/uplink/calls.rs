@@ -1,4 +1,4 @@
-//! What the hub asks of a node: to run a function, for its log, and for what ran.
+//! What the hub asks of a node: to run a function, for its log, for what ran, and about its schedules.
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use tracing::Instrument as _;
 use crate::{
     node::Node,
     services::{
-        self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS,
+        self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS, SCHEDULES, ScheduleQuestion,
         invocation::{Invocation, write_output},
     },
 };
 
 /// Begins to answer.
-pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Result<[Service; 3], EdgeError> {
+pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Result<[Service; 4], EdgeError> {
     let id = node.runtime().node().id.clone();
     let on = |service| Subjects::to_node(id.clone(), service);
     let of = Arc::clone(node);
@@ -35,10 +35,13 @@ pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Res
         let summary = of.runtime().metrics().summary(Filter::ALL);
         async move { Ok(services::write(&summary)) }
     });
+    let of = Arc::clone(node);
+    let scheduling = handler(move |call| scheduled(Arc::clone(&of), call));
     Ok([
         backbone.serve(&on(INVOKE), FAR_CALLS_MAX, invoking).await?,
         backbone.serve(&on(LOGS), FAR_CALLS_MAX, logging).await?,
         backbone.serve(&on(METRICS), 1, counting).await?,
+        backbone.serve(&on(SCHEDULES), FAR_CALLS_MAX, scheduling).await?,
     ])
 }
 
@@ -60,4 +63,11 @@ async fn logs(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {
         bytes <= FAR_LOG_BYTES_MAX
     };
     Ok(services::write(&LogsAnswer { lines: lines.into_iter().take_while(fits).collect() }))
+}
+
+async fn scheduled(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {
+    Ok(match services::read(&call.message, "a question about a schedule")? {
+        ScheduleQuestion::History(id) => services::write(&node.schedules().history(id.as_str())?),
+        ScheduleQuestion::Run(id) => services::write(&node.schedules().run_now(id.as_str()).await?),
+    })
 }

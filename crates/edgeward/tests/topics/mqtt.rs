@@ -56,7 +56,8 @@ impl Served {
 
     /// The secret of a new token.
     fn secret(&self, name: &str, role: Role) -> String {
-        let token = Token { name: TokenName::new(name).expect("valid"), role, created_at: Timestamp::now(), expires_at: None };
+        let token =
+            Token { name: TokenName::new(name).expect("valid"), role, created_at: Timestamp::now(), expires_at: None, topics: None };
         self.tokens.create(&token).expect("made").reveal().to_owned()
     }
 

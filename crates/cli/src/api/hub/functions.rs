@@ -22,7 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::{
     Api, Refusal,
     functions::{FUNCTION_BODY_BYTES_MAX, IdPath, event, output},
-    read_body,
+    read_body, terms,
     wire::{self, FunctionAnswer, FunctionBody, FunctionsAnswer},
 };
 
@@ -172,29 +172,47 @@ fn runtime(hub: &FleetHub, node: Option<&str>) -> Result<NodeRuntime, EdgeError>
     hub.cluster().runtime(node)
 }
 
-/// Invokes a function on a node with the body as its payload, and answers with its result. The headers `content-type`, `traceparent` and `tracestate` go with it.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct InvokeQuery {
+    /// On this node and no other; left out: on the node that takes it best.
+    node: Option<String>,
+}
+
+/// Invokes a function with the body as its payload, and answers with its result. Which node runs it is chosen by health, nearness and load, and what fails is
+/// tried on another one where that does no harm; with `node` that one runs it, once. The headers `content-type`, `traceparent` and `tracestate` go with it.
 #[utoipa::path(
-    post, path = "/v1/functions/{id}/invoke", operation_id = "invoke_function", tag = "functions", params(IdPath, NodeQuery),
+    post, path = "/v1/functions/{id}/invoke", operation_id = "invoke_function", tag = "functions",
+    params(
+        IdPath, InvokeQuery,
+        ("edgeward-timeout-ms" = Option<u64>, Header, description = "How many milliseconds the call has, with all its attempts; the function's own deadline holds as well."),
+        ("edgeward-idempotent" = Option<bool>, Header, description = "Whether this call may run twice, so that it is retried also when it may have run."),
+    ),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "The result, as the function gave it.", body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 404, body = wire::Problem),
         (status = 413, description = "The payload or the result is too large for the way to a node.", body = wire::Problem),
         (status = 500, description = "The function failed.", body = wire::Problem),
-        (status = 503, description = "The node is not connected, or overloaded.", body = wire::Problem),
+        (status = 503, description = "No node can take it now, or the node is not connected or overloaded; see Retry-After.", body = wire::Problem),
         (status = 504, description = "It ran past its deadline.", body = wire::Problem),
     )
 )]
 pub(crate) async fn invoke(
     State(hub): State<Arc<FleetHub>>,
     Path(IdPath { id }): Path<IdPath>,
-    Query(query): Query<NodeQuery>,
+    Query(query): Query<InvokeQuery>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    let runtime = runtime(&hub, query.node.as_deref())?;
-    let options = CallOptions::of(request.headers());
+    let runtime = query.node.as_deref().map(|node| runtime(&hub, Some(node))).transpose()?;
+    hub.check_active()?;
+    let function = FunctionId::new(&id).map_err(|_| EdgeError::function_not_found(&id))?;
+    let (options, terms) = (CallOptions::of(request.headers()), terms::read(request.headers())?);
     let payload = read_body(request, REQUEST_BYTES_MAX).await?;
-    Ok(output(runtime.invoke_with(&id, payload.bytes.clone(), options).await?))
+    let payload = payload.bytes.clone();
+    Ok(output(match runtime {
+        Some(runtime) => terms::within(terms, &id, runtime.invoke_with(&id, payload, options)).await?,
+        None => hub.cluster().call(&function, payload, options, terms).await?,
+    }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
