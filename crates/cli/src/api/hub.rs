@@ -28,7 +28,7 @@ use super::{Api, Refusal, Shared, finish, first_of, read_body, shared_routes, wi
 #[derive(Clone, FromRef)]
 pub(crate) struct OfHub {
     api: Api,
-    hub: Arc<FleetHub>,
+    pub(in crate::api) hub: Arc<FleetHub>,
 }
 
 /// The routes of a hub.
