@@ -153,10 +153,9 @@ async fn a_call_is_one_trace_from_its_caller_over_hub_and_node_to_the_document()
     fleet.serves("hello", 1).await;
     let trace = TRACE.replace('4', "7");
     let path = "/v1/functions/hello/invoke";
-    until("the call is answered", async || {
-        other.ask(Method::POST, path, &[("traceparent", &traceparent(&trace))], "").await.status() == 200
-    })
-    .await;
+    until("the way is known", async || other.ask(Method::POST, path, &[], "").await.status() == 200).await;
+    let answer = other.ask(Method::POST, path, &[("traceparent", &traceparent(&trace))], "").await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.body());
     let expected = [
         ("call hello by the hub", "CLIENT", "edge-02"),
         ("call hello", "SERVER", "hub-1"),
