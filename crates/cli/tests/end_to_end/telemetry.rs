@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
+    access::Certificate,
     fleet_support::Fleet,
-    support::{KillOnDrop, Node, artifact, data_dir, until},
+    support::{KillOnDrop, Node, artifact, data_dir, refused_up, until},
 };
 
 /// A Python that has the package `opentelemetry-proto`; `cargo xtask test` sets it.
@@ -36,9 +37,14 @@ struct Receiver {
 impl Receiver {
     /// At a port, or with 0 at a free one.
     fn start(port: u16) -> Self {
+        Self::start_with(port, &[])
+    }
+
+    /// The same with further arguments.
+    fn start_with(port: u16, arguments: &[String]) -> Self {
         let python = std::env::var(PYTHON_VARIABLE).unwrap_or_else(|_| "python3".to_owned());
         let mut command = Command::new(python);
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/otlp_receiver.py")).arg(port.to_string());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/otlp_receiver.py")).arg(port.to_string()).args(arguments);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
         let port = lines.next().expect("the port").parse().expect("a port");
@@ -102,12 +108,16 @@ async fn fleet(receiver: &Receiver) -> (Fleet, Node) {
     let heartbeat = ["--heartbeat-seconds", "0.2"];
     let endpoint = ["--otlp-endpoint", &receiver.url()];
     let fleet = Fleet::start_in(&[&heartbeat[..], &endpoint].concat(), &heartbeat, &SOON).await;
-    let token = fleet.token(&[]);
-    let url = receiver.url();
-    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).collect();
-    let node = fleet.launch_in("edge-01", Some(&token), &variables);
-    fleet.is("edge-01", "online").await;
+    let node = join(&fleet, receiver, "edge-01").await;
     (fleet, node)
+}
+
+async fn join(fleet: &Fleet, receiver: &Receiver, id: &str) -> Node {
+    let (token, url) = (fleet.token(&[]), receiver.url());
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).collect();
+    let node = fleet.launch_in(id, Some(&token), &variables);
+    fleet.is(id, "online").await;
+    node
 }
 
 /// A trace of its own, as its caller tells it.
@@ -144,11 +154,7 @@ async fn a_call_is_one_trace_from_its_caller_over_hub_and_node_to_the_document()
     }
 
     // From a node that has not the function, over the hub to the one that has.
-    let token = fleet.token(&[]);
-    let url = receiver.url();
-    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).collect();
-    let other = fleet.launch_in("edge-02", Some(&token), &variables);
-    fleet.is("edge-02", "online").await;
+    let other = join(&fleet, &receiver, "edge-02").await;
     hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--node", "edge-01"]);
     fleet.serves("hello", 1).await;
     let trace = TRACE.replace('4', "7");
@@ -325,6 +331,41 @@ async fn while_the_receiver_is_away_spans_are_bounded_and_they_come_when_it_is_b
     node.terminate();
     assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
     until("the last span", async || receiver.all("spans").len() > before).await;
+}
+
+#[tokio::test]
+async fn telemetry_goes_over_tls_to_a_receiver_that_is_trusted_and_to_no_other() {
+    let (certificate, stranger) = (Certificate::new(), Certificate::new());
+    let receiver = Receiver::start_with(0, &[certificate.text("chain.pem"), certificate.text("key.pem")]);
+    let url = format!("https://localhost:{}", receiver.port);
+    let (_folder, data) = data_dir();
+    let launch = |authority: &Certificate| {
+        let authority = authority.text("ca.pem");
+        let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str())]).collect();
+        Node::launch_as("up", &data, &["--otlp-endpoint", &url], &variables)
+    };
+    let node = launch(&stranger);
+    let failed = "edgeward_otlp_requests_total{edgeward_signal=\"metrics\",edgeward_outcome=\"failed\"}";
+    until("a request failed", async || series(&node, failed).await > 0).await;
+    assert!(node.stderr().contains("does not take telemetry") && node.stderr().contains("UnknownIssuer"), "{}", node.stderr());
+    node.kill();
+    assert!(receiver.requests.lock().is_empty());
+    let _node = launch(&certificate);
+    until("the metrics", async || receiver.metric("process.uptime", "edge-test").is_some()).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_would_show_secrets_or_that_is_none_is_refused_at_the_start() {
+    let (_folder, data) = data_dir();
+    for (options, why) in [
+        (&["--otlp-endpoint", "127.0.0.1:4318"][..], "must be"),
+        (&["--otlp-endpoint", "ftp://collector"], "must begin with"),
+        (&["--otlp-endpoint", "http://127.0.0.1:4318", "--otlp-sample-ratio", "7"], "must be from 0 to 1"),
+    ] {
+        let (code, told) = refused_up(&data, options).await;
+        assert!(code.is_some_and(|code| code > 0) && told.contains(why), "{code:?} {told}");
+    }
+    assert!(!data.exists(), "nothing was touched");
 }
 
 /// A metric of the documentation: type, unit and labels.
