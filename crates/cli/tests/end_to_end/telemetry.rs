@@ -218,8 +218,8 @@ async fn a_message_goes_on_with_the_trace_of_its_publisher_and_a_schedule_begins
     node.deploy("visits", "visits", &["--document", "visits"]);
     node.deploy("hello", "hello", &[]);
     node.done(&["triggers", "put", "count", "--function", "visits", "--topic", "site/+/temp"]);
-    let headers = [("traceparent", &*traceparent(TRACE))];
-    let published = node.ask(Method::POST, "/v1/topics/site/berlin/temp", &headers, "21.5").await;
+    let caller = traceparent(TRACE);
+    let published = node.ask(Method::POST, "/v1/topics/site/berlin/temp", &[("traceparent", &caller)], "21.5").await;
     assert_eq!(published.status(), 201, "{:?}", published.body());
     let expected = [
         ("publish site/berlin/temp", "PRODUCER", "edge-test"),
