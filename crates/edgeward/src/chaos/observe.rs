@@ -85,7 +85,9 @@ pub(super) fn hittable(experiment: &Experiment, cluster: &EdgeCluster) -> Result
             return Err(EdgeError::new(ErrorKind::Unavailable, message));
         }
         let fault = resolve(&planned.fault, &nodes);
-        hit.into_iter().for_each(|node| hittable.entry(node).or_default().push(fault.clone()));
+        for node in hit {
+            hittable.entry(node).or_default().push(fault.clone());
+        }
     }
     Ok(hittable)
 }
