@@ -355,12 +355,13 @@ mod tests {
         assert!(document.info().expect("reads").expect("there").updated_at > jiff::Timestamp::now());
         inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("stays as it is");
         assert!((3599..=3600).contains(&ahead(&document)), "one of this name is there");
-        sleep(Duration::from_secs(5)).await;
+        // A moment more, in which what has ended is noticed.
+        sleep(Duration::from_millis(5010)).await;
         assert_eq!(ahead(&document), 0);
         inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("injects");
         let error = write().map(drop).expect_err("it is full");
         assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("the disk is full"), "{error}");
-        sleep(Duration::from_secs(5)).await;
+        sleep(Duration::from_millis(5010)).await;
         write().expect("there is room again");
     }
 
