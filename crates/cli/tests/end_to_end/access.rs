@@ -207,10 +207,12 @@ fn needed(method: &str, path: &str) -> &'static str {
     let of_documents = path.starts_with("/v1/documents") && !path.ends_with("/policy");
     match method {
         _ if path.starts_with("/v1/tokens") => "admin",
+        _ if path.starts_with("/v1/topics/") => "client",
         "get" => "viewer",
-        _ if of_documents
-            || ["/v1/functions/{id}", "/v1/schedules/{id}"].iter().any(|begin| path.starts_with(begin))
-            || path == "/v1/artifacts" =>
+        _ if of_documents || path == "/v1/artifacts" => "deployer",
+        _ if ["/v1/functions/{id}", "/v1/schedules/{id}", "/v1/triggers/", "/v1/dead-letters/"]
+            .iter()
+            .any(|begin| path.starts_with(begin)) =>
         {
             "deployer"
         }
@@ -222,9 +224,9 @@ fn needed(method: &str, path: &str) -> &'static str {
 #[tokio::test]
 async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
     let exposed = Exposed::start(&[]);
-    let roles = ["viewer", "deployer", "admin"];
-    let tokens = roles.map(|role| exposed.create(role, role, &[]));
-    let description = json(&exposed.ask(Method::GET, "/openapi.json", Some(&tokens[0]), "").await);
+    let roles = ["client", "viewer", "deployer", "admin"];
+    let tokens = roles.map(|role| exposed.create(role, role, if role == "client" { &["--publish", "#", "--subscribe", "#"] } else { &[] }));
+    let description = json(&exposed.ask(Method::GET, "/openapi.json", Some(&tokens[1]), "").await);
     let mut walked = 0;
     for (path, operations) in description["paths"].as_object().expect("paths") {
         for (method, operation) in operations.as_object().expect("operations").iter().filter(|(key, _)| *key != "parameters") {
@@ -236,7 +238,15 @@ async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
             assert!(refused.headers()[header::WWW_AUTHENTICATE].to_str().is_ok_and(|challenge| challenge.starts_with("Bearer")));
             let enough = roles.iter().position(|role| *role == needed).expect("a role");
             for (n, token) in tokens.iter().enumerate() {
-                if n < enough {
+                if path == "/v1/topics/topic" && roles[n] == "viewer" {
+                    // A client has topics; a viewer publishes to none, unless its token names some.
+                    problem(
+                        &exposed.ask(method.clone(), &path, Some(token), "").await,
+                        403,
+                        "forbidden",
+                        "may not publish to topic `topic`",
+                    );
+                } else if n < enough {
                     let refused = exposed.ask(method.clone(), &path, Some(token), "").await;
                     problem(&refused, 403, "forbidden", &format!("needs the role {needed}, and token `{0}` has the role {0}", roles[n]));
                     assert!(refused.headers().contains_key(header::WWW_AUTHENTICATE));
@@ -252,7 +262,7 @@ async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
     assert!(walked >= 32, "{walked}");
     problem(&exposed.ask(Method::GET, "/v2", Some(&tokens[0]), "").await, 404, "not_found", "/openapi.json");
     problem(&exposed.ask(Method::GET, "/v2", None, "").await, 401, "unauthenticated", "token");
-    problem(&exposed.ask(Method::OPTIONS, "/v1/status", Some(&tokens[1]), "").await, 403, "forbidden", "admin");
+    problem(&exposed.ask(Method::OPTIONS, "/v1/status", Some(&tokens[2]), "").await, 403, "forbidden", "admin");
 }
 
 #[tokio::test]

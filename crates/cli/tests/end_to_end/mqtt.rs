@@ -7,12 +7,12 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use http::Method;
 use serde_json::Value;
 
 use crate::{
     access::{Certificate, create_offline, secret},
     support::{Node, data_dir, fails, refused_up, until},
+    topics::visits,
 };
 
 const PYTHON_VARIABLE: &str = "EDGEWARD_PYTHON";
@@ -125,11 +125,7 @@ async fn a_will_and_the_news_of_a_client_reach_functions() {
         .await;
     let told = node.json("/v1/topics/$edgeward/clients/sensor-7/messages").await;
     assert_eq!(told["messages"][0]["data"]["state"], "connected");
-    until("the function had all three", async || {
-        let kept = node.ask(Method::GET, "/v1/documents/visits/keys/%2F", &[], "").await;
-        kept.status() == 200 && serde_json::from_slice::<Value>(kept.body()).expect("JSON")["value"] == 3
-    })
-    .await;
+    until("the function had all three", async || visits(&node).await == Some(3)).await;
 }
 
 #[tokio::test]

@@ -26,6 +26,12 @@ async fn publish(node: &Node, path: &str, body: &str) -> u64 {
     read(&response)["position"].as_u64().expect("a position")
 }
 
+/// How often the function `visits` was called.
+pub(crate) async fn visits(node: &Node) -> Option<u64> {
+    let answer = node.ask(Method::GET, "/v1/documents/visits/keys/%2F", &[], "").await;
+    (answer.status() == 200).then(|| read(&answer).as_u64().expect("a number"))
+}
+
 /// A stream of events that is being read.
 struct Followed {
     body: Incoming,
@@ -83,11 +89,7 @@ async fn a_message_that_is_published_over_http_calls_a_function_that_keeps_a_doc
         publish(&node, TEMP, &n.to_string()).await;
         publish(&node, "/v1/topics/site/berlin/door", "open").await;
     }
-    let visits = async || {
-        let answer = node.ask(Method::GET, "/v1/documents/visits/keys/%2F", &[], "").await;
-        answer.status() == 200 && read(&answer)["value"] == 5
-    };
-    until("the five messages are counted", visits).await;
+    until("the five messages are counted", async || visits(&node).await == Some(5)).await;
     until("the trigger is through", async || node.json("/v1/triggers/count").await["behind"] == 0).await;
     let trigger = node.json("/v1/triggers/count").await;
     assert_eq!((&trigger["delivered"], &trigger["dead"], &trigger["function"]), (&5.into(), &0.into(), &"visits".into()));
@@ -96,10 +98,7 @@ async fn a_message_that_is_published_over_http_calls_a_function_that_keeps_a_doc
     node.kill();
     let node = Node::start(&data).await;
     publish(&node, TEMP, "6").await;
-    until("the sixth is counted", async || {
-        read(&node.ask(Method::GET, "/v1/documents/visits/keys/%2F", &[], "").await)["value"].as_u64() >= Some(6)
-    })
-    .await;
+    until("the sixth is counted", async || visits(&node).await >= Some(6)).await;
 }
 
 #[tokio::test]
@@ -128,6 +127,23 @@ async fn who_follows_goes_on_where_it_was() {
     node.terminate();
     let end = tokio::time::timeout(PATIENCE, whole.body.frame()).await.expect("a node that stops ends it");
     assert!(end.is_none_or(|frame| frame.is_err()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_takes_nothing_for_a_while_stops_nobody_and_misses_nothing() {
+    const MESSAGES: u64 = 200;
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let mut followed = Followed::open(&node, "/v1/topics/%23/events", &[]).await;
+    // More than what is in memory of the log, and of the connection.
+    let payload = "x".repeat(128 * 1024);
+    for n in 1..=MESSAGES {
+        assert_eq!(publish(&node, TEMP, &payload).await, n);
+    }
+    for n in 1..=MESSAGES {
+        let (data, id) = followed.message().await;
+        assert_eq!((id, data.as_str().map(str::len)), (n.to_string(), Some(payload.len())));
+    }
 }
 
 #[tokio::test]
@@ -349,7 +365,7 @@ async fn a_project_says_which_messages_call_its_function() {
     let told = String::from_utf8(node.done(&["deploy", &path])).expect("text");
     assert!(told.contains("gates/+/opened by trigger visits.gates"), "{told}");
     node.done(&["topics", "publish", "gates/north/opened", "x"]);
-    until("it is counted", async || node.ask(Method::GET, "/v1/documents/visits/keys/%2F", &[], "").await.status() == 200).await;
+    until("it is counted", async || visits(&node).await == Some(1)).await;
     // Under another id it has triggers of its own.
     node.done(&["deploy", &path, "--id", "other"]);
     let triggers = node.json("/v1/triggers").await;

@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// The topic
     topic: TopicName,
     /// The payload: a text, `@FILE`, or `-` for standard input [default: empty]
-    #[arg(value_name = "TEXT|@FILE|-", allow_hyphen_values = true, value_parser = Input::of_data)]
+    #[arg(value_name = "TEXT|@FILE|-", allow_negative_numbers = true, value_parser = Input::of_data)]
     payload: Option<Input>,
     /// The type of the payload
     #[arg(long, value_name = "T")]
