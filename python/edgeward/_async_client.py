@@ -138,6 +138,42 @@ class AsyncClient:
     async def rebalance(self, moves_max: int | None = None) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.rebalance, moves_max)
 
+    async def scenarios(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.scenarios)
+
+    async def start_experiment(
+        self,
+        experiment: str | dict[str, Any] | None = None,
+        *,
+        scenario: str | None = None,
+        function_id: str | None = None,
+        document: str | None = None,
+    ) -> dict[str, Any]:
+        options = {"scenario": scenario, "function_id": function_id, "document": document}
+        return await asyncio.to_thread(self._client.start_experiment, experiment, **options)
+
+    async def experiments(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.experiments)
+
+    async def experiment(self, experiment_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.experiment, experiment_id)
+
+    async def experiment_report(self, experiment_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.experiment_report, experiment_id)
+
+    async def experiment_markdown(self, experiment_id: str) -> str:
+        return await asyncio.to_thread(self._client.experiment_markdown, experiment_id)
+
+    async def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.stop_experiment, experiment_id)
+
+    async def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 7200) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_seconds
+        # Between two looks it holds no thread of the executor.
+        while not await asyncio.to_thread(self._client._is_over, experiment_id, deadline, timeout_seconds):
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        return await self.experiment_report(experiment_id)
+
     async def documents(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.documents)
 

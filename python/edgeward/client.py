@@ -260,6 +260,62 @@ class Client:
         moves: list[dict[str, Any]] = self._api.object("POST", "/v1/rebalance", {"moves": moves_max})["moves"]
         return moves
 
+    def scenarios(self) -> list[dict[str, Any]]:
+        """The ready-made experiments of chaos engineering, each with its `name`, `description` and the text of its file."""
+        return self._api.objects("scenarios", "/v1/chaos/scenarios")
+
+    def start_experiment(
+        self,
+        experiment: str | dict[str, Any] | None = None,
+        *,
+        scenario: str | None = None,
+        function_id: str | None = None,
+        document: str | None = None,
+    ) -> dict[str, Any]:
+        """Begins an experiment of a hub, which then runs to its end by itself: the text of its file, a dictionary, or a ready-made one by its
+        name, with the function that it calls and the document that it compares. The hub, and each node that may be hit, must allow it."""
+        body, content_type = None, None
+        if isinstance(experiment, str):
+            body, content_type = experiment.encode(), "application/toml"
+        elif experiment is not None:
+            body, content_type = _dumps(experiment), JSON
+        query = {"scenario": scenario, "function": function_id, "document": document}
+        return self._api.object("POST", "/v1/chaos/experiments", query, body=body, content_type=content_type)
+
+    def experiments(self) -> list[dict[str, Any]]:
+        """The experiments that a hub runs or ran, the newest first."""
+        return self._api.objects("experiments", "/v1/chaos/experiments")
+
+    def experiment(self, experiment_id: str) -> dict[str, Any]:
+        """One experiment of a hub, as it is now."""
+        return self._api.object("GET", _experiment(experiment_id))
+
+    def experiment_report(self, experiment_id: str) -> dict[str, Any]:
+        """The report of an experiment; of one that runs, up to now."""
+        return self._api.object("GET", _experiment(experiment_id) + "/report")
+
+    def experiment_markdown(self, experiment_id: str) -> str:
+        """The same as Markdown, with a chart."""
+        return self._api.send("GET", _experiment(experiment_id) + "/report", {"format": "markdown"}).decode()
+
+    def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
+        """Ends an experiment before its time, and returns it once its faults have ended."""
+        return self._api.object("POST", _experiment(experiment_id) + "/stop")
+
+    def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 7200) -> dict[str, Any]:
+        """Waits until an experiment is over; returns its report. When that takes longer, it raises EdgeTimeoutError."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._is_over(experiment_id, deadline, timeout_seconds):
+            time.sleep(_LOOK_EVERY_SECONDS)
+        return self.experiment_report(experiment_id)
+
+    def _is_over(self, experiment_id: str, deadline: float, timeout_seconds: float) -> bool:
+        if self.experiment(experiment_id)["phase"] == "ended":
+            return True
+        if time.monotonic() >= deadline:
+            raise EdgeTimeoutError(f"experiment `{experiment_id}` is not over after {timeout_seconds:g} s")
+        return False
+
     def documents(self) -> list[dict[str, Any]]:
         """The documents, without their data."""
         return self._api.objects("documents", "/v1/documents")
@@ -402,6 +458,10 @@ def _part(text: str) -> str:
 
 def _deployment(function_id: str) -> str:
     return f"/v1/deployments/{_part(function_id)}"
+
+
+def _experiment(experiment_id: str) -> str:
+    return f"/v1/chaos/experiments/{_part(experiment_id)}"
 
 
 def _filter(filter: str, what: str) -> str:

@@ -44,7 +44,7 @@ use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{access::Door, audit::Audit};
+use self::{access::Door, audit::Audit, topics::kept::KeptTopics};
 pub(crate) use self::{observe::readings, wire::FunctionBody};
 use crate::{
     mcp::{self, Access},
@@ -121,8 +121,13 @@ fn shared_routes<S>() -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
     Api: FromRef<S>,
+    KeptTopics: FromRef<S>,
 {
-    OpenApiRouter::with_openapi(Description::openapi())
+    let mut routes = OpenApiRouter::with_openapi(Description::openapi());
+    routes.get_openapi_mut().merge(topics::Described::openapi());
+    routes
+        .route(topics::TOPIC_ROUTE, get(topics::read).post(topics::publish))
+        .routes(routes!(topics::list))
         .routes(routes!(documents::list))
         .routes(routes!(documents::show, documents::put, documents::patch, documents::delete))
         .routes(routes!(documents::keys::show, documents::keys::put, documents::keys::delete))
@@ -140,16 +145,13 @@ where
 
 /// The routes of a node.
 fn node_routes() -> OpenApiRouter<OfNode> {
-    let mut routes = shared_routes().route(topics::TOPIC_ROUTE, get(topics::read).post(topics::publish));
-    routes.get_openapi_mut().merge(topics::Described::openapi());
-    routes
+    shared_routes()
         .routes(routes!(artifacts::upload))
         .routes(routes!(functions::list))
         .routes(routes!(functions::show, functions::put, functions::delete))
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::logs))
         .routes(routes!(own_node::change))
-        .routes(routes!(topics::list))
         .routes(routes!(topics::dead_letters::list))
         .routes(routes!(topics::dead_letters::discard))
         .routes(routes!(topics::dead_letters::retry))

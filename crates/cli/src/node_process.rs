@@ -25,7 +25,7 @@ use crate::{
     listen::{self, Address, TlsArgs},
     mcp::McpArgs,
     notify::Notify,
-    otlp::{self, OtlpArgs},
+    otlp::{self, Export, OtlpArgs},
     signals::StopSignals,
     terminal, trusted_keys,
 };
@@ -174,14 +174,14 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
     tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
-    if let Some(exporter) = exporter {
+    let export = exporter.map(|exporter| {
         let (node, membership, started) = (Arc::clone(&node), membership.clone(), Instant::now());
         let gather = move || {
             let (node, membership) = (Arc::clone(&node), membership.clone());
             async move { api::readings(&node, membership.as_deref(), started).await }
         };
-        tasks.spawn(named("the export of telemetry", exporter.run(gather, stop.clone())));
-    }
+        Export::begin(exporter, gather)
+    });
     terminal::write(format!(
         "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n{mqtt}  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -193,7 +193,11 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let told = notify.tell(async move { ready.until_ready().await }, status, stop.clone());
     tasks.spawn(named("the word to the service manager", told));
 
-    run_until_stopped(tasks, &stop, async || signals.next().await).await
+    let ended = run_until_stopped(tasks, &stop, async || signals.next().await).await;
+    if let Some(export) = export {
+        export.end().await;
+    }
+    ended
 }
 
 /// Makes the node a member, once, and ties it to its fleet. A member needs nobody to be there.

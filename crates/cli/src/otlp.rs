@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use edgeward::{
     EdgeError,
-    telemetry::{Exporter, OtlpOptions},
+    telemetry::{Exporter, OtlpOptions, Reading},
 };
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{client::tls, daemon::host_name};
 
@@ -34,7 +35,33 @@ impl OtlpArgs {
     }
 }
 
-/// Has this process trace, and export what it measures.
+/// The export of telemetry. It ends after everything else, so that what the last calls were is told too.
+pub(crate) struct Export {
+    stop: CancellationToken,
+    running: AbortOnDropHandle<()>,
+}
+
+impl Export {
+    /// Begins to export what `gather` reads, and what is traced.
+    pub(crate) fn begin<F>(exporter: Exporter, gather: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Vec<Reading>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let running = AbortOnDropHandle::new(tokio::spawn(exporter.run(gather, stop.clone())));
+        Self { stop, running }
+    }
+
+    /// Exports what waits, within a bound of time.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        if let Err(error) = self.running.await {
+            tracing::error!(%error, "the export of telemetry ended with a defect");
+        }
+    }
+}
+
+/// Has this process trace, to export it.
 pub(crate) fn exporter(options: OtlpOptions, id: &str) -> Result<Exporter, EdgeError> {
     let attributes = [
         ("service.name", "edgeward"),

@@ -529,6 +529,13 @@ impl EdgeCluster {
         health
     }
 
+    /// The nodes that are not OFFLINE.
+    pub(crate) fn present(&self) -> BTreeSet<NodeId> {
+        let members = self.0.members.lock();
+        let present = members.membership.nodes().filter(|(_, standing)| standing.status() != EdgeNodeStatus::Offline);
+        present.map(|(id, _)| id.clone()).collect()
+    }
+
     fn member(&self, id: &str) -> Result<(NodeId, Member), EdgeError> {
         let members = self.0.members.lock();
         members.nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone())).ok_or_else(|| EdgeError::node_not_found(id))

@@ -49,7 +49,8 @@ fn functions(node: &Node) -> Vec<Reading> {
     for (state, name) in [(FunctionState::Pending, "pending"), (FunctionState::Ready, "ready"), (FunctionState::Failed, "failed")] {
         states.push([name], views.iter().filter(|view| view.state == state).count());
     }
-    let mut readings = vec![states, Reading::of(&instruments::NODE_READY, node.is_ready())];
+    let faults = Reading::of(&instruments::CHAOS_FAULTS, node.chaos().injected().len());
+    let mut readings = vec![states, Reading::of(&instruments::NODE_READY, node.is_ready()), faults];
     readings.extend(crowds(node.runtime()));
     readings
 }
@@ -103,7 +104,11 @@ fn member(uplink: &Uplink, connection: &Connection) -> Vec<Reading> {
     }
     let age = replication.synced_at.map(|at| if replication.state == SessionState::Synced { 0.0 } else { seconds_since(at) });
     let outbox = uplink.outbox();
+    let topics = uplink.topics().borrow().clone();
     vec![
+        Reading::of(&instruments::TOPICS_FORWARDED, topics.forwarded),
+        Reading::of(&instruments::TOPICS_IMPORTED, topics.imported),
+        Reading::of(&instruments::TOPICS_SHARING_LOST, topics.lost),
         Reading::of(&instruments::SYNC_CONNECTED, connection.is_up),
         states,
         optional(Reading::new(&instruments::SYNC_AGE), age),

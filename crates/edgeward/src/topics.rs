@@ -6,6 +6,7 @@ pub(crate) mod bundle;
 mod call;
 mod mqtt;
 mod running;
+mod spans;
 mod triggers;
 
 use std::{
@@ -74,7 +75,13 @@ impl Topics {
     /// [`ErrorKind::Forbidden`] where a topic begins with `$`, [`ErrorKind::TooLarge`] past a bound of a message, those of the disk.
     pub async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
         check_topic(&message.topic)?;
-        self.log.publish(Message { origin: None, ..message }).await
+        let mut message = Message { origin: None, ..message };
+        let mut span = spans::publish(&mut message);
+        self.log.publish(message).await.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error);
+            }
+        })
     }
 
     /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.

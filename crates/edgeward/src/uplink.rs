@@ -94,7 +94,7 @@ impl Uplink {
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(outbox::send(Arc::clone(&outbox), Arc::clone(&backbone))),
         ];
-        tasks.extend(topics::share(&node, &backbone, sharing, &exchanged));
+        tasks.extend(topics::share(&node, &backbone, sharing, &exchanged).await?);
         Ok(Self {
             replicator,
             outbox,

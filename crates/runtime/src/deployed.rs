@@ -244,7 +244,6 @@ impl Deployed {
         self.gate.crowd()
     }
 
-    #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code gets the payload alone"))]
     pub(crate) async fn invoke(self: Arc<Self>, payload: Bytes, options: CallOptions) -> Result<Output, EdgeError> {
         let span = self.span(|| options.trace());
         match &self.code {

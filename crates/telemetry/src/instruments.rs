@@ -6,8 +6,10 @@
 /// How the numbers of an instrument go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Up only.
+    /// Up only, from 0 at the start of the process.
     Counter,
+    /// Up only, over all starts.
+    Total,
     /// Up and down, and they can be added up.
     UpDownCounter,
     /// Up and down, and their sum says nothing.
@@ -40,7 +42,7 @@ impl Instrument {
             "By" => "_bytes",
             _ => "",
         });
-        if self.kind == Kind::Counter {
+        if matches!(self.kind, Kind::Counter | Kind::Total) {
             name.push_str("_total");
         }
         name
@@ -96,15 +98,18 @@ instruments! {
     SYNC_STATE: UpDownCounter "edgeward.sync.state", "1", ["edgeward.sync.state"], "1 for how the documents stand to the hub's now, 0 for the others.";
     SYNC_AGE: Gauge "edgeward.sync.age", "s", [], "Time since the hub last had all that is here and this node all that was there; none before the first time.";
     OUTBOX: UpDownCounter "edgeward.outbox.events", "{event}", [], "Events that wait for the hub.";
-    OUTBOX_DROPPED: Counter "edgeward.outbox.dropped", "{event}", [], "Events that gave way to others while the hub was away, over all starts.";
+    OUTBOX_DROPPED: Total "edgeward.outbox.dropped", "{event}", [], "Events that gave way to others while the hub was away, over all starts.";
     // Topics.
-    SENT_MESSAGES: Counter "messaging.client.sent.messages", "{message}", [SYSTEM, OPERATION], "Messages that were published durably to topics here, over all starts.";
+    SENT_MESSAGES: Total "messaging.client.sent.messages", "{message}", [SYSTEM, OPERATION], "Messages that were published durably to topics here, over all starts.";
     CONSUMED_MESSAGES: Counter "messaging.client.consumed.messages", "{message}", [SYSTEM, OPERATION, TRIGGER], "Messages that a trigger's function has handled.";
     PROCESS_DURATION: Histogram "messaging.process.duration", "s", [SYSTEM, OPERATION, TRIGGER], "Duration of one attempt of a trigger's function to handle a message.";
     TOPICS_MESSAGES: UpDownCounter "edgeward.topics.log.messages", "{message}", [], "Messages that the log of topics holds.";
     TOPICS_BYTES: UpDownCounter "edgeward.topics.log.size", "By", [], "Size of these messages.";
-    TOPICS_TRIMMED: Counter "edgeward.topics.log.trimmed", "{message}", [], "Messages that are gone from the log, as they were too many or too old, over all starts.";
+    TOPICS_TRIMMED: Total "edgeward.topics.log.trimmed", "{message}", [], "Messages that are gone from the log, as they were too many or too old, over all starts.";
     TOPICS_SUBSCRIBERS: UpDownCounter "edgeward.topics.subscribers", "{subscriber}", [], "Who listens to topics now.";
+    TOPICS_FORWARDED: Counter "edgeward.topics.forwarded", "{message}", [], "Messages that the hub has taken.";
+    TOPICS_IMPORTED: Counter "edgeward.topics.imported", "{message}", [], "Messages of others that came from the hub.";
+    TOPICS_SHARING_LOST: Counter "edgeward.topics.sharing.lost", "{message}", [], "Messages, of whatever topic, that were gone before they could be forwarded or imported.";
     TRIGGER_LAG: UpDownCounter "edgeward.trigger.lag", "{message}", [TRIGGER], "Messages, of whatever topic, after the last one up to which a trigger has handled all.";
     TRIGGER_WAITING: UpDownCounter "edgeward.trigger.waiting", "{message}", [TRIGGER], "Messages that wait for the function of a trigger to be deployed here.";
     TRIGGER_RETRIES: Counter "edgeward.trigger.retries", "{attempt}", [TRIGGER], "Attempts to handle a message that failed and were followed by another.";
@@ -118,7 +123,7 @@ instruments! {
     MQTT_SENT: Counter "edgeward.mqtt.messages.sent", "{message}", [], "Messages that were sent to clients of MQTT, the same to several counted as often.";
     MQTT_DROPPED: Counter "edgeward.mqtt.messages.dropped", "{message}", [], "Messages that were not sent, as the client was too slow for what is not durable or does not take their size.";
     // Schedules.
-    SCHEDULE_RUNS: Counter "edgeward.schedule.runs", "{run}", [SCHEDULE, OUTCOME], "Due times of a schedule by what became of them, since it is here.";
+    SCHEDULE_RUNS: Total "edgeward.schedule.runs", "{run}", [SCHEDULE, OUTCOME], "Due times of a schedule by what became of them, since it is here.";
     SCHEDULE_RUNNING: UpDownCounter "edgeward.schedule.running", "{run}", [SCHEDULE], "Runs of a schedule that go on.";
     SCHEDULE_WAITING: UpDownCounter "edgeward.schedule.waiting", "{run}", [SCHEDULE], "Due times of a schedule that are still to be made up for.";
     SCHEDULE_LATENESS: Gauge "edgeward.schedule.lateness", "s", [SCHEDULE], "How much later than due the last run of a schedule began.";
@@ -142,6 +147,10 @@ instruments! {
     ROLLOUTS: UpDownCounter "edgeward.rollouts", "{rollout}", ["edgeward.rollout.state"], "The present rollouts of all deployments by their state.";
     DEPLOYMENT_NODES: UpDownCounter "edgeward.deployment.nodes", "{node}", [FUNCTION, "edgeward.deployment.nodes.state"], "Nodes of a deployment: `wanted`, and of these `updated`, `ready`, `failed` and `pending`.";
     FLEET_SCHEDULES: UpDownCounter "edgeward.fleet.schedules", "{schedule}", [], "Schedules of the fleet.";
+    FLEET_TOPICS_SENT: Total "edgeward.fleet.topics.messages.sent", "{message}", [], "Messages that were published to topics of the fleet, over all starts.";
+    FLEET_TOPICS_MESSAGES: UpDownCounter "edgeward.fleet.topics.messages", "{message}", [], "Messages that the fleet's topics hold.";
+    FLEET_TOPICS_BYTES: UpDownCounter "edgeward.fleet.topics.size", "By", [], "Size of these messages.";
+    CHAOS_FAULTS: UpDownCounter "edgeward.chaos.faults", "{fault}", [], "Faults that are injected on this node now.";
     // What leaves by OTLP.
     OTLP_SPANS: Counter "edgeward.otlp.spans", "{span}", [OUTCOME], "Spans by what became of them: `exported`, `rejected` by the receiver, or `dropped` here.";
     OTLP_WAITING: UpDownCounter "edgeward.otlp.spans.waiting", "{span}", [], "Spans that wait to be exported.";

@@ -14,7 +14,7 @@ pub fn text(readings: &[Reading]) -> String {
     for Reading { instrument, points } in readings {
         let name = instrument.prometheus_name();
         let kind = match instrument.kind {
-            Kind::Counter => "counter",
+            Kind::Counter | Kind::Total => "counter",
             Kind::UpDownCounter | Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };

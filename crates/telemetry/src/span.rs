@@ -309,6 +309,11 @@ mod tests {
     }
 
     #[test]
+    fn while_nobody_traces_nothing_begins() {
+        assert!(begin(Some(parent(true)), SpanKind::Server, || unreachable!("it has no name")).is_none());
+    }
+
+    #[test]
     fn a_span_is_below_its_parent_and_ends_when_it_is_dropped() {
         let tracer = tracer(Sampler::default());
         let mut outer = tracer.begin(None, SpanKind::Server, || "outer".to_owned());

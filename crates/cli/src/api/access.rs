@@ -339,6 +339,9 @@ mod tests {
         assert_eq!(needed(&Method::HEAD, TOPIC_ROUTE), Role::Client);
         assert_eq!(needed(&Method::DELETE, TOPIC_ROUTE), Role::Admin);
         assert_eq!(needed(&Method::TRACE, "/v1/status"), Role::Admin);
+        for of_admins in ["/v1/chaos/experiments", "/v1/chaos/experiments/{id}/stop"] {
+            assert_eq!(needed(&Method::POST, of_admins), Role::Admin, "{of_admins}");
+        }
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     }
 

@@ -28,7 +28,7 @@ use super::{Api, Refusal, Shared, finish, first_of, read_body, shared_routes, wi
 #[derive(Clone, FromRef)]
 pub(crate) struct OfHub {
     api: Api,
-    hub: Arc<FleetHub>,
+    pub(in crate::api) hub: Arc<FleetHub>,
 }
 
 /// The routes of a hub.
@@ -76,8 +76,8 @@ pub(crate) fn hub_router(shared: Shared, hub: Arc<FleetHub>) -> Router {
 
 /// Who answers a path that only a node answers.
 fn of_node(path: &str) -> Option<&'static str> {
-    let is_of_node = ["topics", "triggers", "dead-letters"].contains(&first_of(path)?);
-    is_of_node.then_some("topics are of a node, and this is the hub of a fleet; name the node by `--server`")
+    let is_of_node = ["triggers", "dead-letters"].contains(&first_of(path)?);
+    is_of_node.then_some("a node answers that, and this is the hub of a fleet; name the node by `--server`")
 }
 
 /// Stores an artifact for the nodes of the fleet, which fetch it once it is assigned to them.

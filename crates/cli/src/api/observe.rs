@@ -83,6 +83,7 @@ fn fleet(Membership { link, uplink }: &Membership) -> FleetAnswer {
         // Of a store that cannot be read nothing is known to wait.
         waiting_events: outbox.len().unwrap_or(0),
         dropped_events: outbox.dropped(),
+        topics: uplink.topics().borrow().clone(),
     }
 }
 

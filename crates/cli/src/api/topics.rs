@@ -4,9 +4,8 @@
 
 pub(crate) mod dead_letters;
 mod follow;
+pub(crate) mod kept;
 pub(crate) mod wire;
-
-use std::sync::Arc;
 
 use axum::{
     Extension, Json,
@@ -15,16 +14,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use edgeward::{
-    CloudEvent, EdgeError, ErrorKind, Message, Node, TopicFilter, TopicName,
+    CloudEvent, EdgeError, ErrorKind, Message, TopicFilter, TopicName,
     access::{Caller, Role, TopicRights},
     cloud_event::STRUCTURED,
     limits::{TOPIC_PAGE_MAX, TOPIC_PAYLOAD_BYTES_MAX},
+    telemetry::TraceContext,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
-use self::wire::{LatestAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer};
+use self::{
+    kept::KeptTopics,
+    wire::{LatestAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer},
+};
 use super::{Api, Refusal, read_body};
 
 /// The route of every topic and filter.
@@ -36,6 +39,8 @@ const EVENT_FIELD: &str = "ce-";
 /// Messages that are told when nobody says how many.
 const LATEST_DEFAULT: usize = 100;
 const ALL: &str = "#";
+/// The attribute of a message that is part of a trace, as `CloudEvents` has it.
+const TRACEPARENT: &str = "traceparent";
 
 /// What is served at [`TOPIC_ROUTE`], as it is described.
 #[derive(OpenApi)]
@@ -61,7 +66,7 @@ pub(crate) struct PublishQuery {
 }
 
 /// Publishes the body to a topic, and answers when the message is on the disk. A body that is a cloud event, by its header fields `ce-…` or
-/// its type `application/cloudevents+json`, is published as one.
+/// its type `application/cloudevents+json`, is published as one. The header `traceparent` becomes its attribute, unless it has one.
 ///
 /// It takes the role deployer, or a token that names the topic.
 #[utoipa::path(
@@ -76,7 +81,7 @@ pub(crate) struct PublishQuery {
     )
 )]
 pub(super) async fn publish(
-    State(node): State<Arc<Node>>,
+    State(kept): State<KeptTopics>,
     Path(topic): Path<String>,
     caller: Option<Extension<Caller>>,
     Query(PublishQuery { key, retain, expires_in_seconds }): Query<PublishQuery>,
@@ -106,7 +111,12 @@ pub(super) async fn publish(
         event.check()?;
         message = event.into_message(message);
     }
-    let position = node.topics().publish(message).await?;
+    if let Some(trace) = TraceContext::of(&headers)
+        && !message.attributes.iter().any(|(name, _)| name == TRACEPARENT)
+    {
+        message.attributes.push((TRACEPARENT.to_owned(), trace.to_string()));
+    }
+    let position = kept.publish(message).await?;
     Ok((StatusCode::CREATED, Json(PublishedAnswer { topic: topic.to_string(), position })).into_response())
 }
 
@@ -177,7 +187,7 @@ pub(crate) struct ListQuery {
     responses((status = 200, body = TopicsAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
 )]
 pub(super) async fn list(
-    State(node): State<Arc<Node>>,
+    State(kept): State<KeptTopics>,
     caller: Option<Extension<Caller>>,
     Query(ListQuery { filter, after }): Query<ListQuery>,
 ) -> Result<Json<TopicsAnswer>, Refusal> {
@@ -186,15 +196,15 @@ pub(super) async fn list(
     if filter.as_str().starts_with('$') {
         rights.check_subscribe(&filter)?;
     }
-    let topics = node.topics().list(&filter, &after).await?;
+    let (topics, state) = kept.list(&filter, &after).await?;
     let next = topics.last().filter(|_| topics.len() == TOPIC_PAGE_MAX).map(|last| last.topic.to_string());
     let seen = topics.into_iter().filter(|info| rights.may_see(&info.topic));
-    Ok(Json(TopicsAnswer::new(seen, next, node.topics().state())))
+    Ok(Json(TopicsAnswer::new(seen, next, state)))
 }
 
 /// Answers what is asked of a filter, which the end of the path says.
 pub(super) async fn read(
-    State(node): State<Arc<Node>>,
+    State(kept): State<KeptTopics>,
     State(api): State<Api>,
     Path(path): Path<String>,
     caller: Option<Extension<Caller>>,
@@ -211,9 +221,9 @@ pub(super) async fn read(
     let filter = TopicFilter::new(filter)?;
     rights(caller.as_deref()).check_subscribe(&filter)?;
     match what {
-        "events" => follow::events(&node, &api, filter, request.headers(), query(&request)?),
-        "messages" => messages(&node, &filter, query(&request)?).await,
-        _ => retained(&node, &filter, query(&request)?).await,
+        "events" => follow::events(&kept, &api, filter, request.headers(), query(&request)?),
+        "messages" => messages(&kept, &filter, query(&request)?).await,
+        _ => retained(&kept, &filter, query(&request)?).await,
     }
 }
 
@@ -239,12 +249,12 @@ struct MessagesQuery {
     params(("filter" = String, Path, description = "Such as `site/+/temp`; `#` is escaped as `%23`."), MessagesQuery),
     responses((status = 200, body = LatestAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
 )]
-async fn messages(node: &Node, filter: &TopicFilter, MessagesQuery { before, limit }: MessagesQuery) -> Result<Response, Refusal> {
+async fn messages(kept: &KeptTopics, filter: &TopicFilter, MessagesQuery { before, limit }: MessagesQuery) -> Result<Response, Refusal> {
     let limit = limit.unwrap_or(LATEST_DEFAULT);
     if !(1..=TOPIC_PAGE_MAX).contains(&limit) {
         return Err(EdgeError::invalid(format!("`limit` is {limit}; it must be from 1 to {TOPIC_PAGE_MAX}")).into());
     }
-    Ok(Json(LatestAnswer::from(node.topics().latest(filter, before, limit).await?)).into_response())
+    Ok(Json(LatestAnswer::from(kept.latest(filter, before, limit).await?)).into_response())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -262,8 +272,8 @@ struct RetainedQuery {
     params(("filter" = String, Path, description = "Such as `site/+/temp`; `#` is escaped as `%23`."), RetainedQuery),
     responses((status = 200, body = RetainedAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
 )]
-async fn retained(node: &Node, filter: &TopicFilter, RetainedQuery { after }: RetainedQuery) -> Result<Response, Refusal> {
-    Ok(Json(RetainedAnswer::from(node.topics().retained(filter, &after).await?)).into_response())
+async fn retained(kept: &KeptTopics, filter: &TopicFilter, RetainedQuery { after }: RetainedQuery) -> Result<Response, Refusal> {
+    Ok(Json(RetainedAnswer::from(kept.retained(filter, &after).await?)).into_response())
 }
 
 #[cfg(test)]

@@ -334,6 +334,8 @@ pub(crate) struct FleetStatus {
     pub(crate) waiting_events: u64,
     #[serde(default)]
     pub(crate) dropped_events: u64,
+    #[serde(default)]
+    pub(crate) topics: edgeward::TopicExchange,
 }
 
 /// Why the node said no: RFC 9457 with the product's fields.

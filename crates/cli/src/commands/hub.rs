@@ -25,7 +25,7 @@ use crate::{
     listen::{self, Address, TlsArgs},
     mcp::McpArgs,
     notify::Notify,
-    otlp::{self, OtlpArgs},
+    otlp::{self, Export, OtlpArgs},
     signals::StopSignals,
     terminal,
 };
@@ -137,14 +137,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
     tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
-    if let Some(exporter) = exporter {
+    let export = exporter.map(|exporter| {
         let (of, started) = (Arc::clone(&hub), Instant::now());
         let gather = move || {
             let hub = Arc::clone(&of);
             async move { telemetry::hub_readings(&hub, started).await }
         };
-        tasks.spawn(named("the export of telemetry", exporter.run(gather, stop.clone())));
-    }
+        Export::begin(exporter, gather)
+    });
     terminal::write(format!(
         "edgeward {version} · hub {id}\n  nodes join at  {servers}\n  API            {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data           {data}\n  next           edgeward join-token\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -162,6 +162,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn(named("the look at the lease", stop.clone().run_until_cancelled_owned(tell_standing(Arc::clone(&hub)))));
 
     let ended = run_until_stopped(tasks, &stop, async || signals.next().await).await;
+    if let Some(export) = export {
+        export.end().await;
+    }
     if let Some(hub) = Arc::into_inner(hub) {
         hub.stop().await;
     }

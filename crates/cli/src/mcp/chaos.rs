@@ -180,8 +180,8 @@ impl EdgeTool for ShowExperiment {
         hub_only(session).await?;
         let path = experiment_path(&self.experiment_id)?;
         let experiment = session.read(path.clone()).await?;
-        let asked = Request::new(Method::GET, format!("{path}/report")).header(header::ACCEPT, HeaderValue::from_static("text/markdown"));
-        let report = String::from_utf8_lossy(&session.ask(asked).await?.bytes).into_owned();
+        let report = session.get(format!("{path}/report?format=markdown")).await?;
+        let report = String::from_utf8_lossy(&report.bytes).into_owned();
         Ok(Shown { experiment, report })
     }
 }

@@ -83,14 +83,14 @@ async fn the_exit_code_tells_what_came_of_an_experiment() {
             r#"
             name = "failing"
             before_seconds = 2
-            duration_seconds = 6
+            duration_seconds = 12
             [[load]]
             function = "hello"
             per_second = 20
             [[fault]]
             kind = "error"
             blast_radius = "100%"
-            duration_seconds = 4
+            duration_seconds = 2
             [[steady_state]]
             probe = "success_rate"
             function = "hello"

@@ -221,6 +221,9 @@ pub(crate) fn edgeward(args: &[&str]) -> Command {
     for variable in ["EDGEWARD_SERVER", "EDGEWARD_TOKEN", "EDGEWARD_CA", "EDGEWARD_LOG", "EDGEWARD_NODE_ID", "EDGEWARD_DATA_DIR"] {
         command.env_remove(variable);
     }
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("OTEL_"))) {
+        command.env_remove(variable);
+    }
     command.args(args).stdin(Stdio::null());
     command
 }

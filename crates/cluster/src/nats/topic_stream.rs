@@ -98,6 +98,12 @@ impl TopicStream {
         Self { context, connection, replicas }
     }
 
+    /// Returns when it is connected.
+    pub async fn until_up(&self) {
+        // Its backbone has ended for ever otherwise.
+        let _ = self.connection.clone().wait_for(|connection| connection.is_up).await;
+    }
+
     fn check_up(&self) -> Result<(), BackboneError> {
         let connection = self.connection.borrow();
         if connection.is_up { Ok(()) } else { Err(BackboneError::Disconnected("it has no connection to NATS".to_owned())) }

@@ -1,6 +1,7 @@
 //! Experiments of a fleet: at most one runs at a time, on the active hub, whether who began it is still there or not.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,10 +10,7 @@ use std::{
 };
 
 use edgeward_cluster::chaos::{Point, Report, Trial, Verdict};
-use edgeward_model::{
-    DocumentName, EdgeError, ErrorKind, Experiment, FunctionId, NodeId,
-    chaos::{Fault, Scenario},
-};
+use edgeward_model::{DocumentName, EdgeError, ErrorKind, Experiment, FunctionId, NodeId, chaos::Scenario};
 use edgeward_runtime::{EdgeRuntime, blocking};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -24,10 +22,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     kept::Reports,
     node::NodeChaos,
-    observe::known,
+    observe::{hittable, known},
     orders::{ask, is_away},
     question::Question,
-    running::{Run, event, hittable, run},
+    running::{Run, event, run},
 };
 use crate::fleet::EdgeCluster;
 
@@ -39,7 +37,7 @@ const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct ClusterSeams {
     is_allowed: AtomicBool,
     /// The faults of the nodes of this process.
-    here: Mutex<std::collections::BTreeMap<NodeId, NodeChaos>>,
+    here: Mutex<BTreeMap<NodeId, NodeChaos>>,
     running: Mutex<Option<Running>>,
     /// Held from the look whether one runs until it does.
     beginning: tokio::sync::Mutex<()>,
@@ -294,7 +292,7 @@ impl ClusterChaos {
     /// Asks every node that could be hit whether it would inject it.
     async fn check_nodes(&self, experiment: &Experiment) -> Result<(), EdgeError> {
         let (cluster, of) = (self.cluster.clone(), experiment.clone());
-        let nodes: Vec<(NodeId, Vec<Fault>)> = blocking(move || hittable(&of, &cluster)).await?;
+        let nodes = blocking(move || hittable(&of, &cluster)).await?;
         let asking = nodes.into_iter().map(|(node, faults)| async move { ask(&self.cluster, &node, Question::Check { faults }).await });
         for answer in join_all(asking).await {
             answer.map_err(|error| {

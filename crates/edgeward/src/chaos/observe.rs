@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use edgeward_model::{DocumentName, EdgeError, EdgeNodeStatus, Experiment, NodeId, chaos::Expectation, chaos::Known};
+use edgeward_cluster::chaos::{choose, resolve};
+use edgeward_model::{
+    Amount, DocumentName, EdgeError, ErrorKind, Experiment, Fault, NodeId,
+    chaos::{Expectation, Known},
+};
 use edgeward_runtime::blocking;
 use futures::future::join_all;
 
@@ -50,7 +54,7 @@ pub(super) async fn converged(cluster: &EdgeCluster, documents: &BTreeSet<Docume
         }
         Ok(own)
     });
-    let nodes: Vec<_> = there(cluster).into_iter().collect();
+    let nodes: Vec<_> = cluster.present().into_iter().collect();
     let question = Question::Compare { documents: documents.iter().cloned().collect() };
     let (own, answers) = tokio::join!(own, join_all(nodes.iter().map(|node| ask(cluster, node, question.clone()))));
     let Ok(own) = own else { return BTreeMap::new() };
@@ -63,8 +67,27 @@ pub(super) async fn converged(cluster: &EdgeCluster, documents: &BTreeSet<Docume
     compared.collect()
 }
 
-/// The nodes that are not OFFLINE.
-pub(super) fn there(cluster: &EdgeCluster) -> BTreeSet<NodeId> {
-    let nodes = cluster.list_nodes(None).into_iter().filter(|node| node.status != EdgeNodeStatus::Offline);
-    nodes.map(|node| node.id).collect()
+/// The nodes that some fault of an experiment may hit, with the faults.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] when none is there of those that a fault is for.
+pub(super) fn hittable(experiment: &Experiment, cluster: &EdgeCluster) -> Result<BTreeMap<NodeId, Vec<Fault>>, EdgeError> {
+    let (present, nodes) = (cluster.present(), cluster.list_nodes(None));
+    let mut hittable: BTreeMap<NodeId, Vec<Fault>> = BTreeMap::new();
+    for (index, planned) in experiment.faults.iter().enumerate() {
+        let everywhere = Fault { blast_radius: Amount::ALL, ..planned.fault.clone() };
+        let mut hit = choose(&everywhere, &nodes, &BTreeSet::new(), "");
+        hit.retain(|node| present.contains(node));
+        if hit.is_empty() {
+            let (name, number) = (&experiment.name, index + 1);
+            let message =
+                format!("experiment `{name}`, fault {number}: none of the nodes that it is for is there now; wait until they are");
+            return Err(EdgeError::new(ErrorKind::Unavailable, message));
+        }
+        let fault = resolve(&planned.fault, &nodes);
+        for node in hit {
+            hittable.entry(node).or_default().push(fault.clone());
+        }
+    }
+    Ok(hittable)
 }

@@ -1,9 +1,6 @@
 //! What a hub has its nodes inject, and how it tells them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use edgeward_cluster::{BackboneError, Subject};
 use edgeward_model::{
@@ -148,10 +145,7 @@ pub(super) async fn ask(cluster: &EdgeCluster, node: &NodeId, question: Question
         BackboneError::NoResponder(_) => {
             EdgeError::new(ErrorKind::Unavailable, format!("node `{node}` is not connected, or of a release without experiments"))
         }
-        BackboneError::Timeout(_) => EdgeError::new(
-            ErrorKind::Timeout,
-            format!("node `{node}` did not answer within {:?}", Duration::from_secs(CHAOS_TIMEOUT.as_secs())),
-        ),
+        BackboneError::Timeout(_) => EdgeError::new(ErrorKind::Timeout, format!("node `{node}` did not answer within {CHAOS_TIMEOUT:?}")),
         other => other.into(),
     })?;
     services::read(&answer, "an answer for an experiment")

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use edgeward_cluster::chaos::{Next, Observation, Report, Trial, choose, resolve};
-use edgeward_model::{EdgeError, NodeId};
 use edgeward_runtime::blocking;
 use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     kept::Reports,
     load::Loads,
-    observe::{compared, converged, there},
+    observe::{compared, converged},
     orders::{Orders, Told},
 };
 use crate::{
@@ -78,14 +77,18 @@ pub(super) async fn run(weak: WeakCluster, run: Arc<Run>, reports: Reports) {
         let next = run.trial.lock().observe(observation);
         let Next::Inject(wanted) = next else { break };
         orders.keep_only(&wanted);
-        for index in wanted.difference(&orders.now()) {
-            let planned = &experiment.faults[*index];
-            let nodes: Vec<_> = cluster.list_nodes(None);
-            let present = there(&cluster);
+        let news: Vec<_> = wanted.difference(&orders.now()).copied().collect();
+        if !news.is_empty() {
+            let of = cluster.clone();
+            let Ok(nodes) = blocking(move || Ok(of.list_nodes(None))).await else { continue };
+            let present = cluster.present();
             let candidates: Vec<_> = nodes.iter().filter(|node| present.contains(&node.id)).cloned().collect();
-            let chosen = choose(&planned.fault, &candidates, &hit_before, &format!("{}/{index}", run.id));
-            hit_before.extend(chosen.iter().cloned());
-            orders.add(*index, resolve(&planned.fault, &nodes), run.begun + experiment.before() + planned.span().1, chosen);
+            for index in news {
+                let planned = &experiment.faults[index];
+                let chosen = choose(&planned.fault, &candidates, &hit_before, &format!("{}/{index}", run.id));
+                hit_before.extend(chosen.iter().cloned());
+                orders.add(index, resolve(&planned.fault, &nodes), run.begun + experiment.before() + planned.span().1, chosen);
+            }
         }
         note(&run, orders.tell(&cluster).await);
         *run.injected.lock() = orders.now();
@@ -137,32 +140,4 @@ async fn finish(cluster: &EdgeCluster, run: &Run, reports: Reports) {
 /// An event of an experiment.
 pub(super) fn event(message: String) -> FleetEvent {
     FleetEvent::new(EventKind::ExperimentChanged, message)
-}
-
-/// The nodes that some fault of an experiment may hit, with the faults.
-pub(super) fn hittable(
-    experiment: &edgeward_model::Experiment,
-    cluster: &EdgeCluster,
-) -> Result<Vec<(NodeId, Vec<edgeward_model::Fault>)>, EdgeError> {
-    let present = there(cluster);
-    let nodes = cluster.list_nodes(None);
-    let mut by_node: std::collections::BTreeMap<NodeId, Vec<_>> = std::collections::BTreeMap::new();
-    for (index, planned) in experiment.faults.iter().enumerate() {
-        let all = edgeward_model::Fault { blast_radius: edgeward_model::Amount::Percent(100), ..planned.fault.clone() };
-        let candidates = choose(&all, &nodes, &BTreeSet::new(), "");
-        let (fault, mut is_possible) = (resolve(&planned.fault, &nodes), false);
-        for node in candidates.into_iter().filter(|node| present.contains(node)) {
-            by_node.entry(node).or_default().push(fault.clone());
-            is_possible = true;
-        }
-        if !is_possible {
-            let message = format!(
-                "experiment `{}`, fault {}: none of the nodes that it is for is there now; wait until they are",
-                experiment.name,
-                index + 1
-            );
-            return Err(EdgeError::new(edgeward_model::ErrorKind::Unavailable, message));
-        }
-    }
-    Ok(by_node.into_iter().collect())
 }

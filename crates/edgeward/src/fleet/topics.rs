@@ -11,7 +11,7 @@ use std::{path::Path, sync::Arc};
 
 use edgeward_cluster::nats::TopicStream;
 use edgeward_model::{EdgeError, ErrorKind, NodeId, TopicFilter, TopicName};
-use edgeward_topics::{Batch, CloudEvent, LogOptions, LogState, Message, Origin, Start, Subscription, TopicInfo, TopicLog};
+use edgeward_topics::{Batch, CloudEvent, Latest, LogOptions, LogState, Message, Origin, Start, Subscription, TopicInfo, TopicLog};
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use tokio_util::task::AbortOnDropHandle;
@@ -165,6 +165,11 @@ impl ClusterTopics {
     /// The messages of this filter from this position on, a page of them.
     pub async fn read(&self, from: u64, filter: &TopicFilter) -> Result<Batch, EdgeError> {
         self.0.log.read(from, filter).await
+    }
+
+    /// The newest messages of this filter before a position, and whether there may be older ones: see [`Latest`].
+    pub async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
+        self.0.log.latest(filter, before, count).await
     }
 
     /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.

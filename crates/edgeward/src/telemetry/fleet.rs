@@ -5,6 +5,7 @@ use std::time::Instant;
 use edgeward_cluster::{RouteView, rollout::RolloutState, routing::BreakerState};
 use edgeward_runtime::blocking;
 use edgeward_telemetry::{Instrument, Reading, instruments, otlp};
+use edgeward_topics::LogState;
 
 use super::{documents, optional, process, read};
 use crate::{
@@ -22,6 +23,7 @@ pub async fn hub_readings(hub: &FleetHub, started: Instant) -> Vec<Reading> {
     readings.extend(rollouts(&deployments));
     let schedules = read("the schedules of the fleet", hub.cluster().schedules().list().await);
     readings.push(optional(Reading::new(&instruments::FLEET_SCHEDULES), schedules.map(|schedules| schedules.len())));
+    readings.extend(topics(hub.cluster()));
     let cluster = hub.cluster().clone();
     let routes = read("the routes", blocking(move || cluster.routes()).await).unwrap_or_default();
     readings.extend(by_function(&routes));
@@ -45,6 +47,16 @@ async fn fleet(cluster: &EdgeCluster) -> [Reading; 4] {
         Reading::of(&instruments::FLEET_ASSIGNMENTS, assignments),
         Reading::of(&instruments::FLEET_EVENTS_DROPPED, cluster.events().dropped()),
         Reading::of(&instruments::FLEET_OUTBOX_DROPPED, dropped_events),
+    ]
+}
+
+fn topics(cluster: &EdgeCluster) -> [Reading; 3] {
+    let state = cluster.topics().ok().map(|topics| topics.state());
+    let read = |instrument, number: fn(LogState) -> u64| optional(Reading::new(instrument), state.map(number));
+    [
+        read(&instruments::FLEET_TOPICS_SENT, |state| state.head),
+        read(&instruments::FLEET_TOPICS_MESSAGES, |state| state.head.saturating_sub(state.trimmed)),
+        read(&instruments::FLEET_TOPICS_BYTES, |state| state.bytes),
     ]
 }
 

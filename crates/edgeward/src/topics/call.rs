@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use edgeward_model::{ContentMode, EdgeError, ErrorKind, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
 use edgeward_runtime::{CallOptions, Deployed, EdgeRuntime, RequestBody, body};
-use edgeward_telemetry::{self as telemetry, Span, SpanKind, TraceContext, begin, instruments::MESSAGING_SYSTEM};
+use edgeward_telemetry::{Span, trace::TRACEPARENT};
 use edgeward_topics::{CloudEvent, Message, cloud_event::STRUCTURED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use tokio_util::sync::CancellationToken;
 
-use super::triggers::Standing;
+use super::{spans, triggers::Standing};
 
 /// What a trigger calls functions with.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Caller {
         stop: &CancellationToken,
     ) -> Result<(), EdgeError> {
         let function = self.find(&trigger.function, standing, stop).await?;
-        let mut span = span(trigger, message);
+        let mut span = spans::process(trigger, message);
         let began = Instant::now();
         let called = self.hand_over(function, trigger, message, span.as_ref()).await;
         standing.attempted(began.elapsed());
@@ -42,8 +42,9 @@ impl Caller {
 
     async fn hand_over(&self, function: Arc<Deployed>, trigger: &Trigger, message: &Message, span: Option<&Span>) -> Result<(), EdgeError> {
         let (mut headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
-        if let Some(span) = span {
-            span.carry(&mut headers);
+        match span {
+            Some(span) => span.carry(&mut headers),
+            None => headers.extend(spans::trace_of(message).map(|trace| (TRACEPARENT.clone(), trace.to_value()))),
         }
         if function.sees_requests() {
             return function.answer(request(headers, payload)).await.map(drop);
@@ -67,25 +68,6 @@ impl Caller {
             }
         }
     }
-}
-
-/// The span of an attempt, below that of whoever published the message and said so by the attribute `traceparent` of CloudEvents.
-fn span(trigger: &Trigger, message: &Message) -> Option<Span> {
-    telemetry::span::tracer()?;
-    let parent = message.attributes.iter().find(|(name, _)| name == "traceparent").and_then(|(_, value)| TraceContext::parse(value));
-    let topic = message.topic.as_str();
-    let mut span = begin(parent, SpanKind::Consumer, || format!("process {topic}"))?;
-    span.set("messaging.system", MESSAGING_SYSTEM);
-    span.set("messaging.operation.name", "process");
-    span.set("messaging.operation.type", "process");
-    span.set("messaging.destination.name", topic);
-    span.set("messaging.consumer.group.name", trigger.id.as_str());
-    span.set("messaging.message.body.size", message.payload.len() as u64);
-    if let Some(position) = message.position {
-        span.set("messaging.message.id", position.to_string().as_str());
-    }
-    span.set("faas.trigger", "pubsub");
-    Some(span)
 }
 
 /// Nothing is wrong with a message whose function is gone just now.

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use edgeward_cluster::Backbone;
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, limits::TOPIC_SHARE_FILTERS_MAX};
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinHandle};
 
+use self::forwarding::Begun;
 use crate::node::Node;
 
 /// Which messages a node shares with its fleet. What begins with `$` never is.
@@ -41,7 +43,7 @@ impl TopicSharing {
 }
 
 /// How the messages go to and fro.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopicExchange {
     /// Messages that the hub has taken since the node started.
     pub forwarded: u64,
@@ -58,20 +60,21 @@ pub struct TopicExchange {
     pub importing_failed: Option<String>,
 }
 
-/// Begins to share, as far as there is something to share.
-pub(super) fn share(
+/// Begins to share, as far as there is something to share. What is published after it returned is forwarded.
+pub(super) async fn share(
     node: &Arc<Node>,
     backbone: &Arc<dyn Backbone>,
     sharing: TopicSharing,
     told: &watch::Sender<TopicExchange>,
-) -> Vec<JoinHandle<()>> {
+) -> Result<Vec<JoinHandle<()>>, EdgeError> {
     let TopicSharing { forward, import } = sharing;
     let mut tasks = Vec::new();
     if !forward.is_empty() {
-        tasks.push(tokio::spawn(forwarding::forward(Arc::clone(node), Arc::clone(backbone), forward, told.clone())));
+        let begun = Begun::new(node.topics().log(), &forward).await?;
+        tasks.push(tokio::spawn(forwarding::forward(Arc::clone(node), Arc::clone(backbone), forward, begun, told.clone())));
     }
     if !import.is_empty() {
         tasks.push(tokio::spawn(importing::import(Arc::clone(node), Arc::clone(backbone), import, told.clone())));
     }
-    tasks
+    Ok(tasks)
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use edgeward::{
-    DocumentName, EdgeNodeStatus, ErrorKind, EventKind, FunctionId,
+    DocumentName, EdgeFunction, EdgeNodeStatus, ErrorKind, EventKind, FunctionId, Resilience,
     chaos::{Experiment, Phase, Report, Scenario, Verdict},
 };
+use edgeward_model::Breaker;
 use tokio::time::Instant;
 
 use crate::{
@@ -23,7 +24,10 @@ async fn fleet(site: &Site, folder: &std::path::Path) -> (AtHub, Vec<AtNode>) {
     for name in NODES {
         nodes.push(join(site, &hub, name, true).await);
     }
-    hub.cluster.deploy_to_all(native("double", "double")).await.expect("assigned");
+    // Nodes that failed are tried again soon.
+    let breaker = Breaker { open_seconds: Some(0.5), open_seconds_max: Some(1.0), ..Breaker::default() };
+    let resilience = Resilience { breaker, ..Resilience::default() };
+    hub.cluster.deploy_to_all(EdgeFunction { resilience, ..native("double", "double") }).await.expect("assigned");
     for name in NODES {
         hub.serves(name, "double").await;
     }

@@ -146,12 +146,14 @@ pub(super) fn metrics(resource: &Resource, readings: &[Reading], began_at: Times
 
 fn metric(message: &mut Message, reading: &Reading, times: (u64, u64)) {
     let instrument = reading.instrument;
+    // Nobody knows since when all starts are; a false moment would make a restart look like a burst.
+    let times = if instrument.kind == Kind::Total { (0, times.1) } else { times };
     message.text(1, instrument.name);
     message.text(2, instrument.help);
     message.text(3, instrument.unit);
     let (field, is_monotonic) = match instrument.kind {
         Kind::Gauge => (5, None),
-        Kind::Counter => (7, Some(true)),
+        Kind::Counter | Kind::Total => (7, Some(true)),
         Kind::UpDownCounter => (7, Some(false)),
         Kind::Histogram => (9, None),
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     extract::{Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use edgeward::{
@@ -18,8 +18,6 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{Refusal, audit, read_body, wire};
-
-const MARKDOWN: &str = "text/markdown";
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -36,6 +34,23 @@ pub(crate) struct ScenarioQuery {
     function: Option<String>,
     /// The document that it compares, where it does.
     document: Option<String>,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Json,
+    Markdown,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct FormatQuery {
+    /// `json`, or `markdown` for people, with a chart.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    format: Format,
 }
 
 /// Experiments, the newest first.
@@ -129,11 +144,9 @@ pub(crate) async fn show(
     Ok(Json(hub.cluster().chaos().get(&id).await?))
 }
 
-/// The report of an experiment, as JSON, or as Markdown with a chart where `Accept` asks for that.
+/// The report of an experiment; of one that runs, up to now.
 #[utoipa::path(
-    get, path = "/v1/chaos/experiments/{id}/report", operation_id = "report_experiment", tag = "chaos", params(
-        ExperimentPath, ("Accept" = Option<String>, Header, description = "`text/markdown`: for people."),
-    ),
+    get, path = "/v1/chaos/experiments/{id}/report", operation_id = "report_experiment", tag = "chaos", params(ExperimentPath, FormatQuery),
     responses(
         (status = 200, content((Object = "application/json"), (String = "text/markdown"))),
         (status = 404, body = wire::Problem),
@@ -142,15 +155,13 @@ pub(crate) async fn show(
 pub(crate) async fn report(
     State(hub): State<Arc<FleetHub>>,
     Path(ExperimentPath { id }): Path<ExperimentPath>,
-    headers: HeaderMap,
+    Query(FormatQuery { format }): Query<FormatQuery>,
 ) -> Result<Response, Refusal> {
     let report: Report = hub.cluster().chaos().report(&id).await?;
-    let wants_markdown =
-        headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains(MARKDOWN));
-    if wants_markdown {
-        return Ok(([(header::CONTENT_TYPE, MARKDOWN)], report.to_markdown()).into_response());
-    }
-    Ok(Json(report).into_response())
+    Ok(match format {
+        Format::Json => Json(report).into_response(),
+        Format::Markdown => ([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], report.to_markdown()).into_response(),
+    })
 }
 
 /// Ends an experiment before its time, and answers once its faults have ended. One that is over stays as it is.

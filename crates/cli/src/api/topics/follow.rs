@@ -11,14 +11,14 @@ use axum::{
         sse::{Event, KeepAlive, Sse},
     },
 };
-use edgeward::{EdgeError, ErrorKind, Node, Received, Start, Subscription, TopicFilter, limits::TOPIC_FOLLOWERS_MAX};
+use edgeward::{EdgeError, ErrorKind, Received, Start, Subscription, TopicFilter, limits::TOPIC_FOLLOWERS_MAX};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::IntoParams;
 
-use super::wire::MessageAnswer;
+use super::{kept::KeptTopics, wire::MessageAnswer};
 use crate::api::{Api, Refusal};
 
 /// Tells where a client that lost its connection was: the HTML standard.
@@ -52,7 +52,7 @@ pub(super) struct EventsQuery {
     )
 )]
 pub(super) fn events(
-    node: &Node,
+    kept: &KeptTopics,
     api: &Api,
     filter: TopicFilter,
     headers: &HeaderMap,
@@ -64,7 +64,7 @@ pub(super) fn events(
         let why = format!("the node is overloaded: topics are followed {TOPIC_FOLLOWERS_MAX} times, which is the most; try again later");
         EdgeError::new(ErrorKind::Overloaded, why)
     })?;
-    let followed = Followed { subscription: node.topics().subscribe(&[filter], start)?, _room: room };
+    let followed = Followed { subscription: kept.subscribe(filter, start)?, _room: room };
     let stop = api.stop.clone();
     // Who loses the connection before the first message goes on from here.
     let after = followed.subscription.position();

@@ -29,6 +29,9 @@ pub(crate) struct MessageAnswer {
     /// Who published it, as far as it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     publisher: Option<String>,
+    /// The member of the fleet on which it was published; none of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +59,7 @@ impl MessageAnswer {
             topic: message.topic.to_string(),
             published_at: message.published_at,
             publisher: message.publisher.clone(),
+            node: message.origin.as_ref().map(|origin| origin.node.to_string()),
             key: message.key.clone(),
             content_type: message.content_type.clone(),
             expires_at: message.expires_at,

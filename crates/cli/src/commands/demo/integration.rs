@@ -5,7 +5,10 @@
 mod site;
 mod story;
 
-use edgeward::cluster::routing::BreakerState;
+use edgeward::{
+    chaos::{Report, Verdict},
+    cluster::routing::BreakerState,
+};
 
 use self::{
     site::SENSORS,
@@ -23,8 +26,8 @@ Examples:
 ///
 /// The sensors of two sites send a year of real readings over MQTT. A trigger hands each message to a function, which keeps statistics in a
 /// document, and the hub sees those of both sites. A function runs by a schedule, and another is called by its name wherever it runs. Then one site loses its network: its sensors, its
-/// trigger and its schedule go on, and calls go to the other. It all happens in this process, with a data folder for each in a temporary folder, which
-/// is removed. It takes some ten seconds.
+/// trigger and its schedule go on, and calls go to the other. At the end an experiment has calls fail at one site, which no caller notices. It all happens in this process, with a data folder for each in a temporary folder, which
+/// is removed. It takes half a minute.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {}
@@ -48,9 +51,11 @@ fn text(outcome: &Outcome, palette: Palette) -> String {
         calls(&outcome.calls).render(palette),
         heading("Away", &format!("`{}` loses its network for {}, and goes on by itself", away.node, time(away.lasted_ms)), palette),
         away_table(away).render(palette),
+        heading("Experiment", &format!("each second call of `{HELLO}` fails at `sf`; of those that call none shall notice"), palette),
+        experiment(&outcome.experiment, palette),
         heading("Result", &format!("what `{STATS}` counted, at the hub, out of the document of each site"), palette),
         months(outcome, palette),
-        format!("\nIt took {}. More: docs/topics.md, docs/schedules.md and docs/routing.md.\n", time(outcome.took_ms)),
+        format!("\nIt took {}. More: docs/topics.md, docs/schedules.md, docs/routing.md and docs/chaos.md.\n", time(outcome.took_ms)),
     ];
     parts.concat()
 }
@@ -109,6 +114,14 @@ fn away_table(away: &Away) -> Table {
     row("runs by schedule there", away.ticks.to_string().into());
     row("the network is back", Cell::new(Style::Good, &format!("the hub has all of it after {}", time(away.converged_ms))));
     table
+}
+
+fn experiment(report: &Report, palette: Palette) -> String {
+    let style = if report.verdict == Verdict::Held { Style::Good } else { Style::Error };
+    let markdown = report.to_markdown();
+    let chart = markdown.split_once("```text\n").and_then(|(_, rest)| rest.split_once("```")).map_or("", |(chart, _)| chart);
+    let lines: String = chart.lines().map(|line| format!("  {line}\n")).collect();
+    format!("  {}: {}\n{lines}", palette.paint(style, report.verdict.as_str()), printable(&report.reason))
 }
 
 fn months(outcome: &Outcome, palette: Palette) -> String {

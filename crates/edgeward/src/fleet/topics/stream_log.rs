@@ -187,6 +187,7 @@ impl StreamLog {
     pub(super) async fn keep_copied(&self) {
         let mut failures = 0_u32;
         loop {
+            self.stream.until_up().await;
             let before = *self.copied.borrow();
             match self.copy().await {
                 Ok(()) => failures = 0,

@@ -19,26 +19,23 @@ use crate::{
 const SUBSCRIPTION: &str = "fleet:forward";
 
 /// Forwards, for ever.
-pub(super) async fn forward(node: Arc<Node>, backbone: Arc<dyn Backbone>, filters: Vec<TopicFilter>, told: watch::Sender<TopicExchange>) {
+pub(super) async fn forward(
+    node: Arc<Node>,
+    backbone: Arc<dyn Backbone>,
+    filters: Vec<TopicFilter>,
+    mut begun: Begun,
+    told: watch::Sender<TopicExchange>,
+) {
     let mut connection = backbone.connection();
-    let mut forwarding = Forwarding { node: &node, log: node.topics().log(), filters: &filters, backbone: &*backbone, told: &told };
+    let forwarding = Forwarding { node: &node, log: node.topics().log(), filters: &filters, backbone: &*backbone, told: &told };
+    told.send_modify(|now| now.forwarded_up_to = begun.kept);
     let mut failures = 0_u32;
-    // Begun at once, so that nothing is missed that is published before there is a connection.
-    let mut begun = None;
     loop {
-        let turn = async {
-            let begun = match &mut begun {
-                Some(begun) => begun,
-                slot => slot.insert(forwarding.begin().await?),
-            };
-            if connection.wait_for(|connection| connection.is_up).await.is_err() {
-                return Ok(false);
-            }
-            forwarding.go_on(begun).await.map(|()| true)
-        };
-        match turn.await {
-            Ok(true) => failures = 0,
-            Ok(false) => return,
+        if connection.wait_for(|connection| connection.is_up).await.is_err() {
+            return;
+        }
+        match forwarding.go_on(&mut begun).await {
+            Ok(()) => failures = 0,
             Err(error) => {
                 let why = error.chain();
                 tracing::debug!(error = why, "messages could not be forwarded to the fleet yet");
@@ -59,7 +56,7 @@ struct Forwarding<'a> {
 }
 
 /// How far it is.
-struct Begun {
+pub(super) struct Begun {
     /// The next position to look at.
     next: u64,
     /// Up to where that is known on the disk.
@@ -67,17 +64,19 @@ struct Begun {
     news: Subscription,
 }
 
-impl Forwarding<'_> {
-    async fn begin(&mut self) -> Result<Begun, EdgeError> {
+impl Begun {
+    /// Where it was, or from now on.
+    pub(super) async fn new(log: &TopicLog, filters: &[TopicFilter]) -> Result<Self, EdgeError> {
         // It hears of what comes before it looks.
-        let news = self.log.subscribe(self.filters, Start::Now)?;
-        let known = self.log.put_durable(SUBSCRIPTION, self.filters.to_vec(), Vec::new(), Timestamp::now()).await?;
-        self.told.send_modify(|now| now.forwarded_up_to = known.acknowledged);
-        Ok(Begun { next: known.acknowledged + 1, kept: known.acknowledged, news })
+        let news = log.subscribe(filters, Start::Now)?;
+        let known = log.put_durable(SUBSCRIPTION, filters.to_vec(), Vec::new(), Timestamp::now()).await?;
+        Ok(Self { next: known.acknowledged + 1, kept: known.acknowledged, news })
     }
+}
 
+impl Forwarding<'_> {
     /// Forwards a bundle, or waits until there is something to look at.
-    async fn go_on(&mut self, begun: &mut Begun) -> Result<(), EdgeError> {
+    async fn go_on(&self, begun: &mut Begun) -> Result<(), EdgeError> {
         let Some(span) = self.log.span(begun.next).await? else {
             return wait(&mut begun.news).await;
         };

@@ -71,6 +71,9 @@ impl Site {
         let mqtt = listener.address();
         let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
 
+        // Here nobody else can come to harm; a crash would be that of the demonstration.
+        node.chaos().allow(None);
+
         let (mut parts, stop) = (JoinSet::new(), CancellationToken::new());
         let (of_triggers, of_mqtt, until) = (Arc::clone(&node), Arc::clone(&node), stop.clone());
         parts.spawn(async move { of_triggers.topics().run_triggers(until).await });

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use edgeward::{
     Access, CallOptions, ClusterOptions, DocumentGrant, DocumentName, EdgeCluster, EdgeFunction, EdgeNodeStatus, FunctionId, Handler,
     ServiceOptions, Terms, blocking,
+    chaos::{Experiment, Report},
     cluster::{LocalNetwork, membership::Timing, routing::BreakerState},
     python_json,
 };
@@ -45,6 +46,34 @@ const CALLING: Duration = Duration::from_secs(2);
 const LOST_AT: usize = 40;
 const BACK_AT: usize = 80;
 
+/// What is tried at the end: each second call fails at one site, and nobody who calls shall notice.
+const EXPERIMENT: &str = r#"
+name = "errors-at-one-site"
+before_seconds = 1
+duration_seconds = 8
+
+[[load]]
+function = "hello"
+per_second = 100
+
+[[fault]]
+kind = "error"
+function = "hello"
+nodes = "site=sf"
+probability = 0.5
+begins_after_seconds = 1
+duration_seconds = 3
+
+[[steady_state]]
+probe = "success_rate"
+function = "hello"
+at_least_percent = 99
+
+[[steady_state]]
+probe = "nodes_online"
+at_least = 2
+"#;
+
 /// What happened. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 pub(super) struct Outcome {
@@ -53,6 +82,7 @@ pub(super) struct Outcome {
     pub(super) away: Away,
     /// The readings that each site's document has at the hub, and its days.
     pub(super) hub: BTreeMap<String, HubDocument>,
+    pub(super) experiment: Report,
     pub(super) took_ms: u64,
 }
 
@@ -167,6 +197,10 @@ pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Res
         eventually("the hub has the year", async || Ok(at_hub(&cluster, site.id.as_str()).await?.readings == whole)).await?;
         hub.insert(site.id.to_string(), at_hub(&cluster, site.id.as_str()).await?);
     }
+
+    terminal::spin(progress, "an experiment: each second call fails at one site");
+    cluster.allow_chaos();
+    let experiment = cluster.chaos().run(Experiment::read("the experiment", EXPERIMENT)?).await?;
     let mut outcomes = Vec::new();
     for ((site, readings), sending_ms) in sites.iter().zip(&readings).zip(sending_ms) {
         outcomes.push(outcome(site, readings.len(), sending_ms).await?);
@@ -174,7 +208,7 @@ pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Res
     for site in sites {
         site.end().await?;
     }
-    Ok(Outcome { sites: outcomes, calls: [with_all, with_one], away, hub, took_ms: millis(begun.elapsed()) })
+    Ok(Outcome { sites: outcomes, calls: [with_all, with_one], away, hub, experiment, took_ms: millis(begun.elapsed()) })
 }
 
 /// The two functions, with the documents of the sites.
