@@ -76,11 +76,11 @@ compile_rust() {
 build_rust() {
   local modules wasm_tools name
   compile_rust "$functions" --locked
-  for name in hello daily-stats celsius visits hostile keyvalue moody; do
+  for name in hello daily-stats celsius visits site-stats hostile keyvalue moody; do
     "$wasm_tools" component new "$modules/${name//-/_}.wasm" -o "$staging/$name.wasm"
     deliver "$staging/$name.wasm" "$name.wasm"
   done
-  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs wit/*.wit built/{hello,daily-stats,celsius,visits,hostile,keyvalue,moody}.wasm)
+  (cd "$functions" && record rust Cargo.lock Cargo.toml */Cargo.toml */src/*.rs wit/*.wit built/{hello,daily-stats,celsius,visits,site-stats,hostile,keyvalue,moody}.wasm)
 }
 
 build_rust_project() {

@@ -138,6 +138,42 @@ class AsyncClient:
     async def rebalance(self, moves_max: int | None = None) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.rebalance, moves_max)
 
+    async def scenarios(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.scenarios)
+
+    async def start_experiment(
+        self,
+        experiment: str | dict[str, Any] | None = None,
+        *,
+        scenario: str | None = None,
+        function_id: str | None = None,
+        document: str | None = None,
+    ) -> dict[str, Any]:
+        options = {"scenario": scenario, "function_id": function_id, "document": document}
+        return await asyncio.to_thread(self._client.start_experiment, experiment, **options)
+
+    async def experiments(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.experiments)
+
+    async def experiment(self, experiment_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.experiment, experiment_id)
+
+    async def experiment_report(self, experiment_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.experiment_report, experiment_id)
+
+    async def experiment_markdown(self, experiment_id: str) -> str:
+        return await asyncio.to_thread(self._client.experiment_markdown, experiment_id)
+
+    async def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.stop_experiment, experiment_id)
+
+    async def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 7200) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_seconds
+        # Between two looks it holds no thread of the executor.
+        while not await asyncio.to_thread(self._client._is_over, experiment_id, deadline, timeout_seconds):
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        return await self.experiment_report(experiment_id)
+
     async def documents(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.documents)
 
@@ -170,3 +206,59 @@ class AsyncClient:
 
     def watch_document(self, name: str) -> AsyncIterator[dict[str, Any]]:
         return stream(lambda: self._client.watch_document(name))
+
+    async def publish(
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        content_type: str | None = None,
+        key: str | None = None,
+        retain: bool = False,
+        expires_in_seconds: int | None = None,
+    ) -> int:
+        options: dict[str, Any] = {"content_type": content_type, "key": key, "retain": retain, "expires_in_seconds": expires_in_seconds}
+        return await asyncio.to_thread(self._client.publish, topic, payload, **options)
+
+    def follow(self, filter: str, *, from_position: int | None = None) -> AsyncIterator[dict[str, Any]]:
+        return stream(lambda: self._client.follow(filter, from_position=from_position))
+
+    async def messages(self, filter: str, *, limit: int | None = None, before: int | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.messages, filter, limit=limit, before=before)
+
+    async def retained_messages(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.retained_messages, filter, after=after)
+
+    async def topics(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.topics, filter, after=after)
+
+    async def dead_letters(self, trigger_id: str | None = None, *, after: int | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.dead_letters, trigger_id, after=after)
+
+    async def retry_dead_letter(self, letter_id: int) -> None:
+        await asyncio.to_thread(self._client.retry_dead_letter, letter_id)
+
+    async def discard_dead_letter(self, letter_id: int) -> None:
+        await asyncio.to_thread(self._client.discard_dead_letter, letter_id)
+
+    async def triggers(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.triggers)
+
+    async def trigger(self, trigger_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.trigger, trigger_id)
+
+    async def put_trigger(
+        self,
+        trigger_id: str,
+        function_id: str,
+        filters: list[str],
+        *,
+        mode: str = "binary",
+        concurrency: int | None = None,
+        retry: dict[str, int] | None = None,
+    ) -> dict[str, Any]:
+        options: dict[str, Any] = {"mode": mode, "concurrency": concurrency, "retry": retry}
+        return await asyncio.to_thread(self._client.put_trigger, trigger_id, function_id, filters, **options)
+
+    async def delete_trigger(self, trigger_id: str) -> bool:
+        return await asyncio.to_thread(self._client.delete_trigger, trigger_id)

@@ -193,6 +193,17 @@ class EdgeCluster:
         """Lets a node get no new revisions, for so long or until `unhold_node`; what it runs goes on."""
     def unhold_node(self, node_id: str) -> None:
         """Lets a node get new revisions again."""
+    def allow_chaos(self) -> None:
+        """Lets experiments inject faults on the nodes of this cluster."""
+    def run_experiment(self, experiment: str | dict[str, Any]) -> dict[str, Any]:
+        """Runs an experiment of chaos engineering: the text of its file, or a dictionary. Returns its report once it is over. Interrupted, it
+        is ended."""
+    def run_experiment_async(self, experiment: str | dict[str, Any]) -> Awaitable[dict[str, Any]]:
+        """The same, to be awaited. Cancelled, it runs on; `stop_experiment` ends it."""
+    def experiments(self) -> builtins.list[dict[str, Any]]:
+        """The experiments that this cluster runs or ran, the newest first."""
+    def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
+        """Ends an experiment before its time, and returns it once its faults have ended."""
 
 @final
 class Deployments:

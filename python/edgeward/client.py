@@ -260,6 +260,62 @@ class Client:
         moves: list[dict[str, Any]] = self._api.object("POST", "/v1/rebalance", {"moves": moves_max})["moves"]
         return moves
 
+    def scenarios(self) -> list[dict[str, Any]]:
+        """The ready-made experiments of chaos engineering, each with its `name`, `description` and the text of its file."""
+        return self._api.objects("scenarios", "/v1/chaos/scenarios")
+
+    def start_experiment(
+        self,
+        experiment: str | dict[str, Any] | None = None,
+        *,
+        scenario: str | None = None,
+        function_id: str | None = None,
+        document: str | None = None,
+    ) -> dict[str, Any]:
+        """Begins an experiment of a hub, which then runs to its end by itself: the text of its file, a dictionary, or a ready-made one by its
+        name, with the function that it calls and the document that it compares. The hub, and each node that may be hit, must allow it."""
+        body, content_type = None, None
+        if isinstance(experiment, str):
+            body, content_type = experiment.encode(), "application/toml"
+        elif experiment is not None:
+            body, content_type = _dumps(experiment), JSON
+        query = {"scenario": scenario, "function": function_id, "document": document}
+        return self._api.object("POST", "/v1/chaos/experiments", query, body=body, content_type=content_type)
+
+    def experiments(self) -> list[dict[str, Any]]:
+        """The experiments that a hub runs or ran, the newest first."""
+        return self._api.objects("experiments", "/v1/chaos/experiments")
+
+    def experiment(self, experiment_id: str) -> dict[str, Any]:
+        """One experiment of a hub, as it is now."""
+        return self._api.object("GET", _experiment(experiment_id))
+
+    def experiment_report(self, experiment_id: str) -> dict[str, Any]:
+        """The report of an experiment; of one that runs, up to now."""
+        return self._api.object("GET", _experiment(experiment_id) + "/report")
+
+    def experiment_markdown(self, experiment_id: str) -> str:
+        """The same as Markdown, with a chart."""
+        return self._api.send("GET", _experiment(experiment_id) + "/report", {"format": "markdown"}).decode()
+
+    def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
+        """Ends an experiment before its time, and returns it once its faults have ended."""
+        return self._api.object("POST", _experiment(experiment_id) + "/stop")
+
+    def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 7200) -> dict[str, Any]:
+        """Waits until an experiment is over; returns its report. When that takes longer, it raises EdgeTimeoutError."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self._is_over(experiment_id, deadline, timeout_seconds):
+            time.sleep(_LOOK_EVERY_SECONDS)
+        return self.experiment_report(experiment_id)
+
+    def _is_over(self, experiment_id: str, deadline: float, timeout_seconds: float) -> bool:
+        if self.experiment(experiment_id)["phase"] == "ended":
+            return True
+        if time.monotonic() >= deadline:
+            raise EdgeTimeoutError(f"experiment `{experiment_id}` is not over after {timeout_seconds:g} s")
+        return False
+
     def documents(self) -> list[dict[str, Any]]:
         """The documents, without their data."""
         return self._api.objects("documents", "/v1/documents")
@@ -310,6 +366,91 @@ class Client:
         """The states of a document as they come, the one of now first; of a very large one only its version."""
         return self._api.events(_document(name) + "/watch", {})
 
+    def publish(
+        self,
+        topic: str,
+        payload: Payload = b"",
+        *,
+        content_type: str | None = None,
+        key: str | None = None,
+        retain: bool = False,
+        expires_in_seconds: int | None = None,
+    ) -> int:
+        """Publishes a message on a node; returns its position when it is on the disk.
+
+        Messages of one `key` come in their order; with `retain`, who follows the topic later gets it first. A payload of the type
+        `application/cloudevents+json` is published as the CloudEvent that it is."""
+        body = payload.encode() if isinstance(payload, str) else bytes(payload)
+        query = {"key": key, "retain": retain or None, "expires_in_seconds": expires_in_seconds}
+        position: int = self._api.object("POST", f"/v1/topics/{_part(topic)}", query, body=body, content_type=content_type)["position"]
+        return position
+
+    def follow(self, filter: str, *, from_position: int | None = None) -> Events:
+        """The messages of a filter, such as `site/+/temp`, as they come: from a position on, 1 for the oldest, or from now on.
+
+        After a lost connection, go on with the `position` of the last one and 1 more."""
+        return self._api.events(_filter(filter, "events"), {"from": from_position}, only="message")
+
+    def messages(self, filter: str, *, limit: int | None = None, before: int | None = None) -> dict[str, Any]:
+        """The newest messages of a filter, in pages: `messages`, the oldest first, and `before` for the page of older ones."""
+        return self._api.object("GET", _filter(filter, "messages"), {"limit": limit, "before": before})
+
+    def retained_messages(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        """The retained messages of a filter whose topics come after `after`, a page of them; the last page is empty."""
+        return self._api.objects("messages", _filter(filter, "retained"), {"after": after})
+
+    def topics(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        """The topics that have messages, up to 1000 whose names come after `after`."""
+        return self._api.objects("topics", "/v1/topics", {"filter": filter, "after": after})
+
+    def dead_letters(self, trigger_id: str | None = None, *, after: int | None = None) -> list[dict[str, Any]]:
+        """Messages that functions could not handle, of one trigger or of all, after an id, a page of them; the last page is empty."""
+        return self._api.objects("dead_letters", "/v1/dead-letters", {"trigger": trigger_id, "after": after})
+
+    def retry_dead_letter(self, letter_id: int) -> None:
+        """Has a message tried again by its trigger, from the first attempt on."""
+        self._api.send("POST", f"/v1/dead-letters/{letter_id}/retry")
+
+    def discard_dead_letter(self, letter_id: int) -> None:
+        """Removes a message that was given up."""
+        self._api.send("DELETE", f"/v1/dead-letters/{letter_id}")
+
+    def triggers(self) -> list[dict[str, Any]]:
+        """The triggers of a node, and how each does."""
+        return self._api.objects("triggers", "/v1/triggers")
+
+    def trigger(self, trigger_id: str) -> dict[str, Any]:
+        """One trigger, and how it does."""
+        return self._api.object("GET", f"/v1/triggers/{_part(trigger_id)}")
+
+    def put_trigger(
+        self,
+        trigger_id: str,
+        function_id: str,
+        filters: list[str],
+        *,
+        mode: str = "binary",
+        concurrency: int | None = None,
+        retry: dict[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """Has a function called for each message of some filters, at least once; a changed trigger goes on where it was.
+
+        `mode` is `binary`, with the payload as the body, or `structured`, with one JSON object; `retry` has `attempts`, `pause_min_ms` and
+        `pause_max_ms`."""
+        trigger = {"function": function_id, "filters": filters, "mode": mode, "concurrency": concurrency, "retry": retry}
+        body = _dumps({name: value for name, value in trigger.items() if value is not None})
+        return self._api.object("PUT", f"/v1/triggers/{_part(trigger_id)}", body=body, content_type=JSON)
+
+    def delete_trigger(self, trigger_id: str) -> bool:
+        """Removes a trigger, and how far it got; says whether it was there. Its dead letters stay."""
+        try:
+            self._api.send("DELETE", f"/v1/triggers/{_part(trigger_id)}")
+        except ValueError as error:
+            if getattr(error, "kind", None) == "not_found" and str(error).startswith("trigger not found"):
+                return False
+            raise
+        return True
+
 
 def _part(text: str) -> str:
     return quote(text, safe="")
@@ -317,6 +458,14 @@ def _part(text: str) -> str:
 
 def _deployment(function_id: str) -> str:
     return f"/v1/deployments/{_part(function_id)}"
+
+
+def _experiment(experiment_id: str) -> str:
+    return f"/v1/chaos/experiments/{_part(experiment_id)}"
+
+
+def _filter(filter: str, what: str) -> str:
+    return f"/v1/topics/{_part(filter)}/{what}"
 
 
 def _document(name: str) -> str:

@@ -164,3 +164,37 @@ def test_a_server_that_does_not_answer_or_is_none_of_ours_is_told_as_what_it_is(
         Client(ssh).status()
     with answering(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nproxy") as proxy, pytest.raises(RuntimeError, match="502: proxy"):
         Client(proxy).status()
+
+
+def test_topics_of_a_node(node: Client) -> None:
+    assert node.put_trigger("t", "absent", ["a/#"], retry={"attempts": 1})["function"] == "absent"
+    assert [trigger["id"] for trigger in node.triggers()] == ["t"] and node.trigger("t")["mode"] == "binary"
+    first = node.publish("a/b", "21.5", key="k")
+    assert node.publish("a/b", b"\xff", retain=True) == first + 1
+    node.publish("a/c", '{"t": 1.5}', content_type="application/json", expires_in_seconds=60)
+    followed = node.follow("a/+", from_position=first)
+    messages = [next(followed) for _ in range(3)]
+    followed.close()
+    assert (messages[0]["data"], messages[0]["key"], messages[1]["data_base64"], messages[2]["data"]) == ("21.5", "k", "/w==", {"t": 1.5})
+    page = node.messages("a/b", limit=1)
+    assert page["messages"][0]["position"] == first + 1 and page["before"] == first + 1
+    assert [message["topic"] for message in node.retained_messages("a/#")] == ["a/b"]
+    assert [topic["topic"] for topic in node.topics("a/+")] == ["a/b", "a/c"]
+    assert node.dead_letters("t") == []
+    for act in (node.retry_dead_letter, node.discard_dead_letter):
+        with pytest.raises(ValueError, match="dead letter not found") as missing:
+            act(7)
+        assert getattr(missing.value, "kind") == "not_found"
+    with pytest.raises(ValueError, match="for filters only"):
+        node.publish("a/+", "x")
+    assert node.delete_trigger("t") and not node.delete_trigger("t")
+
+    async def use(client: AsyncClient) -> None:
+        position = await client.publish("a/b", "again")
+        async for message in client.follow("a/b", from_position=position):
+            assert message["data"] == "again"
+            break
+        assert (await client.messages("a/b"))["messages"][-1]["data"] == "again"
+        assert (await client.put_trigger("u", "f", ["x"]))["id"] == "u" and await client.delete_trigger("u")
+
+    asyncio.run(use(AsyncClient(node.url)))

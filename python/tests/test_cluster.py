@@ -97,6 +97,6 @@ def test_metrics_answer_what_the_specification_asks() -> None:
     assert {"total_invocations", "success_rate", "avg_latency_ms", "error_count"} <= summary.keys()
     assert (summary["total_invocations"], summary["success_rate"], summary["avg_latency_ms"], summary["error_count"]) == (2, 50.0, 50.0, 1)
     assert metrics.summary(node_id="edge-02")["error_count"] == 1
-    assert 'faas_invocations_total{faas_name="fn-1",node="edge-01"} 1' in metrics.prometheus()
+    assert 'faas_invocations_total{faas_name="fn-1",edgeward_node_id="edge-01"} 1' in metrics.prometheus()
     with pytest.raises(ValueError, match="function id"):
         metrics.record(InvocationRecord("no id", "edge-01", 1.0, True))

@@ -17,6 +17,7 @@ mod rollout;
 mod row;
 mod server;
 mod serving;
+mod topics;
 
 use std::time::Duration;
 
@@ -71,6 +72,10 @@ enum Name {
     Fleet,
     /// A revision to 500, 1,000 and 2,000 nodes
     Rollout,
+    /// Messages over MQTT, beside mosquitto
+    Mqtt,
+    /// What the choice of a node costs
+    Routing,
     /// The Python package beside plain Python
     Python,
 }
@@ -106,6 +111,8 @@ impl Bench<'_> {
             Name::Member => fleet::resident(self),
             Name::Fleet => fleet::scale(self),
             Name::Rollout => rollout::scale(self),
+            Name::Mqtt => topics::mqtt(self),
+            Name::Routing => in_process::routing(self),
             Name::Python => python::all(self),
         }
     }

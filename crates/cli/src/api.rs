@@ -13,6 +13,8 @@ mod own_node;
 mod schedules;
 pub(crate) mod terms;
 pub(crate) mod tokens;
+mod topics;
+pub(crate) mod triggers;
 mod wire;
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
@@ -42,8 +44,8 @@ use tower::ServiceExt;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::wire::FunctionBody;
-use self::{access::Door, audit::Audit};
+use self::{access::Door, audit::Audit, topics::kept::KeptTopics};
+pub(crate) use self::{observe::readings, wire::FunctionBody};
 use crate::{
     mcp::{self, Access},
     node_process::Membership,
@@ -119,8 +121,13 @@ fn shared_routes<S>() -> OpenApiRouter<S>
 where
     S: Clone + Send + Sync + 'static,
     Api: FromRef<S>,
+    KeptTopics: FromRef<S>,
 {
-    OpenApiRouter::with_openapi(Description::openapi())
+    let mut routes = OpenApiRouter::with_openapi(Description::openapi());
+    routes.get_openapi_mut().merge(topics::Described::openapi());
+    routes
+        .route(topics::TOPIC_ROUTE, get(topics::read).post(topics::publish))
+        .routes(routes!(topics::list))
         .routes(routes!(documents::list))
         .routes(routes!(documents::show, documents::put, documents::patch, documents::delete))
         .routes(routes!(documents::keys::show, documents::keys::put, documents::keys::delete))
@@ -145,6 +152,11 @@ fn node_routes() -> OpenApiRouter<OfNode> {
         .routes(routes!(functions::invoke))
         .routes(routes!(functions::logs))
         .routes(routes!(own_node::change))
+        .routes(routes!(topics::dead_letters::list))
+        .routes(routes!(topics::dead_letters::discard))
+        .routes(routes!(topics::dead_letters::retry))
+        .routes(routes!(triggers::list))
+        .routes(routes!(triggers::show, triggers::put, triggers::delete))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::show, schedules::put, schedules::delete))
         .routes(routes!(schedules::run))
@@ -164,16 +176,20 @@ pub(crate) fn node_router(shared: Shared, node: Arc<Node>, functions_listen: &st
         |routes| routes.layer(of_this_node),
         OfNode { api: api.clone(), node, functions_listen: FunctionsListen(functions_listen.into()), membership },
         &api,
-        is_of_hub,
+        of_hub,
     )
 }
 
-/// Whether a path is one that only the hub of a fleet answers.
-fn is_of_hub(path: &str) -> bool {
-    let first = path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next());
-    first.is_some_and(|first| {
-        ["deployments", "rollouts", "rebalance", "routes", "nodes", "events", "join-tokens", "trusted-keys"].contains(&first)
-    })
+/// Who answers a path that only the hub of a fleet answers.
+fn of_hub(path: &str) -> Option<&'static str> {
+    let is_of_hub = ["deployments", "rollouts", "rebalance", "routes", "nodes", "events", "join-tokens", "trusted-keys", "chaos"]
+        .contains(&first_of(path)?);
+    is_of_hub.then_some("the hub of a fleet answers that, and this is a node; name the hub by `--server`")
+}
+
+/// What a path names below `/v1`.
+fn first_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/").and_then(|rest| rest.split('/').next())
 }
 
 /// Adds to routes what is the same for all of them. Their description is made for who asks: it is large, and few ask.
@@ -182,7 +198,7 @@ fn finish<S: Clone + Send + Sync + 'static>(
     layered: impl FnOnce(Router<S>) -> Router<S>,
     state: S,
     api: &Api,
-    is_elsewhere: fn(&str) -> bool,
+    elsewhere: fn(&str) -> Option<&'static str>,
 ) -> Router {
     let description = move || {
         let (_, mut description) = routes().split_for_parts();
@@ -194,11 +210,7 @@ fn finish<S: Clone + Send + Sync + 'static>(
         .route("/openapi.json", get(async move || description()))
         .fallback(async move |uri: Uri| {
             let path = uri.path();
-            let why = if is_elsewhere(path) {
-                "the hub of a fleet answers that, and this is a node; name the hub by `--server`"
-            } else {
-                "see /openapi.json"
-            };
+            let why = elsewhere(path).unwrap_or("see /openapi.json");
             Refusal(EdgeError::new(ErrorKind::NotFound, format!("nothing is served at `{path}`; {why}")))
         })
         .layer(middleware::map_response(as_problem))

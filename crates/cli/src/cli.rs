@@ -7,8 +7,9 @@ use clap::{Parser, Subcommand};
 use crate::{
     client::ServerUrl,
     commands::{
-        backup, build, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp, metrics,
-        nats_config, new, node, nodes, restore, rollouts, routes, schedules, sign, state, status, token, trust, undeploy, up,
+        backup, build, chaos, completions, demo, deploy, deployments, doctor, events, functions, hub, invoke, join_token, logs, mcp,
+        metrics, nats_config, new, node, nodes, restore, rollouts, routes, schedules, sign, state, status, token, topics, triggers, trust,
+        undeploy, up,
     },
     exit,
 };
@@ -55,6 +56,7 @@ pub(crate) enum Command {
     Deploy(Box<deploy::Args>),
     Deployments(deployments::Args),
     Rollouts(rollouts::Args),
+    Chaos(chaos::Args),
     Routes(routes::Args),
     Schedules(schedules::Args),
     Undeploy(undeploy::Args),
@@ -64,6 +66,8 @@ pub(crate) enum Command {
     Metrics(metrics::Args),
     Mcp(mcp::Args),
     State(state::Args),
+    Topics(topics::Args),
+    Triggers(triggers::Args),
     Status(status::Args),
     Token(token::Args),
     Sign(sign::Args),
@@ -80,16 +84,18 @@ impl Command {
         match self {
             // What the client of NATS does is told by who uses it.
             Self::Up(_) | Self::Hub(_) | Self::Node(_) => "info,async_nats=warn",
+            // It shows what went wrong itself, as a part of its story.
+            Self::Demo(_) => "error",
             Self::JoinToken(_)
             | Self::NatsConfig(_)
             | Self::Nodes(_)
             | Self::Events(_)
-            | Self::Demo(_)
             | Self::New(_)
             | Self::Build(_)
             | Self::Deploy(_)
             | Self::Deployments(_)
             | Self::Rollouts(_)
+            | Self::Chaos(_)
             | Self::Routes(_)
             | Self::Schedules(_)
             | Self::Undeploy(_)
@@ -99,6 +105,8 @@ impl Command {
             | Self::Metrics(_)
             | Self::Mcp(_)
             | Self::State(_)
+            | Self::Topics(_)
+            | Self::Triggers(_)
             | Self::Status(_)
             | Self::Token(_)
             | Self::Sign(_)

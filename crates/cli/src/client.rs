@@ -4,12 +4,13 @@
 //! error that carries the problem as the node sent it. A token is shown over TLS only.
 
 mod events;
-mod tls;
+pub(crate) mod tls;
+mod topics;
 mod wire;
 
 use std::{
     error::Error as StdError,
-    fmt,
+    fmt::{self, Write as _},
     path::PathBuf,
     pin::Pin,
     str::FromStr,
@@ -41,10 +42,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::input::Input;
 pub(crate) use events::{Events, events_in};
+pub(crate) use topics::{DeadLetters, LetterRecord, Messages, Published, TopicMessage, Topics, TriggerRecord, Triggers};
 pub(crate) use wire::{
     Change, Conflict, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, DocumentSummary, Documents, Functions, History, HubStatus,
-    LogLine, NodeRecord, Nodes, NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, Tokens, TrustedKeys,
-    Uploaded,
+    LogLine, NodeRecord, Nodes, NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, TokenTopics, Tokens,
+    TrustedKeys, Uploaded,
 };
 
 /// Longest wait for a connection.
@@ -149,6 +151,18 @@ pub(crate) enum Error {
     /// The answer is not of the API.
     #[error("`{server}` does not answer like an Edgeward node: {what}")]
     Foreign { server: ServerUrl, what: String },
+}
+
+/// Text as a piece of a path, or of a query.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
+            _ => write!(escaped, "%{byte:02X}").expect("writing to a String cannot fail"),
+        }
+    }
+    escaped
 }
 
 /// What a request carries, and who is told of its progress.

@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod build;
+pub(crate) mod chaos;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod deploy;
@@ -27,6 +28,8 @@ pub(crate) mod sign;
 pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod topics;
+pub(crate) mod triggers;
 pub(crate) mod trust;
 pub(crate) mod undeploy;
 pub(crate) mod up;
@@ -52,6 +55,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Nodes(args) => nodes::run(args, &client, json).await?,
         Command::Deployments(args) => deployments::run(args, &client, json).await?,
         Command::Rollouts(args) => rollouts::run(args, &client, json).await?,
+        Command::Chaos(args) => return chaos::run(args, &client, json).await,
         Command::Routes(args) => routes::run(&args, &client, json).await?,
         Command::Schedules(args) => schedules::run(args, &client, json).await?,
         Command::Events(args) => events::run(&args, &client, json).await?,
@@ -67,6 +71,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Mcp(args) => mcp::run(&args, client).await?,
         Command::State(args) => state::run(args, &client, json).await?,
         Command::Status(status::Args {}) => status::run(&client, json).await?,
+        Command::Topics(args) => topics::run(args, &client, json).await?,
+        Command::Triggers(args) => triggers::run(args, &client, json).await?,
         Command::Token(args) => token::run(args, &client, json).await?,
         Command::Sign(args) => sign::run(args, json)?,
         Command::Trust(args) => trust::run(args, &client, json).await?,

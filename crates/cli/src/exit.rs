@@ -23,6 +23,7 @@ Exit codes:
    5  the function failed           13  starting, stopping, or disk full
    6  memory limit                  14  not allowed
    7  overloaded, try again later   15  not authenticated
+  16  an experiment did not hold    17  an experiment does not tell
 
 Environment:
   EDGEWARD_SERVER  the node to talk to, like --server
@@ -53,6 +54,8 @@ pub(crate) enum Exit {
     Unavailable = 13,
     Forbidden = 14,
     Unauthenticated = 15,
+    Broken = 16,
+    Inconclusive = 17,
 }
 
 impl From<ErrorKind> for Exit {
@@ -90,12 +93,18 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
         }
         ErrorKind::NotFound if message.starts_with("conflict") => Some("`edgeward state conflicts NAME` lists those of a document"),
         ErrorKind::NotFound if message.starts_with("trusted key") => Some("`edgeward trust list` lists those of the fleet"),
+        ErrorKind::NotFound if message.starts_with("experiment") => Some("`edgeward chaos list` lists those that the hub keeps"),
+        ErrorKind::NotFound if message.starts_with("trigger") => Some("`edgeward triggers list` lists them"),
+        ErrorKind::NotFound if message.starts_with("dead letter") => Some("`edgeward topics dead-letters` lists them"),
         ErrorKind::NotFound if message.starts_with("token") => Some("`edgeward token list` lists them"),
         ErrorKind::NotFound if message.starts_with("schedule") => Some("`edgeward schedules` lists what runs by itself"),
         ErrorKind::NotFound if message.starts_with("node not found") => Some("`edgeward nodes` lists those of the fleet"),
         ErrorKind::InvalidInput if message.starts_with("say for whom") => Some("a hub needs `--node ID` or `--all`"),
         ErrorKind::InvalidInput if message.starts_with("say on which node") || message.starts_with("say of which node") => {
             Some("a hub needs `--node ID`")
+        }
+        ErrorKind::InvalidInput if message.starts_with("the topic") || message.starts_with("the filter") => {
+            Some("levels are separated by `/`, such as `site/berlin/temp`; in a filter `+` stands for one and a last `#` for the rest")
         }
         ErrorKind::NotFound if message.starts_with("function") => Some("`edgeward functions` lists what is deployed"),
         ErrorKind::Timeout => Some("deploy it with a longer `--timeout-seconds` if it needs the time"),
@@ -116,6 +125,7 @@ fn hint(kind: ErrorKind, message: &str) -> Option<&'static str> {
             Some("give a token by EDGEWARD_TOKEN or `--token-file FILE`; an admin makes one with `edgeward token create`")
         }
         ErrorKind::Conflict if message.contains("last trusted key") => Some("`--allow-unsigned` removes it all the same"),
+        ErrorKind::Conflict if message.starts_with("trigger") => Some("`edgeward triggers show ID` has the present ETag"),
         ErrorKind::Conflict if message.starts_with("deployment") => Some("`edgeward deployments show ID` has the present generation"),
         ErrorKind::Conflict if message.starts_with("schedule") && message.contains("generation") => {
             Some("`edgeward schedules show ID` has the present generation")

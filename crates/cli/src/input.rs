@@ -24,6 +24,16 @@ impl Input {
         Ok(if path == "-" { Self::Stdin } else { Self::File(path.into()) })
     }
 
+    /// A text, a file by `@` and its path, or standard input by `-`.
+    #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers may fail")]
+    pub(crate) fn of_data(text: &str) -> Result<Self, EdgeError> {
+        Ok(match text.strip_prefix('@') {
+            Some(path) => Self::File(path.into()),
+            None if text == "-" => Self::Stdin,
+            None => Self::Text(text.to_owned()),
+        })
+    }
+
     /// Everything of it, or the error that it is larger than `bytes_max`.
     pub(crate) fn read(self, bytes_max: usize) -> anyhow::Result<Bytes> {
         match self {
@@ -54,6 +64,15 @@ mod tests {
     fn a_path_is_a_file_unless_it_is_a_dash() {
         assert_eq!(Input::of_path("-").expect("never refused"), Input::Stdin);
         assert_eq!(Input::of_path("./-").expect("never refused"), Input::File("./-".into()));
+    }
+
+    #[test]
+    fn data_is_a_text_a_file_or_standard_input() {
+        let parse = |text: &str| Input::of_data(text).expect("never refused");
+        assert_eq!(parse("-"), Input::Stdin);
+        assert_eq!(parse("-1"), Input::Text("-1".to_owned()));
+        assert_eq!(parse("@a.csv"), Input::File("a.csv".into()));
+        assert_eq!(parse(""), Input::Text(String::new()));
     }
 
     #[test]

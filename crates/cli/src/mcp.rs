@@ -3,6 +3,7 @@
 //! A face like the command line: every tool makes calls of the HTTP API, of a process elsewhere or of this one, and shows the token of
 //! whoever calls. So it may do what they may do there, and what is refused is refused and audited there. It decides nothing.
 
+mod chaos;
 mod contract;
 mod deployments;
 mod documents;
@@ -12,6 +13,7 @@ mod observe;
 mod resources;
 mod session;
 mod tool;
+mod topics;
 
 use std::sync::{Arc, LazyLock};
 
@@ -40,7 +42,8 @@ const INSTRUCTIONS: &str = "\
 Edgeward runs functions on edge nodes and keeps their documents in sync. This server is one of two: a node alone, which is then the one \
 node that the tools know, or the hub of a fleet. Begin with `edge_list_nodes`. On a hub, tools about functions take a `node_id`. \
 Documents are JSON objects that merge between nodes; edit them with a merge patch. On a hub, `edge_roll_out_artifact` deploys to many nodes step \
-by step and goes back by itself; it, `edge_deploy_artifact` and `edge_undeploy_function` take `dry_run`.";
+by step and goes back by itself; it, `edge_deploy_artifact` and `edge_undeploy_function` take `dry_run`. A \
+node has topics: a message calls the functions that `edge_put_trigger` names.";
 
 /// What the tools of a server may do, whatever the role of who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

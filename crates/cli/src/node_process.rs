@@ -1,28 +1,31 @@
 //! A node in this process, alone or as a member of a fleet, until it is told to stop.
 
-use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, sync::Arc, time::Instant};
 
 use edgeward::{
-    DocumentName, EdgeError, EdgeNode, ErrorKind, Node, NodeOptions, Pattern, UpdateHours, Uplink, UplinkOptions,
+    DocumentName, EdgeError, EdgeNode, ErrorKind, MqttOptions, Node, NodeOptions, Pattern, TopicSharing, UpdateHours, Uplink,
+    UplinkOptions,
     access::{NODE_TOKENS, Tokens},
     cluster::{
         membership::Timing,
         nats::{Enrolment, JoinToken, NodeLink, PING_INTERVAL_DEFAULT},
     },
     listener::serve_functions,
+    serve_mqtt,
 };
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
+    api, crash,
     daemon::{host_name, named, run_until_stopped},
     data_dir::DataDir,
     exit::Hinted,
     listen::{self, Address, TlsArgs},
     mcp::McpArgs,
     notify::Notify,
+    otlp::{self, Export, OtlpArgs},
     signals::StopSignals,
     terminal, trusted_keys,
 };
@@ -53,14 +56,22 @@ pub(crate) struct NodeArgs {
     /// Address at which functions are served
     #[arg(long, default_value = "127.0.0.1:8080")]
     functions_listen: SocketAddr,
+    /// Address at which clients of MQTT connect, such as `127.0.0.1:1883` or `0.0.0.0:8883` [default: none may]
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt_listen: Option<SocketAddr>,
     /// A key to trust, as `edgeward sign keygen` prints it, or a file with one on each line; may be given more than once. With any, this node runs
     /// only artifacts that one of them signed, whatever its fleet trusts
     #[arg(long = "trusted-key", value_name = "KEY|FILE")]
     trusted_keys: Vec<String>,
+    /// Let the admins of its hub inject faults on this node for experiments, up to the end of its process; see `edgeward chaos`
+    #[arg(long)]
+    allow_chaos: bool,
     #[command(flatten)]
     tls: TlsArgs,
     #[command(flatten)]
     mcp: McpArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 /// A label as it is given.
@@ -90,6 +101,8 @@ pub(crate) struct Joining {
     pub(crate) update_hours: Option<UpdateHours>,
     /// Bytes a second with which it fetches artifacts; none for as many as can be.
     pub(crate) fetch_limit: Option<u64>,
+    /// Which messages it shares with its fleet.
+    pub(crate) topics: TopicSharing,
 }
 
 /// What ties a node to its fleet.
@@ -101,9 +114,13 @@ pub(crate) struct Membership {
 /// Runs a node; with `joining` as a member of a fleet.
 pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Result<()> {
     let notify = Notify::open(|variable| std::env::var_os(variable))?;
+    crash::stay_down(&notify).await;
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
-    let tls = args.tls.open(&[api_at, functions_at])?;
+    let mqtt_at = args.mqtt_listen.map(|at| Address { option: "--mqtt-listen", at });
+    let addresses: Vec<_> = [api_at, functions_at].into_iter().chain(mqtt_at).collect();
+    let tls = args.tls.open(&addresses)?;
+    let otlp = args.otlp.read()?;
     let data_dir = args.data_dir.path()?;
     let id = args.id.unwrap_or_else(host_name);
     let mut described = EdgeNode::new(&id, args.name.unwrap_or_else(|| id.clone()))?;
@@ -112,10 +129,20 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let update_hours = joining.as_ref().and_then(|joining| joining.update_hours);
     let trusted_keys = trusted_keys::read(&args.trusted_keys)?;
     let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours, trusted_keys }).map_err(opening_failed)?;
+    if args.allow_chaos {
+        tracing::warn!(target: "audit", "faults may be injected on this node");
+        node.chaos().allow(Some(Arc::new(|down| match crash::crash(down) {})));
+    }
     let tokens = Arc::new(Tokens::open(node.documents(), DocumentName::new(NODE_TOKENS)?)?);
-    listen::check_tokens(api_at, &tokens, node.data_dir())?;
+    for demanding in [api_at].into_iter().chain(mqtt_at) {
+        listen::check_tokens(demanding, &tokens, node.data_dir())?;
+    }
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;
     let functions_listener = listen::bind(functions_at, tls.as_ref()).await?;
+    let mqtt_listener = match mqtt_at {
+        Some(at) => Some(listen::bind(at, tls.as_ref()).await?),
+        None => None,
+    };
     let (api_address, functions_address) = (api_listener.address(), functions_listener.address());
     let (api_scheme, functions_scheme) = (api_listener.scheme(), functions_listener.scheme());
     // Only now: a token is used once, and what could not start shall not have used it.
@@ -125,20 +152,38 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     };
 
     let stop = CancellationToken::new();
-    let shared = api::Shared::new(node.documents().clone(), tokens, api_address, stop.clone(), args.mcp.access);
+    let shared = api::Shared::new(node.documents().clone(), Arc::clone(&tokens), api_address, stop.clone(), args.mcp.access);
     let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
+    let exporter = otlp.map(|options| otlp::exporter(options, &id)).transpose()?;
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
     tasks.spawn(named("the reconciler", reconciled));
     tasks.spawn(named("the function listener", serve_functions(Arc::clone(node.runtime()), functions_listener, stop.clone())));
+    let (triggering, stopped) = (Arc::clone(&node), stop.clone());
+    tasks.spawn(named("the triggers", async move { triggering.topics().run_triggers(stopped).await }));
+    let mut mqtt = String::new();
+    if let Some(listener) = mqtt_listener {
+        let scheme = if listener.scheme() == "https" { "mqtts" } else { "mqtt" };
+        mqtt = format!("  MQTT       {scheme}://{}\n", listener.address());
+        let (node, options, stopped) = (Arc::clone(&node), MqttOptions { tokens }, stop.clone());
+        tasks.spawn(named("the MQTT listener", async move { serve_mqtt(&node, listener, options, stopped).await }));
+    }
     tasks.spawn(named("the schedules", Arc::clone(&node).keep_scheduled(stop.clone())));
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
     tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
+    let export = exporter.map(|exporter| {
+        let (node, membership, started) = (Arc::clone(&node), membership.clone(), Instant::now());
+        let gather = move || {
+            let (node, membership) = (Arc::clone(&node), membership.clone());
+            async move { api::readings(&node, membership.as_deref(), started).await }
+        };
+        Export::begin(exporter, gather)
+    });
     terminal::write(format!(
-        "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data       {data}\n",
+        "edgeward {version} · node {id}\n  functions  {functions_scheme}://{functions_address}/fn/ID/\n  API        {api_scheme}://{api_address}/v1 (described at /openapi.json)\n{mqtt}  data       {data}\n",
         version = env!("CARGO_PKG_VERSION"),
         data = node.data_dir().display(),
     ))?;
@@ -148,7 +193,11 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let told = notify.tell(async move { ready.until_ready().await }, status, stop.clone());
     tasks.spawn(named("the word to the service manager", told));
 
-    run_until_stopped(tasks, &stop, async || signals.next().await).await
+    let ended = run_until_stopped(tasks, &stop, async || signals.next().await).await;
+    if let Some(export) = export {
+        export.end().await;
+    }
+    ended
 }
 
 /// Makes the node a member, once, and ties it to its fleet. A member needs nobody to be there.
@@ -170,7 +219,7 @@ async fn join(node: &Arc<Node>, joining: Joining) -> anyhow::Result<Membership> 
     let uplink = Uplink::start(
         Arc::clone(node),
         link.backbone(),
-        UplinkOptions { timing: joining.timing, documents, fetch_limit: joining.fetch_limit },
+        UplinkOptions { timing: joining.timing, documents, fetch_limit: joining.fetch_limit, topics: joining.topics },
     )
     .await?;
     Ok(Membership { link, uplink })

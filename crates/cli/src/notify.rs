@@ -64,6 +64,20 @@ impl Notify {
         self.send("STOPPING=1\nSTATUS=stopping: running invocations may end");
     }
 
+    /// Tells that the process is alive while it waits for something before its work begins.
+    pub(crate) async fn alive_while(&self, waiting: impl Future<Output = ()>) {
+        let alive = async {
+            loop {
+                tokio::time::sleep(self.beat.unwrap_or(Duration::MAX)).await;
+                self.send("WATCHDOG=1");
+            }
+        };
+        tokio::select! {
+            () = waiting => {}
+            () = alive => {}
+        }
+    }
+
     fn send(&self, text: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = socket.send(text.as_bytes()) {

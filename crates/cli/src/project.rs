@@ -13,7 +13,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{DocumentGrant, EdgeError, ErrorKind, FunctionId, Resilience, Schedule, Strategy, Target, limits::PROJECT_FILE_BYTES_MAX};
+use edgeward::{
+    ContentMode, DocumentGrant, EdgeError, ErrorKind, FunctionId, Redelivery, Resilience, Schedule, Strategy, Target, TopicFilter, Trigger,
+    TriggerId, limits::PROJECT_FILE_BYTES_MAX,
+};
 
 pub(crate) use self::manifest::{Build, Limits, Variable};
 use self::manifest::{FromEnv, Manifest};
@@ -47,10 +50,41 @@ pub(crate) struct Project {
     pub(crate) resilience: Resilience,
     /// What makes the artifact.
     pub(crate) build: Option<Build>,
+    /// Messages that call it.
+    pub(crate) triggers: Vec<TopicPlan>,
     /// Where it goes in a fleet, and how.
     pub(crate) deployment: Option<DeploymentPlan>,
     /// When it runs by itself.
     pub(crate) schedules: Vec<Schedule>,
+}
+
+/// Messages that call the function of a project.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TopicPlan {
+    /// Tells it from others of the function.
+    pub(crate) name: Option<String>,
+    /// The topics.
+    pub(crate) filters: Vec<TopicFilter>,
+    /// What the function gets.
+    pub(crate) mode: ContentMode,
+    /// Messages that are handled at once; the node has a default.
+    pub(crate) concurrency: Option<u32>,
+    /// What becomes of messages that fail.
+    pub(crate) retry: Redelivery,
+}
+
+impl TopicPlan {
+    /// The trigger of this function. Its id is the function's, with its name after a dot, so that no other function has it.
+    pub(crate) fn of(&self, function: &FunctionId) -> Result<Trigger, EdgeError> {
+        let id = match &self.name {
+            Some(name) => TriggerId::new(format!("{function}.{name}"))?,
+            None => TriggerId::new(function.as_str())?,
+        };
+        let mut trigger = Trigger::new(id, function.clone(), self.filters.clone());
+        (trigger.mode, trigger.retry) = (self.mode, self.retry);
+        trigger.concurrency = self.concurrency.unwrap_or(trigger.concurrency);
+        Ok(trigger)
+    }
 }
 
 /// Where a function goes in a fleet, and how a new revision gets there.

@@ -245,6 +245,7 @@ impl CopyBar {
     pub(crate) fn show(&self, progress: Progress) {
         self.0.set_message(match progress.step {
             Step::Documents => "documents",
+            Step::Topics => "topics",
             Step::Artifacts => "artifacts",
         });
         self.0.set_length(progress.total_bytes);

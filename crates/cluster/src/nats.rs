@@ -29,6 +29,7 @@ mod revocation;
 mod secret_file;
 mod server_config;
 mod server_files;
+mod topic_stream;
 mod used_tokens;
 mod wire;
 
@@ -62,6 +63,7 @@ pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
 pub use self::reception::{Reception, Refusal, Registry};
 pub use self::server_config::ServerConfig;
 pub use self::server_files::ServerFiles;
+pub use self::topic_stream::{Appending, Following, StreamContent, StreamMessage, StreamState, TopicStream};
 use self::{
     lease::Leases,
     replies::{Broken, Replies},
@@ -90,6 +92,7 @@ const QUIET_LOOK: Duration = Duration::from_millis(20);
 pub struct NatsBackbone {
     link: Link,
     leases: Leases,
+    replicas: usize,
     connection: watch::Receiver<Connection>,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
@@ -128,7 +131,12 @@ impl NatsBackbone {
             tokio::spawn(take_answers(inbox, Arc::clone(&link.replies))),
             tokio::spawn(connection::watch(link.clone(), received_events, state, period)),
         ];
-        Ok(Self { link, leases, connection, _tasks: tasks.map(AbortOnDropHandle::new) })
+        Ok(Self { link, leases, replicas, connection, _tasks: tasks.map(AbortOnDropHandle::new) })
+    }
+
+    /// The stream of the fleet's topics, for a hub.
+    pub fn topic_stream(&self) -> TopicStream {
+        TopicStream::new(self.link.client.clone(), self.connection.clone(), self.replicas)
     }
 }
 

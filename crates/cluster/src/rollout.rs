@@ -44,6 +44,9 @@ pub enum RolloutState {
 }
 
 impl RolloutState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Pending, Self::InProgress, Self::Paused, Self::Completed, Self::RolledBack, Self::Failed];
+
     /// Its word.
     pub fn as_str(self) -> &'static str {
         match self {

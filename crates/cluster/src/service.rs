@@ -2,12 +2,12 @@
 //!
 //! The implementations bring what comes; everything behind that is here, so that both behave alike.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use edgeward_model::{EdgeError, ErrorKind, limits::SERVICE_CONCURRENCY_MAX};
 use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -197,20 +197,42 @@ async fn answer_one(Pending { call, answer }: Pending, handler: &Handler) {
     answer(result).await;
 }
 
+/// Says of a message how late it arrives; none when it never does.
+pub(crate) type Fate = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
+
 /// Messages that arrive.
 pub struct Subscription {
     buffer: Arc<Buffer<Received>>,
     _feed: Feed,
+    fate: Option<Fate>,
+    /// One that is late, and until when.
+    late: Option<(Instant, Received)>,
 }
 
 impl Subscription {
     pub(crate) fn new(buffer: Arc<Buffer<Received>>, feed: Feed) -> Self {
-        Self { buffer, _feed: feed }
+        Self { buffer, _feed: feed, fate: None, late: None }
+    }
+
+    /// The same, where messages may be lost or late.
+    pub(crate) fn with_fate(self, fate: Fate) -> Self {
+        Self { fate: Some(fate), ..self }
     }
 
     /// The next message. Dropping the future loses none. None when the backbone is gone.
     pub async fn next(&mut self) -> Option<Received> {
-        self.buffer.next().await
+        loop {
+            if let Some((until, _)) = &self.late {
+                sleep_until(*until).await;
+                return self.late.take().map(|(_, received)| received);
+            }
+            let received = self.buffer.next().await?;
+            match self.fate.as_ref().map_or(Some(Duration::ZERO), |fate| fate()) {
+                Some(Duration::ZERO) => return Some(received),
+                Some(delay) => self.late = Some((Instant::now() + delay, received)),
+                None => {}
+            }
+        }
     }
 
     /// Messages that were dropped because they found no room.

@@ -144,7 +144,7 @@ pub(crate) fn node_token(node: &NodeId) -> String {
     node.as_str().replace('.', &DOT.to_string())
 }
 
-fn node_of_token(token: &str) -> Result<NodeId, EdgeError> {
+pub(crate) fn node_of_token(token: &str) -> Result<NodeId, EdgeError> {
     NodeId::new(token.replace(DOT, "."))
 }
 

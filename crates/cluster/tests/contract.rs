@@ -33,6 +33,8 @@ mod server;
 #[path = "contract/site.rs"]
 #[macro_use]
 mod site;
+#[path = "contract/topic_stream.rs"]
+mod topic_stream;
 
 on_each! {
     requests:

@@ -5,6 +5,7 @@
 
 mod stopped;
 mod token;
+mod topic_rights;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,6 +19,7 @@ use self::token::Fingerprint;
 
 pub use stopped::StoppedNode;
 pub use token::{Role, Secret, Token};
+pub use topic_rights::TopicRights;
 
 /// The document of a node's tokens, which never leaves it.
 pub const NODE_TOKENS: &str = "edgeward.local.tokens";
@@ -85,8 +87,10 @@ impl Tokens {
     /// Makes a token, durably. Its secret is given this once. Waits for the disk.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when there is one of this name, [`ErrorKind::TooLarge`] when there are as many as may be.
+    /// [`ErrorKind::Conflict`] when there is one of this name, [`ErrorKind::TooLarge`] when there are as many as may be,
+    /// [`ErrorKind::InvalidInput`] when the topics that it names make no sense.
     pub fn create(&self, token: &Token) -> Result<Secret, EdgeError> {
+        token.check()?;
         let secret = Secret::draw()?;
         let (name, value) = (token.name.clone(), token.to_value(&secret)?);
         self.change(move |draft| {
@@ -169,7 +173,7 @@ mod tests {
     }
 
     fn token(name: &str, role: Role) -> Token {
-        Token { name: TokenName::new(name).expect("valid"), role, created_at: NOW, expires_at: None }
+        Token { name: TokenName::new(name).expect("valid"), role, created_at: NOW, expires_at: None, topics: None }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Backups of the data folder of a node or hub: made while that runs, and restored as a whole.
 //!
-//! A backup is a folder with the store of one moment, the artifacts that its functions and assignments refer to, what makes it a member or
+//! A backup is a folder with the store of one moment, the log of topics after it, the artifacts that its functions and assignments refer to, what makes it a member or
 //! the hub of a fleet, and a manifest with the digest of each file. Like a restored data folder, it is made beside its place, for its owner
 //! alone, and put there when it is complete and on disk.
 
@@ -34,6 +34,8 @@ pub use restore::{Restored, restore};
 pub enum Step {
     /// It copies the documents.
     Documents,
+    /// It copies the messages of topics.
+    Topics,
     /// It copies the artifacts.
     Artifacts,
 }

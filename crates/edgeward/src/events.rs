@@ -54,6 +54,10 @@ pub enum EventKind {
     BreakerChanged,
     /// A key was added to those that the fleet trusts, or removed from them.
     TrustChanged,
+    /// A fault was injected on a node, or has ended.
+    FaultChanged,
+    /// An experiment began, or has ended.
+    ExperimentChanged,
     /// An event of a newer release.
     #[serde(other)]
     Other,
@@ -122,7 +126,7 @@ impl FleetEvent {
     pub fn priority(&self) -> Priority {
         match self.kind {
             EventKind::MetricsSampled => Priority::Low,
-            EventKind::FunctionFailed | EventKind::Refused | EventKind::EventsDropped => Priority::High,
+            EventKind::FunctionFailed | EventKind::Refused | EventKind::EventsDropped | EventKind::FaultChanged => Priority::High,
             _ => Priority::Normal,
         }
     }

@@ -9,13 +9,14 @@ mod members;
 mod registry;
 mod routing;
 mod runtime;
-mod service;
+pub(crate) mod service;
+pub(crate) mod topics;
 mod trusting;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -37,15 +38,18 @@ use self::{
     registry::Registry,
     routing::Routing,
     runtime::{Place, no_way},
+    topics::FleetTopics,
 };
 pub use self::{
     members::NodeView,
     registry::{Duties, Registration},
     runtime::NodeRuntime,
     service::{FleetService, ServiceOptions},
+    topics::ClusterTopics,
 };
 use crate::{
     assignments::Assignments,
+    chaos::{NodeChaos, experiments::ClusterSeams},
     deployments,
     events::{EventKind, EventLog, FleetEvent},
     function_documents::FunctionDocuments,
@@ -114,6 +118,17 @@ impl ClusterOptions {
 #[derive(Clone)]
 pub struct EdgeCluster(Arc<Core>);
 
+/// A cluster that others keep.
+#[derive(Clone)]
+pub(crate) struct WeakCluster(Weak<Core>);
+
+impl WeakCluster {
+    /// The cluster, if somebody still has it.
+    pub(crate) fn upgrade(&self) -> Option<EdgeCluster> {
+        self.0.upgrade().map(EdgeCluster)
+    }
+}
+
 struct Core {
     id: NodeId,
     documents: Documents,
@@ -140,6 +155,9 @@ struct Core {
     /// How long functions may run that were called on far nodes of late: a call need not read the disk for it.
     deadlines: Mutex<HashMap<(NodeId, FunctionId), Duration>>,
     routing: Routing,
+    chaos: ClusterSeams,
+    /// None of a cluster that ends with the process.
+    topics: Option<Arc<FleetTopics>>,
     /// Held while assignments are changed, so that what runs is what was assigned last.
     deploying: tokio::sync::Mutex<()>,
 }
@@ -186,6 +204,7 @@ impl EdgeCluster {
     pub fn with_options(options: ClusterOptions) -> Result<Self, EdgeError> {
         let ClusterOptions { id, folder, timing, heal_after, site } = options;
         let epoch = Epoch::draw()?;
+        let topics = folder.as_deref().map(|folder| FleetTopics::open(id.clone(), folder)).transpose()?.map(Arc::new);
         let (store, artifacts) = match folder {
             Some(folder) => {
                 let store = Store::open_as_it_is(&folder.join(crate::node::DOCUMENTS), id.clone(), epoch, Role::Hub)?;
@@ -219,6 +238,8 @@ impl EdgeCluster {
             backbone: RwLock::default(),
             deadlines: Mutex::default(),
             routing: Routing::new(site),
+            chaos: ClusterSeams::default(),
+            topics,
             deploying: tokio::sync::Mutex::default(),
             id,
             documents,
@@ -372,6 +393,7 @@ impl EdgeCluster {
             members.nodes.remove(&id);
             members.duties.remove(&id);
         }
+        self.0.chaos.forget(&id);
         self.0.assignments.forget(&id)?;
         self.wake_steering();
         self.0.events.tell(FleetEvent::new(EventKind::NodeRemoved, format!("node `{id}` was removed")).on(&id));
@@ -507,6 +529,13 @@ impl EdgeCluster {
         health
     }
 
+    /// The nodes that are not OFFLINE.
+    pub(crate) fn present(&self) -> BTreeSet<NodeId> {
+        let members = self.0.members.lock();
+        let present = members.membership.nodes().filter(|(_, standing)| standing.status() != EdgeNodeStatus::Offline);
+        present.map(|(id, _)| id.clone()).collect()
+    }
+
     fn member(&self, id: &str) -> Result<(NodeId, Member), EdgeError> {
         let members = self.0.members.lock();
         members.nodes.get_key_value(id).map(|(id, member)| (id.clone(), member.clone())).ok_or_else(|| EdgeError::node_not_found(id))
@@ -537,6 +566,25 @@ impl EdgeCluster {
             members.nodes.insert(id, Member::Far(registration));
         }
         Ok(())
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakCluster {
+        WeakCluster(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn chaos_seams(&self) -> &ClusterSeams {
+        &self.0.chaos
+    }
+
+    /// The faults of a node of this process; none of a far one.
+    pub(crate) fn chaos_here(&self, node: &NodeId) -> Option<NodeChaos> {
+        let installer = self.installer(node)?;
+        Some(self.0.chaos.of(installer.runtime()))
+    }
+
+    /// The way to far nodes, while the cluster serves them.
+    pub(crate) fn backbone(&self) -> Option<Arc<dyn Backbone>> {
+        self.0.backbone.read().clone()
     }
 
     pub(crate) fn deployment_store(&self) -> &deployments::Store {

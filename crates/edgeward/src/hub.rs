@@ -126,6 +126,7 @@ impl FleetHub {
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
             let is_new = !data_dir.join(DOCUMENTS).exists();
             let cluster = EdgeCluster::with_options(ClusterOptions { id, timing, heal_after, ..ClusterOptions::in_folder(data_dir) })?;
+            cluster.keep_topics_in_stream();
             Ok((lock, fleet, cluster, is_new))
         })
         .await?;
@@ -259,6 +260,7 @@ impl FleetHub {
 
     /// Gives the lease back, so that another hub can take it at once, and ends.
     pub async fn stop(mut self) {
+        self.cluster.chaos().end().await;
         self.stop.cancel();
         if let Some(leading) = self.leading.take() {
             // It may have failed, which its end has said.

@@ -7,6 +7,7 @@
 pub mod access;
 mod assignments;
 pub mod backup;
+pub mod chaos;
 pub mod deployments;
 pub mod desired;
 pub mod events;
@@ -26,10 +27,12 @@ pub mod schedules;
 mod services;
 pub mod signing;
 mod stored;
+pub mod telemetry;
 pub mod topics;
 pub mod trust;
 pub mod uplink;
 
+pub use chaos::{ClusterChaos, ExperimentView, NodeChaos};
 pub use deployments::{
     ClusterDeployments, Deployment as FleetDeployment, DeploymentSpec, DeploymentView, Plan, Revision, RolloutView, steering::Steering,
 };
@@ -52,9 +55,10 @@ pub use edgeward_sync::{
     Change, Conflict, ConflictsPage, Document, DocumentInfo, Documents, Draft, EdgeSynchronizer, Edited, Epoch, Hub, Pattern,
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
-pub use edgeward_topics::{CloudEvent, DeadLetter, LogState, Message, Received, Start, Subscription, TopicInfo};
+pub use edgeward_topics::cloud_event;
+pub use edgeward_topics::{Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Origin, Received, Start, Subscription, TopicInfo};
 pub use events::{EventKind, EventLog, FleetEvent};
-pub use fleet::{ClusterHealth, ClusterOptions, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
+pub use fleet::{ClusterHealth, ClusterOptions, ClusterTopics, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
 pub use function_documents::FunctionDocuments;
 pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
@@ -67,4 +71,4 @@ pub use schedules::{
 };
 pub use topics::{MqttOptions, Topics, TriggerView, serve_mqtt};
 pub use trust::{Trust, TrustedKey, TrustedKeys};
-pub use uplink::{Uplink, UplinkOptions};
+pub use uplink::{TopicExchange, TopicSharing, Uplink, UplinkOptions};

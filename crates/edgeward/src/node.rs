@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignments::Assignments,
+    chaos::NodeChaos,
     desired::{Desired, Precondition, record::FunctionRecord},
     function_documents::FunctionDocuments,
     hold::{Hold, UpdateHours, Veto},
@@ -147,6 +148,7 @@ pub struct Node {
     schedules: Schedules,
     hold: Hold,
     topics: Topics,
+    chaos: NodeChaos,
     hub: calls::WayToHub,
     /// Why artifacts that are assigned are not here.
     lacking: Mutex<HashMap<Digest, Lack>>,
@@ -187,6 +189,7 @@ impl Node {
         Ok(Arc::new(Self {
             topics: Topics::open(&data_dir, &documents, Arc::clone(&runtime))?,
             schedules: Schedules::open(&documents, Arc::clone(&runtime))?,
+            chaos: NodeChaos::new(Arc::clone(&runtime), Some(Arc::clone(documents.store()))),
             installer: Installer::new(runtime, Arc::clone(&trust)),
             data_dir,
             assignments: Assignments::new(documents.clone()),
@@ -231,6 +234,11 @@ impl Node {
     /// The topics of this node.
     pub fn topics(&self) -> &Topics {
         &self.topics
+    }
+
+    /// The faults that are injected on this node, for experiments.
+    pub fn chaos(&self) -> &NodeChaos {
+        &self.chaos
     }
 
     /// Whose signatures this node trusts.

@@ -61,7 +61,7 @@ impl HubService {
             }
             async move {
                 checked?;
-                let answer = blocking(move || hub.answer_node(&node, &call.message.payload, now_millis())).await?;
+                let answer = blocking(move || hub.answer_node(&node, &call.message.payload, millis(Timestamp::now()))).await?;
                 Ok(Message::new(answer))
             }
         };
@@ -139,15 +139,15 @@ impl Replicator {
         let (sender, replication) = watch::channel(begin);
         let commits = store.commits();
         let is_replica = store.role() == Role::Replica;
-        let mut session = ReplicaSession::new(store);
+        let mut session = ReplicaSession::new(Arc::clone(&store));
         if is_replica {
             let own = NODE_PREFIXES.iter().map(|prefix| Pattern::named(&document_of(prefix, &node)));
             let of_the_fleet = format!("{FLEET_PREFIX}*").parse()?;
             session.declare(wanted.into_iter().chain(own).chain([of_the_fleet]))?;
         }
         let stop = CancellationToken::new();
-        let exchange =
-            Exchange { session: Some(session), subject: Subject::to_hub(node, SYNC), backbone, told: sender, stop: stop.clone() };
+        let subject = Subject::to_hub(node, SYNC);
+        let exchange = Exchange { session: Some(session), store, subject, backbone, told: sender, stop: stop.clone() };
         let running = AbortOnDropHandle::new(tokio::spawn(run(exchange, pokes, commits)));
         Ok(Self { replication, stop, running })
     }
@@ -255,6 +255,7 @@ enum Spoken {
 struct Exchange {
     /// On another thread while it works.
     session: Option<ReplicaSession>,
+    store: Arc<Store>,
     subject: Subject,
     backbone: Arc<dyn Backbone>,
     told: watch::Sender<Replication>,
@@ -290,7 +291,8 @@ impl Exchange {
                 }
             };
             drop(answering);
-            self.step(move |session| session.receive(&answer.payload, now_millis())).await?;
+            let now = millis(self.store.now());
+            self.step(move |session| session.receive(&answer.payload, now)).await?;
             if was_poked {
                 self.session().poke();
             }
@@ -324,6 +326,6 @@ impl Exchange {
     }
 }
 
-fn now_millis() -> u64 {
-    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+fn millis(now: Timestamp) -> u64 {
+    u64::try_from(now.as_millisecond()).unwrap_or(0)
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use edgeward_cluster::{Message, subject::Name};
-use edgeward_model::{Digest, EdgeError, FunctionId, ScheduleId};
+use edgeward_model::{Digest, EdgeError, FunctionId, ScheduleId, TopicFilter};
 use edgeward_runtime::LogLine;
+use edgeward_topics::Mark;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::events::FleetEvent;
@@ -27,6 +28,10 @@ pub(crate) const OUTBOX: Name = Name::new("outbox");
 pub(crate) const LEASES: Name = Name::new("leases");
 /// Node to hub: calls a function on a node that has it.
 pub(crate) const CALL: Name = Name::new("call");
+/// Node to hub: a [`Bundle`](crate::topics::bundle::Bundle) of messages of its topics. Hub to node, published: there are messages for it.
+pub(crate) const TOPICS: Name = Name::new("topics");
+/// Node to hub: asks for messages of the fleet's topics, an [`ImportQuestion`].
+pub(crate) const TOPICS_IMPORT: Name = Name::new("topics-import");
 /// Hub to node, published: there is something to pull; with [`ANEW`] or [`AGAIN`], nobody answers any more what was asked before.
 pub(crate) const POKE: Name = Name::new("poke");
 /// The payload of a poke by which a hub says that it has just begun.
@@ -40,6 +45,8 @@ pub(crate) const LOGS: Name = Name::new("logs");
 /// Hub to node: what ran there so far.
 pub(crate) const METRICS: Name = Name::new("metrics");
 
+/// Hub to node: a [`Question`](crate::chaos::question::Question) of an experiment.
+pub(crate) const CHAOS: Name = Name::new("chaos");
 /// Hub to node: what ran of a schedule, or a run of it now.
 pub(crate) const SCHEDULES: Name = Name::new("schedules");
 
@@ -86,6 +93,15 @@ pub(crate) enum ScheduleQuestion {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LogsAnswer {
     pub(crate) lines: Vec<LogLine>,
+}
+
+/// Asks for messages of the fleet's topics. The answer is a [`Bundle`](crate::topics::bundle::Bundle).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportQuestion {
+    pub(crate) filters: Vec<TopicFilter>,
+    /// How far the node has read the fleet's topics; none to begin now.
+    #[serde(default)]
+    pub(crate) after: Option<Mark>,
 }
 
 /// What happened on a node, oldest first within a priority.

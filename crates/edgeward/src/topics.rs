@@ -2,29 +2,48 @@
 //!
 //! What was published is on the disk. Triggers run while [`Topics::run_triggers`] does; MQTT is served by [`serve_mqtt`].
 
+pub(crate) mod bundle;
 mod call;
 mod mqtt;
 mod running;
+mod spans;
 mod triggers;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Weak},
+};
 
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, TopicName, Trigger, TriggerId};
 use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
-use edgeward_topics::{CloudEvent, DeadLetter, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog};
+use edgeward_telemetry::Distribution;
+use edgeward_topics::{
+    CloudEvent, DeadLetter, Latest, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
+    mqtt::{Broker, BrokerState},
+};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::triggers::Triggers;
 
 pub use self::{
     mqtt::{CLIENTS, MqttOptions, serve_mqtt},
-    triggers::TriggerView,
+    triggers::{Expected, TriggerView, trigger_of},
 };
 
 /// The folder of the log in a data folder.
-const FOLDER: &str = "topics";
+pub(crate) const FOLDER: &str = "topics";
+
+/// Refuses topics that belong to members themselves.
+pub(crate) fn check_topic(topic: &TopicName) -> Result<(), EdgeError> {
+    if topic.is_reserved() {
+        let why = format!("nobody publishes to topic `{topic}`: what begins with `$` is the node's own");
+        return Err(EdgeError::new(ErrorKind::Forbidden, why));
+    }
+    Ok(())
+}
 
 /// The topics of a node.
 #[derive(Debug)]
@@ -34,13 +53,15 @@ pub struct Topics {
     triggers: Triggers,
     /// Whose topics these are, for the functions that get their messages.
     source: Arc<str>,
+    /// Who serves MQTT, while somebody does.
+    broker: Mutex<Weak<Broker>>,
 }
 
 impl Topics {
     pub(crate) fn open(data_dir: &Path, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
         let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), LogOptions::default())?);
         let source = format!("/nodes/{}/topics", runtime.node().id).into();
-        Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source })
+        Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source, broker: Mutex::default() })
     }
 
     /// The log itself.
@@ -53,11 +74,14 @@ impl Topics {
     /// # Errors
     /// [`ErrorKind::Forbidden`] where a topic begins with `$`, [`ErrorKind::TooLarge`] past a bound of a message, those of the disk.
     pub async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
-        if message.topic.is_reserved() {
-            let why = format!("nobody publishes to topic `{}`: what begins with `$` is the node's own", message.topic);
-            return Err(EdgeError::new(ErrorKind::Forbidden, why));
-        }
-        self.log.publish(message).await
+        check_topic(&message.topic)?;
+        let mut message = Message { origin: None, ..message };
+        let mut span = spans::publish(&mut message);
+        self.log.publish(message).await.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error);
+            }
+        })
     }
 
     /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.
@@ -84,6 +108,11 @@ impl Topics {
         self.log.topics(filter, after).await
     }
 
+    /// The newest messages of this filter before a position, and whether there may be older ones: see [`Latest`].
+    pub async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
+        self.log.latest(filter, before, count).await
+    }
+
     /// The retained messages of this filter whose topics come after `after`, a page of them.
     pub async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
         self.log.retained(filter, after).await
@@ -92,6 +121,16 @@ impl Topics {
     /// What the log holds.
     pub fn state(&self) -> LogState {
         self.log.state()
+    }
+
+    /// Who is connected by MQTT and what was done; none while nobody serves it.
+    pub fn mqtt_state(&self) -> Option<BrokerState> {
+        self.broker.lock().upgrade().map(|broker| broker.state())
+    }
+
+    /// How long the attempts of each trigger's function took to handle messages.
+    pub(crate) fn attempts(&self) -> Vec<(TriggerId, Distribution)> {
+        self.triggers.attempts()
     }
 
     /// Messages that the function of a trigger could not handle, of one trigger or of all, by id: a page of those after this id.
@@ -121,7 +160,25 @@ impl Topics {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] past a bound of a trigger, [`ErrorKind::TooLarge`] when there are as many as may be, those of the disk.
     pub async fn put_trigger(&self, trigger: Trigger) -> Result<bool, EdgeError> {
-        self.triggers.put(&self.log, trigger).await
+        self.put_trigger_if(trigger, &Expected::Any).await
+    }
+
+    /// The same, when the trigger of this id is what is expected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is not, and those of [`Topics::put_trigger`].
+    pub async fn put_trigger_if(&self, trigger: Trigger, expected: &Expected) -> Result<bool, EdgeError> {
+        self.triggers.put(&self.log, trigger, expected).await
+    }
+
+    /// One trigger, and how it does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn trigger(&self, id: &TriggerId) -> Result<TriggerView, EdgeError> {
+        let views = self.triggers().await?;
+        let found = views.into_iter().find(|view| view.trigger.id == *id);
+        found.ok_or_else(|| EdgeError::new(ErrorKind::NotFound, format!("trigger not found: `{id}`")))
     }
 
     /// Every trigger by id, and how it does.
@@ -131,7 +188,15 @@ impl Topics {
 
     /// Removes a trigger, durably; returns whether there was one. Its dead letters stay until they are discarded.
     pub async fn remove_trigger(&self, id: &TriggerId) -> Result<bool, EdgeError> {
-        self.triggers.remove(&self.log, id).await
+        self.remove_trigger_if(id, &Expected::Any).await
+    }
+
+    /// The same, when the trigger of this id is what is expected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when it is not, those of the disk.
+    pub async fn remove_trigger_if(&self, id: &TriggerId, expected: &Expected) -> Result<bool, EdgeError> {
+        self.triggers.remove(&self.log, id, expected).await
     }
 
     /// Runs the triggers, those included that are made meanwhile, until `stop`; then waits for calls under way, for a while. One of

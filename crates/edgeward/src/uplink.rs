@@ -9,6 +9,7 @@ mod heartbeats;
 mod leases;
 mod load;
 mod outbox;
+mod topics;
 
 use std::sync::Arc;
 
@@ -19,8 +20,12 @@ use edgeward_sync::Pattern;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::outbox::Outbox;
+pub use self::{
+    outbox::Outbox,
+    topics::{TopicExchange, TopicSharing},
+};
 use crate::{
+    chaos::{self, tie::ChaosTie},
     events::{EventKind, FleetEvent},
     node::{Node, calls::KeptWay},
     replication::{Replication, Replicator},
@@ -38,12 +43,14 @@ pub struct UplinkOptions {
     pub documents: Vec<Pattern>,
     /// Bytes a second at most with which artifacts are fetched; none for as many as can be.
     pub fetch_limit: Option<u64>,
+    /// Which messages it forwards to its fleet, and which of others it gets.
+    pub topics: TopicSharing,
 }
 
 impl Default for UplinkOptions {
     /// Every document, at the default heartbeat.
     fn default() -> Self {
-        Self { timing: Timing::default(), documents: vec![Pattern::all()], fetch_limit: None }
+        Self { timing: Timing::default(), documents: vec![Pattern::all()], fetch_limit: None, topics: TopicSharing::default() }
     }
 }
 
@@ -51,8 +58,10 @@ impl Default for UplinkOptions {
 pub struct Uplink {
     replicator: Replicator,
     outbox: Arc<Outbox>,
+    topics: watch::Receiver<TopicExchange>,
     _way: KeptWay,
     _services: [Service; 4],
+    _chaos: ChaosTie,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -62,9 +71,13 @@ impl Uplink {
     /// # Errors
     /// Those of the backbone's `serve` and `subscribe`, and of the disk.
     pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, options: UplinkOptions) -> Result<Self, EdgeError> {
-        let UplinkOptions { timing, documents, fetch_limit } = options;
+        let UplinkOptions { timing, documents, fetch_limit, topics: sharing } = options;
+        sharing.check()?;
         let (documents_here, id) = (node.documents().clone(), node.runtime().node().id.clone());
         let outbox = Arc::new(blocking(move || Outbox::open(&documents_here, id)).await?);
+        let chaos = ChaosTie::begin(&node, backbone.as_ref(), chaos::tie::tell_by(&outbox)).await?;
+        // All else goes by the way into which faults are injected.
+        let backbone = node.chaos().link(backbone);
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
         let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone), documents).await?;
         let services = calls::serve(&node, &backbone).await?;
@@ -72,20 +85,35 @@ impl Uplink {
         let replication = replicator.replication();
         let (sick, failing) = watch::channel(0);
         let sources = heartbeats::Sources { replication, failing, outbox: Arc::clone(&outbox) };
-        let tasks = vec![
+        let (exchanged, topics) = watch::channel(TopicExchange::default());
+        let mut tasks = vec![
             tokio::spawn(heartbeats::send(Arc::clone(&node), Arc::clone(&backbone), timing, sources)),
             tokio::spawn(heartbeats::sample(Arc::clone(&node), Arc::clone(&outbox), sick)),
             tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone), fetch_limit)),
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
-            tokio::spawn(outbox::send(Arc::clone(&outbox), backbone)),
+            tokio::spawn(outbox::send(Arc::clone(&outbox), Arc::clone(&backbone))),
         ];
-        Ok(Self { replicator, outbox, _way: way, _services: services, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
+        tasks.extend(topics::share(&node, &backbone, sharing, &exchanged).await?);
+        Ok(Self {
+            replicator,
+            outbox,
+            topics,
+            _way: way,
+            _services: services,
+            _chaos: chaos,
+            _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
+        })
     }
 
     /// How the node stands to its hub, as it changes.
     pub fn replication(&self) -> watch::Receiver<Replication> {
         self.replicator.replication()
+    }
+
+    /// How the messages go to and fro that it shares.
+    pub fn topics(&self) -> watch::Receiver<TopicExchange> {
+        self.topics.clone()
     }
 
     /// What waits to be told to the hub.

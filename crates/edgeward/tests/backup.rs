@@ -12,8 +12,8 @@ use std::{
 };
 
 use edgeward::{
-    DocumentName, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionState, Handler, Node, NodeId, NodeOptions,
-    Precondition, Value,
+    DocumentName, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionState, Handler, Message, Node, NodeId, NodeOptions,
+    Precondition, TopicFilter, TopicName, Trigger, TriggerId, Value,
     backup::{Manifest, Restored, create, restore},
 };
 use edgeward_durable::{create_private_folder, write};
@@ -98,6 +98,35 @@ async fn a_backup_of_a_running_node_is_restored_and_serves() {
         assert_eq!(view.record.generation, node.function(view.record.function.id.as_str()).expect("there").record.generation);
     }
     assert_eq!(place.names(), ["backup", "data", "nested"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_and_how_far_triggers_got_are_in_a_backup() {
+    let place = Place::new();
+    let node = open(&place.path("data")).expect("opens");
+    let topic = || TopicName::new("site/berlin/temp").expect("valid");
+    let filters = vec![TopicFilter::new("site/#").expect("valid")];
+    let id = TriggerId::new("t").expect("valid");
+    node.topics().put_trigger(Trigger::new(id.clone(), "f".parse().expect("valid"), filters)).await.expect("made");
+    for n in 1..=3 {
+        assert_eq!(node.topics().publish(Message::new(topic(), n.to_string(), NOW)).await.expect("published"), n);
+    }
+    let manifest = place.create().expect("backs up");
+    assert!(manifest.topics.is_some());
+    node.topics().publish(Message::new(topic(), "later", NOW)).await.expect("a backup stops no message");
+    place.restore("restored", false).expect("restores");
+    let again = open(&place.path("restored")).expect("opens");
+    let latest = again.topics().latest(&TopicFilter::new("#").expect("valid"), None, 10).await.expect("reads");
+    assert_eq!(latest.messages.iter().map(|message| message.payload.to_vec()).collect::<Vec<_>>(), [b"1", b"2", b"3"]);
+    assert_eq!(again.topics().trigger(&id).await.expect("there").behind, 3);
+
+    let log = place.path("backup/topics/topics.db");
+    let mut bytes = fs::read(&log).expect("there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&log, bytes).expect("written");
+    let error = place.restore("damaged", false).expect_err("refused");
+    assert!(error.to_string().contains("topics.db"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,8 @@
 mod cable;
 #[path = "far_nodes/calls.rs"]
 mod calls;
+#[path = "far_nodes/chaos.rs"]
+mod chaos;
 #[path = "far_nodes/deployments.rs"]
 mod deployments;
 #[path = "far_nodes/life.rs"]
@@ -14,7 +16,6 @@ mod routing;
 #[path = "far_nodes/schedules.rs"]
 mod schedules;
 #[path = "../../cluster/tests/contract/server.rs"]
-#[expect(dead_code, reason = "the contract's suite asks more of it")]
 mod server;
 #[path = "../../cluster/tests/contract/site.rs"]
 #[expect(dead_code, reason = "the contract's suite asks more of it")]
@@ -22,6 +23,8 @@ mod server;
 mod site;
 #[path = "far_nodes/support.rs"]
 mod support;
+#[path = "far_nodes/topics.rs"]
+mod topics;
 #[path = "far_nodes/trust.rs"]
 mod trust;
 
@@ -63,6 +66,22 @@ on_each! {
         a_function_for_one_node_is_called_where_its_lease_is
         nodes_that_are_full_are_not_asked_over_and_over
         what_serves_is_called_while_what_is_to_follow_fails;
+    chaos:
+        an_experiment_holds_or_breaks_and_its_report_stays
+        an_experiment_ends_when_it_is_too_bad_or_somebody_says_so
+        nodes_that_an_experiment_cuts_off_serve_on_and_catch_up
+        what_cannot_be_an_experiment_is_refused_before_anything_happens
+        faults_end_by_themselves_when_their_hub_is_gone;
+    topics:
+        what_a_node_publishes_reaches_the_hub_and_calls_a_function_on_another_node
+        what_was_published_while_a_node_was_away_arrives_once_and_in_order
+        what_the_hub_took_and_the_node_did_not_hear_of_comes_once
+        a_node_that_is_not_who_it_says_or_speaks_for_another_is_refused
+        a_slow_hub_is_sent_one_bundle_at_a_time
+        a_hub_that_takes_nothing_for_a_while_makes_a_node_lose_nothing
+        a_hub_that_starts_again_has_what_was_published_and_goes_on
+        what_a_node_imported_comes_once_also_when_it_starts_again
+        topics_whose_servers_were_emptied_begin_anew_and_nothing_comes_twice;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

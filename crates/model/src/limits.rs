@@ -138,7 +138,7 @@ pub const MCP_REQUEST_BYTES_MAX: usize = DOCUMENT_BODY_BYTES_MAX + 64 * 1024;
 /// What a tool tells of the result of a function, in bytes; more is cut.
 pub const MCP_RESULT_BYTES_MAX: usize = 1024 * 1024;
 /// API tokens of one node or hub, those that have expired included.
-pub const API_TOKENS_MAX: usize = 100;
+pub const API_TOKENS_MAX: usize = 1000;
 /// Longest time for which an API token may be made valid, in seconds: 100 years.
 pub const TOKEN_SECONDS_MAX: u64 = 100 * 365 * 24 * 3600;
 /// Lines a second about refused calls in the audit log of one listener; the rest is counted and told in one line.
@@ -428,6 +428,22 @@ pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
 pub const SUBSCRIBER_FILTERS_MAX: usize = 256;
 /// Subscribers of one log at once.
 pub const SUBSCRIBERS_MAX: usize = 8192;
+/// Epochs of the log of one other member of which a log of topics remembers how far it took them; the longest unused is forgotten.
+pub const TOPIC_ORIGIN_EPOCHS_MAX: u32 = 16;
+/// Messages in one exchange between a node and its hub.
+pub const TOPIC_EXCHANGE_MESSAGES_MAX: usize = 256;
+/// Messages in one exchange between a node and its hub, in bytes; the first one comes whatever its size.
+pub const TOPIC_EXCHANGE_BYTES_MAX: usize = 256 * 1024;
+/// Exchanges of messages that a hub has under way at once, of those that bring messages and of those that ask for them each.
+pub const TOPIC_EXCHANGES_MAX: usize = 32;
+/// Longest wait for the answer to one exchange of messages.
+pub const TOPIC_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Filters by which a node forwards messages, or imports them, each.
+pub const TOPIC_SHARE_FILTERS_MAX: usize = 64;
+/// Longest wait until what a hub published to its servers is acknowledged there.
+pub const TOPIC_STREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that one hub has under way to its servers.
+pub const TOPIC_STREAM_SENDING_MAX: usize = 4096;
 /// Durable subscriptions of one log.
 pub const DURABLE_SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Longest name of a durable subscription, in bytes.
@@ -462,6 +478,12 @@ pub const TRIGGER_FILTERS_MAX: usize = 32;
 pub const TRIGGER_CONCURRENCY_DEFAULT: u32 = 8;
 /// Longest pause between two attempts of a trigger, in milliseconds: an hour.
 pub const TRIGGER_PAUSE_MS_MAX: u64 = 3600 * 1000;
+/// Filters of topics to which the holder of one token publishes, and of those that it follows, each.
+pub const TOKEN_FILTERS_MAX: usize = 32;
+/// Topics that are followed at once over HTTP, each counted as often as it is followed.
+pub const TOPIC_FOLLOWERS_MAX: usize = 256;
+/// Largest description of a trigger, in bytes.
+pub const TRIGGER_BODY_BYTES_MAX: usize = 64 * 1024;
 /// How often a trigger whose function is not there looks for it.
 pub const TRIGGER_LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Pause before a trigger begins anew that could not go on.
@@ -554,3 +576,40 @@ pub const DESCRIPTION_BYTES_MAX: usize = 1024;
 pub const LOAD_PER_SECOND_MAX: u32 = 10_000;
 /// Most calls of one load that are under way at once.
 pub const LOAD_CONCURRENCY_MAX: u32 = 1024;
+
+/// Points of one metric: what comes after them is added up, or left out where it cannot be.
+pub const METRIC_POINTS_MAX: usize = 4096;
+/// Spans that wait to be exported; past that they are dropped.
+pub const SPANS_WAITING_MAX: usize = 2048;
+/// Spans of one export.
+pub const SPANS_BATCH_MAX: usize = 512;
+/// Longest text of a span, in bytes; the rest is cut.
+pub const SPAN_TEXT_BYTES_MAX: usize = 256;
+/// Longest time for which a span waits for others, unless its owner says otherwise.
+pub const SPAN_DELAY_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest wait for one export, unless its owner says otherwise.
+pub const OTLP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// Shortest time between two exports, and for one.
+pub const OTLP_INTERVAL_MIN: Duration = Duration::from_millis(10);
+/// Longest time between two exports, and for one.
+pub const OTLP_INTERVAL_MAX: Duration = Duration::from_hours(24);
+/// Header fields that go with an export, and attributes that say what exports.
+pub const OTLP_HEADERS_MAX: usize = 64;
+/// Largest request of metrics, in bytes, about; one metric is not divided.
+pub const OTLP_REQUEST_BYTES: usize = 1024 * 1024;
+/// Largest answer of a receiver of telemetry, in bytes.
+pub const OTLP_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Shortest time for which a receiver of telemetry that is away is left alone.
+pub const OTLP_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest time for which a receiver of telemetry that is away is left alone.
+pub const OTLP_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for the last export of a process that stops.
+pub const OTLP_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Experiments of which a hub keeps the report; the oldest gives way.
+pub const EXPERIMENTS_KEPT_MAX: usize = 20;
+/// Largest report that is kept, in bytes; of a larger one only some points are.
+pub const REPORT_BYTES_MAX: usize = 192 * 1024;
+/// Longest wait for a node to answer a question of an experiment.
+pub const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time from when a node is told that it crashes until it does, so that its answer is out.
+pub const CRASH_PAUSE: Duration = Duration::from_millis(100);

@@ -13,6 +13,7 @@ use pyo3::{
 };
 
 use crate::{
+    chaos,
     deployments::Deployments,
     documents::Documents,
     errors::OrRaise,
@@ -245,6 +246,46 @@ impl EdgeCluster {
             let veto = Veto::new(reason, seconds.map(Duration::from_secs), Timestamp::now())?;
             self.cluster.hold_node(node_id, Some(veto))
         })
+    }
+
+    /// Lets experiments inject faults on the nodes of this cluster.
+    fn allow_chaos(&self) {
+        self.cluster.allow_chaos();
+    }
+
+    /// Runs an experiment of chaos engineering: the text of its file, or a dictionary. Returns its report once it is over. Interrupted, it is ended.
+    fn run_experiment<'py>(&self, py: Python<'py>, experiment: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (chaos, experiment) = (self.cluster.chaos(), chaos::experiment_of(experiment)?);
+        let begun = wait(py, async { chaos.start(experiment).await })?;
+        let report = wait(py, async {
+            chaos.until_ended(&begun.id).await?;
+            chaos.report(&begun.id).await
+        });
+        match report {
+            Ok(report) => chaos::shown(py, &report),
+            Err(error) => {
+                wait(py, async { chaos.stop(&begun.id, "who waited for it was interrupted").await })?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The same, to be awaited. Cancelled, it runs on; `stop_experiment` ends it.
+    fn run_experiment_async<'py>(&self, py: Python<'py>, experiment: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (chaos, experiment) = (self.cluster.chaos(), chaos::experiment_of(experiment)?);
+        awaitable(py, async move { chaos.run(experiment).await }, |py, report| Ok(chaos::shown(py, &report)?.unbind()))
+    }
+
+    /// The experiments that this cluster runs or ran, the newest first.
+    fn experiments<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let chaos = self.cluster.chaos();
+        chaos::shown(py, &wait(py, async { chaos.list().await })?)
+    }
+
+    /// Ends an experiment before its time, and returns it once its faults have ended.
+    fn stop_experiment<'py>(&self, py: Python<'py>, experiment_id: &str) -> PyResult<Bound<'py, PyAny>> {
+        let chaos = self.cluster.chaos();
+        chaos::shown(py, &wait(py, async { chaos.stop(experiment_id, "somebody ended it").await })?)
     }
 
     /// Lets a node get new revisions again.

@@ -3,6 +3,7 @@
 //! This is a face as the others are: it turns objects and errors of Python into those of the product and back, and decides nothing. The
 //! rest of the package, which is plain Python, lies in `python/edgeward`.
 
+mod chaos;
 mod cluster;
 mod deployments;
 mod documents;

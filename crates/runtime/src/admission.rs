@@ -20,8 +20,20 @@ use crate::lease::Running;
 pub(crate) struct Gate {
     running: Semaphore,
     waiting: AtomicUsize,
+    running_max: usize,
     waiting_max: usize,
     wait_max: Duration,
+}
+
+/// Who is at the gate of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crowd {
+    /// Invocations that run.
+    pub running: usize,
+    /// How many may.
+    pub running_max: usize,
+    /// Invocations that wait for their turn.
+    pub waiting: usize,
 }
 
 /// The right to run one invocation; gives it back when dropped.
@@ -30,6 +42,11 @@ pub struct Permit {
     turn: Turn,
     /// Held beside it, where one node at a time may run the function.
     _running: Option<Running>,
+    /// Held beside it, while a fault lets fewer calls run at once.
+    _squeezed: Option<Turn>,
+    /// What a guest may have, while a fault leaves it less memory.
+    #[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "native code has no memory of its own"))]
+    memory_bytes: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -44,7 +61,27 @@ impl Drop for Turn {
 impl Permit {
     /// The same, under a lease.
     pub(crate) fn under(self, running: Running) -> Self {
-        Self { turn: self.turn, _running: Some(running) }
+        Self { _running: Some(running), ..self }
+    }
+
+    /// The same, with a turn at a narrower gate as well.
+    pub(crate) fn beside(self, squeezed: Option<Self>) -> Self {
+        Self { _squeezed: squeezed.map(|permit| permit.turn), ..self }
+    }
+
+    /// The same, with less memory.
+    pub(crate) fn with_memory(self, memory_bytes: Option<usize>) -> Self {
+        Self { memory_bytes, ..self }
+    }
+
+    /// What a guest may have of memory, where that is less than its function says.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn memory_bytes(&self) -> Option<usize> {
+        self.memory_bytes
+    }
+
+    fn new(gate: &Arc<Gate>) -> Self {
+        Self { turn: Turn(Arc::clone(gate)), _running: None, _squeezed: None, memory_bytes: None }
     }
 }
 
@@ -54,15 +91,26 @@ impl Gate {
         Self {
             running: Semaphore::new(function.max_concurrency as usize),
             waiting: AtomicUsize::new(0),
+            running_max: function.max_concurrency as usize,
             waiting_max: function.max_queue as usize,
             wait_max: function.timeout(),
+        }
+    }
+
+    /// Who is there now.
+    pub(crate) fn crowd(&self) -> Crowd {
+        Crowd {
+            running: self.running_max.saturating_sub(self.running.available_permits()),
+            running_max: self.running_max,
+            // Who just finds that there is no room counts for a moment.
+            waiting: self.waiting.load(Ordering::Relaxed).min(self.waiting_max),
         }
     }
 
     /// A turn, when one is free and nobody waits for it.
     pub(crate) fn try_enter(self: &Arc<Self>) -> Option<Permit> {
         self.running.try_acquire().ok()?.forget();
-        Some(Permit { turn: Turn(Arc::clone(self)), _running: None })
+        Some(Permit::new(self))
     }
 
     /// Waits for a turn, or fails with [`ErrorKind::Overloaded`].
@@ -77,7 +125,7 @@ impl Gate {
             overloaded(function, &format!("an invocation waited {} s for its turn, as long as it may run", function.timeout_seconds))
         })?;
         permit.expect("the gate is never closed").forget();
-        Ok(Permit { turn: Turn(Arc::clone(self)), _running: None })
+        Ok(Permit::new(self))
     }
 }
 
@@ -123,6 +171,7 @@ mod tests {
         }
         let mut second = Box::pin(gate.enter(&function));
         assert!(futures::poll!(&mut second).is_pending());
+        assert_eq!(gate.crowd(), Crowd { running: 1, running_max: 1, waiting: 1 });
         drop(first);
         second.await.expect("its turn");
     }

@@ -6,17 +6,19 @@ use std::{
 };
 
 use bytes::Bytes;
-#[cfg(feature = "wasm")]
-use edgeward_model::Failure;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, NodeId, limits::REQUEST_BYTES_MAX};
-#[cfg(feature = "wasm")]
-use http::HeaderName;
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure, NodeId, limits::REQUEST_BYTES_MAX};
+use edgeward_telemetry::{
+    Span, SpanKind, TraceContext, begin,
+    trace::{TRACEPARENT, TRACESTATE},
+};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    admission::{Gate, Permit},
+    admission::{Crowd, Gate, Permit},
     body::{self, RequestBody, ResponseBody},
+    faults::CallFaults,
     lease::RunLease,
     logs::FunctionLog,
     metrics::EdgeMetrics,
@@ -25,11 +27,7 @@ use crate::{
 };
 
 /// Bytes of a function's own error answer that an error carries.
-#[cfg(feature = "wasm")]
 const ANSWER_EXCERPT_BYTES: usize = 512;
-/// The header fields of a trace, by W3C's Trace Context.
-const TRACEPARENT: &str = "traceparent";
-const TRACESTATE: &str = "tracestate";
 
 /// What all functions of one runtime share.
 #[derive(Debug)]
@@ -38,6 +36,10 @@ pub(crate) struct Host {
     pub(crate) metrics: Arc<EdgeMetrics>,
     /// Invocations whose response has not ended.
     pub(crate) running: AtomicUsize,
+    /// Whether its invocations are spans.
+    pub(crate) is_traced: bool,
+    /// What is injected into its calls.
+    pub(crate) faults: Arc<CallFaults>,
 }
 
 /// A function that is deployed here, with its code and its bounds. It stays callable after it was replaced or
@@ -50,6 +52,14 @@ pub struct Deployed {
     gate: Arc<Gate>,
     /// Without it no invocation begins, where one node at a time may run the function.
     lease: Option<Arc<RunLease>>,
+    /// The narrower gate of the last fault that let fewer invocations run at once.
+    squeezed: Mutex<Option<Arc<Squeezed>>>,
+}
+
+/// The gate before a function while a fault lets fewer invocations run at once, and the function as if it said so.
+struct Squeezed {
+    function: EdgeFunction,
+    gate: Arc<Gate>,
 }
 
 impl std::fmt::Debug for Deployed {
@@ -77,10 +87,26 @@ pub struct CallOptions {
 }
 
 impl CallOptions {
+    /// Makes the call a part of this span.
+    #[must_use]
+    pub fn below(mut self, span: Option<&Span>) -> Self {
+        let Some(context) = span.map(Span::context) else { return self };
+        if TraceContext::of_value(self.traceparent.as_ref()).is_none_or(|before| before.trace_id != context.trace_id) {
+            self.tracestate = None;
+        }
+        self.traceparent = Some(context.to_value());
+        self
+    }
+
+    /// Where in its trace the call is, when it is a part of one.
+    pub fn trace(&self) -> Option<TraceContext> {
+        TraceContext::of_value(self.traceparent.as_ref())
+    }
+
     /// What goes with the body of a request.
     pub fn of(headers: &HeaderMap) -> Self {
-        let traceparent = headers.get(TRACEPARENT).cloned();
-        let states: Vec<_> = headers.get_all(TRACESTATE).iter().filter(|_| traceparent.is_some()).map(HeaderValue::as_bytes).collect();
+        let traceparent = headers.get(&TRACEPARENT).cloned();
+        let states: Vec<_> = headers.get_all(&TRACESTATE).iter().filter(|_| traceparent.is_some()).map(HeaderValue::as_bytes).collect();
         // Several fields are one list.
         let tracestate =
             (!states.is_empty()).then(|| HeaderValue::from_bytes(&states.join(&b","[..])).expect("made of values and a comma"));
@@ -98,13 +124,13 @@ pub struct Output {
 }
 
 /// The end of what the guest wrote to standard error, beside an answer that `invoke` makes an error.
-#[cfg(feature = "wasm")]
+#[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "native code has no standard error of its own"))]
 #[derive(Clone)]
 pub(crate) struct StderrTail(pub(crate) String);
 
 impl Deployed {
     pub(crate) fn new(host: Arc<Host>, function: Arc<EdgeFunction>, code: Code, log: Arc<FunctionLog>) -> Self {
-        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log, lease: None }
+        Self { gate: Arc::new(Gate::new(&function)), host, function, code, log, lease: None, squeezed: Mutex::default() }
     }
 
     /// Lets invocations begin only while this lease is held.
@@ -125,7 +151,13 @@ impl Deployed {
     /// Asks the function whether it works: a `GET` of this path must be answered with a status of 2xx; a function that sees no requests is
     /// invoked with an empty payload, and must end well. It is bounded as any invocation is, counted nowhere, and needs no lease.
     pub async fn probe(&self, path: &str) -> Result<(), EdgeError> {
-        let host = Host { node_id: self.host.node_id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0) };
+        let host = Host {
+            node_id: self.host.node_id.clone(),
+            metrics: Arc::default(),
+            running: AtomicUsize::new(0),
+            is_traced: false,
+            faults: Arc::default(),
+        };
         let probed = Arc::new(Self::new(Arc::new(host), Arc::clone(&self.function), self.code.clone(), Arc::clone(&self.log)));
         let id = &self.function.id;
         let failed =
@@ -154,11 +186,15 @@ impl Deployed {
     }
 
     /// Answers a request as [`EdgeRuntime::serve`](crate::EdgeRuntime::serve) does.
-    pub async fn serve(self: Arc<Self>, request: Request<RequestBody>) -> Result<Response<ResponseBody>, EdgeError> {
+    pub async fn serve(self: Arc<Self>, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, EdgeError> {
+        let span = self.span(|| TraceContext::of(request.headers()));
+        if let Some(span) = &span {
+            span.carry(request.headers_mut());
+        }
         match &self.code {
             Code::Native(handler) => {
                 let body = request.into_body();
-                let (ticket, _permit, deadline) = self.admit(Face::Http).await?;
+                let (ticket, _permit, deadline) = self.admit(Face::Http, span).await?;
                 let result = match read_payload(&self.function, body, deadline).await {
                     Ok(payload) => self.run_native(handler, payload, deadline).await,
                     Err(error) => Err(error),
@@ -168,22 +204,58 @@ impl Deployed {
             }
             #[cfg(feature = "wasm")]
             // Boxed, so that a call of native code does not carry the room for a guest's.
-            Code::Wasm(program) => Box::pin(self.run_guest(program, request, Face::Http)).await,
+            Code::Wasm(program) => Box::pin(self.run_guest(program, request, Face::Http, span)).await,
         }
     }
 
-    #[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "native code gets the payload alone"))]
+    /// Has it answer a request, and waits for the whole of its answer. One that is not of 2xx is an error.
+    pub async fn answer(self: Arc<Self>, request: Request<RequestBody>) -> Result<Output, EdgeError> {
+        let response = Arc::clone(&self).serve(request).await?;
+        self.output_of(response).await
+    }
+
+    /// Waits for the whole of an answer. One that is not of 2xx is an error, with the beginning of its body and of what the guest wrote to its standard error.
+    async fn output_of(&self, response: Response<ResponseBody>) -> Result<Output, EdgeError> {
+        let (mut parts, body) = response.into_parts();
+        let body = body.bytes().await?;
+        if parts.status.is_success() {
+            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
+        }
+        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
+        let id = &self.function.id;
+        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
+        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
+        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
+        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
+    }
+
+    /// The span of an invocation, below that of its caller; none while nobody traces.
+    fn span(&self, parent: impl FnOnce() -> Option<TraceContext>) -> Option<Span> {
+        if edgeward_telemetry::span::tracer().is_none() || !self.host.is_traced {
+            return None;
+        }
+        let mut span = begin(parent(), SpanKind::Server, || format!("invoke {}", self.function.id))?;
+        span.set("faas.name", self.function.id.as_str());
+        span.set("edgeward.node.id", self.host.node_id.as_str());
+        Some(span)
+    }
+
+    pub(crate) fn crowd(&self) -> Crowd {
+        self.gate.crowd()
+    }
+
     pub(crate) async fn invoke(self: Arc<Self>, payload: Bytes, options: CallOptions) -> Result<Output, EdgeError> {
+        let span = self.span(|| options.trace());
         match &self.code {
             Code::Native(handler) => {
                 // No request is made up for native code: the payload is all it sees.
-                let (ticket, _permit, deadline) = self.admit(Face::Invoke).await?;
+                let (ticket, _permit, deadline) = self.admit(Face::Invoke, span).await?;
                 let result = self.run_native(handler, payload, deadline).await;
                 ticket.finish(result.as_ref().map(drop));
                 result.map(|body| Output { body, content_type: None })
             }
             #[cfg(feature = "wasm")]
-            Code::Wasm(program) => Box::pin(self.invoke_guest(program, payload, options)).await,
+            Code::Wasm(program) => Box::pin(self.invoke_guest(program, payload, options.below(span.as_ref()), span)).await,
         }
     }
 
@@ -202,7 +274,8 @@ impl Deployed {
     where
         F: Future<Output = Result<T, EdgeError>>,
     {
-        let (ticket, permit, deadline) = self.admit(Face::Invoke).await?;
+        let span = self.span(|| None);
+        let (ticket, permit, deadline) = self.admit(Face::Invoke, span).await?;
         let result = within(deadline, run(permit, deadline)).await.unwrap_or_else(|| {
             let EdgeFunction { id, timeout_seconds, .. } = &*self.function;
             let message = format!("function `{id}` ran past its deadline of {timeout_seconds} s; its handler may still run");
@@ -212,14 +285,29 @@ impl Deployed {
         result
     }
 
-    async fn admit(self: &Arc<Self>, face: Face) -> Result<(Ticket, Permit, Instant), EdgeError> {
+    async fn admit(self: &Arc<Self>, face: Face, mut span: Option<Span>) -> Result<(Ticket, Permit, Instant), EdgeError> {
         if let Some(lease) = &self.lease {
             // It is no invocation, and says nothing of the function.
-            lease.enter(&self.function)?;
+            lease.enter(&self.function).inspect_err(|error| {
+                if let Some(span) = &mut span {
+                    span.fail(error);
+                }
+            })?;
         }
-        let mut ticket = Ticket::new(Arc::clone(self), face);
+        let mut ticket = Ticket::new(Arc::clone(self), face, span);
+        let fault = self.host.faults.of(&self.function.id);
+        let squeezed = match fault.and_then(|fault| fault.concurrency) {
+            None => None,
+            Some(concurrency) => match Box::pin(self.squeeze(concurrency)).await {
+                Ok(permit) => Some(permit),
+                Err(error) => {
+                    ticket.finish(Err(&error));
+                    return Err(error);
+                }
+            },
+        };
         let (permit, waited) = match self.gate.try_enter() {
-            Some(permit) => (Ok(permit), false),
+            Some(permit) => (Ok(permit), squeezed.is_some()),
             None => (self.gate.enter(&self.function).await, true),
         };
         // Who waited for a turn may have lost the lease meanwhile.
@@ -230,12 +318,38 @@ impl Deployed {
         match permit {
             Ok(permit) => {
                 let deadline = ticket.start(waited) + self.function.timeout();
-                Ok((ticket, permit, deadline))
+                let Some(fault) = fault else { return Ok((ticket, permit, deadline)) };
+                match Box::pin(fault.happen(&self.function, deadline)).await {
+                    Ok(()) => Ok((ticket, permit.beside(squeezed).with_memory(fault.memory_bytes), deadline)),
+                    Err(error) => {
+                        ticket.finish(Err(&error));
+                        Err(error)
+                    }
+                }
             }
             Err(error) => {
                 ticket.finish(Err(&error));
                 Err(error)
             }
+        }
+    }
+
+    /// A turn of so many at once, as a fault says.
+    async fn squeeze(&self, concurrency: u32) -> Result<Permit, EdgeError> {
+        let concurrency = concurrency.min(self.function.max_concurrency);
+        let narrow = {
+            let mut squeezed = self.squeezed.lock();
+            match &*squeezed {
+                Some(narrow) if narrow.function.max_concurrency == concurrency => Arc::clone(narrow),
+                _ => {
+                    let function = EdgeFunction { max_concurrency: concurrency, ..EdgeFunction::clone(&self.function) };
+                    Arc::clone(squeezed.insert(Arc::new(Squeezed { gate: Arc::new(Gate::new(&function)), function })))
+                }
+            }
+        };
+        match narrow.gate.try_enter() {
+            Some(permit) => Ok(permit),
+            None => narrow.gate.enter(&narrow.function).await,
         }
     }
 
@@ -254,10 +368,15 @@ impl Deployed {
     async fn run_guest(
         self: &Arc<Self>,
         program: &Arc<crate::wasm::program::Program>,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         face: Face,
+        span: Option<Span>,
     ) -> Result<Response<ResponseBody>, EdgeError> {
-        let (ticket, permit, deadline) = self.admit(face).await?;
+        // Room for extensions is an allocation, which a call that nobody traces is spared.
+        if let Some(context) = span.as_ref().and_then(Span::kept_context) {
+            request.extensions_mut().insert(context);
+        }
+        let (ticket, permit, deadline) = self.admit(face, span).await?;
         let mut ticket = Some(ticket);
         let result = program.serve(request, permit, deadline, &mut ticket).await;
         // A streaming response took the ticket with it.
@@ -272,6 +391,7 @@ impl Deployed {
         program: &Arc<crate::wasm::program::Program>,
         payload: Bytes,
         CallOptions { content_type, traceparent, tracestate }: CallOptions,
+        span: Option<Span>,
     ) -> Result<Output, EdgeError> {
         let content_type = content_type.unwrap_or(HeaderValue::from_static("application/octet-stream"));
         let length = payload.len();
@@ -280,19 +400,9 @@ impl Deployed {
         request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
         request.headers_mut().insert(header::CONTENT_TYPE, content_type);
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        for (name, value) in [(TRACEPARENT, traceparent), (TRACESTATE, tracestate)] {
-            request.headers_mut().extend(value.map(|value| (HeaderName::from_static(name), value)));
+        for (name, value) in [(&TRACEPARENT, traceparent), (&TRACESTATE, tracestate)] {
+            request.headers_mut().extend(value.map(|value| (name.clone(), value)));
         }
-        let (mut parts, body) = self.run_guest(program, request, Face::Invoke).await?.into_parts();
-        let body = body.bytes().await?;
-        if parts.status.is_success() {
-            return Ok(Output { body, content_type: parts.headers.remove(header::CONTENT_TYPE) });
-        }
-        let excerpt = String::from_utf8_lossy(&body[..body.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-        let id = &self.function.id;
-        let message = format!("function `{id}` answered {}{}{excerpt}", parts.status, if excerpt.is_empty() { "" } else { ": " });
-        let stderr_tail = parts.extensions.remove::<StderrTail>().map(|tail| tail.0).unwrap_or_default();
-        let failure = Failure { status: Some(parts.status.as_u16()), exit_code: None, stderr_tail };
-        Err(EdgeError::new(ErrorKind::ExecutionFailed, message).with_failure(failure))
+        self.output_of(self.run_guest(program, request, Face::Invoke, span).await?).await
     }
 }

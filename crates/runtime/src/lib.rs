@@ -8,7 +8,7 @@ pub mod artifacts;
 pub mod body;
 mod deployed;
 pub mod documents;
-mod histogram;
+pub mod faults;
 pub mod lease;
 mod logs;
 pub mod metrics;
@@ -18,11 +18,12 @@ mod ticket;
 #[cfg(feature = "wasm")]
 mod wasm;
 
-pub use admission::Permit;
+pub use admission::{Crowd, Permit};
 pub use artifacts::ArtifactStore;
 pub use body::{RequestBody, ResponseBody};
 pub use deployed::{CallOptions, Deployed, Output};
 pub use documents::{DocumentAccess, Swapped};
+pub use faults::{CallFault, CallFaults, OnCall};
 
 pub use lease::{RunLease, uptime};
 pub use logs::{FunctionLog, LogLine, LogStream};

@@ -8,25 +8,19 @@ use std::{
     borrow::Cow,
     cell::Cell,
     collections::BTreeMap,
-    fmt::Write as _,
     hash::BuildHasher,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use edgeward_model::{ErrorKind, FunctionId, InvocationRecord, NodeId};
+use edgeward_telemetry::{Histogram, Number, OTHERS, Reading, instruments};
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::histogram::Histogram;
-
 /// Function and node pairs that are counted apart in one shard; later ones share one series.
 pub const SERIES_MAX: usize = 1024;
 const SHARDS: usize = 4;
-/// Stands for function and node in the exported series of the rest. No id has parentheses.
-const REST: &str = "(others)";
-/// Upper edges of the buckets of the exported histogram, in seconds.
-const EXPORTED_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
 
 /// Chooses which records a query counts: all, those of a function, of a node, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,6 +162,13 @@ impl Totals {
             *mine += theirs;
         }
         self.histogram.merge(&other.histogram);
+    }
+
+    /// Failures by kind, and under `other` those that named none.
+    fn errors_by_kind(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let other = self.errors - self.kinds.iter().sum::<u64>();
+        let kinds = ErrorKind::ALL.into_iter().map(ErrorKind::as_str).zip(self.kinds);
+        kinds.chain([("other", other)]).filter(|(_, count)| *count > 0)
     }
 
     fn mean_ms(&self) -> f64 {
@@ -324,12 +325,6 @@ impl EdgeMetrics {
     pub fn summary(&self, filter: Filter<'_>) -> Summary {
         let totals = self.totals(filter);
         let quantile_ms = |quantile| totals.histogram.quantile(quantile) as f64 / 1e6;
-        let mut errors: BTreeMap<_, _> =
-            ErrorKind::ALL.into_iter().zip(totals.kinds).filter(|(_, n)| *n > 0).map(|(kind, n)| (kind.as_str().into(), n)).collect();
-        let other = totals.errors - totals.kinds.iter().sum::<u64>();
-        if other > 0 {
-            errors.insert("other".into(), other);
-        }
         Summary {
             total: totals.count,
             total_invocations: totals.count,
@@ -341,48 +336,56 @@ impl EdgeMetrics {
             p95_ms: quantile_ms(0.95),
             p99_ms: quantile_ms(0.99),
             cold_starts: totals.cold_starts,
-            errors,
+            errors: totals.errors_by_kind().map(|(kind, count)| (kind.into(), count)).collect(),
         }
     }
 
     /// The records in the text format of Prometheus (version 0.0.4), with the names of OpenTelemetry's `faas.*`
     /// conventions. The records that are not counted apart have the labels `(others)`.
     pub fn prometheus(&self) -> String {
+        edgeward_telemetry::text(&self.readings())
+    }
+
+    /// The same as readings.
+    pub fn readings(&self) -> Vec<Reading> {
         let mut merged: BTreeMap<(String, String), Totals> = BTreeMap::new();
+        let mut rest = Totals::default();
         for shard in &self.shards {
             let shard = shard.0.lock();
             for series in &shard.series {
                 merged.entry((series.function_id.to_string(), series.node_id.to_string())).or_default().merge(&series.totals);
             }
-            if shard.overflow.count > 0 {
-                merged.entry((REST.to_owned(), REST.to_owned())).or_default().merge(&shard.overflow);
-            }
+            rest.merge(&shard.overflow);
         }
-        let mut text = String::new();
-        let mut write = |line: std::fmt::Arguments<'_>| text.write_fmt(line).expect("writing to a String cannot fail");
-        let mut counter = |name: &str, help: &str, value: fn(&Totals) -> u64| {
-            write(format_args!("# HELP {name} {help}\n# TYPE {name} counter\n"));
-            for ((function, node), totals) in &merged {
-                write(format_args!("{name}{{faas_name=\"{function}\",node=\"{node}\"}} {}\n", value(totals)));
-            }
+        let all = || {
+            let apart = merged.iter().map(|((function, node), totals)| (Some([function.as_str(), node]), totals));
+            apart.chain((rest.count > 0).then_some((None, &rest)))
         };
-        counter("faas_invocations_total", "Invocations of a function.", |t| t.count);
-        counter("faas_errors_total", "Invocations that failed.", |t| t.errors);
-        counter("faas_coldstarts_total", "Invocations that needed a new sandbox.", |t| t.cold_starts);
-        let name = "faas_invoke_duration_seconds";
-        write(format_args!("# HELP {name} Duration of an invocation to the end of its response.\n# TYPE {name} histogram\n"));
-        for ((function, node), totals) in &merged {
-            let labels = format!("faas_name=\"{function}\",node=\"{node}\"");
-            for edge in EXPORTED_SECONDS {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive constants")]
-                let count = totals.histogram.count_up_to((edge * 1e9) as u64);
-                write(format_args!("{name}_bucket{{{labels},le=\"{edge}\"}} {count}\n"));
+        let read = |instrument, number: &dyn Fn(&Totals) -> Number| {
+            let mut reading = Reading::new(instrument);
+            for (attributes, totals) in all() {
+                match attributes {
+                    Some(attributes) => reading.push(attributes, number(totals)),
+                    None => reading.push_other(number(totals)),
+                }
             }
-            write(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {}\n", totals.count));
-            write(format_args!("{name}_sum{{{labels}}} {}\n", totals.duration_ns as f64 / 1e9));
-            write(format_args!("{name}_count{{{labels}}} {}\n", totals.count));
+            reading
+        };
+        let mut errors = Reading::new(&instruments::FUNCTION_ERRORS);
+        for (attributes, totals) in all() {
+            let [function, node] = attributes.unwrap_or([OTHERS; 2]);
+            for (kind, count) in totals.errors_by_kind() {
+                errors.push([function, node, kind], count);
+            }
         }
-        text
+        vec![
+            read(&instruments::INVOCATIONS, &|totals| totals.count.into()),
+            read(&instruments::ERRORS, &|totals| totals.errors.into()),
+            read(&instruments::COLDSTARTS, &|totals| totals.cold_starts.into()),
+            read(&instruments::TIMEOUTS, &|totals| totals.kinds[ErrorKind::Timeout as usize].into()),
+            read(&instruments::INVOKE_DURATION, &|totals| Number::Distribution(totals.histogram.in_seconds(totals.duration_ns))),
+            errors,
+        ]
     }
 }
 
@@ -442,7 +445,7 @@ mod tests {
         assert_eq!(metrics.total_invocations(Filter::ALL), SERIES_MAX as u64 + 50);
         assert_eq!(metrics.shards[shard_of_this_thread()].0.lock().series.len(), SERIES_MAX);
         let text = metrics.prometheus();
-        assert!(text.contains("faas_invocations_total{faas_name=\"(others)\",node=\"(others)\"} 50\n"), "{text}");
+        assert!(text.contains("faas_invocations_total{faas_name=\"(others)\",edgeward_node_id=\"(others)\"} 50\n"), "{text}");
     }
 
     #[test]
@@ -477,8 +480,8 @@ mod tests {
         let metrics = EdgeMetrics::new();
         metrics.record(&record("a", "n", 2.0, true));
         let text = metrics.prometheus();
-        assert_eq!(text.matches("# TYPE").count(), 4);
-        assert!(text.contains("faas_invocations_total{faas_name=\"a\",node=\"n\"} 1\n"), "{text}");
+        assert_eq!(text.matches("# TYPE").count(), 6);
+        assert!(text.contains("faas_invocations_total{faas_name=\"a\",edgeward_node_id=\"n\"} 1\n"), "{text}");
         assert!(text.contains("le=\"0.001\"} 0\n") && text.contains("le=\"0.005\"} 1\n") && text.contains("le=\"+Inf\"} 1\n"), "{text}");
     }
 }

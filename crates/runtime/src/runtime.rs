@@ -17,10 +17,12 @@ use http::{Request, Response};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    admission::Crowd,
     artifacts::ArtifactStore,
     body::{RequestBody, ResponseBody},
     deployed::{CallOptions, Code, Deployed, Host, Output},
     documents::DocumentAccess,
+    faults::CallFaults,
     lease::RunLease,
     logs::FunctionLog,
     metrics::EdgeMetrics,
@@ -91,7 +93,13 @@ impl EdgeRuntime {
     /// A runtime for this node.
     pub fn with_options(node: EdgeNode, options: RuntimeOptions) -> Self {
         Self {
-            host: Arc::new(Host { node_id: node.id.clone(), metrics: Arc::default(), running: AtomicUsize::new(0) }),
+            host: Arc::new(Host {
+                node_id: node.id.clone(),
+                metrics: Arc::default(),
+                running: AtomicUsize::new(0),
+                is_traced: true,
+                faults: Arc::default(),
+            }),
             node,
             artifacts: options.artifacts,
             handlers: RwLock::default(),
@@ -114,6 +122,11 @@ impl EdgeRuntime {
     /// What ran here so far.
     pub fn metrics(&self) -> &Arc<EdgeMetrics> {
         &self.host.metrics
+    }
+
+    /// What is injected into its calls.
+    pub fn call_faults(&self) -> &Arc<CallFaults> {
+        &self.host.faults
     }
 
     /// The artifacts of this runtime, which others may share.
@@ -264,6 +277,11 @@ impl EdgeRuntime {
         let mut functions: Vec<_> = self.functions.load().values().map(|deployed| EdgeFunction::clone(&deployed.function)).collect();
         functions.sort_by(|left, right| left.id.cmp(&right.id));
         functions
+    }
+
+    /// Who is at the gates of the functions that are deployed here.
+    pub fn crowds(&self) -> Vec<(FunctionId, Crowd)> {
+        self.functions.load().iter().map(|(id, deployed)| (id.clone(), deployed.crowd())).collect()
     }
 
     /// The log of a function that is deployed here.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind};
+use edgeward_telemetry::Span;
 use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +29,8 @@ pub(crate) struct Ticket {
     pub(crate) face: Face,
     status: StatusCode,
     state: State,
+    /// Ends with the invocation.
+    span: Option<Span>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,9 +42,9 @@ enum State {
 
 impl Ticket {
     /// An invocation that waits for its permit.
-    pub(crate) fn new(deployed: Arc<Deployed>, face: Face) -> Self {
+    pub(crate) fn new(deployed: Arc<Deployed>, face: Face, span: Option<Span>) -> Self {
         deployed.host.running.fetch_add(1, Ordering::Relaxed);
-        Self { deployed, started: Instant::now(), cold_start: false, face, status: StatusCode::OK, state: State::Waiting }
+        Self { deployed, started: Instant::now(), cold_start: false, face, status: StatusCode::OK, state: State::Waiting, span }
     }
 
     /// The invocation has its permit and runs from now on, or since the ticket was made when it did not wait.
@@ -80,6 +83,17 @@ impl Ticket {
         if error_kind.is_some_and(|kind| kind != ErrorKind::Overloaded) {
             let why = result.err().map_or_else(|| format!("answered {}", self.status), EdgeError::chain);
             deployed.log.push(LogStream::Runtime, &why);
+        }
+        if let Some(mut span) = self.span.take() {
+            span.set("faas.coldstart", self.cold_start);
+            if deployed.sees_requests() && result.is_ok() {
+                span.set("http.response.status_code", u64::from(self.status.as_u16()));
+            }
+            match (result, error_kind) {
+                (Err(error), _) => span.fail(error),
+                (Ok(()), Some(kind)) => span.fail_as(kind, &format!("answered {}", self.status)),
+                (Ok(()), None) => {}
+            }
         }
         deployed.host.metrics.observe(&Observation {
             function_id: &deployed.function.id,

@@ -126,6 +126,11 @@ impl Document {
         &self.name
     }
 
+    /// What time it is for what is written to it, see [`Store::now`].
+    pub fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
     /// What is known of it without reading its keys, or none when it does not exist.
     pub fn info(&self) -> Result<Option<DocumentInfo>, EdgeError> {
         let found = self.store.read(|snapshot| existing(snapshot, &self.name))?;
@@ -215,7 +220,7 @@ impl Document {
         precondition: Precondition,
         edit: impl FnOnce(&mut Draft<'_, '_>) -> Result<T, EdgeError> + Send + 'static,
     ) -> Result<Edited<T>, EdgeError> {
-        self.edit_at(Timestamp::now(), precondition, edit)
+        self.edit_at(self.store.now(), precondition, edit)
     }
 
     /// [`Document::edit`] at a moment of the wall clock.
@@ -236,7 +241,7 @@ impl Document {
 
     /// Makes `data` the whole document: keys that it does not have are deleted. A version on, also when nothing is different.
     pub fn replace(&self, precondition: Precondition, data: Object) -> Result<SyncState, EdgeError> {
-        let (name, now) = (self.name.clone(), Timestamp::now());
+        let (name, now) = (self.name.clone(), self.store.now());
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             draft.replace(&data)?;
@@ -247,7 +252,7 @@ impl Document {
 
     /// Changes the document by a JSON merge patch (RFC 7396): `null` deletes a key. A version on, also when nothing is different.
     pub fn patch(&self, precondition: Precondition, patch: Object) -> Result<SyncState, EdgeError> {
-        let (name, now) = (self.name.clone(), Timestamp::now());
+        let (name, now) = (self.name.clone(), self.store.now());
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             for (key, change) in &patch.0 {
@@ -277,7 +282,7 @@ impl Document {
             let why = format!("the version {} is higher than any document reaches; the most is {REMOTE_VERSION_MAX}", state.version);
             return Err(EdgeError::new(ErrorKind::InvalidInput, why));
         }
-        let (name, now, state) = (self.name.clone(), Timestamp::now(), state.clone());
+        let (name, now, state) = (self.name.clone(), self.store.now(), state.clone());
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, Precondition::None, now)?;
             if state.version <= draft.head.version {
@@ -293,7 +298,7 @@ impl Document {
     /// Deletes every key; returns whether there was one. The document stays, empty and a version on, as its deletion has to
     /// reach the other replicas.
     pub fn clear(&self, precondition: Precondition) -> Result<bool, EdgeError> {
-        let (name, now) = (self.name.clone(), Timestamp::now());
+        let (name, now) = (self.name.clone(), self.store.now());
         self.store.write(move |transaction| {
             let mut draft = Draft::begin(transaction, &name, precondition, now)?;
             if draft.head.keys == 0 {
@@ -339,7 +344,7 @@ impl Document {
 
     /// Resolves a conflict: the key gets what the resolution says, and the conflict is no longer listed. Both are one change.
     pub fn resolve(&self, id: &str, resolution: Resolution) -> Result<(), EdgeError> {
-        let (name, now, id) = (self.name.clone(), Timestamp::now(), id.to_owned());
+        let (name, now, id) = (self.name.clone(), self.store.now(), id.to_owned());
         self.store.write(move |transaction| {
             let found = conflict::find(transaction, name.as_str(), &id)?;
             let counted = if resolution == Resolution::Take { conflict::counted(transaction, name.as_str(), &id)? } else { None };
@@ -386,7 +391,7 @@ impl Document {
 
     /// Sets the policy of the keys that begin with `prefix`, or with none removes it. Only a hub may, or a node that has none.
     pub fn set_policy(&self, prefix: &str, policy: Option<&Policy>) -> Result<(), EdgeError> {
-        self.set_policy_at(Timestamp::now(), prefix, policy)
+        self.set_policy_at(self.store.now(), prefix, policy)
     }
 
     /// [`Document::set_policy`] at a moment of the wall clock.

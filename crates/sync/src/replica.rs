@@ -73,6 +73,18 @@ pub enum SessionState {
     ClockAhead,
 }
 
+impl SessionState {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Syncing => "syncing",
+            Self::Synced => "synced",
+            Self::ClockAhead => "clock_ahead",
+        }
+    }
+}
+
 /// One replica's conversation with its hub.
 #[expect(clippy::struct_excessive_bools, reason = "each is another thing that it may have to do next")]
 #[derive(Debug)]

@@ -9,13 +9,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering},
     },
     thread::{self, Thread},
 };
 
-use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, sync_folder};
+use edgeward_durable::{FolderLock, create_private_file, create_private_folder, disk_error, failed, sync_folder};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::watch;
@@ -57,11 +58,19 @@ pub struct Store {
     reader: Option<Mutex<Connection>>,
     /// What sessions with the hub remember of this opening.
     pub(crate) link: Mutex<LinkMemory>,
+    faults: StoreFaults,
     /// Whether the next commit fails, as on a disk that does.
     #[cfg(test)]
     pub(crate) fails: std::sync::atomic::AtomicBool,
     /// Locked while the store is open.
     _lock: Option<FolderLock>,
+}
+
+/// What is injected into a store.
+#[derive(Default)]
+struct StoreFaults {
+    skew_seconds: AtomicI64,
+    refuses_writes: AtomicBool,
 }
 
 enum Place {
@@ -227,6 +236,7 @@ impl Store {
             commits: watch::Sender::new(0),
             reader: reader.map(Mutex::new),
             link: Mutex::default(),
+            faults: StoreFaults::default(),
             #[cfg(test)]
             fails: std::sync::atomic::AtomicBool::new(false),
             _lock: lock,
@@ -299,6 +309,25 @@ impl Store {
         *self.role.lock()
     }
 
+    /// What time it is for what is written here: the wall clock, unless a fault says otherwise.
+    pub fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        match self.faults.skew_seconds.load(Ordering::Relaxed) {
+            0 => now,
+            skew => now.checked_add(SignedDuration::from_secs(skew)).unwrap_or(now),
+        }
+    }
+
+    /// Makes its clock wrong by so many seconds, ahead when positive; the machine's stays as it is. With 0 it is right again. For experiments.
+    pub fn set_clock_skew(&self, seconds: i64) {
+        self.faults.skew_seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Refuses what is to be written from now on, as if there were no room, or takes it again. For experiments.
+    pub fn refuse_writes(&self, refuses: bool) {
+        self.faults.refuses_writes.store(refuses, Ordering::Relaxed);
+    }
+
     /// Changes with each commit that wrote something. Who watches a document looks at its version then: nothing is missed, whatever comes between.
     pub fn commits(&self) -> watch::Receiver<u64> {
         self.commits.subscribe()
@@ -319,6 +348,9 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Transaction<'_>) -> Result<T, EdgeError> + Send + 'static,
     {
+        if self.faults.refuses_writes.load(Ordering::Relaxed) {
+            return Err(failed("write to the store", true).with_source(std::io::Error::other("an injected fault says so")));
+        }
         let write = Arc::new(Write { work: Mutex::new(Some(work)), result: Mutex::new(None), turn: Turn::new() });
         let job: Arc<dyn Job> = Arc::<Write<T, F>>::clone(&write);
         let mut queue = self.queue.lock();

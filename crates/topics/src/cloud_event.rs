@@ -46,7 +46,12 @@ impl CloudEvent {
         };
         if !is_event {
             add("specversion", VERSION);
-            add("id", &message.position.map_or_else(|| without_position(message), |position| position.to_string()));
+            // What came from another member is the same event as there.
+            let (position, source) = match &message.origin {
+                Some(origin) => (Some(origin.position), &*format!("/nodes/{}/topics", origin.node)),
+                None => (message.position, source),
+            };
+            add("id", &position.map_or_else(|| without_position(message), |position| position.to_string()));
             add("source", source);
             add("type", MESSAGE_TYPE);
             add("subject", message.topic.as_str());
@@ -179,7 +184,8 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-fn is_json(content_type: &str) -> bool {
+/// Whether what is of this media type is JSON.
+pub fn is_json(content_type: &str) -> bool {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.ends_with("/json") || media_type.ends_with("+json")
 }

@@ -3,6 +3,7 @@
 //! A message that was acknowledged is on disk (`log`); who reads has bounded memory (`subscriber`); who must not miss one gets it at least
 //! once, in order of its key (`deliver`); and sensors speak MQTT (`mqtt`).
 
+pub mod backup;
 pub mod cloud_event;
 pub mod deliver;
 mod error;
@@ -16,6 +17,13 @@ pub use cloud_event::CloudEvent;
 pub use deliver::{Delivery, DeliveryCounts, Retry};
 pub use edgeward_model::topic::{self, TopicFilter, TopicName};
 pub use filter_tree::FilterTree;
-pub use log::{LogOptions, LogState, Pending, TopicLog, dead_letters::DeadLetter, durable::DurableSubscription, listing::TopicInfo};
-pub use message::Message;
+pub use log::{
+    LogOptions, LogState, Pending, TopicLog,
+    dead_letters::DeadLetter,
+    durable::DurableSubscription,
+    listing::{Latest, TopicInfo},
+    origins::{Mark, Span},
+    read::Batch,
+};
+pub use message::{Message, Origin};
 pub use subscriber::{Received, Start, Subscription};

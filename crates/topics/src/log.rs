@@ -42,10 +42,11 @@ use writer::{Job, Queue, Write, Writer};
 pub mod dead_letters;
 pub mod durable;
 pub mod listing;
-mod read;
+pub mod origins;
+pub mod read;
 mod recent;
 pub(crate) mod session;
-mod store;
+pub(crate) mod store;
 mod transaction;
 mod writer;
 
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     /// Numbers messages that are not durable, so that a subscriber of several filters gets each once.
     live: AtomicU64,
     is_closed: AtomicBool,
+    /// How often it began anew, with other messages at the same positions.
+    beginnings: AtomicU64,
     /// Changes when a dead letter is to be tried again.
     retries: watch::Sender<u64>,
     /// Whether the next commit fails, as on a disk that does.
@@ -152,6 +155,7 @@ impl TopicLog {
             subscribers: RwLock::default(),
             live: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
+            beginnings: AtomicU64::new(0),
             retries: watch::Sender::new(0),
             #[cfg(test)]
             fails: AtomicBool::new(false),
@@ -290,6 +294,9 @@ impl Shared {
     fn show(&self, appended: &[Arc<Message>], counts: &Counts) {
         self.trimmed.store(counts.trimmed, Ordering::Release);
         self.bytes.store(counts.bytes(), Ordering::Release);
+        if counts.next <= self.head() {
+            self.begin_anew();
+        }
         if appended.is_empty() {
             return;
         }
@@ -306,6 +313,19 @@ impl Shared {
             subscribers.tree.matches(&message.topic, &mut |_, waiter| waiter.offer_stored(position));
         }
         self.shown.store(counts.next - 1, Ordering::Release);
+    }
+
+    /// Ends what follows messages that are not there any more.
+    fn begin_anew(&self) {
+        *self.recent.write() = Recent::default();
+        self.head.store(0, Ordering::Release);
+        self.shown.store(0, Ordering::Release);
+        self.beginnings.fetch_add(1, Ordering::Release);
+        self.subscribers.read().waiters.values().for_each(|waiter| waiter.wake());
+    }
+
+    pub(crate) fn beginnings(&self) -> u64 {
+        self.beginnings.load(Ordering::Acquire)
     }
 
     /// Tells everybody that there is no more to come.

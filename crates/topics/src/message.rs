@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use edgeward_model::{
-    EdgeError, ErrorKind,
+    EdgeError, ErrorKind, NodeId,
     limits::{TOPIC_ATTRIBUTES_BYTES_MAX, TOPIC_ATTRIBUTES_MAX, TOPIC_FIELD_BYTES_MAX, TOPIC_PAYLOAD_BYTES_MAX},
 };
 use jiff::Timestamp;
@@ -14,6 +14,17 @@ use crate::{error::damaged, topic::TopicName};
 const FORM: u8 = 1;
 /// What a message costs beside its texts and payload, in bytes.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
+
+/// Where a message was published first, when that was on another member of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// On which member.
+    pub node: NodeId,
+    /// The epoch of that member's log, see [`TopicLog::span`](crate::TopicLog::span).
+    pub epoch: u64,
+    /// Its position there.
+    pub position: u64,
+}
 
 /// A message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +49,8 @@ pub struct Message {
     pub expires_at: Option<Timestamp>,
     /// Whether it becomes the retained message of its topic, which new subscribers get; an empty payload removes that.
     pub retain: bool,
+    /// Where it came from; none of what was published here.
+    pub origin: Option<Origin>,
 }
 
 impl Message {
@@ -54,6 +67,7 @@ impl Message {
             published_at,
             expires_at: None,
             retain: false,
+            origin: None,
         }
     }
 
@@ -66,6 +80,7 @@ impl Message {
     pub fn cost_bytes(&self) -> usize {
         let attributes: usize = self.attributes.iter().map(|(name, value)| name.len() + value.len() + 16).sum();
         let fields = [&self.key, &self.content_type, &self.publisher].into_iter().flatten().map(String::len).sum::<usize>();
+        let fields = fields + self.origin.as_ref().map_or(0, |origin| origin.node.as_str().len() + 16);
         MESSAGE_OVERHEAD_BYTES + self.topic.as_str().len() + self.payload.len() + fields + attributes
     }
 
@@ -75,7 +90,7 @@ impl Message {
     }
 
     /// Checks the bounds of its parts.
-    pub(crate) fn check(&self) -> Result<(), EdgeError> {
+    pub fn check(&self) -> Result<(), EdgeError> {
         let too_large =
             |why: String| Err(EdgeError::new(ErrorKind::TooLarge, format!("the message for topic `{}` is too large: {why}", self.topic)));
         if self.payload.len() > TOPIC_PAYLOAD_BYTES_MAX {
@@ -106,6 +121,7 @@ impl Message {
             publisher: self.publisher.as_deref(),
             expires_at_ms: self.expires_at.map(Timestamp::as_millisecond),
             retain: self.retain,
+            origin: self.origin.clone(),
         };
         postcard::to_extend(&head, vec![FORM]).expect("memory takes it")
     }
@@ -126,6 +142,7 @@ impl Message {
                 published_at: Timestamp::from_millisecond(published_at_ms).ok()?,
                 expires_at: head.expires_at_ms.map(Timestamp::from_millisecond).transpose().ok()?,
                 retain: head.retain,
+                origin: head.origin,
             })
         };
         read().ok_or_else(|| damaged(&format!("message at position {position} of the log of topics")))
@@ -141,6 +158,7 @@ struct Head<'a> {
     publisher: Option<&'a str>,
     expires_at_ms: Option<i64>,
     retain: bool,
+    origin: Option<Origin>,
 }
 
 #[cfg(test)]
@@ -162,6 +180,7 @@ mod tests {
         message.publisher = Some("sensor-1".to_owned());
         message.expires_at = Some(at);
         message.retain = true;
+        message.origin = Some(Origin { node: NodeId::new("edge-01").expect("valid"), epoch: u64::MAX, position: 3 });
         assert_eq!(read(&message), Message { position: Some(7), ..message.clone() });
         assert!(message.has_expired(at) && message.order_key() == "k");
         for head in [&[][..], &[2], &[FORM], &message.head()[..5]] {

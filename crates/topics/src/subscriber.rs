@@ -170,6 +170,8 @@ pub struct Subscription {
     /// What a look found.
     ready: VecDeque<Arc<Message>>,
     lost: u64,
+    /// How often the log had begun anew when this began.
+    beginnings: u64,
     /// A look under way.
     looking: Option<JoinHandle<Result<Scanned, EdgeError>>>,
 }
@@ -182,7 +184,9 @@ impl Subscription {
             waiter.waiting.lock().missed = 1;
         }
         let id = shared.add_subscriber(&waiter)?;
-        let mut subscription = Self { shared, waiter, id, filters: Vec::new(), cursor: 0, ready: VecDeque::new(), lost: 0, looking: None };
+        let beginnings = shared.beginnings();
+        let mut subscription =
+            Self { shared, waiter, id, filters: Vec::new(), cursor: 0, ready: VecDeque::new(), lost: 0, beginnings, looking: None };
         for filter in filters {
             subscription.check_room(filter)?;
             subscription.shared.add_filter(id, filter);
@@ -221,6 +225,9 @@ impl Subscription {
     /// The next one, as soon as there is one. May be dropped and called again.
     pub async fn next(&mut self) -> Result<Received, EdgeError> {
         loop {
+            if self.shared.beginnings() != self.beginnings {
+                return Err(EdgeError::new(ErrorKind::Unavailable, "the log of topics began anew; subscribe again"));
+            }
             if let Some(received) = self.try_next() {
                 return Ok(received);
             }

@@ -10,7 +10,7 @@ use crate::process::{find, output};
 use crate::project::Project;
 
 /// Selected together for every program, and one benchmark with them, so that what they share has the same features and is built once.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 14] = [
     "--package",
     "edgeward-cli",
     "--package",
@@ -21,6 +21,8 @@ const PACKAGES: [&str; 12] = [
     "edgeward-sync",
     "--package",
     "edgeward-cluster",
+    "--package",
+    "edgeward-topics",
     "--bench",
     "backbone",
 ];
@@ -64,6 +66,9 @@ pub(crate) struct Artifacts<'a> {
     documents: Program,
     fleet: Program,
     backbone: Program,
+    mqtt_broker: Program,
+    mqtt_load: Program,
+    calls: Program,
     pub(crate) nats_server: PathBuf,
     pub(crate) wasmtime: PathBuf,
     pub(crate) wrk: PathBuf,
@@ -83,6 +88,9 @@ impl<'a> Artifacts<'a> {
             documents: Program::new(&PACKAGES, "--bench", "documents"),
             fleet: Program::new(&WITHOUT_ENGINE, "--bench", "fleet"),
             backbone: Program::new(&PACKAGES, "--bench", "backbone"),
+            mqtt_broker: Program::new(&PACKAGES, "--example", "mqtt_broker"),
+            mqtt_load: Program::new(&PACKAGES, "--example", "mqtt_load"),
+            calls: Program::new(&PACKAGES, "--bench", "calls"),
             nats_server: project.nats_server(),
             wasmtime,
             wrk,
@@ -115,6 +123,24 @@ impl<'a> Artifacts<'a> {
 
     pub(crate) fn backbone(&self) -> Result<&Path> {
         self.backbone.built(self.project)
+    }
+
+    pub(crate) fn mqtt_broker(&self) -> Result<&Path> {
+        self.mqtt_broker.built(self.project)
+    }
+
+    pub(crate) fn mqtt_load(&self) -> Result<&Path> {
+        self.mqtt_load.built(self.project)
+    }
+
+    /// Not among what is set up, as its package starts a broker of its own.
+    pub(crate) fn mosquitto() -> Result<PathBuf> {
+        find("mosquitto")
+            .context("failed to find `mosquitto`, the peer; install the package of this name, and stop the service that it starts")
+    }
+
+    pub(crate) fn calls(&self) -> Result<&Path> {
+        self.calls.built(self.project)
     }
 
     /// A function that was built for everybody.

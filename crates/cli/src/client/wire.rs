@@ -179,6 +179,15 @@ pub(crate) struct TokenRecord {
     pub(crate) created_at: Timestamp,
     #[serde(default)]
     pub(crate) expires_at: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) topics: Option<TokenTopics>,
+}
+
+/// What the holder of a token may do on topics.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TokenTopics {
+    pub(crate) publish: Vec<String>,
+    pub(crate) subscribe: Vec<String>,
 }
 
 /// Answer of `POST /v1/tokens`: the secret.
@@ -325,6 +334,8 @@ pub(crate) struct FleetStatus {
     pub(crate) waiting_events: u64,
     #[serde(default)]
     pub(crate) dropped_events: u64,
+    #[serde(default)]
+    pub(crate) topics: edgeward::TopicExchange,
 }
 
 /// Why the node said no: RFC 9457 with the product's fields.

@@ -1,10 +1,19 @@
 //! `edgeward demo`: real functions on real readings, in this process, in a few seconds.
 
+/// The bytes of a function that is built already.
+macro_rules! built {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../functions/built/", $name, ".wasm"))
+    };
+}
+
 mod chart;
 mod documents;
 mod fleet;
+mod integration;
 mod rollout;
 mod temp_folder;
+mod waiting;
 
 use std::{path::Path, sync::Arc, time::Instant};
 
@@ -32,7 +41,8 @@ use crate::{
   edgeward demo documents
   edgeward demo fleet
   edgeward demo fleet --json | jq .back
-  edgeward demo rollout")]
+  edgeward demo rollout
+  edgeward demo integration")]
 pub(crate) struct Args {
     #[command(subcommand)]
     part: Option<Part>,
@@ -46,6 +56,7 @@ enum Part {
     Documents(documents::Args),
     Fleet(fleet::Args),
     Rollout(rollout::Args),
+    Integration(integration::Args),
 }
 
 struct Example {
@@ -53,12 +64,6 @@ struct Example {
     language: &'static str,
     does: &'static str,
     artifact: &'static [u8],
-}
-
-macro_rules! built {
-    ($name:literal) => {
-        include_bytes!(concat!("../../../../functions/built/", $name, ".wasm"))
-    };
 }
 
 const EXAMPLES: [Example; 3] = [
@@ -106,6 +111,7 @@ pub(crate) async fn run(args: Args, json: bool) -> anyhow::Result<()> {
         Some(Part::Documents(documents::Args {})) => documents::run(json).await,
         Some(Part::Fleet(fleet::Args {})) => fleet::run(json).await,
         Some(Part::Rollout(rollout::Args {})) => rollout::run(json).await,
+        Some(Part::Integration(integration::Args {})) => integration::run(json).await,
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use edgeward::{
-    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Resilience, Strategy, limits::ARTIFACT_BYTES_MAX,
+    ArtifactSignature, DocumentGrant, EdgeError, ErrorKind, FunctionId, Handler, Resilience, Strategy, Trigger, limits::ARTIFACT_BYTES_MAX,
     signing::SignedArtifact,
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
@@ -21,9 +21,9 @@ use serde::Serialize;
 use crate::{
     artifact::Artifact,
     client::{self, Client, NodesChanged, Payload, Record, Request, Status, Uploaded},
-    commands::{schedules, sign},
+    commands::{schedules, sign, triggers},
     exit::Hinted,
-    project::Project,
+    project::{Project, TopicPlan},
     resilience::ResilienceArgs,
     strategy::StrategyArgs,
     target::Targets,
@@ -122,7 +122,7 @@ fn variables(texts: &[String]) -> Result<BTreeMap<String, String>, EdgeError> {
 
 impl Args {
     /// Takes from a project what the command line does not say, and gives its strategy.
-    fn fill(&mut self, project: Project, environment: &mut BTreeMap<String, String>) -> anyhow::Result<Option<Strategy>> {
+    fn fill(&mut self, project: Project, environment: &mut BTreeMap<String, String>) -> anyhow::Result<OfProject> {
         if let Artifact::File(path) = &project.source
             && !path.is_file()
         {
@@ -151,10 +151,25 @@ impl Args {
             self.document = project.documents;
         }
         // A place on the command line wins, and `--node` and `--all` take no strategy.
-        let Some(plan) = project.deployment.filter(|_| !self.targets.is_fleet()) else { return Ok(None) };
-        self.deployment.to.get_or_insert(plan.target);
-        Ok(plan.strategy)
+        let plan = project.deployment.filter(|_| !self.targets.is_fleet());
+        let strategy = plan.and_then(|plan| {
+            self.deployment.to.get_or_insert(plan.target);
+            plan.strategy
+        });
+        if !project.triggers.is_empty() && (self.targets.is_fleet() || self.deployment.is_given() || self.dry_run || self.no_wait) {
+            let why = format!("`{}` has triggers by topics, which a fleet does not carry to its nodes yet", project.file.display());
+            let hint = "deploy it to each node itself, by `--server`, or take the triggers out and make them with `edgeward triggers put`";
+            return Err(Hinted::new(EdgeError::invalid(why), hint).into());
+        }
+        Ok(OfProject { strategy, triggers: project.triggers })
     }
+}
+
+/// What of a project no option says.
+#[derive(Default)]
+struct OfProject {
+    strategy: Option<Strategy>,
+    triggers: Vec<TopicPlan>,
 }
 
 /// Body of `PUT /v1/functions/{id}`. The node knows the defaults.
@@ -195,8 +210,9 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
     let mut schedules = project.as_ref().map(|project| project.schedules.clone()).unwrap_or_default();
     let resilience = project.as_ref().map(|project| project.resilience.clone()).unwrap_or_default();
     let resilience = std::mem::take(&mut args.resilience).over(resilience)?;
-    let strategy = project.map(|project| args.fill(project, &mut environment)).transpose()?.flatten();
+    let OfProject { strategy, triggers } = project.map(|project| args.fill(project, &mut environment)).transpose()?.unwrap_or_default();
     let id = args.id.ok_or_else(|| EdgeError::invalid("say how the function is called: `--id ID`"))?;
+    let triggers = triggers.iter().map(|plan| plan.of(&id)).collect::<Result<Vec<_>, _>>()?;
     // The command line may call it otherwise than the project.
     for schedule in &mut schedules {
         schedule.function = id.clone();
@@ -259,12 +275,15 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         return schedules::put_all(&schedules, client, json).await;
     }
     let record: Record = answer.read()?;
+    for trigger in &triggers {
+        triggers::put(client, trigger.clone(), None).await?;
+    }
     if json {
         terminal::write_json(answer.bytes())?;
     } else {
         // The deployment stands, also when the node cannot tell its address now.
         let functions_listen = functions_listen(client).await.ok();
-        terminal::write(shown(&record, functions_listen.as_deref(), Palette::stdout()))?;
+        terminal::write(shown(&record, functions_listen.as_deref(), &triggers, Palette::stdout()))?;
     }
     if record.state == "failed" {
         let message = format!("function `{}` is deployed but failed to become ready: {}", record.id, record.message);
@@ -318,7 +337,7 @@ fn read(path: &Path) -> anyhow::Result<Bytes> {
     Ok(std::fs::read(path).with_context(failed)?.into())
 }
 
-fn shown(record: &Record, functions_listen: Option<&str>, palette: Palette) -> String {
+fn shown(record: &Record, functions_listen: Option<&str>, triggers: &[Trigger], palette: Palette) -> String {
     let id = &record.id;
     let style = super::functions::state_style(&record.state);
     let mut table = Table::of_fields();
@@ -327,6 +346,10 @@ fn shown(record: &Record, functions_listen: Option<&str>, palette: Palette) -> S
     table.field("generation", record.generation.to_string());
     if let Some(listen) = functions_listen {
         table.field("url", format!("http://{listen}/fn/{id}/"));
+    }
+    for trigger in triggers {
+        let filters: Vec<_> = trigger.filters.iter().map(edgeward::TopicFilter::as_str).collect();
+        table.field("topics", format!("{} by trigger {}", filters.join(" "), trigger.id));
     }
     table.field("try it", format!("edgeward invoke {id} --data 'text'"));
     format!("deployed {}\n{}", palette.paint(Style::Strong, id.as_str()), table.render(palette))

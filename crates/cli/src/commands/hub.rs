@@ -1,11 +1,17 @@
 //! `edgeward hub`: runs the hub of a fleet.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use edgeward::{
     DocumentName, EdgeError, ErrorKind, FleetHub, HubOptions, HubServers, HubStanding, NodeId,
     access::{NODE_TOKENS, Tokens},
     cluster::nats::{CredentialsTtl, PING_INTERVAL_DEFAULT},
+    telemetry,
 };
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +25,7 @@ use crate::{
     listen::{self, Address, TlsArgs},
     mcp::McpArgs,
     notify::Notify,
+    otlp::{self, Export, OtlpArgs},
     signals::StopSignals,
     terminal,
 };
@@ -72,16 +79,22 @@ pub(crate) struct Args {
     /// How long a node may be silent before functions with a number of nodes start elsewhere [default: 200 heartbeats]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     heal_after_seconds: Option<u64>,
+    /// Let admins run experiments, which inject faults on nodes that allow it too; see `edgeward chaos`
+    #[arg(long)]
+    allow_chaos: bool,
     #[command(flatten)]
     heartbeat: Heartbeat,
     #[command(flatten)]
     mcp: McpArgs,
+    #[command(flatten)]
+    otlp: OtlpArgs,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let notify = Notify::open(|variable| std::env::var_os(variable))?;
     let api_at = Address { option: "--listen", at: args.listen };
     let tls = args.tls.open(&[api_at])?;
+    let otlp = args.otlp.read()?;
     let id = NodeId::new(args.id.unwrap_or_else(host_name))?;
     let data_dir = args.data_dir.path()?;
     if args.nats.is_empty() && args.advertise.is_empty() && args.broker_listen.ip().is_unspecified() {
@@ -106,6 +119,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     };
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;
     let hub = Arc::new(FleetHub::start(options).await.map_err(starting_failed)?);
+    if args.allow_chaos {
+        tracing::warn!(target: "audit", "experiments may run on this hub");
+        hub.cluster().allow_chaos();
+    }
     let documents = hub.cluster().documents().clone();
     let tokens = Arc::new(Tokens::open(&documents, DocumentName::new(NODE_TOKENS)?)?);
     listen::check_tokens(api_at, &tokens, hub.data_dir())?;
@@ -113,12 +130,21 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let router = api::hub::hub_router(api::Shared::new(documents, tokens, api_address, stop.clone(), args.mcp.access), Arc::clone(&hub));
+    let exporter = otlp.map(|options| otlp::exporter(options, id.as_str())).transpose()?;
     let mut signals = StopSignals::catch()?;
     let mut tasks = JoinSet::new();
     if let Some(tls) = tls {
         tasks.spawn(named("the look at the certificate", stop.clone().run_until_cancelled_owned(tls.keep_current())));
     }
     tasks.spawn(named("the API", api::serve(router, api_listener, stop.clone())));
+    let export = exporter.map(|exporter| {
+        let (of, started) = (Arc::clone(&hub), Instant::now());
+        let gather = move || {
+            let hub = Arc::clone(&of);
+            async move { telemetry::hub_readings(&hub, started).await }
+        };
+        Export::begin(exporter, gather)
+    });
     terminal::write(format!(
         "edgeward {version} · hub {id}\n  nodes join at  {servers}\n  API            {api_scheme}://{api_address}/v1 (described at /openapi.json)\n  data           {data}\n  next           edgeward join-token\n",
         version = env!("CARGO_PKG_VERSION"),
@@ -136,6 +162,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tasks.spawn(named("the look at the lease", stop.clone().run_until_cancelled_owned(tell_standing(Arc::clone(&hub)))));
 
     let ended = run_until_stopped(tasks, &stop, async || signals.next().await).await;
+    if let Some(export) = export {
+        export.end().await;
+    }
     if let Some(hub) = Arc::into_inner(hub) {
         hub.stop().await;
     }

@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// The function
     id: FunctionId,
     /// The input: a text, `@FILE`, or `-` for standard input [default: empty]
-    #[arg(long, short, value_name = "TEXT|@FILE|-", allow_hyphen_values = true, value_parser = input)]
+    #[arg(long, short, value_name = "TEXT|@FILE|-", allow_hyphen_values = true, value_parser = Input::of_data)]
     data: Option<Input>,
     /// The type of the input [default: application/octet-stream]
     #[arg(long, value_name = "T")]
@@ -57,16 +57,6 @@ pub(crate) struct Args {
 fn seconds(text: &str) -> Result<Duration, EdgeError> {
     let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     time.filter(|time| time.as_millis() > 0).ok_or_else(|| EdgeError::invalid("it must be seconds, 0.001 or more, such as 1.5"))
-}
-
-/// Reads what `--data` says.
-#[expect(clippy::unnecessary_wraps, reason = "clap's value parsers may fail")]
-pub(super) fn input(text: &str) -> Result<Input, EdgeError> {
-    Ok(match text.strip_prefix('@') {
-        Some(path) => Input::File(path.into()),
-        None if text == "-" => Input::Stdin,
-        None => Input::Text(text.to_owned()),
-    })
 }
 
 /// Runs the command.
@@ -92,18 +82,4 @@ pub(crate) async fn run(args: Args, client: &Client) -> anyhow::Result<()> {
     }
     stdout.flush()?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn input_is_a_text_a_file_or_standard_input() {
-        let parse = |text: &str| input(text).expect("never refused");
-        assert_eq!(parse("-"), Input::Stdin);
-        assert_eq!(parse("-1"), Input::Text("-1".to_owned()));
-        assert_eq!(parse("@a.csv"), Input::File("a.csv".into()));
-        assert_eq!(parse(""), Input::Text(String::new()));
-    }
 }

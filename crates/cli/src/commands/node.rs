@@ -1,6 +1,6 @@
 //! `edgeward node`: runs a node that belongs to a fleet.
 
-use edgeward::UpdateHours;
+use edgeward::{TopicFilter, TopicSharing, UpdateHours};
 
 use crate::{
     heartbeat::Heartbeat,
@@ -18,7 +18,8 @@ use crate::{
   edgeward node --id edge-01                      # it joined before
   EDGEWARD_JOIN_TOKEN=… edgeward node --id edge-01
   edgeward node --id edge-01 --heartbeat-seconds 60   # on a metered link; give the hub the same
-  edgeward node --id edge-01 --update-hours 02:00-04:30 --fetch-limit 100000")]
+  edgeward node --id edge-01 --update-hours 02:00-04:30 --fetch-limit 100000
+  edgeward node --id edge-01 --topics-forward 'site/berlin/#' --topics-import 'prices/#'")]
 pub(crate) struct Args {
     #[command(flatten)]
     node: NodeArgs,
@@ -35,6 +36,13 @@ pub(crate) struct Args {
     /// Bytes a second at most with which it fetches artifacts [default: as fast as can be]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1024..))]
     fetch_limit: Option<u64>,
+    /// Messages that are published on this node and go to the fleet, by a filter of topics such as `site/+/temp` or `alarms/#`; may be given more than
+    /// once. They wait on its disk while the hub is away [default: none]
+    #[arg(long = "topics-forward", value_name = "FILTER")]
+    topics_forward: Vec<TopicFilter>,
+    /// Messages of the fleet that come to this node, by a filter of topics; may be given more than once [default: none]
+    #[arg(long = "topics-import", value_name = "FILTER")]
+    topics_import: Vec<TopicFilter>,
     #[command(flatten)]
     heartbeat: Heartbeat,
 }
@@ -42,6 +50,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let timing = args.heartbeat.timing()?;
     let token = args.join.clone().filter(|token| !token.is_empty());
-    let Args { node, documents, update_hours, fetch_limit, .. } = args;
-    node_process::run(node, Some(Joining { token, timing, documents, update_hours, fetch_limit })).await
+    let Args { node, documents, update_hours, fetch_limit, topics_forward, topics_import, .. } = args;
+    let topics = TopicSharing { forward: topics_forward, import: topics_import };
+    node_process::run(node, Some(Joining { token, timing, documents, update_hours, fetch_limit, topics })).await
 }

@@ -13,7 +13,6 @@ use serde::Deserialize;
 
 use crate::{
     client::{Client, Json, Request},
-    commands::invoke,
     exit::Hinted,
     input::Input,
     target::OneNode,
@@ -91,7 +90,7 @@ struct Put {
     #[arg(long, value_name = "ZONE", conflicts_with_all = ["every", "at"])]
     zone: Option<Zone>,
     /// What the function gets: a text, `@FILE`, or `-` for standard input [default: nothing]
-    #[arg(long, short, value_name = "TEXT|@FILE|-", allow_hyphen_values = true, value_parser = invoke::input)]
+    #[arg(long, short, value_name = "TEXT|@FILE|-", allow_hyphen_values = true, value_parser = Input::of_data)]
     data: Option<Input>,
     /// The type of the data [default: application/json]
     #[arg(long, value_name = "T")]

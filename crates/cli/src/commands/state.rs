@@ -15,13 +15,13 @@ mod put;
 mod resolve;
 mod watch;
 
-use std::{fmt::Write as _, str::FromStr};
+use std::str::FromStr;
 
 use edgeward::{DocumentName, EdgeError, limits::KEY_BYTES_MAX};
 use http::{HeaderValue, header::ETAG};
 
 use crate::{
-    client::{Answer, Client},
+    client::{Answer, Client, escaped},
     terminal::{Palette, Style},
 };
 
@@ -102,18 +102,6 @@ fn path(name: &DocumentName, key: Option<&Key>) -> String {
         path.push_str(&escaped(key));
     }
     path
-}
-
-/// Text as a piece of a path, or of a query.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => escaped.push(char::from(byte)),
-            _ => write!(escaped, "%{byte:02X}").expect("writing to a String cannot fail"),
-        }
-    }
-    escaped
 }
 
 /// The condition that a document is in this state: `VERSION-CHECKSUM`, with or without quotes, or `*`.

@@ -115,6 +115,16 @@ fn shown(status: &Status, palette: Palette) -> String {
         if fleet.waiting_events + fleet.dropped_events > 0 {
             table.field("events", format!("{} wait for the hub, {} were dropped", fleet.waiting_events, fleet.dropped_events));
         }
+        let topics = &fleet.topics;
+        if topics.forwarded + topics.imported + topics.lost > 0 {
+            let lost = if topics.lost > 0 { format!(", {} lost", topics.lost) } else { String::new() };
+            table.field("messages", format!("{} forwarded, {} imported{lost}", topics.forwarded, topics.imported));
+        }
+        for (what, why) in [("not forwarded", &topics.forwarding_failed), ("not imported", &topics.importing_failed)] {
+            if let Some(why) = why {
+                table.field(what, Cell::new(Style::Warning, &printable(why)));
+            }
+        }
     }
     table.render(palette)
 }

@@ -6,8 +6,8 @@ use std::{path::PathBuf, str::FromStr};
 
 use bytes::Bytes;
 use edgeward::{
-    EdgeError, ErrorKind, NodeId, TokenName,
-    access::{Role, StoppedNode},
+    EdgeError, ErrorKind, NodeId, TokenName, TopicFilter,
+    access::{Role, StoppedNode, TopicRights},
     limits::TOKEN_SECONDS_MAX,
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
@@ -15,7 +15,7 @@ use jiff::{Span, SpanRelativeTo, Timestamp};
 
 use crate::{
     api::tokens::{CreatedAnswer, TokenBody, TokensAnswer},
-    client::{Client, CreatedToken, Request, Tokens},
+    client::{Client, CreatedToken, Request, TokenTopics, Tokens},
     exit::Hinted,
     terminal::{self, Palette, Table},
 };
@@ -24,11 +24,14 @@ const EXAMPLES: &str = "\
 Examples:
   edgeward token create ops --role admin --data-dir /var/lib/edgeward  # the node is stopped
   edgeward token create ci --role deployer --expires 30d > ci.token    # by the node
+  edgeward token create sensor-7 --publish 'site/berlin/#' --subscribe commands/sensor-7
   edgeward token list
   edgeward token revoke ci
 
 Roles: a viewer looks at everything but secrets; a deployer also deploys, invokes and undeploys
-functions and writes documents; an admin does everything. Who has a token gives it by the
+functions, writes documents and publishes; an admin does everything. A client, such as a sensor that
+speaks MQTT, does nothing but publish and subscribe to the topics that its token names: the token is its
+password. Topics may be named for any role, which then has these and no others. Who has a token gives it by the
 environment variable EDGEWARD_TOKEN, by `--token-file FILE`, or over HTTP as the header
 `Authorization: Bearer TOKEN`.";
 
@@ -52,9 +55,15 @@ enum Action {
     Create {
         /// Its name, which is no secret
         name: TokenName,
-        /// What its holder may do: viewer, deployer or admin
-        #[arg(long)]
-        role: Role,
+        /// What its holder may do: client, viewer, deployer or admin [default: client, with --publish or --subscribe]
+        #[arg(long, required_unless_present_any = ["publish", "subscribe"])]
+        role: Option<Role>,
+        /// Topics to which it publishes, such as `site/berlin/#`, and no others; may be given more than once
+        #[arg(long, value_name = "FILTER")]
+        publish: Vec<TopicFilter>,
+        /// Topics that it follows, and no others; may be given more than once
+        #[arg(long, value_name = "FILTER")]
+        subscribe: Vec<TopicFilter>,
         /// For how long it is valid, such as `30d`, `12h` or `1h 30m` [default: for ever]
         #[arg(long, value_name = "TIME")]
         expires: Option<Lifetime>,
@@ -100,8 +109,11 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         Some(dir) => Place::Folder(Box::new(StoppedNode::open(&dir, id).map_err(not_opened)?)),
     };
     match action {
-        Action::Create { name, role, expires } => {
-            let body = TokenBody { name: name.clone(), role, expires_in_seconds: expires.map(|Lifetime(seconds)| seconds) };
+        Action::Create { name, role, publish, subscribe, expires } => {
+            let role = role.unwrap_or(Role::Client);
+            let rights = TopicRights { publish, subscribe };
+            let topics = (!rights.is_empty()).then(|| rights.into());
+            let body = TokenBody { name: name.clone(), role, topics, expires_in_seconds: expires.map(|Lifetime(seconds)| seconds) };
             let created = place.create(body).await?;
             if json {
                 terminal::write_json(&created)?;
@@ -179,13 +191,24 @@ fn shown(Tokens { tokens }: &Tokens, now: Timestamp, palette: Palette) -> String
     if tokens.is_empty() {
         return "there are no tokens; `edgeward token create --help` shows how to make one\n".to_owned();
     }
-    let mut table = Table::new(&["NAME", "ROLE", "CREATED", "EXPIRES"]);
+    let mut table = Table::new(&["NAME", "ROLE", "CREATED", "EXPIRES", "TOPICS"]);
     for token in tokens {
         let end = |end: Timestamp| if end <= now { format!("{end:.0} (has expired)") } else { format!("{end:.0}") };
         let expires = token.expires_at.map_or_else(|| "never".to_owned(), end);
-        table.row(vec![token.name.as_str().into(), token.role.as_str().into(), format!("{:.0}", token.created_at).into(), expires.into()]);
+        table.row(vec![
+            token.name.as_str().into(),
+            token.role.as_str().into(),
+            format!("{:.0}", token.created_at).into(),
+            expires.into(),
+            token.topics.as_ref().map_or_else(|| "by its role".to_owned(), topics).into(),
+        ]);
     }
     table.render(palette)
+}
+
+fn topics(TokenTopics { publish, subscribe }: &TokenTopics) -> String {
+    let listed = |what: &str, filters: &[String]| (!filters.is_empty()).then(|| format!("{what} {}", filters.join(" ")));
+    [listed("publishes", publish), listed("follows", subscribe)].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -204,17 +227,18 @@ mod tests {
 
     #[test]
     fn tokens_are_listed_one_a_line_and_those_that_expired_are_marked() {
-        let json = r#"{"tokens":[{"name":"ci","role":"deployer","created_at":"2026-01-02T03:04:05.6Z","expires_at":"2026-02-01T03:04:05.6Z"},
+        let json = r#"{"tokens":[{"name":"ci","role":"deployer","created_at":"2026-01-02T03:04:05.6Z","expires_at":"2026-02-01T03:04:05.6Z",
+             "topics":{"publish":["a/#","b"],"subscribe":["c"]}},
             {"name":"ops","role":"admin","created_at":"2026-01-02T03:04:05Z","expires_at":null}]}"#;
         let tokens = serde_json::from_str(json).expect("of the API");
         let at = |now: &str| shown(&tokens, now.parse().expect("valid"), Palette::plain());
         assert_eq!(
             at("2026-01-03T00:00:00Z"),
-            "NAME  ROLE      CREATED               EXPIRES\n\
-             ci    deployer  2026-01-02T03:04:05Z  2026-02-01T03:04:05Z\n\
-             ops   admin     2026-01-02T03:04:05Z  never\n"
+            "NAME  ROLE      CREATED               EXPIRES               TOPICS\n\
+             ci    deployer  2026-01-02T03:04:05Z  2026-02-01T03:04:05Z  publishes a/# b, follows c\n\
+             ops   admin     2026-01-02T03:04:05Z  never                 by its role\n"
         );
-        assert!(at("2026-03-01T00:00:00Z").contains("2026-02-01T03:04:05Z (has expired)\n"));
+        assert!(at("2026-03-01T00:00:00Z").contains("2026-02-01T03:04:05Z (has expired)  publishes"));
         assert!(shown(&Tokens { tokens: Vec::new() }, Timestamp::UNIX_EPOCH, Palette::plain()).contains("no tokens"));
     }
 }

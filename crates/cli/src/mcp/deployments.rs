@@ -16,7 +16,7 @@ use super::{
 use crate::client::Request;
 
 /// Refuses where nothing is deployed by target and strategy.
-async fn hub_only(session: &Session<'_>) -> Result<(), ToolError> {
+pub(super) async fn hub_only(session: &Session<'_>) -> Result<(), ToolError> {
     match session.place().await? {
         Place::Hub => Ok(()),
         Place::Node(node) => {

@@ -11,8 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    contract, deployments, documents, events, functions, observe,
+    chaos, contract, deployments, documents, events, functions, observe,
     session::{Session, ToolError},
+    topics,
 };
 
 /// What a tool does to the world.
@@ -96,6 +97,11 @@ impl Toolbox {
             entry::<deployments::ActOnRollout>(),
             entry::<deployments::ActOnNode>(),
             entry::<deployments::Rebalance>(),
+            entry::<chaos::ListScenarios>(),
+            entry::<chaos::RunExperiment>(),
+            entry::<chaos::ListExperiments>(),
+            entry::<chaos::ShowExperiment>(),
+            entry::<chaos::StopExperiment>(),
             entry::<observe::FunctionLogs>(),
             entry::<observe::Metrics>(),
             entry::<events::WatchEvents>(),
@@ -104,6 +110,14 @@ impl Toolbox {
             entry::<documents::EditDocument>(),
             entry::<documents::ListConflicts>(),
             entry::<documents::ResolveConflict>(),
+            entry::<topics::PublishMessage>(),
+            entry::<topics::ListTopics>(),
+            entry::<topics::ReadMessages>(),
+            entry::<topics::ListTriggers>(),
+            entry::<topics::PutTrigger>(),
+            entry::<topics::RemoveTrigger>(),
+            entry::<topics::ListDeadLetters>(),
+            entry::<topics::ActOnDeadLetter>(),
         ])
     }
 

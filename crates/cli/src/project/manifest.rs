@@ -9,18 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use edgeward::{DocumentGrant, EdgeError, FunctionId, Resilience, Schedule, Strategy, Target};
+use edgeward::{ContentMode, DocumentGrant, EdgeError, FunctionId, Redelivery, Resilience, Schedule, Strategy, Target};
 use serde::{Deserialize, de};
 use toml::Spanned;
 
-use super::{DeploymentPlan, Project};
+use super::{DeploymentPlan, Project, TopicPlan};
 use crate::artifact::Artifact;
 
 /// The version of the format that is read.
 const VERSION: i64 = 1;
-
-/// The only kind of trigger.
-const HTTP: &str = "http";
 
 /// What is looked at before anything else: keys of another version may have other names.
 #[derive(Deserialize)]
@@ -50,7 +47,7 @@ struct Keys {
     #[serde(default)]
     application: Application,
     #[serde(default)]
-    trigger: BTreeMap<TriggerKind, Vec<Spanned<Trigger>>>,
+    trigger: Triggers,
     component: Spanned<BTreeMap<FunctionId, Component>>,
     deployment: Option<Deployment>,
     #[serde(default)]
@@ -63,27 +60,35 @@ struct Application {
     name: Option<String>,
 }
 
-/// A kind of trigger that exists, so that another is refused by its name.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-struct TriggerKind;
-
-impl TryFrom<String> for TriggerKind {
-    type Error = String;
-
-    fn try_from(kind: String) -> Result<Self, String> {
-        if kind == HTTP {
-            return Ok(Self);
-        }
-        Err(format!("there is no trigger `{}`: the only kind is `{HTTP}`, as in `[[trigger.{HTTP}]]`", kind.escape_debug()))
-    }
+/// What calls the function, by kind.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, remote = "Self")]
+struct Triggers {
+    #[serde(default)]
+    http: Vec<Spanned<HttpTrigger>>,
+    #[serde(default)]
+    topic: Vec<Spanned<TopicTrigger>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, remote = "Self")]
-struct Trigger {
+struct HttpTrigger {
     component: FunctionId,
     route: Option<String>,
+}
+
+/// Messages that call the function.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, remote = "Self")]
+struct TopicTrigger {
+    component: FunctionId,
+    name: Option<Spanned<String>>,
+    topics: Vec<Spanned<String>>,
+    #[serde(default)]
+    mode: ContentMode,
+    concurrency: Option<u32>,
+    #[serde(default)]
+    retry: Redelivery,
 }
 
 #[derive(Deserialize)]
@@ -208,7 +213,7 @@ struct Deployment {
     strategy: Option<Spanned<Strategy>>,
 }
 
-edgeward::map_only!(Application, Trigger, Component, Limits, Build, Deployment);
+edgeward::map_only!(Application, Triggers, HttpTrigger, TopicTrigger, Component, Limits, Build, Deployment);
 
 impl<'a> Manifest<'a> {
     /// Reads `text`, which messages call `file`.
@@ -240,7 +245,8 @@ impl<'a> Manifest<'a> {
         let (id, component) = components.pop_first().filter(|_| count == 1).ok_or_else(|| {
             at.refused(Some(span), &format!("it has {count} components, and a project is one function; write one `[component.ID]`"))
         })?;
-        check_triggers(at, &id, keys.trigger.into_values().flatten())?;
+        check_http(at, &id, &keys.trigger.http)?;
+        let triggers = topic_triggers(at, &id, keys.trigger.topic)?;
         let strategy = keys.deployment.as_ref().and_then(|deployment| deployment.strategy.as_ref());
         if let Some(strategy) = strategy {
             strategy.get_ref().validate().map_err(|error| at.refused(Some(strategy.span()), &error.to_string()))?;
@@ -267,6 +273,7 @@ impl<'a> Manifest<'a> {
             limits: component.limits,
             resilience: component.resilience.map(Spanned::into_inner).unwrap_or_default(),
             build: component.build,
+            triggers,
             deployment: keys
                 .deployment
                 .map(|Deployment { target, strategy }| DeploymentPlan { target, strategy: strategy.map(Spanned::into_inner) }),
@@ -276,22 +283,53 @@ impl<'a> Manifest<'a> {
 }
 
 /// HTTP calls the function, below its own path and nowhere else; a trigger may say so.
-fn check_triggers(at: At<'_>, id: &FunctionId, triggers: impl Iterator<Item = Spanned<Trigger>>) -> Result<(), EdgeError> {
-    for (index, trigger) in triggers.enumerate() {
+fn check_http(at: At<'_>, id: &FunctionId, triggers: &[Spanned<HttpTrigger>]) -> Result<(), EdgeError> {
+    for (index, trigger) in triggers.iter().enumerate() {
         let refused = |why: String| Err(at.refused(Some(trigger.span()), &why));
-        let Trigger { component, route } = trigger.get_ref();
-        if component != id {
-            return refused(format!("the trigger is of component `{component}`, and the function is `{id}`"));
-        }
+        let HttpTrigger { component, route } = trigger.get_ref();
+        check_component(at, id, component, trigger.span())?;
         let served = format!("/fn/{id}/...");
         if route.as_ref().is_some_and(|route| *route != served) {
             return refused(format!("a function is served at its own route, `{served}`; write that, or leave `route` out"));
         }
         if index > 0 {
-            return refused(format!("there is a second trigger `{HTTP}`, and one is enough"));
+            return refused("there is a second trigger `http`, and one is enough".to_owned());
         }
     }
     Ok(())
+}
+
+/// The triggers by messages, each with its name.
+fn topic_triggers(at: At<'_>, id: &FunctionId, triggers: Vec<Spanned<TopicTrigger>>) -> Result<Vec<TopicPlan>, EdgeError> {
+    let mut plans: Vec<TopicPlan> = Vec::new();
+    for trigger in triggers {
+        let span = trigger.span();
+        let TopicTrigger { component, name, topics, mode, concurrency, retry } = trigger.into_inner();
+        check_component(at, id, &component, span.clone())?;
+        let plan = TopicPlan {
+            name: name.as_ref().map(|name| name.get_ref().clone()),
+            filters: topics.iter().map(|topic| read_text(at, topic)).collect::<Result<_, _>>()?,
+            mode,
+            concurrency,
+            retry,
+        };
+        if plans.iter().any(|other| other.name == plan.name) {
+            let why = "there is another trigger `topic` of this name; give each a `name` of its own, and one may do without";
+            return Err(at.refused(Some(span), why));
+        }
+        // What the node would refuse is told with its line.
+        let whole = plan.of(id).and_then(|trigger| trigger.validate());
+        whole.map_err(|error| at.refused(Some(name.map_or(span, |name| name.span())), &error.to_string()))?;
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn check_component(at: At<'_>, id: &FunctionId, component: &FunctionId, span: Range<usize>) -> Result<(), EdgeError> {
+    if component == id {
+        return Ok(());
+    }
+    Err(at.refused(Some(span), &format!("the trigger is of component `{component}`, and the function is `{id}`")))
 }
 
 /// A schedule of the function, by the words of the API.

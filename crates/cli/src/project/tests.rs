@@ -29,6 +29,7 @@ fn the_least_project_leaves_all_else_to_the_node() {
         limits: Limits::default(),
         resilience: Resilience::default(),
         build: None,
+        triggers: Vec::new(),
         deployment: None,
         schedules: Vec::new(),
     };
@@ -50,6 +51,7 @@ fn the_example_of_the_documentation_is_read_key_by_key() {
     assert_eq!(project.limits, Limits { memory_mb: Some(64), timeout_seconds: Some(2.5), ..Limits::default() });
     let build = project.build.expect("built");
     assert_eq!((build.commands.each(), build.workdir), (&["cargo build --release --target wasm32-wasip2".to_owned()][..], None));
+    assert_eq!(project.triggers, Vec::new());
     let plan = project.deployment.expect("deployed");
     assert_eq!(plan.target, "site=berlin,count=2".parse().expect("valid"));
     let strategy: Strategy = serde_json::from_str(r#"{"kind": "canary", "batch": "5%"}"#).expect("valid");
@@ -60,6 +62,18 @@ fn the_example_of_the_documentation_is_read_key_by_key() {
     let written = (nightly.id.as_str(), nightly.function.as_str(), nightly.when.to_string(), nightly.zone.name());
     assert_eq!(written, ("visits-nightly", "visits", "30 2 * * *".to_owned(), "Europe/Berlin"));
     assert_eq!((nightly.attempts, nightly.payload.as_str()), (3, r#"{"job": "tidy"}"#));
+}
+
+#[test]
+fn the_example_of_triggers_is_read_key_by_key() {
+    let page = include_str!("../../../../docs/edgeward-toml.md");
+    let example = page.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("an example");
+    let project = read(example).expect("valid");
+    let triggers: Vec<_> = project.triggers.iter().map(|plan| plan.of(&project.id).expect("valid")).collect();
+    assert_eq!(triggers.iter().map(|trigger| trigger.id.as_str()).collect::<Vec<_>>(), ["visits", "visits.alarms"]);
+    assert_eq!(triggers[0], Trigger::new(triggers[0].id.clone(), project.id.clone(), vec!["gates/+/opened".parse().expect("valid")]));
+    let Trigger { mode, concurrency, retry, .. } = triggers[1].clone();
+    assert_eq!((mode, concurrency, retry.attempts, retry.pause_min_ms), (ContentMode::Structured, 1, 10, 100));
 }
 
 #[test]
@@ -121,10 +135,21 @@ fn a_value_that_is_wrong_is_told_with_its_line() {
         ("[deployment]\ntarget = \"all\"\nstrategy = { gate = [50.0] }", 6, "fields with their names"),
         ("[deployment]\ntarget = \"all\"\nstrategy = { batch = [2] }", 6, "an amount is a number of nodes"),
         ("[component.other]\nsource = \"b\"", 2, "2 components"),
-        ("[[trigger.redis]]\nchannel = \"a\"", 4, "there is no trigger `redis`: the only kind is `http`"),
+        ("[[trigger.redis]]\nchannel = \"a\"", 4, "unknown field `redis`, expected `http` or `topic`"),
         ("[[trigger.http]]\ncomponent = \"other\"", 4, "`other`, and the function is `hello`"),
         ("[[trigger.http]]\ncomponent = \"hello\"\nroute = \"/...\"", 4, "`/fn/hello/...`"),
         ("[[trigger.http]]\ncomponent = \"hello\"\n[[trigger.http]]\ncomponent = \"hello\"", 6, "second trigger"),
+        ("[[trigger.topic]]\ncomponent = \"other\"\ntopics = [\"a\"]", 4, "`other`, and the function is `hello`"),
+        ("[[trigger.topic]]\ncomponent = \"hello\"\ntopics = [\n\"a\",\n\"b/#/c\"]", 8, "last level"),
+        ("[[trigger.topic]]\ncomponent = \"hello\"\ntopics = []", 4, "number of filters"),
+        ("[[trigger.topic]]\ncomponent = \"hello\"\ntopics = [\"a\"]\nconcurrency = 0", 4, "must be from 1 to 256"),
+        ("[[trigger.topic]]\ncomponent = \"hello\"\ntopics = [\"a\"]\nmode = \"batch\"", 7, "`structured`"),
+        ("[[trigger.topic]]\ncomponent = \"hello\"\ntopics = [\"a\"]\nname = \"a b\"", 7, "`hello.a b`"),
+        (
+            "[[trigger.topic]]\ncomponent = \"hello\"\ntopics = [\"a\"]\n[[trigger.topic]]\ncomponent = \"hello\"\ntopics = [\"b\"]",
+            7,
+            "`name` of its own",
+        ),
         ("source = \"twice\"", 4, "duplicate key"),
     ] {
         let message = refused(lines);

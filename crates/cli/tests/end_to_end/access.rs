@@ -33,13 +33,13 @@ use tokio_rustls::{
 use crate::support::{Node, PATIENCE, data_dir, edgeward, fails, json, problem, refused_up, send_over, told, until};
 
 /// A folder with a certificate for this machine, the key, and the authority that signed it.
-struct Certificate {
+pub(crate) struct Certificate {
     folder: TempDir,
     authority: String,
 }
 
 impl Certificate {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (folder, now) = (tempfile::tempdir().expect("temp folder"), Timestamp::now());
         let authority = CertificateAuthority::new(now).expect("made");
         let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
@@ -56,7 +56,7 @@ impl Certificate {
         self.folder.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
@@ -87,7 +87,7 @@ struct Exposed {
 impl Exposed {
     fn start(variables: &[(&str, &str)]) -> Self {
         let ((folder, data), certificate) = (data_dir(), Certificate::new());
-        let output = create_offline(&data, "first", "admin", &["--id", "edge-test"]);
+        let output = create_offline(&data, "first", &["--role", "admin", "--id", "edge-test"]);
         let admin = secret(&output);
         let (chain, key) = (certificate.text("chain.pem"), certificate.text("key.pem"));
         let options = ["--listen", "0.0.0.0:0", "--functions-listen", "0.0.0.0:0", "--tls-cert", &chain, "--tls-key", &key];
@@ -129,14 +129,15 @@ impl Exposed {
     }
 }
 
-fn create_offline(data: &Path, name: &str, role: &str, options: &[&str]) -> Output {
+/// Makes a token while the node is stopped.
+pub(crate) fn create_offline(data: &Path, name: &str, options: &[&str]) -> Output {
     let dir = data.display().to_string();
-    edgeward(&[&["token", "create", name, "--role", role, "--data-dir", &dir], options].concat()).output().expect("starts")
+    edgeward(&[&["token", "create", name, "--data-dir", &dir], options].concat()).output().expect("starts")
 }
 
 /// The secret, which is alone on standard output.
 #[track_caller]
-fn secret(output: &Output) -> String {
+pub(crate) fn secret(output: &Output) -> String {
     assert!(output.status.success(), "{}", told(output));
     let text = String::from_utf8(output.stdout.clone()).expect("text");
     let secret = text.strip_suffix('\n').expect("a line").to_owned();
@@ -164,7 +165,7 @@ async fn an_address_that_others_can_reach_is_refused_with_what_to_do() {
     let command = format!("edgeward token create NAME --role admin --data-dir {}", data.display());
     assert!(without_token.contains("no token") && without_token.contains(&command), "{without_token}");
     // A token that lets nobody in any more is none.
-    secret(&create_offline(&data, "short", "admin", &["--expires", "1s"]));
+    secret(&create_offline(&data, "short", &["--role", "admin", "--expires", "1s"]));
     until("the token has expired", async || {
         let listed = edgeward(&["token", "list", "--data-dir", &data.display().to_string()]).output().expect("starts");
         String::from_utf8_lossy(&listed.stdout).contains("has expired")
@@ -206,10 +207,12 @@ fn needed(method: &str, path: &str) -> &'static str {
     let of_documents = path.starts_with("/v1/documents") && !path.ends_with("/policy");
     match method {
         _ if path.starts_with("/v1/tokens") => "admin",
+        _ if path.starts_with("/v1/topics/") => "client",
         "get" => "viewer",
-        _ if of_documents
-            || ["/v1/functions/{id}", "/v1/schedules/{id}"].iter().any(|begin| path.starts_with(begin))
-            || path == "/v1/artifacts" =>
+        _ if of_documents || path == "/v1/artifacts" => "deployer",
+        _ if ["/v1/functions/{id}", "/v1/schedules/{id}", "/v1/triggers/", "/v1/dead-letters/"]
+            .iter()
+            .any(|begin| path.starts_with(begin)) =>
         {
             "deployer"
         }
@@ -221,9 +224,9 @@ fn needed(method: &str, path: &str) -> &'static str {
 #[tokio::test]
 async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
     let exposed = Exposed::start(&[]);
-    let roles = ["viewer", "deployer", "admin"];
-    let tokens = roles.map(|role| exposed.create(role, role, &[]));
-    let description = json(&exposed.ask(Method::GET, "/openapi.json", Some(&tokens[0]), "").await);
+    let roles = ["client", "viewer", "deployer", "admin"];
+    let tokens = roles.map(|role| exposed.create(role, role, if role == "client" { &["--publish", "#", "--subscribe", "#"] } else { &[] }));
+    let description = json(&exposed.ask(Method::GET, "/openapi.json", Some(&tokens[1]), "").await);
     let mut walked = 0;
     for (path, operations) in description["paths"].as_object().expect("paths") {
         for (method, operation) in operations.as_object().expect("operations").iter().filter(|(key, _)| *key != "parameters") {
@@ -235,7 +238,15 @@ async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
             assert!(refused.headers()[header::WWW_AUTHENTICATE].to_str().is_ok_and(|challenge| challenge.starts_with("Bearer")));
             let enough = roles.iter().position(|role| *role == needed).expect("a role");
             for (n, token) in tokens.iter().enumerate() {
-                if n < enough {
+                if path == "/v1/topics/topic" && roles[n] == "viewer" {
+                    // A client has topics; a viewer publishes to none, unless its token names some.
+                    problem(
+                        &exposed.ask(method.clone(), &path, Some(token), "").await,
+                        403,
+                        "forbidden",
+                        "may not publish to topic `topic`",
+                    );
+                } else if n < enough {
                     let refused = exposed.ask(method.clone(), &path, Some(token), "").await;
                     problem(&refused, 403, "forbidden", &format!("needs the role {needed}, and token `{0}` has the role {0}", roles[n]));
                     assert!(refused.headers().contains_key(header::WWW_AUTHENTICATE));
@@ -251,7 +262,7 @@ async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
     assert!(walked >= 32, "{walked}");
     problem(&exposed.ask(Method::GET, "/v2", Some(&tokens[0]), "").await, 404, "not_found", "/openapi.json");
     problem(&exposed.ask(Method::GET, "/v2", None, "").await, 401, "unauthenticated", "token");
-    problem(&exposed.ask(Method::OPTIONS, "/v1/status", Some(&tokens[1]), "").await, 403, "forbidden", "admin");
+    problem(&exposed.ask(Method::OPTIONS, "/v1/status", Some(&tokens[2]), "").await, 403, "forbidden", "admin");
 }
 
 #[tokio::test]
@@ -375,14 +386,14 @@ async fn a_tool_of_an_assistant_may_do_what_the_token_of_its_caller_may() {
 #[tokio::test]
 async fn the_tokens_of_a_node_that_runs_are_changed_by_the_node() {
     let exposed = Exposed::start(&[]);
-    fails(&create_offline(&exposed.data, "second", "admin", &[]), 12, "without `--data-dir`");
+    fails(&create_offline(&exposed.data, "second", &["--role", "admin"]), 12, "without `--data-dir`");
     let nowhere = exposed.folder.path().join("nowhere");
-    fails(&create_offline(&nowhere, "first", "admin", &[]), 3, "`--id ID`");
+    fails(&create_offline(&nowhere, "first", &["--role", "admin"]), 3, "`--id ID`");
     assert!(!nowhere.exists());
     let Exposed { node, data, .. } = exposed;
     node.kill();
-    secret(&create_offline(&data, "second", "admin", &[]));
-    fails(&create_offline(&data, "third", "admin", &["--id", "another"]), 12, "belongs to node `edge-test`");
+    secret(&create_offline(&data, "second", &["--role", "admin"]));
+    fails(&create_offline(&data, "third", &["--role", "admin", "--id", "another"]), 12, "belongs to node `edge-test`");
     // On loopback nobody shows a token, and everybody on this machine may manage them.
     let node = Node::start(&data).await;
     assert!(String::from_utf8_lossy(&node.done(&["token", "list"])).contains("second"));

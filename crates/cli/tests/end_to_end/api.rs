@@ -296,7 +296,7 @@ async fn the_metrics_are_the_text_format_of_prometheus_and_count_once() {
         assert_eq!(series.contains('{'), series.ends_with('}'), "{line}");
     }
     for counted in ["faas_invocations_total", "faas_invoke_duration_seconds_count", "faas_coldstarts_total"] {
-        let line = format!("\n{counted}{{faas_name=\"f\",node=\"edge-test\"}} 3\n");
+        let line = format!("\n{counted}{{faas_name=\"f\",edgeward_node_id=\"edge-test\"}} 3\n");
         assert!(text.contains(&line), "{line}{text}");
     }
 }

@@ -248,6 +248,51 @@ fn a_node_that_was_away_lost_nothing_and_took_only_the_newest() {
 }
 
 #[test]
+fn sensors_of_two_sites_are_counted_and_the_hub_has_both_though_one_was_away() {
+    let (_folder, temp) = data_dir();
+    let output = demo(&temp, &["integration", "--json"]).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let outcome: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let number = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("no number in {outcome}"));
+    for (node, at) in [("sf", 0), ("seattle", 1)] {
+        let readings = readings(node).1;
+        let site = &outcome["sites"][at];
+        let sent = readings.len() as u64;
+        assert_eq!((&site["node"], number(&site["acknowledged"])), (&node.into(), sent), "{site}");
+        // What comes again after an interruption is handled again, and is not counted twice.
+        assert!(number(&site["handled"]) >= sent, "{site}");
+        assert_eq!((&site["dead_letter"][0], &site["lost_sensor"]), (&"ERR 7".into(), &"offline".into()), "{site}");
+        assert!(site["dead_letter"][1].as_str().is_some_and(|why| why.contains("the body is no reading")), "{site}");
+        assert!(number(&site["ticks"]) > 0, "{site}");
+
+        let mut days: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for (date, temp) in &readings {
+            days.entry(date[..10].replace('/', "-")).or_default().push(*temp);
+        }
+        let at_hub = &outcome["hub"][node];
+        assert_eq!(number(&at_hub["readings"]), sent);
+        for day in at_hub["days"].as_array().expect("its days") {
+            let temps = days.remove(day["day"].as_str().expect("a date")).unwrap_or_else(|| panic!("{node} has a day twice: {day}"));
+            let (low, high) = temps.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), t| (low.min(*t), high.max(*t)));
+            assert_eq!((number(&day["n"]), &day["min"], &day["max"]), (temps.len() as u64, &low.into(), &high.into()), "{day}");
+            let mean = temps.iter().sum::<f64>() / temps.len() as f64;
+            assert!((day["mean"].as_f64().expect("a mean") - mean).abs() < 1e-9, "{day}");
+        }
+        assert!(days.is_empty(), "{days:?}");
+    }
+    for calls in outcome["calls"].as_array().expect("two parts") {
+        assert!(number(&calls["total"]) > 100, "{calls}");
+        assert_eq!(number(&calls["failed"]), 0, "{calls}");
+    }
+    assert_eq!(outcome["experiment"]["verdict"], "held", "{}", outcome["experiment"]["reason"]);
+    assert_eq!(outcome["experiment"]["faults"][0]["nodes"], json!(["sf"]));
+    let away = &outcome["away"];
+    assert_eq!((&away["node"], &away["breaker"], number(&away["at_hub"])), (&"seattle".into(), &"open".into(), 0), "{away}");
+    assert!(number(&away["acknowledged"]) > 3000 && number(&away["ticks"]) > 0, "{away}");
+    assert!(is_empty(&temp), "it left something");
+}
+
+#[test]
 fn a_part_of_the_demo_tells_what_it_is_and_one_that_is_none_is_refused() {
     let help = edgeward(&["demo", "documents", "--help"]).output().expect("starts");
     let text = String::from_utf8(help.stdout).expect("text");

@@ -17,6 +17,8 @@ pub(crate) struct Fleet {
     /// Options of the hub, and of each node.
     hub_options: Vec<String>,
     node_options: Vec<String>,
+    /// Variables of the hub.
+    hub_variables: Vec<(String, String)>,
 }
 
 impl Fleet {
@@ -27,10 +29,16 @@ impl Fleet {
     }
 
     pub(crate) async fn start_with(hub_options: &[&str], node_options: &[&str]) -> Self {
+        Self::start_in(hub_options, node_options, &[]).await
+    }
+
+    /// The same with variables of the hub.
+    pub(crate) async fn start_in(hub_options: &[&str], node_options: &[&str], hub_variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let owned = |options: &[&str]| options.iter().map(|option| (*option).to_owned()).collect();
         let (hub_options, node_options) = (owned(hub_options), owned(node_options));
-        let mut fleet = Self { folder, hub: None, broker: "127.0.0.1:0".to_owned(), hub_options, node_options };
+        let hub_variables = hub_variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut fleet = Self { folder, hub: None, broker: "127.0.0.1:0".to_owned(), hub_options, node_options, hub_variables };
         fleet.start_hub().await;
         let servers = fleet.hub().json("/v1/status").await["servers"][0].as_str().expect("an address").to_owned();
         fleet.broker = servers.strip_prefix("nats://").expect("of NATS").to_owned();
@@ -40,7 +48,8 @@ impl Fleet {
     pub(crate) async fn start_hub(&mut self) {
         let mut options = vec!["--id", "hub-1", "--broker-listen", &self.broker];
         options.extend(self.hub_options.iter().map(String::as_str));
-        let hub = Node::launch_as("hub", &self.path("hub"), &options, &[]);
+        let variables: Vec<_> = self.hub_variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let hub = Node::launch_as("hub", &self.path("hub"), &options, &variables);
         until("the hub serves", async || hub.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
         self.hub = Some(hub);
     }
@@ -60,10 +69,15 @@ impl Fleet {
 
     /// Starts a node, which joins by a token where there is one.
     pub(crate) fn launch(&self, id: &str, token: Option<&str>) -> Node {
+        self.launch_in(id, token, &[])
+    }
+
+    /// The same with variables.
+    pub(crate) fn launch_in(&self, id: &str, token: Option<&str>, variables: &[(&str, &str)]) -> Node {
         let mut options = vec!["--id", id, "--label", "site=berlin", "--capability", "gpu"];
         options.extend(self.node_options.iter().map(String::as_str));
         options.extend(token.map(|token| ["--join", token]).into_iter().flatten());
-        Node::launch_as("node", &self.path(id), &options, &[])
+        Node::launch_as("node", &self.path(id), &options, variables)
     }
 
     pub(crate) async fn join(&self, id: &str) -> Node {

@@ -289,3 +289,50 @@ async fn there_is_no_server_where_it_was_switched_off() {
     until("it serves", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
     assert_eq!(node.ask(Method::POST, "/mcp", &[("content-type", "application/json")], "{}").await.status(), 404);
 }
+
+#[tokio::test]
+async fn an_assistant_publishes_reads_and_has_functions_triggered() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("moody", "moody", &["--env", "MOOD=errs"]);
+    let calls = json!([
+        ["edge_put_trigger", { "trigger_id": "t", "function_id": "moody", "filters": ["a/+"], "attempts": 1, "structured": true }],
+        ["edge_publish_message", { "topic": "a/b", "payload": "{\"t\": 18446744073709551617}", "content_type": "application/json", "key": "k" }],
+        ["edge_publish_message", { "topic": "a/state", "payload": "on", "retain": true }],
+        ["edge_publish_message", { "topic": "a/+" }],
+        ["edge_list_topics", { "filter": "a/#" }],
+        ["edge_read_messages", { "filter": "a/b" }],
+        ["edge_read_messages", { "filter": "#", "retained": true }],
+        ["edge_list_triggers", {}],
+        ["edge_read_messages", { "filter": "a/#/b" }],
+    ]);
+    let told = ask("2026-07-28", Way::Stdio(&node, &[]), &calls);
+    assert_eq!((&told.output(0)["trigger_id"], &told.output(0)["mode"]), (&json!("t"), &json!("structured")));
+    assert_eq!(*told.output(1), json!({ "topic": "a/b", "position": 1 }));
+    assert!(told.error(3).contains("for filters only"), "{}", told.error(3));
+    assert_eq!((&told.output(4)["topics"][0]["topic"], &told.output(4)["head"]), (&json!("a/b"), &json!(2)));
+    let message = &told.output(5)["messages"][0];
+    assert_eq!((&message["payload"], &message["key"]), (&json!("{\"t\": 18446744073709551617}"), &json!("k")));
+    assert_eq!(told.output(6)["messages"][0]["payload"], "on");
+    assert_eq!(told.output(7)["triggers"][0]["filters"], json!(["a/+"]));
+    assert!(told.error(8).contains("last level"), "{}", told.error(8));
+    let letters = async || node.json("/v1/dead-letters").await["dead_letters"].as_array().map(Vec::len);
+    until("both are given up", async || letters().await == Some(2)).await;
+    let calls = json!([
+        ["edge_list_dead_letters", { "trigger_id": "t" }],
+        ["edge_act_on_dead_letter", { "id": 1, "action": "discard" }],
+        ["edge_act_on_dead_letter", { "id": 7, "action": "retry" }],
+        ["edge_remove_trigger", { "trigger_id": "t" }],
+    ]);
+    let told = ask("legacy", Way::Stdio(&node, &[]), &calls);
+    let letter = &told.output(0)["dead_letters"][0];
+    assert_eq!((&letter["id"], &letter["attempts"]), (&json!(1), &json!(1)));
+    assert!(letter["why"].as_str().is_some_and(|why| why.contains("answered 500")), "{letter}");
+    assert_eq!(told.output(1)["action"], "discard");
+    assert!(told.error(2).contains("dead letter not found: `7`"), "{}", told.error(2));
+    assert_eq!(told.output(3)["removed"], true);
+    assert_eq!(letters().await, Some(1));
+    // A server that only reads refuses what changes.
+    let told = ask("legacy", Way::Stdio(&node, &["--read-only"]), &json!([["edge_publish_message", { "topic": "a" }]]));
+    assert!(told.error(0).contains("read-only"), "{}", told.error(0));
+}

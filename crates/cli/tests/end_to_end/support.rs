@@ -34,6 +34,8 @@ pub(crate) struct Node {
     stderr: PathBuf,
     pub(crate) api: SocketAddr,
     pub(crate) functions: SocketAddr,
+    /// Where it serves MQTT, when it was told to.
+    pub(crate) mqtt: Option<SocketAddr>,
 }
 
 impl Node {
@@ -75,7 +77,8 @@ impl Node {
         let functions = (command != "hub").then(|| address("functions"));
         let api = address("API");
         let functions = functions.unwrap_or(api);
-        Self { child: child.0.take().expect("there"), stderr, api, functions }
+        let mqtt = options.contains(&"--mqtt-listen").then(|| address("MQTT"));
+        Self { child: child.0.take().expect("there"), stderr, api, functions, mqtt }
     }
 
     /// The id of the process.
@@ -216,6 +219,9 @@ pub(crate) async fn ended(child: &mut Child) -> ExitStatus {
 pub(crate) fn edgeward(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgeward"));
     for variable in ["EDGEWARD_SERVER", "EDGEWARD_TOKEN", "EDGEWARD_CA", "EDGEWARD_LOG", "EDGEWARD_NODE_ID", "EDGEWARD_DATA_DIR"] {
+        command.env_remove(variable);
+    }
+    for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("OTEL_"))) {
         command.env_remove(variable);
     }
     command.args(args).stdin(Stdio::null());

@@ -53,26 +53,26 @@ impl ActiveFaults {
         self.0.is_empty()
     }
 
-    /// Injects a fault from now on. One with this id that is there is left as it is, so that asking again does not make it last longer.
-    pub fn inject(&mut self, id: &str, fault: Fault, now: Duration) -> Result<(), EdgeError> {
+    /// Injects a fault from now on; whether it was not there. One with this id that is there is left as it is, so that asking again does not make it
+    /// last longer.
+    pub fn inject(&mut self, id: &str, fault: Fault, now: Duration) -> Result<bool, EdgeError> {
         fault.validate()?;
         self.expire(now);
         if self.0.iter().any(|active| active.id == id) {
-            return Ok(());
+            return Ok(false);
         }
         if self.0.len() >= FAULTS_MAX {
             return Err(EdgeError::new(ErrorKind::Conflict, format!("{FAULTS_MAX} faults are injected already; wait until one has ended")));
         }
         let ends = now + fault.duration();
         self.0.push(Active { id: id.to_owned(), fault, ends });
-        Ok(())
+        Ok(true)
     }
 
-    /// Ends a fault before its time; whether it was there.
-    pub fn remove(&mut self, id: &str) -> bool {
-        let before = self.0.len();
-        self.0.retain(|active| active.id != id);
-        self.0.len() < before
+    /// Ends a fault before its time, if it is there.
+    pub fn remove(&mut self, id: &str) -> Option<Fault> {
+        let place = self.0.iter().position(|active| active.id == id)?;
+        Some(self.0.remove(place).fault)
     }
 
     /// Ends all of them; how many there were.
@@ -125,6 +125,14 @@ impl ActiveFaults {
             }
         }
         (late > Duration::ZERO).then_some(MessageFault::Late(late))
+    }
+
+    /// Whether no message at all passes to or from a peer.
+    pub fn is_cut_off(&self, peer: Peer<'_>, now: Duration) -> bool {
+        self.list(now).any(|(_, fault, _)| match &fault.kind {
+            FaultKind::Partition { between } => fault.probability >= 1.0 && is_on(&between[1], peer),
+            _ => false,
+        })
     }
 
     /// The least memory that a function is left, in MiB.

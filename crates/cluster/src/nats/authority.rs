@@ -16,6 +16,7 @@ use crate::{
         lease,
         presence::PRESENCE,
         renewal::RENEW,
+        topic_stream,
     },
     subject::{Name, Subject, node_token},
 };
@@ -104,7 +105,7 @@ impl Authority {
         self.member(node, public_key, Some(expires_at), now, &user(&send, &receive))
     }
 
-    /// What a hub may do until `expires_at`: what its own node may, receive from every node, send to every node, and keep the lease.
+    /// What a hub may do until `expires_at`: what its own node may, receive from every node, send to every node, keep the lease and the topics.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the key is none of a user.
@@ -112,6 +113,7 @@ impl Authority {
         let token = node_token(hub);
         let mut send = vec![format!("rpc.hub.{token}.>"), "rpc.node.>".to_owned()];
         send.extend(lease::SUBJECTS.map(str::to_owned));
+        send.push(topic_stream::SUBJECTS.to_owned());
         let receive = vec!["rpc.hub.>".to_owned(), format!("rpc.node.{token}.>"), format!("_INBOX_{token}.>")];
         self.member(hub, public_key, Some(expires_at), now, &user(&send, &receive))
     }

@@ -22,6 +22,7 @@ use crate::{
         fleet_keys::FleetKeys,
         keeper::{CredentialKeeper, CredentialState},
         options::Tls,
+        topic_stream::TopicStream,
     },
 };
 
@@ -95,6 +96,11 @@ impl HubLink {
     /// What the hub talks over.
     pub fn backbone(&self) -> Arc<dyn Backbone> {
         Arc::clone(&self.backbone) as _
+    }
+
+    /// The stream of the fleet's topics.
+    pub fn topic_stream(&self) -> TopicStream {
+        self.backbone.topic_stream()
     }
 
     /// The broker that it started, if it did.

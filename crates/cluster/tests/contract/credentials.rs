@@ -203,6 +203,7 @@ async fn a_client_of_its_own_gets_no_further_than_the_credentials_say() {
         "$KV.edgeward_leases.hub",
         "$SYS.REQ.CLAIMS.UPDATE",
         "_INBOX_victim.x",
+        "edgeward.topics.thief.a",
         "rpc.hub.victim.echo",
         "rpc.node.thief.echo",
     ] {
@@ -212,6 +213,17 @@ async fn a_client_of_its_own_gets_no_further_than_the_credentials_say() {
     for mut subscription in subscriptions {
         assert!(timeout(Duration::from_millis(10), subscription.next()).await.is_err());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_keeps_the_topics_of_its_fleet() {
+    let fleet = Fleet::new().await;
+    let (key, now) = (Key::new(), Timestamp::now());
+    let token = fleet.authority.hub(&node("hub.1"), &key.public, now + SignedDuration::from_hours(1), now).expect("signed");
+    let credentials = Credentials::new(&key.seed, token).expect("valid");
+    let hub = Arc::new(NatsBackbone::connect(fleet.options("hub.1", Some(credentials))).await.expect("the options are valid"));
+    up(&(Arc::clone(&hub) as Member), 1).await;
+    crate::topic_stream::works(&hub.topic_stream()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use edgeward_cluster::{Backbone, LocalNetwork, Name, NatsBackbone, NatsOptions};
+use edgeward_cluster::{Backbone, LocalNetwork, Name, NatsBackbone, NatsOptions, nats::TopicStream};
 use edgeward_model::NodeId;
 use tokio::{
     sync::Mutex,
@@ -48,6 +48,8 @@ pub(crate) enum Site {
 pub(crate) struct NatsSite {
     pub(crate) server: Mutex<Server>,
     pub(crate) cables: Mutex<HashMap<String, Cable>>,
+    /// The stream of topics, as each member last reached it.
+    pub(crate) streams: Mutex<HashMap<String, TopicStream>>,
 }
 
 impl Site {
@@ -56,7 +58,11 @@ impl Site {
     }
 
     pub(crate) async fn over_nats() -> Self {
-        Self::OverNats(Box::new(NatsSite { server: Mutex::new(Server::start("").await), cables: Mutex::default() }))
+        Self::OverNats(Box::new(NatsSite {
+            server: Mutex::new(Server::start("").await),
+            cables: Mutex::default(),
+            streams: Mutex::default(),
+        }))
     }
 
     /// A member that is connected, by a cable of its own.
@@ -67,11 +73,21 @@ impl Site {
                 let cable = Cable::to(site.server.lock().await.port()).await;
                 let options = NatsOptions::new(node(id), vec![cable.url()]);
                 site.cables.lock().await.insert(id.to_owned(), cable);
-                Arc::new(NatsBackbone::connect(options).await.expect("the options are valid"))
+                let backbone = NatsBackbone::connect(options).await.expect("the options are valid");
+                site.streams.lock().await.insert(id.to_owned(), backbone.topic_stream());
+                Arc::new(backbone)
             }
         };
         up(&member, 1).await;
         member
+    }
+
+    /// The stream of topics by the connection of this member; none in process.
+    pub(crate) async fn topic_stream(&self, id: &str) -> Option<TopicStream> {
+        match self {
+            Self::InProcess(_) => None,
+            Self::OverNats(site) => site.streams.lock().await.get(id).cloned(),
+        }
     }
 
     pub(crate) async fn cut_off(&self, id: &str) {

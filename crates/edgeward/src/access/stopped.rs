@@ -64,7 +64,7 @@ mod tests {
         assert!(!data_dir.exists(), "nothing was touched");
         let make = |stopped: &StoppedNode, name: &str| {
             let name = TokenName::new(name).expect("valid");
-            let token = Token { name, role: Role::Admin, created_at: Timestamp::UNIX_EPOCH, expires_at: None };
+            let token = Token { name, role: Role::Admin, created_at: Timestamp::UNIX_EPOCH, expires_at: None, topics: None };
             stopped.tokens.create(&token).expect("created")
         };
         let first = make(&StoppedNode::open(&data_dir, id()).expect("made"), "first");

@@ -10,6 +10,8 @@ use edgeward_model::{EdgeError, ErrorKind, TokenName, Value, python_json};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::topic_rights::TopicRights;
+
 /// How every secret begins, so that people and scanners know what it is.
 const PREFIX: &str = "edgeward_";
 /// Random bytes of a secret.
@@ -19,6 +21,8 @@ const SECRET_BYTES: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Speak on the topics that the token names, over MQTT or HTTP, and nothing else.
+    Client,
     /// Look at everything but secrets.
     Viewer,
     /// Deploy, invoke and undeploy functions, and write documents.
@@ -29,11 +33,28 @@ pub enum Role {
 
 impl Role {
     /// All roles, the least first.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Deployer, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Client, Self::Viewer, Self::Deployer, Self::Admin];
+
+    /// What it allows on topics, where a token names none.
+    pub fn topic_rights(self) -> TopicRights {
+        let filter = |text: &str| text.parse().expect("it is a filter");
+        let mut rights = TopicRights::default();
+        if self >= Self::Viewer {
+            rights.subscribe.push(filter("#"));
+        }
+        if self >= Self::Deployer {
+            rights.publish.push(filter("#"));
+        }
+        if self >= Self::Admin {
+            rights.subscribe.push(filter("$edgeward/#"));
+        }
+        rights
+    }
 
     /// The role as one word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Client => "client",
             Self::Viewer => "viewer",
             Self::Deployer => "deployer",
             Self::Admin => "admin",
@@ -51,10 +72,9 @@ impl std::str::FromStr for Role {
     type Err = EdgeError;
 
     fn from_str(text: &str) -> Result<Self, EdgeError> {
-        Self::ALL
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| EdgeError::invalid(format!("there is no role `{}`; there are viewer, deployer and admin", text.escape_debug())))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
+            EdgeError::invalid(format!("there is no role `{}`; there are client, viewer, deployer and admin", text.escape_debug()))
+        })
     }
 }
 
@@ -69,6 +89,8 @@ pub struct Token {
     pub created_at: Timestamp,
     /// From when on it is refused, if ever.
     pub expires_at: Option<Timestamp>,
+    /// What its holder may do on topics; none: what the role allows.
+    pub topics: Option<TopicRights>,
 }
 
 /// What the holder of a token shows: `edgeward_` and 43 characters of base64url. It is never written by `Debug`.
@@ -117,6 +139,8 @@ struct Stored {
     created_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     expires_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    topics: Option<TopicRights>,
 }
 
 impl Token {
@@ -125,10 +149,25 @@ impl Token {
         self.expires_at.is_none_or(|end| now < end)
     }
 
+    /// What its holder may do on topics: what it names, or else what its role allows.
+    pub fn topic_rights(&self) -> TopicRights {
+        self.topics.clone().unwrap_or_else(|| self.role.topic_rights())
+    }
+
+    /// Checks that a client has topics, and not too many.
+    pub(super) fn check(&self) -> Result<(), EdgeError> {
+        if self.role == Role::Client && self.topics.as_ref().is_none_or(TopicRights::is_empty) {
+            let why = format!("token `{}` of the role client must name topics: what it publishes to, or what it follows", self.name);
+            return Err(EdgeError::invalid(why));
+        }
+        self.topics.as_ref().map_or(Ok(()), TopicRights::check)
+    }
+
     /// The token as a value, with the hash of its secret.
     pub(super) fn to_value(&self, secret: &Secret) -> Result<Value, EdgeError> {
         let blake3 = HEXLOWER.encode(&Fingerprint::of(secret.reveal()).0);
-        let stored = Stored { blake3, role: self.role, created_at: self.created_at, expires_at: self.expires_at };
+        let stored =
+            Stored { blake3, role: self.role, created_at: self.created_at, expires_at: self.expires_at, topics: self.topics.clone() };
         python_json::read(&serde_json::to_string(&stored).expect("a token has only text"))
     }
 
@@ -138,7 +177,8 @@ impl Token {
         let name = TokenName::new(key).map_err(|error| damaged().with_source(error))?;
         let stored: Stored = serde_json::from_str(&python_json::write(value)?).map_err(|_| damaged())?;
         let hash = HEXLOWER.decode(stored.blake3.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(damaged)?;
-        Ok((Fingerprint(hash), Self { name, role: stored.role, created_at: stored.created_at, expires_at: stored.expires_at }))
+        let Stored { role, created_at, expires_at, topics, .. } = stored;
+        Ok((Fingerprint(hash), Self { name, role, created_at, expires_at, topics }))
     }
 }
 
@@ -163,7 +203,36 @@ mod tests {
         for role in Role::ALL {
             assert_eq!(role.to_string().parse::<Role>().expect("its own word"), role);
         }
-        assert!("root".parse::<Role>().expect_err("none").to_string().contains("viewer, deployer and admin"));
+        assert!("root".parse::<Role>().expect_err("none").to_string().contains("client, viewer, deployer and admin"));
+    }
+
+    #[test]
+    fn a_role_says_what_may_be_done_on_topics() {
+        let allowed = |role: Role| {
+            let TopicRights { publish, subscribe } = role.topic_rights();
+            (publish.len(), subscribe.len())
+        };
+        assert_eq!(Role::ALL.map(allowed), [(0, 0), (0, 1), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn a_token_keeps_the_topics_that_it_names_and_a_client_must_name_some() {
+        let filters = |text: &str| vec![text.parse().expect("a filter")];
+        let topics = TopicRights { publish: filters("site/#"), subscribe: Vec::new() };
+        let name = TokenName::new("sensor").expect("valid");
+        let mut token = Token { name, role: Role::Client, created_at: Timestamp::UNIX_EPOCH, expires_at: None, topics: Some(topics) };
+        token.check().expect("it names one");
+        assert_eq!(Some(token.topic_rights()), token.topics, "and nothing else");
+        let value = token.to_value(&Secret::draw().expect("random")).expect("a value");
+        assert_eq!(Token::of_value("sensor", &value).expect("reads").1, token);
+        for none in [None, Some(TopicRights::default())] {
+            token.topics = none;
+            assert!(token.check().expect_err("none").to_string().contains("must name topics"));
+        }
+        token.role = Role::Viewer;
+        token.check().expect("a viewer need not");
+        token.topics = None;
+        assert_eq!(token.topic_rights(), Role::Viewer.topic_rights());
     }
 
     #[test]

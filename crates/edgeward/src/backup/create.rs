@@ -16,12 +16,13 @@ use jiff::Timestamp;
 use crate::{
     backup::{
         Progress, Referred, Step,
-        manifest::{FORMAT, FileDigest, Manifest, database_in},
+        manifest::{FORMAT, FileDigest, Manifest, database_in, topics_in},
         referred_in,
         staging::{Staging, is_empty, not_empty},
     },
     desired,
     node::{DOCUMENTS, FLEET},
+    topics,
 };
 
 /// How often it is tried: a function that is undeployed meanwhile may take its artifact along. One that is assigned and still not there at
@@ -75,16 +76,34 @@ fn copy_all(
     let database = database_in(target);
     let digest = fs::File::open(&database).and_then(|file| FileDigest::of_reader(file, |_| Ok(())));
     let digest = digest.map_err(|error| disk_error("read the copy of the store", &database, error))?;
+    let topics = copy_topics(data_dir, target, progress)?;
     let (artifacts, missing_artifacts) = copy_artifacts(data_dir, target, &referred, is_last, progress)?;
     // After the documents: of a node that joined meanwhile it is known at least that its token was used.
     let fleet = copy_fleet(data_dir, target)?;
-    Ok(Manifest { format: FORMAT, node, time: now, documents: digest, artifacts, missing_artifacts, fleet })
+    Ok(Manifest { format: FORMAT, node, time: now, documents: digest, topics, artifacts, missing_artifacts, fleet })
 }
 
 fn make(target: &Path, name: &str) -> Result<PathBuf, EdgeError> {
     let folder = target.join(name);
     create_private_folder(&folder).map_err(|error| disk_error("make a folder", &folder, error))?;
     Ok(folder)
+}
+
+/// Copies the log of topics, after the documents: of a trigger that is made meanwhile nothing is known, and what it left is removed.
+fn copy_topics(data_dir: &Path, target: &Path, progress: &mut impl FnMut(Progress)) -> Result<Option<FileDigest>, EdgeError> {
+    let from = topics_in(data_dir);
+    let total_bytes = match fs::metadata(&from) {
+        Ok(file) => file.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk_error("read the log of topics", &from, error)),
+    };
+    progress(Progress { step: Step::Topics, done_bytes: 0, total_bytes });
+    edgeward_topics::backup::copy(&data_dir.join(topics::FOLDER), &make(target, topics::FOLDER)?)?;
+    let copied = topics_in(target);
+    let digest = fs::File::open(&copied).and_then(|file| FileDigest::of_reader(file, |_| Ok(())));
+    let digest = digest.map_err(|error| disk_error("read the copy of the log of topics", &copied, error))?;
+    progress(Progress { step: Step::Topics, done_bytes: digest.bytes, total_bytes: digest.bytes });
+    Ok(Some(digest))
 }
 
 /// Copies what is referred to, and says what is not there.

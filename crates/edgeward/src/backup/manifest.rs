@@ -12,6 +12,8 @@ use edgeward_model::{Digest, EdgeError, ErrorKind, NodeId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::topics;
+
 /// Version of a backup's format. A newer one is refused.
 pub(super) const FORMAT: u32 = 1;
 /// The manifest, in JSON.
@@ -31,6 +33,9 @@ pub struct Manifest {
     pub time: Timestamp,
     /// The database of the documents.
     pub documents: FileDigest,
+    /// The database of the log of topics, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topics: Option<FileDigest>,
     /// The artifacts that functions and assignments refer to.
     pub artifacts: BTreeMap<Digest, FileDigest>,
     /// Those that assignments refer to and that were not there.
@@ -59,7 +64,8 @@ struct Format {
 impl Manifest {
     /// Length of all files together.
     pub fn bytes(&self) -> u64 {
-        self.documents.bytes + self.artifacts_bytes() + self.fleet.values().map(|file| file.bytes).sum::<u64>()
+        let topics = self.topics.as_ref().map_or(0, |topics| topics.bytes);
+        self.documents.bytes + topics + self.artifacts_bytes() + self.fleet.values().map(|file| file.bytes).sum::<u64>()
     }
 
     pub(super) fn artifacts_bytes(&self) -> u64 {
@@ -135,6 +141,11 @@ fn digest_line(json: &[u8]) -> String {
 /// The database in a backup or data folder.
 pub(super) fn database_in(folder: &Path) -> PathBuf {
     folder.join("documents/documents.sqlite3")
+}
+
+/// The log of topics in a backup or data folder.
+pub(super) fn topics_in(folder: &Path) -> PathBuf {
+    edgeward_topics::backup::database_in(&folder.join(topics::FOLDER))
 }
 
 /// A file of a backup that is not what the manifest says.

@@ -14,11 +14,12 @@ use jiff::{Timestamp, fmt::strtime};
 use crate::{
     backup::{
         Progress, Step,
-        manifest::{FileDigest, Manifest, damaged, database_in},
+        manifest::{FileDigest, Manifest, damaged, database_in, topics_in},
         referred_in,
         staging::{Staging, is_empty, not_empty},
     },
     node::{DOCUMENTS, FLEET, LOCK},
+    topics,
 };
 
 /// What was restored.
@@ -46,7 +47,13 @@ pub fn restore(
     let manifest = Manifest::read(backup)?;
     let old = lock_old(data_dir, replace)?;
     let staging = Staging::begin(data_dir)?;
-    copy_documents(backup, staging.path(), &manifest, &mut progress)?;
+    let documents =
+        Database { step: Step::Documents, from: database_in(backup), to: database_in(staging.path()), expected: &manifest.documents };
+    copy_database(documents, &mut progress)?;
+    if let Some(expected) = &manifest.topics {
+        let topics = Database { step: Step::Topics, from: topics_in(backup), to: topics_in(staging.path()), expected };
+        copy_database(topics, &mut progress)?;
+    }
     copy_artifacts(backup, staging.path(), &manifest, &mut progress)?;
     copy_fleet(backup, staging.path(), &manifest)?;
     check(staging.path(), &manifest)?;
@@ -77,21 +84,26 @@ fn lock_old(data_dir: &Path, replace: bool) -> Result<Option<FolderLock>, EdgeEr
     if replace { Ok(Some(lock)) } else { Err(not_empty(data_dir)) }
 }
 
-fn copy_documents(backup: &Path, target: &Path, manifest: &Manifest, progress: &mut impl FnMut(Progress)) -> Result<(), EdgeError> {
-    let (from, to) = (database_in(backup), database_in(target));
-    let folder = target.join(DOCUMENTS);
-    let failed = |error| disk_error("copy the documents", &to, error);
-    create_private_folder(&folder).map_err(failed)?;
+/// A database of a backup, and where it goes.
+struct Database<'a> {
+    step: Step,
+    from: PathBuf,
+    to: PathBuf,
+    expected: &'a FileDigest,
+}
+
+fn copy_database(Database { step, from, to, expected }: Database<'_>, progress: &mut impl FnMut(Progress)) -> Result<(), EdgeError> {
+    let failed = |error| disk_error("copy from the backup", &to, error);
+    create_private_folder(to.parent().expect("a file is in a folder")).map_err(failed)?;
     let source = fs::File::open(&from).map_err(|error| disk_error("read the backup", &from, error))?;
     let mut copy = create_private_file(&to).map_err(failed)?;
     let mut done_bytes = 0;
-    let total_bytes = manifest.documents.bytes;
     let digest = FileDigest::of_reader(source, |chunk| {
         done_bytes += chunk.len() as u64;
-        progress(Progress { step: Step::Documents, done_bytes, total_bytes });
+        progress(Progress { step, done_bytes, total_bytes: expected.bytes });
         copy.write_all(chunk)
     });
-    if digest.map_err(failed)? != manifest.documents {
+    if digest.map_err(failed)? != *expected {
         return Err(damaged(&from));
     }
     copy.sync_all().map_err(failed)
@@ -151,5 +163,12 @@ fn check(folder: &Path, manifest: &Manifest) -> Result<(), EdgeError> {
         .and_then(|file| file.sync_all())
         .and_then(|()| sync_folder(&documents))
         .and_then(|()| create_private_file(&folder.join(LOCK)).map(drop));
-    synced.map_err(|error| disk_error("sync the restored documents", &documents, error))
+    synced.map_err(|error| disk_error("sync the restored documents", &documents, error))?;
+    let topics = folder.join(topics::FOLDER);
+    if manifest.topics.is_none() {
+        return Ok(());
+    }
+    // It shows that this release can read it, and is closed at once.
+    edgeward_topics::TopicLog::open(&topics, edgeward_topics::LogOptions::default()).map(drop)?;
+    sync_folder(&topics).map_err(|error| disk_error("sync the restored log of topics", &topics, error))
 }

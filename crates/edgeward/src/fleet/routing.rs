@@ -21,6 +21,7 @@ use edgeward_cluster::{
 };
 use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output, blocking};
+use edgeward_telemetry::{Span, SpanKind, TraceContext, begin};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
@@ -104,7 +105,17 @@ impl EdgeCluster {
         options: CallOptions,
         terms: Terms,
     ) -> Result<Output, EdgeError> {
-        let (routing, payload) = (&self.0.routing, payload.into());
+        let mut span = call_span(function, options.trace());
+        let called = self.call_routed(function, payload.into(), options.below(span.as_ref()), terms).await;
+        called.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error);
+            }
+        })
+    }
+
+    async fn call_routed(&self, function: &FunctionId, payload: Bytes, options: CallOptions, terms: Terms) -> Result<Output, EdgeError> {
+        let routing = &self.0.routing;
         if !routing.is_kept() {
             self.begin_routing().await?;
         }
@@ -115,7 +126,7 @@ impl EdgeCluster {
             }
             planned => planned?,
         };
-        let mut last = None;
+        let (mut last, mut attempts) = (None, 0);
         loop {
             let picked = match routing.pick(function, plan.tried()) {
                 // It may have come to its first node just now.
@@ -131,7 +142,15 @@ impl EdgeCluster {
                 Err(error) => return Err(last.unwrap_or(error)),
             };
             let node = picked.node().clone();
-            let attempt = self.attempt(&node, function, payload.clone(), options.clone(), plan.attempt_time(now())).await;
+            attempts += 1;
+            let mut span = attempt_span(function, &node, options.trace(), attempts);
+            let options = options.clone().below(span.as_ref());
+            let attempt = self.attempt(&node, function, payload.clone(), options, plan.attempt_time(now())).await;
+            if let (Some(span), Err(error)) = (&mut span, &attempt) {
+                span.fail(error);
+            }
+            // The pause before the next one is none of its time.
+            drop(span);
             let error = match attempt {
                 Ok(output) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));
@@ -234,6 +253,22 @@ impl EdgeCluster {
         let message = format!("node `{node}`: calls of function `{function}` {does}");
         self.0.events.tell(FleetEvent::new(EventKind::BreakerChanged, message).on(node).of(function));
     }
+}
+
+/// The span of a call, below that of its caller.
+pub(super) fn call_span(function: &FunctionId, parent: Option<TraceContext>) -> Option<Span> {
+    let mut span = begin(parent, SpanKind::Server, || format!("call {function}"))?;
+    span.set("faas.name", function.as_str());
+    Some(span)
+}
+
+/// The span of an attempt on a node.
+pub(super) fn attempt_span(function: &FunctionId, node: &NodeId, parent: Option<TraceContext>, number: u64) -> Option<Span> {
+    let mut span = begin(parent, SpanKind::Client, || format!("attempt {function}"))?;
+    span.set("faas.invoked_name", function.as_str());
+    span.set("edgeward.node.id", node.as_str());
+    span.set("edgeward.attempt", number);
+    Some(span)
 }
 
 /// Keeps the routes of a cluster fresh, until it is dropped.

@@ -7,7 +7,11 @@ use edgeward_cluster::schedule::Try;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, ScheduleId, limits::CALL_TIMEOUT};
 use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
 
-use super::{EdgeCluster, far::FarNode};
+use super::{
+    EdgeCluster,
+    far::FarNode,
+    routing::{attempt_span, call_span},
+};
 use crate::schedules::ScheduleHistory;
 
 /// What a call may take beside the function's own time: the way there and back.
@@ -106,7 +110,12 @@ impl NodeRuntime {
             Place::Far(far) => {
                 // It may wait in its queue for as long as it may run.
                 let time = self.cluster.deadline(&far.id, id).await?.map_or(CALL_TIMEOUT, |deadline| deadline * 2 + WAY);
-                far.invoke(id, payload.into(), options, time).await
+                let function = FunctionId::new(id)?;
+                let mut call = call_span(&function, options.trace());
+                let options = options.below(call.as_ref());
+                let mut attempt = attempt_span(&function, &far.id, options.trace(), 1);
+                let called = far.invoke(id, payload.into(), options.below(attempt.as_ref()), time).await;
+                called.inspect_err(|error| call.iter_mut().chain(&mut attempt).for_each(|span| span.fail(error)))
             }
         }
     }

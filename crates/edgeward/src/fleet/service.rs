@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use edgeward_cluster::{
     Backbone, Message, Service, Subscription,
     membership::Transition,
+    nats::TopicStream,
     routing::Terms,
     service::{Call, handler},
     subject::{Name, Subjects},
@@ -21,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::EdgeCluster;
+use super::{EdgeCluster, topics::exchange::TopicService};
 use crate::{
     deployments::steering::Steering,
     events::{EventKind, FleetEvent},
@@ -43,6 +44,8 @@ pub struct ServiceOptions {
     pub term: Option<u64>,
     /// Hubs that may stand by: they get every document and artifact.
     pub standbys: Vec<NodeId>,
+    /// The stream in which the topics of the fleet lie; none when they lie on the disk of this hub.
+    pub topics: Option<TopicStream>,
 }
 
 /// A hub that serves its fleet. Dropped, it stops.
@@ -51,6 +54,7 @@ pub struct FleetService {
     hub: Arc<Hub>,
     _replication: HubService,
     _services: [Service; 4],
+    _topics: Option<TopicService>,
     _steering: Steering,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -78,7 +82,7 @@ impl EdgeCluster {
         // Alone it decides in a term of its own.
         hub.set_term(Some(options.term.unwrap_or(1)));
         hub.set_standbys(options.standbys.iter().chain([&self.0.id]).cloned());
-        let guard = Arc::new(Guard { cluster: self.clone(), standbys: options.standbys });
+        let guard = Arc::new(Guard { cluster: self.clone(), standbys: options.standbys.clone() });
         let heartbeats = backbone.subscribe(&Subjects::to_hub(HEARTBEAT)).await?;
         let guarded = Arc::clone(&guard);
         let known = self.node_ids().into_iter().chain(guard.standbys.iter().cloned()).collect();
@@ -91,6 +95,7 @@ impl EdgeCluster {
             self.serve_leases(&backbone, &guard).await?,
             self.serve_calls(&backbone, &guard).await?,
         ];
+        let topics = self.serve_topics(&backbone, &guard, &options).await?;
         *self.0.backbone.write() = Some(Arc::clone(&backbone));
         self.note_routes_change();
         self.begin_routing().await?;
@@ -106,6 +111,7 @@ impl EdgeCluster {
             hub,
             _replication: replication,
             _services: services,
+            _topics: topics,
             _steering: self.steer(),
             _tasks: tasks,
         })
@@ -172,7 +178,7 @@ impl EdgeCluster {
 }
 
 /// Refuses who does not belong to the fleet, and tells of it.
-struct Guard {
+pub(super) struct Guard {
     cluster: EdgeCluster,
     standbys: Vec<NodeId>,
 }
@@ -198,7 +204,7 @@ impl Guard {
         Ok(backbone.serve(&Subjects::to_hub(service), ARTIFACT_CONCURRENCY, handler(answer)).await?)
     }
 
-    fn check(&self, node: &NodeId) -> Result<(), EdgeError> {
+    pub(super) fn check(&self, node: &NodeId) -> Result<(), EdgeError> {
         if self.standbys.contains(node) {
             return Ok(());
         }

@@ -142,7 +142,7 @@ impl Leading {
         let term = lease.term();
         let cluster = self.cluster.clone();
         blocking(move || cluster.set_term(term)).await?;
-        let options = ServiceOptions { term: Some(term), standbys: self.peers.clone() };
+        let options = ServiceOptions { term: Some(term), standbys: self.peers.clone(), topics: Some(self.link.topic_stream()) };
         let service = self.cluster.serve(Arc::clone(backbone), options).await?;
         let registry = registry(&self.cluster, &self.link, &self.peers);
         let reception = Reception::open(Arc::clone(backbone), &self.fleet, self.credentials_ttl, registry).await?;

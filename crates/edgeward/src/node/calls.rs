@@ -9,6 +9,7 @@ use edgeward_model::{
     limits::{CALL_TIMEOUT, REQUEST_TIMEOUT_MAX},
 };
 use edgeward_runtime::{CallOptions, Output};
+use edgeward_telemetry::{SpanKind, begin};
 use parking_lot::RwLock;
 use tokio::time::timeout;
 
@@ -67,9 +68,14 @@ impl Node {
             return Err(EdgeError::new(ErrorKind::Timeout, format!("the deadline of the call of function `{function}` has passed")));
         }
         if let Some(hub) = hub {
-            let invocation =
-                Invocation { function: function.clone(), payload: payload.into(), options, is_idempotent: terms.is_idempotent };
-            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(CALL_TIMEOUT)).await;
+            let mut span = begin(options.trace(), SpanKind::Client, || format!("call {function} by the hub"));
+            let (payload, options, is_idempotent) = (payload.into(), options.below(span.as_ref()), terms.is_idempotent);
+            let invocation = Invocation { function: function.clone(), payload, options, is_idempotent };
+            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(CALL_TIMEOUT)).await.inspect_err(|error| {
+                if let Some(span) = &mut span {
+                    span.fail(error);
+                }
+            });
         }
         // What is not here, of a node that is alone, is not found here.
         let running = self.runtime().invoke_with(function.as_str(), payload, options);

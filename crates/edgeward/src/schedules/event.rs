@@ -7,12 +7,11 @@ use std::time::Duration;
 use edgeward_cluster::schedule::Try;
 use edgeward_model::{EdgeError, ErrorKind, NodeId, Schedule};
 use edgeward_runtime::{EdgeRuntime, RequestBody, body};
+use edgeward_telemetry::{SpanKind, begin};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 /// What the event is.
 const DUE_TYPE: &str = "edgeward.schedules.due";
-/// Bytes of the function's answer that the error of a run carries.
-const ANSWER_EXCERPT_BYTES: usize = 200;
 
 /// Refuses a content type that could not be a header field.
 pub(super) fn check(schedule: &Schedule) -> Result<(), EdgeError> {
@@ -27,23 +26,25 @@ pub(super) fn check(schedule: &Schedule) -> Result<(), EdgeError> {
 pub(super) async fn call(runtime: &EdgeRuntime, schedule: &Schedule, run: &Try) -> Result<(), EdgeError> {
     // A function has its own deadline, which bounds this.
     let longest = schedule.timeout().unwrap_or(Duration::MAX);
-    let request = request(&runtime.node().id, schedule, run)?;
-    tokio::time::timeout(longest, answered(runtime, schedule, request)).await.unwrap_or_else(|_elapsed| {
-        let (id, seconds) = (&schedule.function, longest.as_secs_f64());
-        Err(EdgeError::new(ErrorKind::Timeout, format!("function `{id}` took longer than the {seconds} s that the schedule gives it")))
-    })
-}
-
-async fn answered(runtime: &EdgeRuntime, schedule: &Schedule, request: Request<RequestBody>) -> Result<(), EdgeError> {
-    let id = schedule.function.as_str();
-    let (parts, body) = runtime.serve(id, request).await?.into_parts();
-    let answer = body.bytes().await?;
-    if parts.status.is_success() {
-        return Ok(());
+    let mut request = request(&runtime.node().id, schedule, run)?;
+    let mut span = begin(None, SpanKind::Internal, || format!("schedule {}", schedule.id));
+    if let Some(span) = &mut span {
+        span.set("edgeward.schedule.id", schedule.id.as_str());
+        span.set("faas.trigger", "timer");
+        span.set("faas.time", run.due_at.to_string().as_str());
+        span.set("edgeward.attempt", u64::from(run.attempt));
+        span.carry(request.headers_mut());
     }
-    let excerpt = String::from_utf8_lossy(&answer[..answer.len().min(ANSWER_EXCERPT_BYTES)]).trim_end().to_owned();
-    let separator = if excerpt.is_empty() { "" } else { ": " };
-    Err(EdgeError::new(ErrorKind::ExecutionFailed, format!("function `{id}` answered {}{separator}{excerpt}", parts.status)))
+    let called =
+        tokio::time::timeout(longest, runtime.find(schedule.function.as_str())?.answer(request)).await.unwrap_or_else(|_elapsed| {
+            let (id, seconds) = (&schedule.function, longest.as_secs_f64());
+            Err(EdgeError::new(ErrorKind::Timeout, format!("function `{id}` took longer than the {seconds} s that the schedule gives it")))
+        });
+    called.map(drop).inspect_err(|error| {
+        if let Some(span) = &mut span {
+            span.fail(error);
+        }
+    })
 }
 
 fn request(node: &NodeId, schedule: &Schedule, run: &Try) -> Result<Request<RequestBody>, EdgeError> {

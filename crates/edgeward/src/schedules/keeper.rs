@@ -6,7 +6,6 @@ use edgeward_cluster::backoff;
 use edgeward_model::{EdgeError, ErrorKind, limits::DRAIN_TIMEOUT};
 use edgeward_runtime::{EdgeRuntime, blocking};
 use futures::FutureExt;
-use jiff::Timestamp;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +25,7 @@ pub(super) async fn keep(schedules: &Schedules, stop: &CancellationToken) {
     let ledger = Arc::clone(&schedules.ledger);
     while let Err(error) = blocking({
         let ledger = Arc::clone(&ledger);
-        move || ledger.recover(Timestamp::now())
+        move || ledger.recover(ledger.now())
     })
     .await
     {
@@ -89,14 +88,15 @@ impl Keeper<'_> {
             self.ended.push(ended.expect(ENDS));
         }
         let (ledger, ended) = (Arc::clone(&self.schedules.ledger), self.ended.clone());
-        match blocking(move || ledger.turn(&ended, Timestamp::now())).await {
+        match blocking(move || ledger.turn(&ended, ledger.now())).await {
             Ok(turn) => {
                 self.failures = 0;
                 self.ended.clear();
                 for start in turn.starts {
                     self.runs.spawn(run(Arc::clone(&self.schedules.runtime), start));
                 }
-                let wait = turn.next_look.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+                let now = self.schedules.ledger.now();
+                let wait = turn.next_look.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
                 wait.unwrap_or(LOOK_EVERY).min(LOOK_EVERY)
             }
             Err(error) => {
@@ -114,7 +114,7 @@ impl Keeper<'_> {
             self.ended.push(ended.expect(ENDS));
         }
         let (ledger, ended) = (Arc::clone(&self.schedules.ledger), self.ended);
-        if let Err(error) = blocking(move || ledger.finish(&ended, Timestamp::now())).await {
+        if let Err(error) = blocking(move || ledger.finish(&ended, ledger.now())).await {
             tracing::warn!(
                 error = error.chain(),
                 "how the last runs of schedules ended could not be noted; they will be told as interrupted"

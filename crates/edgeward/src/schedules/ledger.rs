@@ -104,6 +104,11 @@ impl Changing {
 }
 
 impl Ledger {
+    /// The time by which schedules are due.
+    pub(super) fn now(&self) -> Timestamp {
+        self.states.now()
+    }
+
     pub(super) fn open(documents: &Documents, node: NodeId) -> Result<Self, EdgeError> {
         let document = |name: String| Ok::<_, EdgeError>(documents.document(DocumentName::new(name)?));
         let schedules = document(format!("{LOCAL_PREFIX}schedules"))?;

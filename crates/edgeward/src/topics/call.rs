@@ -1,15 +1,16 @@
 //! A message as a call of a function: over the HTTP binding of CloudEvents, or with the body of it alone where a function sees no requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use edgeward_model::{ContentMode, EdgeError, ErrorKind, Failure, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
+use edgeward_model::{ContentMode, EdgeError, ErrorKind, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
 use edgeward_runtime::{CallOptions, Deployed, EdgeRuntime, RequestBody, body};
+use edgeward_telemetry::{Span, trace::TRACEPARENT};
 use edgeward_topics::{CloudEvent, Message, cloud_event::STRUCTURED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use tokio_util::sync::CancellationToken;
 
-use super::triggers::Standing;
+use super::{spans, triggers::Standing};
 
 /// What a trigger calls functions with.
 #[derive(Clone, Debug)]
@@ -28,9 +29,25 @@ impl Caller {
         stop: &CancellationToken,
     ) -> Result<(), EdgeError> {
         let function = self.find(&trigger.function, standing, stop).await?;
-        let (headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
+        let mut span = spans::process(trigger, message);
+        let began = Instant::now();
+        let called = self.hand_over(function, trigger, message, span.as_ref()).await;
+        standing.attempted(began.elapsed());
+        called.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error);
+            }
+        })
+    }
+
+    async fn hand_over(&self, function: Arc<Deployed>, trigger: &Trigger, message: &Message, span: Option<&Span>) -> Result<(), EdgeError> {
+        let (mut headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
+        match span {
+            Some(span) => span.carry(&mut headers),
+            None => headers.extend(spans::trace_of(message).map(|trace| (TRACEPARENT.clone(), trace.to_value()))),
+        }
         if function.sees_requests() {
-            return serve(function, request(headers, payload)).await;
+            return function.answer(request(headers, payload)).await.map(drop);
         }
         let done = self.runtime.invoke_with(trigger.function.as_str(), payload, CallOptions::of(&headers)).await;
         done.map(drop).map_err(|error| not_counted(&trigger.function, error))
@@ -84,19 +101,6 @@ fn request(mut headers: HeaderMap, payload: Bytes) -> Request<RequestBody> {
     *request.method_mut() = Method::POST;
     *request.headers_mut() = headers;
     request
-}
-
-/// Sends a request; an answer that is not of 2xx is an error.
-async fn serve(function: Arc<Deployed>, request: Request<RequestBody>) -> Result<(), EdgeError> {
-    let id = function.function().id.clone();
-    let (parts, body) = function.serve(request).await?.into_parts();
-    // Its end is the end of the call.
-    body.bytes().await?;
-    if parts.status.is_success() {
-        return Ok(());
-    }
-    let failure = Failure { status: Some(parts.status.as_u16()), ..Failure::default() };
-    Err(EdgeError::new(ErrorKind::ExecutionFailed, format!("function `{id}` answered {}", parts.status)).with_failure(failure))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use edgeward_model::{
-    EdgeError, ErrorKind, TopicFilter, TopicName,
+    EdgeError, ErrorKind, TopicName,
     limits::{MQTT_CONNECTIONS_MAX, MQTT_EXPIRY_LOOK_EVERY, MQTT_NEWS_WAITING_MAX},
 };
 use edgeward_topics::{
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::{Role, Tokens},
+    access::{Role, Tokens, TopicRights},
     listener::{Listener, Tls, is_loopback},
     node::Node,
 };
@@ -43,7 +43,7 @@ pub struct MqttOptions {
 
 /// Serves MQTT 3.1.1 and 5 until `stop`, then ends the connections; the sessions stay.
 ///
-/// With the role viewer a client may subscribe, with deployer also publish, with admin also subscribe to what begins with `$edgeward/`.
+/// What a client may do is said by its token's [`TopicRights`].
 pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, stop: CancellationToken) {
     let log = Arc::clone(node.topics().log());
     let is_local = is_loopback(listener.address());
@@ -64,6 +64,7 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
         }
     };
     let broker = Arc::new(Broker::new(Arc::clone(&log), Box::new(authenticate), on_event));
+    *node.topics().broker.lock() = Arc::downgrade(&broker);
     let telling = tokio::spawn(tell(Arc::clone(&log), told));
     serve(&broker, listener, stop).await;
     // It was the last who has news.
@@ -123,26 +124,18 @@ async fn serve_stream(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, 
 fn identify(tokens: &Tokens, is_local: bool, login: &Login, now: Timestamp) -> Result<Identity, EdgeError> {
     let Some(password) = &login.password else {
         if is_local {
-            return Ok(identity(LOCAL.to_owned(), Role::Admin));
+            return Ok(identity(LOCAL.to_owned(), Role::Admin.topic_rights()));
         }
         return Err(EdgeError::new(ErrorKind::Unauthenticated, "the client shows no password; it is to be a token of this node"));
     };
     let secret = std::str::from_utf8(password).map_err(|_| EdgeError::new(ErrorKind::Unauthenticated, "the password is no token"))?;
     let token = tokens.check(secret, now)?.token;
-    Ok(identity(format!("token:{}", token.name), token.role))
+    Ok(identity(format!("token:{}", token.name), token.topic_rights()))
 }
 
-/// What the role allows.
-fn identity(user: String, role: Role) -> Identity {
-    let filter = |text| TopicFilter::new(text).expect("it is a filter");
-    let mut identity = Identity { user, publish: Vec::new(), subscribe: vec![filter("#")] };
-    if role >= Role::Deployer {
-        identity.publish.push(filter("#"));
-    }
-    if role >= Role::Admin {
-        identity.subscribe.push(filter("$edgeward/#"));
-    }
-    identity
+fn identity(user: String, rights: TopicRights) -> Identity {
+    let TopicRights { publish, subscribe } = rights;
+    Identity { user, publish, subscribe }
 }
 
 /// Publishes what happens to clients, in its order.
@@ -185,15 +178,6 @@ fn message_of(event: &ClientEvent, at: Timestamp) -> Result<Message, EdgeError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_role_says_what_a_client_may_do() {
-        let allowed = |role| {
-            let Identity { publish, subscribe, .. } = identity(String::new(), role);
-            (publish.len(), subscribe.len())
-        };
-        assert_eq!(Role::ALL.map(allowed), [(0, 1), (1, 1), (1, 2)]);
-    }
 
     #[test]
     fn the_news_of_a_client_have_a_topic_of_its_own_whatever_its_id() {

@@ -9,12 +9,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use edgeward_model::{DocumentName, EdgeError, ErrorKind, Trigger, TriggerId, limits::TRIGGERS_MAX};
 use edgeward_runtime::blocking;
 use edgeward_sync::{Document, Documents, Draft, Precondition, policy::LOCAL_PREFIX};
-use edgeward_topics::{DeliveryCounts, TopicLog};
+use edgeward_telemetry::{Distribution, Histogram};
+use edgeward_topics::{DeadLetter, DeliveryCounts, TopicLog};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -28,12 +30,48 @@ pub(super) const SUBSCRIPTION_PREFIX: &str = "trigger:";
 /// The triggers that there are, by id.
 pub(super) type Known = BTreeMap<TriggerId, Arc<Trigger>>;
 
+/// What a trigger must be for a change of it to be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// Anything.
+    #[default]
+    Any,
+    /// There, whatever it is.
+    Present,
+    /// Not there.
+    Absent,
+    /// What this [`TriggerView::tag`] names.
+    Tag(String),
+}
+
+impl Expected {
+    fn check(&self, id: &TriggerId, before: Option<&Trigger>) -> Result<(), EdgeError> {
+        let why = match (self, before) {
+            (Self::Any, _) | (Self::Present, Some(_)) | (Self::Absent, None) => return Ok(()),
+            (Self::Tag(tag), Some(trigger)) if *tag == tag_of(trigger) => return Ok(()),
+            (Self::Tag(_), Some(_)) => "has changed meanwhile; read it again and retry",
+            (Self::Present | Self::Tag(_), None) => "is not there",
+            (Self::Absent, Some(_)) => "exists already",
+        };
+        Err(EdgeError::new(ErrorKind::Conflict, format!("trigger `{id}` {why}")))
+    }
+}
+
+/// Names what a trigger is: two that are alike have the same one.
+fn tag_of(trigger: &Trigger) -> String {
+    let json = serde_json::to_vec(trigger).expect("a trigger has only texts and numbers");
+    blake3::hash(&json).to_hex()[..16].to_owned()
+}
+
 /// A trigger, and what it has done since the node started.
 #[derive(Clone, Debug, Serialize)]
 pub struct TriggerView {
     /// The trigger.
     #[serde(flatten)]
     pub trigger: Trigger,
+    /// Names what the trigger is, for [`Expected::Tag`].
+    #[serde(skip)]
+    pub tag: String,
     /// Up to where every message of its filters was handled, or is a dead letter.
     pub acknowledged: u64,
     /// Positions of the log after that, of whatever topic.
@@ -60,12 +98,27 @@ pub(super) struct Standing {
     pub(super) counts: DeliveryCounts,
     waiting: AtomicU64,
     pub(super) failure: Mutex<Option<String>>,
+    attempts: Mutex<Attempts>,
+}
+
+/// How long attempts took.
+#[derive(Debug, Default)]
+struct Attempts {
+    histogram: Histogram,
+    nanos: u128,
 }
 
 /// A message that waits for its function.
 pub(super) struct Waiting<'a>(&'a AtomicU64);
 
 impl Standing {
+    /// Counts an attempt that took so long.
+    pub(super) fn attempted(&self, took: Duration) {
+        let mut attempts = self.attempts.lock();
+        attempts.histogram.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        attempts.nanos += took.as_nanos();
+    }
+
     pub(super) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(&self.waiting)
@@ -97,6 +150,11 @@ pub(super) fn subscription_of(id: &TriggerId) -> String {
     format!("{SUBSCRIPTION_PREFIX}{id}")
 }
 
+/// The id of the trigger whose function could not handle this.
+pub fn trigger_of(letter: &DeadLetter) -> &str {
+    letter.subscription.strip_prefix(SUBSCRIPTION_PREFIX).unwrap_or(&letter.subscription)
+}
+
 impl Triggers {
     pub(super) fn open(documents: &Documents) -> Result<Self, EdgeError> {
         let document = documents.document(DocumentName::new(format!("{LOCAL_PREFIX}triggers"))?);
@@ -123,10 +181,22 @@ impl Triggers {
         Arc::clone(self.standings.lock().entry(id.clone()).or_default())
     }
 
-    pub(super) async fn put(&self, log: &TopicLog, trigger: Trigger) -> Result<bool, EdgeError> {
+    /// How long the attempts of each took.
+    pub(super) fn attempts(&self) -> Vec<(TriggerId, Distribution)> {
+        let known = Arc::clone(&self.wanted.borrow());
+        let of = |id: &TriggerId| {
+            let standing = self.standing(id);
+            let attempts = standing.attempts.lock();
+            (id.clone(), attempts.histogram.in_seconds(attempts.nanos))
+        };
+        known.keys().map(of).collect()
+    }
+
+    pub(super) async fn put(&self, log: &TopicLog, trigger: Trigger, expected: &Expected) -> Result<bool, EdgeError> {
         trigger.validate()?;
         let one = Arc::clone(&self.changing).lock_owned().await;
         let before = self.wanted.borrow().get(&trigger.id).cloned();
+        expected.check(&trigger.id, before.as_deref())?;
         if before.as_deref() == Some(&trigger) {
             return Ok(false);
         }
@@ -141,9 +211,10 @@ impl Triggers {
         Ok(before.is_none())
     }
 
-    pub(super) async fn remove(&self, log: &TopicLog, id: &TriggerId) -> Result<bool, EdgeError> {
+    pub(super) async fn remove(&self, log: &TopicLog, id: &TriggerId, expected: &Expected) -> Result<bool, EdgeError> {
         let one = Arc::clone(&self.changing).lock_owned().await;
         let before = self.wanted.borrow().get(id).cloned();
+        expected.check(id, before.as_deref())?;
         if before.is_none() {
             return Ok(false);
         }
@@ -191,6 +262,7 @@ impl Triggers {
             let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
             views.push(TriggerView {
                 trigger: Trigger::clone(trigger),
+                tag: tag_of(trigger),
                 acknowledged,
                 behind: log.state().head.saturating_sub(acknowledged),
                 delivered: get(&standing.counts.delivered),

@@ -9,7 +9,6 @@ use edgeward_cluster::{
 use edgeward_model::{ErrorKind, FunctionId, limits::METRICS_SAMPLE_EVERY};
 use edgeward_runtime::{Filter, blocking};
 use edgeward_sync::SessionState;
-use jiff::Timestamp;
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -66,10 +65,11 @@ pub(super) async fn send(node: Arc<Node>, backbone: Arc<dyn Backbone>, timing: T
         let count = |state| views.iter().filter(|view| view.state == state).count();
         let failing = u32::try_from(count(FunctionState::Failed)).unwrap_or(u32::MAX).saturating_add(*failing.borrow());
         let store = Arc::clone(node.documents().store());
+        let sent_at = store.now();
         // Of a store that cannot be read nothing is known to wait.
         let unsent = blocking(move || store.unsent()).await.unwrap_or(0);
         let report = Report {
-            sent_at: Timestamp::now(),
+            sent_at,
             is_overloaded,
             failing_functions: failing,
             behind: unsent + count(FunctionState::Pending) as u64,

@@ -78,7 +78,7 @@ impl Outbox {
     }
 
     /// Keeps an event. One that cannot be written is lost, and the log says so.
-    pub(super) async fn tell(self: &Arc<Self>, mut event: FleetEvent) {
+    pub(crate) async fn tell(self: &Arc<Self>, mut event: FleetEvent) {
         event.node = Some(self.node.clone());
         event.id = next_id(&mut self.last_micros.lock(), event.at.as_microsecond(), &self.node);
         let outbox = Arc::clone(self);

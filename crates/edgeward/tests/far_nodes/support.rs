@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use edgeward::{
     ClusterOptions, Document, DocumentName, EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, FleetService, Handler, HandlerName,
-    NativeHandler, Node, NodeId, NodeOptions, NodeView, PublicKey, ServiceOptions, Uplink, UplinkOptions,
-    cluster::membership::Timing,
+    NativeHandler, Node, NodeId, NodeOptions, NodeView, PublicKey, ServiceOptions, TopicExchange, TopicSharing, Uplink, UplinkOptions,
+    cluster::{Backbone, membership::Timing},
     document::Precondition,
     events::{EventKind, FleetEvent},
 };
@@ -42,7 +42,9 @@ impl AtHub {
         })
         .await;
         let cluster = opened.expect("it was opened");
-        let service = cluster.serve(site.member("hub").await, ServiceOptions::default()).await.expect("serves");
+        let backbone = site.member("hub").await;
+        let options = ServiceOptions { topics: site.topic_stream("hub").await, ..ServiceOptions::default() };
+        let service = cluster.serve(backbone, options).await.expect("serves");
         Self { cluster, _service: service }
     }
 
@@ -108,11 +110,17 @@ impl AtNode {
 
     pub(crate) async fn connect(&mut self, site: &Site) {
         let member = site.member(self.node.runtime().node().id.as_str()).await;
-        self.uplink = Some(
-            Uplink::start(Arc::clone(&self.node), member, UplinkOptions { timing: timing(), ..UplinkOptions::default() })
-                .await
-                .expect("starts"),
-        );
+        self.connect_by(member, TopicSharing::default()).await;
+    }
+
+    /// Ties it to its hub by this backbone, to share messages.
+    pub(crate) async fn connect_by(&mut self, member: Arc<dyn Backbone>, topics: TopicSharing) {
+        let options = UplinkOptions { timing: timing(), topics, ..UplinkOptions::default() };
+        self.uplink = Some(Uplink::start(Arc::clone(&self.node), member, options).await.expect("starts"));
+    }
+
+    pub(crate) fn exchange(&self) -> TopicExchange {
+        self.uplink.as_ref().expect("it is connected").topics().borrow().clone()
     }
 
     /// Ends what ties it to its hub; it goes on.

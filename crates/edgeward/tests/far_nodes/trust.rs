@@ -109,7 +109,7 @@ pub(crate) async fn a_node_that_wants_few_documents_hears_of_the_trusted_keys_al
     let hub = AtHub::start(&site, folder.path()).await;
     hub.cluster.admit(&id("edge-01"), None).expect("joins");
     let node = AtNode::open("edge-01", tempfile::tempdir().expect("a folder"));
-    let options = UplinkOptions { timing: timing(), documents: vec!["prices".parse().expect("valid")], fetch_limit: None };
+    let options = UplinkOptions { timing: timing(), documents: vec!["prices".parse().expect("valid")], ..UplinkOptions::default() };
     let member = site.member("edge-01").await;
     let _uplink = Uplink::start(Arc::clone(&node.node), member, options).await.expect("starts");
     trust(&hub, key().public_key()).await;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use edgeward::{
     ContentMode, DocumentName, Documents, Draft, EdgeError, Message, MqttOptions, Node, Received, Start, Subscription, TokenName,
     TopicFilter, Trigger,
@@ -55,7 +56,8 @@ impl Served {
 
     /// The secret of a new token.
     fn secret(&self, name: &str, role: Role) -> String {
-        let token = Token { name: TokenName::new(name).expect("valid"), role, created_at: Timestamp::now(), expires_at: None };
+        let token =
+            Token { name: TokenName::new(name).expect("valid"), role, created_at: Timestamp::now(), expires_at: None, topics: None };
         self.tokens.create(&token).expect("made").reveal().to_owned()
     }
 
@@ -116,9 +118,11 @@ fn number<T: FromStr>(draft: &Draft<'_, '_>, key: &str) -> Result<Option<T>, Edg
 async fn aggregate(documents: Documents, event: String) -> Result<(), String> {
     let event: serde_json::Value = serde_json::from_str(&event).map_err(|error| error.to_string())?;
     let part = |name: &str| event[name].as_str().ok_or(format!("the event has no {name}"));
-    let (id, subject, data) = (part("id")?, part("subject")?, part("data")?);
+    let (id, subject, data) = (part("id")?, part("subject")?, part("data_base64")?);
     let position: i64 = id.parse().map_err(|_| "its id is no position")?;
-    let value: f64 = data.parse().map_err(|_| "its data is no number")?;
+    // Sensors that speak MQTT 3.1.1 say no media type.
+    let data = BASE64.decode(data).map_err(|error| error.to_string())?;
+    let value: f64 = String::from_utf8_lossy(&data).parse().map_err(|_| "its data is no number")?;
     let site = subject.split('/').nth(1).ok_or("its topic has no site")?;
     let document = documents.document(DocumentName::new(format!("site.{site}")).map_err(|error| error.chain())?);
     let add = move |draft: &mut Draft<'_, '_>| {

@@ -48,18 +48,27 @@ impl Scenario {
         self.experiment(&function, &document, 3).description
     }
 
-    /// The text of its file, for calls of this function, this document, and so many nodes.
-    pub fn text(self, function: &FunctionId, document: &DocumentName, nodes: usize) -> String {
-        let template = match self {
+    /// Its file, with `{function}`, `{document}` and `{nodes}` where what it is run with goes.
+    pub fn template(self) -> &'static str {
+        match self {
             Self::NodeFailure => include_str!("scenarios/node-failure.toml"),
             Self::Partition => include_str!("scenarios/partition.toml"),
             Self::SlowNetwork => include_str!("scenarios/slow-network.toml"),
             Self::Overload => include_str!("scenarios/overload.toml"),
             Self::DiskFull => include_str!("scenarios/disk-full.toml"),
             Self::CascadingFailure => include_str!("scenarios/cascading-failure.toml"),
-        };
+        }
+    }
+
+    /// Whether it compares a document.
+    pub fn compares_a_document(self) -> bool {
+        self.template().contains("{document}")
+    }
+
+    /// The text of its file, for calls of this function, this document, and so many nodes.
+    pub fn text(self, function: &FunctionId, document: &DocumentName, nodes: usize) -> String {
         let nodes = nodes.max(1).to_string();
-        template.replace("{function}", function.as_str()).replace("{document}", document.as_str()).replace("{nodes}", &nodes)
+        self.template().replace("{function}", function.as_str()).replace("{document}", document.as_str()).replace("{nodes}", &nodes)
     }
 
     /// The experiment.

@@ -16,6 +16,7 @@ use edgeward_model::{
         VALUE_BYTES_MAX,
     },
 };
+use edgeward_telemetry::{Span, SpanKind, TraceContext, begin};
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
 
@@ -51,7 +52,7 @@ impl Granted {
         let name = DocumentName::new(identifier).map_err(|_| Refusal::NoSuchStore)?;
         let grant = self.grants.iter().find(|grant| grant.document == name).ok_or(Refusal::AccessDenied)?;
         let access = self.access.clone().ok_or(Refusal::NoSuchStore)?;
-        Ok(Place { function: self.function.clone(), grant: grant.clone(), access })
+        Ok(Place { function: self.function.clone(), grant: grant.clone(), access, trace: None })
     }
 }
 
@@ -61,6 +62,8 @@ struct Place {
     function: FunctionId,
     grant: DocumentGrant,
     access: Arc<dyn DocumentAccess>,
+    /// Where in its trace the call is, when it is kept.
+    trace: Option<TraceContext>,
 }
 
 impl Place {
@@ -74,17 +77,22 @@ impl Place {
     /// Makes a call where it may block. It has its turn until it ends, also when its guest is gone.
     async fn call<T: Send + 'static>(
         self,
+        operation: &'static str,
         call: impl FnOnce(&dyn DocumentAccess, &DocumentName) -> Result<T, EdgeError> + Send + 'static,
     ) -> Result<T, Refusal> {
         static TURNS: Semaphore = Semaphore::const_new(DOCUMENT_CALLS_MAX);
+        let mut span = self.span(operation);
         let turn = TURNS.acquire().await.expect("the semaphore is never closed");
-        let Self { function, grant, access } = self;
+        let Self { function, grant, access, .. } = self;
         let document = grant.document.clone();
         let result = blocking(move || {
             let _turn = turn;
             call(&*access, &document)
         });
         result.await.map_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(&error);
+            }
             if error.kind() == ErrorKind::Internal {
                 tracing::error!(%function, document = %grant.document, error = error.chain(), "a function's call to a document failed");
             }
@@ -92,15 +100,27 @@ impl Place {
         })
     }
 
+    /// The span of a call, by the conventions for databases.
+    fn span(&self, operation: &'static str) -> Option<Span> {
+        let trace = self.trace?;
+        let document = self.grant.document.as_str();
+        let mut span = begin(Some(trace), SpanKind::Internal, || format!("{operation} {document}"))?;
+        span.set("db.system.name", "edgeward");
+        span.set("db.operation.name", operation);
+        span.set("db.collection.name", document);
+        span.set("faas.name", self.function.as_str());
+        Some(span)
+    }
+
     async fn get(self, key: String) -> Result<Option<Vec<u8>>, Refusal> {
         check_key(&key)?;
-        self.call(move |access, document| access.get(document, &key)).await
+        self.call("get", move |access, document| access.get(document, &key)).await
     }
 
     /// Every key by itself: another write may come between two of them.
     async fn get_many(self, keys: Vec<String>) -> Result<Vec<(String, Option<Vec<u8>>)>, Refusal> {
         check_batch(keys.iter().map(|key| (key, None)))?;
-        let read = self.call(move |access, document| {
+        let read = self.call("get_many", move |access, document| {
             let (mut bytes, mut found) = (0, Vec::with_capacity(keys.len()));
             for key in keys {
                 let value = access.get(document, &key)?;
@@ -117,7 +137,7 @@ impl Place {
     }
 
     async fn keys(self, after: Option<String>) -> Result<Page, Refusal> {
-        let mut keys = self.call(move |access, document| access.keys(document, after.as_deref(), LISTED_KEYS_MAX + 1)).await?;
+        let mut keys = self.call("keys", move |access, document| access.keys(document, after.as_deref(), LISTED_KEYS_MAX + 1)).await?;
         let more = keys.len() > LISTED_KEYS_MAX;
         keys.truncate(LISTED_KEYS_MAX);
         Ok(Page { keys, more })
@@ -127,13 +147,13 @@ impl Place {
     async fn write(self, writes: Vec<(String, Option<Vec<u8>>)>) -> Result<(), Refusal> {
         let place = self.writable()?;
         check_batch(writes.iter().map(|(key, value)| (key, value.as_deref())))?;
-        place.call(move |access, document| access.write(document, writes)).await
+        place.call("write", move |access, document| access.write(document, writes)).await
     }
 
     async fn increment(self, key: String, by: i64) -> Result<i64, Refusal> {
         let place = self.writable()?;
         check_key(&key)?;
-        place.call(move |access, document| access.increment(document, key, by)).await
+        place.call("increment", move |access, document| access.increment(document, key, by)).await
     }
 }
 
@@ -191,6 +211,8 @@ pub(crate) struct KeyValue<'a> {
     pub(crate) granted: &'a Granted,
     pub(crate) held: &'a mut Held,
     pub(crate) table: &'a mut ResourceTable,
+    /// Where in its trace this invocation is, when it is kept.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl HasData for KeyValue<'static> {
@@ -215,7 +237,8 @@ impl KeyValue<'_> {
     }
 
     fn place(&self, bucket: &Resource<Bucket>) -> Result<Place, Refusal> {
-        Ok(self.table.get(bucket)?.place.clone())
+        // A bucket may be older than the invocation.
+        Ok(Place { trace: self.trace, ..self.table.get(bucket)?.place.clone() })
     }
 
     async fn begin_swap(&mut self, bucket: &Resource<Bucket>, key: String) -> Result<Resource<Swap>, Refusal> {
@@ -243,10 +266,10 @@ impl KeyValue<'_> {
     /// Ends a compare-and-swap. One that lost is begun again with what it found.
     async fn swap(&mut self, swap: Resource<Swap>, value: Vec<u8>) -> Result<Option<Resource<Swap>>, Refusal> {
         let Swap { place, key, seen } = self.release_swap(swap)?;
-        let place = place.writable()?;
+        let place = Place { trace: self.trace, ..place.writable()? };
         check_value(&key, &value)?;
         let again = (place.clone(), key.clone());
-        match place.call(move |access, document| access.swap(document, key, seen, value)).await? {
+        match place.call("swap", move |access, document| access.swap(document, key, seen, value)).await? {
             Swapped::Done => Ok(None),
             Swapped::Found(seen) => self.hold_swap(Swap { place: again.0, key: again.1, seen }).map(Some),
         }

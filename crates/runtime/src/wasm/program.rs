@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure, limits::REQUEST_BYTES_MAX};
+use edgeward_telemetry::TraceContext;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
@@ -143,8 +144,11 @@ impl Program {
                 if let Some(ticket) = ticket.as_mut() {
                     ticket.cold_start = true;
                 }
+                let trace = trace_of(&request);
                 let payload = read_payload(&self.function, request.into_body(), deadline).await?;
-                self.run_command(command.clone(), payload, permit, deadline).await.map(|output| Response::new(ResponseBody::full(output)))
+                self.run_command(command.clone(), (payload, trace), permit, deadline)
+                    .await
+                    .map(|output| Response::new(ResponseBody::full(output)))
             }
         }
     }
@@ -152,7 +156,7 @@ impl Program {
     async fn run_command(
         self: &Arc<Self>,
         command: CommandPre<Sandbox>,
-        stdin: Bytes,
+        (stdin, trace): (Bytes, Option<TraceContext>),
         permit: Permit,
         deadline: Instant,
     ) -> Result<Bytes, EdgeError> {
@@ -160,11 +164,14 @@ impl Program {
         let stderr = self.stderr();
         let stderr_of_guest = stderr.clone();
         let guest = Guest::new(self.wasm, async move {
+            let memory_bytes = permit.memory_bytes();
             let _permit = permit;
             let _slot = program.wasm.slot(&program.function, deadline).await?;
             let stdout = Sink::result();
             let stdin = Some(Box::new(MemoryInputPipe::new(stdin)) as _);
             let mut store = Sandbox::store(program.wasm, &program.settings, stdin, Some(stdout.clone()), stderr_of_guest);
+            store.data_mut().trace = trace;
+            store.data_mut().limit_memory(memory_bytes);
             let result = match command.instantiate_async(&mut store).await {
                 Ok(command) => command.wasi_cli_run().call_run(&mut store).await,
                 Err(error) => Err(error),
@@ -190,7 +197,8 @@ impl Program {
     ) -> Result<Response<ResponseBody>, EdgeError> {
         let (sender, receiver) = oneshot::channel();
         let mut receiver = Some(receiver);
-        let idle = self.idle.lock().pop();
+        // One that has more than a fault leaves it is no instance for this call.
+        let idle = if permit.memory_bytes().is_some() { None } else { self.idle.lock().pop() };
         let stderr = match &idle {
             Some(instance) => instance.store.data().stderr.clone(),
             None => self.stderr(),
@@ -232,15 +240,18 @@ impl Program {
         sender: oneshot::Sender<GuestResponse>,
         deadline: Instant,
     ) -> Result<(), EdgeError> {
+        let memory_bytes = permit.memory_bytes();
         let _permit = permit;
+        let trace = trace_of(&request);
         let mut instance = match start {
             Start::Reuse(mut instance) => {
                 instance.store.data_mut().renew();
                 instance.store.set_epoch_deadline(FOREGROUND_TICKS);
                 instance
             }
-            Start::Fresh(stderr) => self.instantiate(stderr, deadline).await?,
+            Start::Fresh(stderr) => self.instantiate(stderr, deadline, memory_bytes).await?,
         };
+        instance.store.data_mut().trace = trace;
         let store = &mut instance.store;
         let result = async {
             let mut http = store.data_mut().http();
@@ -251,7 +262,7 @@ impl Program {
         match result.await {
             Ok(()) => {
                 instance.served += 1;
-                if instance.served < self.function.max_reuse {
+                if instance.served < self.function.max_reuse && memory_bytes.is_none() {
                     instance.used = Instant::now();
                     self.idle.lock().push(instance);
                     self.wasm.sweep_later();
@@ -266,10 +277,11 @@ impl Program {
         Sink::log(Arc::clone(&self.settings.log), LogStream::Stderr)
     }
 
-    async fn instantiate(&self, stderr: Sink, deadline: Instant) -> Result<Instance, EdgeError> {
+    async fn instantiate(&self, stderr: Sink, deadline: Instant, memory_bytes: Option<usize>) -> Result<Instance, EdgeError> {
         let Compiled::Http(proxy) = &self.compiled else { unreachable!("only components that answer HTTP are instantiated apart") };
         let slot = self.wasm.slot(&self.function, deadline).await?;
         let mut store = Sandbox::store(self.wasm, &self.settings, None, None, stderr);
+        store.data_mut().limit_memory(memory_bytes);
         match proxy.instantiate_async(&mut store).await {
             Ok(proxy) => Ok(Instance { store, proxy, served: 0, used: Instant::now(), _slot: slot }),
             Err(error) => Err(self.failed(Some(store.data()), &error)),
@@ -279,7 +291,7 @@ impl Program {
     /// A guest that was started and not called, for benchmarks; `None` when the program is a command.
     pub(crate) async fn bench_instantiate(&self, deadline: Instant) -> Result<Option<impl Send + use<>>, EdgeError> {
         match &self.compiled {
-            Compiled::Http(_) => self.instantiate(self.stderr(), deadline).await.map(Some),
+            Compiled::Http(_) => self.instantiate(self.stderr(), deadline, None).await.map(Some),
             Compiled::Command(_) => Ok(None),
         }
     }
@@ -287,6 +299,11 @@ impl Program {
     fn failed(&self, sandbox: Option<&Sandbox>, error: &wasmtime::Error) -> EdgeError {
         failed(&self.function, sandbox, &self.settings.log, error)
     }
+}
+
+/// Where in its trace an invocation is, when it is kept.
+fn trace_of(request: &Request<RequestBody>) -> Option<TraceContext> {
+    request.extensions().get().copied()
 }
 
 /// Where the instance of an invocation comes from.

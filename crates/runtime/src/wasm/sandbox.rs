@@ -6,6 +6,7 @@ use edgeward_model::limits::{
     HEADER_BYTES_MAX, HOSTCALL_FUEL_BYTES, INSTANCES_PER_STORE_MAX, MEMORIES_PER_STORE_MAX, RANDOM_BYTES_MAX, RESOURCES_MAX,
     TABLES_PER_STORE_MAX,
 };
+use edgeward_telemetry::TraceContext;
 use wasmtime::{ResourceLimiterAsync, Store, UpdateDeadline};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, cli::StdinStream};
 use wasmtime_wasi_config::WasiConfigVariables;
@@ -86,6 +87,8 @@ pub(crate) struct Sandbox {
     /// The log, unless it was given; made with `wasi`.
     stdout: Option<Sink>,
     pub(crate) stderr: Sink,
+    /// Where in its trace the invocation is, when it is kept.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Sandbox {
@@ -112,6 +115,7 @@ impl Sandbox {
             limiter: Limiter { bytes: 0, bytes_max: settings.memory_bytes, refused: false, large: false },
             stdout,
             stderr,
+            trace: None,
         };
         let mut store = Store::new(wasm.engine(), sandbox);
         store.limiter_async(|sandbox| &mut sandbox.limiter);
@@ -131,6 +135,11 @@ impl Sandbox {
         self.stderr.renew();
     }
 
+    /// Leaves the guest no more than this, where that is less than its function has.
+    pub(crate) fn limit_memory(&mut self, bytes: Option<usize>) {
+        self.limiter.bytes_max = bytes.map_or(self.limiter.bytes_max, |bytes| bytes.min(self.limiter.bytes_max));
+    }
+
     /// Whether the guest was refused memory in this invocation.
     pub(crate) fn memory_refused(&self) -> bool {
         self.limiter.refused
@@ -141,7 +150,7 @@ impl Sandbox {
     }
 
     pub(crate) fn keyvalue(&mut self) -> KeyValue<'_> {
-        KeyValue { granted: &self.settings.documents, held: &mut self.held, table: &mut self.table }
+        KeyValue { granted: &self.settings.documents, held: &mut self.held, table: &mut self.table, trace: self.trace }
     }
 
     fn new_wasi(&mut self) -> WasiCtx {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use edgeward_model::{
     EdgeError,
-    limits::{TOPIC_PAGE_MAX, TOPIC_READ_BYTES_MAX},
+    limits::{TOPIC_PAGE_MAX, TOPIC_READ_BYTES_MAX, TOPIC_SCAN_MESSAGES_MAX},
 };
 use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{TopicLog, store::from_sql};
+use super::{
+    TopicLog,
+    store::{from_sql, to_sql},
+};
 use crate::{
     error::{damaged, reading},
     message::Message,
@@ -27,6 +30,15 @@ pub struct TopicInfo {
     pub last_position: u64,
     /// When the last one was published.
     pub last_published_at: Timestamp,
+}
+
+/// The newest messages of a filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// The messages, the oldest first.
+    pub messages: Vec<Arc<Message>>,
+    /// Before which position older ones may be; none when there are no more.
+    pub before: Option<u64>,
 }
 
 impl TopicLog {
@@ -54,6 +66,39 @@ impl TopicLog {
                     }
                 }
                 Ok(topics)
+            })
+            .await
+    }
+
+    /// The newest messages of this filter before a position, or before the end: at most `count` or [`TOPIC_PAGE_MAX`] of them, with at most
+    /// [`TOPIC_READ_BYTES_MAX`] bytes beside the newest, out of [`TOPIC_SCAN_MESSAGES_MAX`] that it looks at.
+    pub async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
+        let (filter, count) = (filter.clone(), count.min(TOPIC_PAGE_MAX));
+        let before = before.unwrap_or(u64::MAX).min(self.shared.head() + 1);
+        self.shared
+            .read(move |connection| {
+                let statement = "SELECT position, topic, published_at, head, payload FROM messages WHERE position < ?1
+                    ORDER BY position DESC LIMIT ?2";
+                let mut statement = connection.prepare_cached(statement).map_err(reading)?;
+                let mut rows = statement.query(params![to_sql(before), to_sql(TOPIC_SCAN_MESSAGES_MAX)]).map_err(reading)?;
+                let (mut messages, mut bytes, mut looked, mut lowest) = (Vec::new(), 0, 0, before);
+                let mut is_whole = false;
+                while messages.len() < count && bytes < TOPIC_READ_BYTES_MAX {
+                    let Some(row) = rows.next().map_err(reading)? else {
+                        is_whole = looked < TOPIC_SCAN_MESSAGES_MAX;
+                        break;
+                    };
+                    (looked, lowest) = (looked + 1, row.get(0).map(from_sql).map_err(reading)?);
+                    let topic = row.get_ref(1).and_then(|value| value.as_str().map_err(Into::into)).map_err(reading)?;
+                    if filter.matches_text(topic) {
+                        let blob = |index| row.get::<_, Vec<u8>>(index).map_err(reading);
+                        let message = Message::from_columns(lowest, topic, row.get(2).map_err(reading)?, &blob(3)?, &blob(4)?)?;
+                        bytes += message.cost_bytes();
+                        messages.push(Arc::new(message));
+                    }
+                }
+                messages.reverse();
+                Ok(Latest { messages, before: (!is_whole).then_some(lowest) })
             })
             .await
     }

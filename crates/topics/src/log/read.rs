@@ -32,7 +32,12 @@ impl TopicLog {
     /// [`TOPIC_READ_BYTES_MAX`] bytes beside the first one, out of [`TOPIC_SCAN_MESSAGES_MAX`] that it looks at. There may be more as long
     /// as `next` grows.
     pub async fn read(&self, from: u64, filter: &TopicFilter) -> Result<Batch, EdgeError> {
-        let filters = vec![SinceFilter::always(filter.clone())];
+        self.read_any(from, std::slice::from_ref(filter)).await
+    }
+
+    /// The same of several filters; a message that more than one matches comes once.
+    pub async fn read_any(&self, from: u64, filters: &[TopicFilter]) -> Result<Batch, EdgeError> {
+        let filters: Vec<_> = filters.iter().cloned().map(SinceFilter::always).collect();
         let from = from.max(1);
         match self.shared.scan_recent(from, &filters) {
             Some(batch) => Ok(batch),

@@ -56,3 +56,22 @@ CREATE TABLE received (
     packet INTEGER NOT NULL,
     PRIMARY KEY (session, packet)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE epochs (
+    begins INTEGER PRIMARY KEY,
+    epoch INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE origins (
+    node TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    used INTEGER NOT NULL,
+    PRIMARY KEY (node, epoch)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE marks (
+    name TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -32,7 +32,7 @@ pub(super) fn open(folder: &Path) -> Result<Connection, EdgeError> {
 }
 
 /// Another connection to the database in `folder`.
-pub(super) fn connect(folder: &Path) -> Result<Connection, EdgeError> {
+pub(crate) fn connect(folder: &Path) -> Result<Connection, EdgeError> {
     let failed = |error| database("open the log of topics", error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path(folder), flags).map_err(failed)?;
@@ -50,7 +50,7 @@ pub(super) fn connect(folder: &Path) -> Result<Connection, EdgeError> {
 }
 
 /// Makes the tables of a new log, or checks the format of an old one.
-fn prepare(connection: &Connection) -> Result<(), EdgeError> {
+pub(crate) fn prepare(connection: &Connection) -> Result<(), EdgeError> {
     let failed = |error| database("read the format of the log of topics", error);
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, format) = (pragma("application_id")?, pragma("user_version")?);
@@ -88,6 +88,6 @@ pub(super) fn from_sql(number: i64) -> u64 {
     number.cast_unsigned()
 }
 
-fn path(folder: &Path) -> PathBuf {
+pub(crate) fn path(folder: &Path) -> PathBuf {
     folder.join("topics.db")
 }

@@ -7,7 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{log::durable::DurableSubscription, subscriber::Received, topic::TopicName};
+use crate::{
+    log::{durable::DurableSubscription, listing::Latest},
+    subscriber::Received,
+    topic::TopicName,
+};
 
 fn open_with(folder: &TempDir, options: LogOptions) -> TopicLog {
     TopicLog::open(folder.path(), options).expect("opens")
@@ -416,6 +420,42 @@ async fn a_packet_that_is_not_released_is_received_once() {
     assert_eq!(receive(&log, 1).await, 3);
     log.forget_received("s").await.expect("forgotten");
     assert_eq!(log.received("s").await.expect("reads").len(), 0);
+}
+
+#[tokio::test]
+async fn the_newest_messages_of_a_filter_are_read_a_page_at_a_time() {
+    let folder = folder();
+    let log = open(&folder);
+    for n in 1..=7 {
+        log.publish(message(if n % 3 == 0 { "b" } else { "a" }, &n.to_string())).await.expect("published");
+    }
+    let page = async |before| {
+        let Latest { messages, before } = log.latest(&filter("a"), before, 2).await.expect("reads");
+        (messages.iter().map(|message| message.position.expect("it has one")).collect::<Vec<_>>(), before)
+    };
+    assert_eq!(page(None).await, (vec![5, 7], Some(5)));
+    assert_eq!(page(Some(5)).await, (vec![2, 4], Some(2)));
+    assert_eq!(page(Some(2)).await, (vec![1], None));
+    assert_eq!(page(Some(u64::MAX)).await, (vec![5, 7], Some(5)));
+    assert_eq!(page(Some(0)).await, (vec![], None));
+}
+
+#[tokio::test]
+async fn a_copy_holds_all_that_was_acknowledged_before_and_is_a_log_of_its_own() {
+    let (place, copies) = (folder(), folder());
+    let log = open(&place);
+    for n in 1..=3 {
+        log.publish(retained("a", &n.to_string())).await.expect("published");
+    }
+    crate::backup::copy(place.path(), copies.path()).expect("copied");
+    log.publish(message("a", "later")).await.expect("published");
+    let files = std::fs::read_dir(copies.path()).expect("there").map(|entry| entry.expect("readable").file_name());
+    assert_eq!(files.collect::<Vec<_>>(), ["topics.db"], "no log beside it");
+    crate::backup::copy(place.path(), copies.path()).expect_err("there is one");
+    let copy = open(&copies);
+    assert_eq!((copy.state().head, log.state().head), (3, 4));
+    assert_eq!(text(&copy.retained(&filter("#"), "").await.expect("reads")[0]), "3");
+    assert_eq!(copy.publish(message("a", "own")).await.expect("published"), 4);
 }
 
 #[tokio::test]

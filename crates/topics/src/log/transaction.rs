@@ -35,6 +35,8 @@ pub(super) struct Counts {
     dead: u64,
     dead_bytes: u64,
     pub(super) subscriptions: u64,
+    /// Whether what is appended belongs to an epoch that began since the database was opened.
+    pub(super) has_epoch: bool,
 }
 
 impl Counts {
@@ -49,7 +51,23 @@ impl Counts {
         let (retained, retained_bytes) = pair("SELECT count(*), coalesce(sum(bytes), 0) FROM retained")?.unwrap_or_default();
         let (dead, dead_bytes) = pair("SELECT count(*), coalesce(sum(bytes), 0) FROM dead_letters")?.unwrap_or_default();
         let (subscriptions, _) = pair("SELECT count(*), 0 FROM subscriptions")?.unwrap_or_default();
-        Ok(Self { next: last + 1, ends, trimmed, trimmed_bytes, retained, retained_bytes, dead, dead_bytes, subscriptions })
+        Ok(Self {
+            next: last + 1,
+            ends,
+            trimmed,
+            trimmed_bytes,
+            retained,
+            retained_bytes,
+            dead,
+            dead_bytes,
+            subscriptions,
+            has_epoch: false,
+        })
+    }
+
+    /// Those of a log that begins anew and keeps what belongs to no message.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self { next: 1, ends: 0, trimmed: 0, trimmed_bytes: 0, retained: 0, retained_bytes: 0, ..self.clone() };
     }
 
     /// Bytes of the messages that there are.
@@ -103,6 +121,9 @@ impl<'a> Transaction<'a> {
 
     /// Appends a message whose bounds were checked, and returns its position.
     pub(crate) fn append(&mut self, mut message: Message) -> Result<u64, EdgeError> {
+        if !self.counts.has_epoch {
+            self.begin_epoch()?;
+        }
         let (position, bytes) = (self.counts.next, message.cost_bytes() as u64);
         message.position = Some(position);
         let head = message.head();

@@ -5,15 +5,19 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::IntoResponse,
 };
-use edgeward::{ClusterHealth, EdgeError, ErrorKind, FleetHub, HubStanding, Summary, blocking, cluster::nats::CredentialState};
+use edgeward::{
+    ClusterHealth, EdgeError, ErrorKind, FleetHub, HubStanding, Summary, blocking,
+    cluster::nats::CredentialState,
+    telemetry::{self, resident_bytes},
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::api::{Api, Refusal, observe::resident_bytes, wire};
+use crate::api::{Api, Refusal, observe::as_text, wire};
 
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct SummaryQuery {
@@ -101,30 +105,13 @@ pub(crate) async fn status(State(hub): State<Arc<FleetHub>>, State(api): State<A
     }))
 }
 
-/// The fleet in numbers, in the text format of Prometheus.
+/// What the hub measures, in the text format of Prometheus.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "hub_prometheus", tag = "metrics",
     responses((status = 200, body = String, content_type = "text/plain"))
 )]
-pub(crate) async fn prometheus(State(hub): State<Arc<FleetHub>>) -> Result<impl IntoResponse, Refusal> {
-    let cluster = hub.cluster().clone();
-    let (health, dropped) = blocking(move || Ok((cluster.health(), cluster.events().dropped()))).await?;
-    let is_active = u8::from(matches!(*hub.standing().borrow(), HubStanding::Active { .. }));
-    let ClusterHealth { online, degraded, syncing, offline, assignments, dropped_events, .. } = health;
-    let mut text = format!(
-        "# HELP edgeward_fleet_nodes Nodes of the fleet by their status.\n# TYPE edgeward_fleet_nodes gauge\n\
-         edgeward_fleet_nodes{{status=\"online\"}} {online}\nedgeward_fleet_nodes{{status=\"degraded\"}} {degraded}\n\
-         edgeward_fleet_nodes{{status=\"syncing\"}} {syncing}\nedgeward_fleet_nodes{{status=\"offline\"}} {offline}\n\
-         # HELP edgeward_fleet_assignments Functions that are assigned, each counted once a node.\n\
-         # TYPE edgeward_fleet_assignments gauge\nedgeward_fleet_assignments {assignments}\n\
-         # HELP edgeward_hub_active Whether this hub is the active one.\n# TYPE edgeward_hub_active gauge\nedgeward_hub_active {is_active}\n\
-         # HELP edgeward_fleet_events_dropped_total Events that came faster than they could be written.\n\
-         # TYPE edgeward_fleet_events_dropped_total counter\nedgeward_fleet_events_dropped_total {dropped}\n\
-         # HELP edgeward_fleet_outbox_dropped_events Events that nodes had dropped when they were last heard, as their outboxes were full.\n\
-         # TYPE edgeward_fleet_outbox_dropped_events gauge\nedgeward_fleet_outbox_dropped_events {dropped_events}\n"
-    );
-    crate::api::observe::push_resident(&mut text);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+pub(crate) async fn prometheus(State(hub): State<Arc<FleetHub>>, State(api): State<Api>) -> impl IntoResponse {
+    as_text(&telemetry::hub_readings(&hub, api.started).await)
 }
 
 /// The hub is the active one, or stands by.

@@ -10,7 +10,7 @@ mod timeline;
 use edgeward::NodeId;
 
 use self::story::{Away, Back, Outcome};
-use super::{CITIES, Day, chart, monthly};
+use super::{CITIES, Day, chart, monthly, waiting::time};
 use crate::terminal::{Cell, Palette, Style, Table, heading};
 
 const EXAMPLES: &str = "\
@@ -116,8 +116,4 @@ fn months(outcome: &Outcome, palette: Palette) -> String {
         chart::Series { name: city.name, style: city.style, values: monthly(&year) }
     });
     chart::months("mean temperature, °F", &series.collect::<Vec<_>>(), palette)
-}
-
-fn time(ms: u64) -> String {
-    if ms < 1000 { format!("{ms} ms") } else { format!("{:.2} s", ms as f64 / 1e3) }
 }

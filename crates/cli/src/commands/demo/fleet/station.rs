@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::story::eventually;
+use super::super::waiting::eventually;
 
 /// The function that every station calls with each of its days.
 pub(super) const FUNCTION: &str = "daily-stats";

@@ -21,7 +21,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    super::{CITIES, Day, EXAMPLES, split_days},
+    super::{
+        CITIES, Day, EXAMPLES, split_days,
+        waiting::{eventually, millis},
+    },
     station::{FUNCTION, Station, document_name},
     timeline::{self, Change},
 };
@@ -40,9 +43,6 @@ const BACK_AT: usize = 66;
 const CONVERGED_UNTIL: usize = 90;
 /// Time between two days of the node that has all of its city's.
 const PACE: Duration = Duration::from_millis(10);
-const POLL_EVERY: Duration = Duration::from_millis(2);
-/// Longest wait for anything that must come true.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// The memory of each revision of the function, in MiB; the second and the third come while the node is away.
 const REVISIONS_MB: [u32; 3] = [64, 32, 16];
 /// Events of the hub that are looked at: there are a few dozen.
@@ -326,18 +326,4 @@ fn allow(stations: &[Station], percent: usize) {
 
 fn serves(station: &Station, revision: &str) -> bool {
     station.revision().as_deref() == Some(revision)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Waits until something is so.
-pub(super) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    while !is_so().await? {
-        anyhow::ensure!(begun.elapsed() < PATIENCE, "it did not come true within {PATIENCE:?} that {what}");
-        tokio::time::sleep(POLL_EVERY).await;
-    }
-    Ok(())
 }

@@ -20,10 +20,11 @@ use serde::Serialize;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::waiting::millis;
 use crate::terminal;
 
 /// The function that behaves as its environment says.
-const MOODY: &[u8] = include_bytes!("../../../../../../functions/built/moody.wasm");
+const MOODY: &[u8] = built!("moody");
 const FUNCTION: &str = "moody";
 const NODES: usize = 8;
 const HEARTBEAT: Duration = Duration::from_millis(200);
@@ -188,8 +189,4 @@ async fn call(node: Arc<Node>, worked: Arc<Mutex<Worked>>, begun: Instant) {
             worked.timeline.push(Served { at_ms: millis(begun.elapsed()), revision, failed });
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,11 @@
 //! A value is reported as the middle of its bucket, so a quantile is at most 1/32 (3.2 %) off. The layout is
 //! that of `HdrHistogram` with four bits of precision.
 
+use crate::reading::Distribution;
+
+/// Upper edges of the buckets of a histogram of durations as it is shown, in seconds.
+pub static DURATION_SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
+
 const SUB_BITS: u32 = 4;
 const SUB: u64 = 1 << SUB_BITS;
 /// 2^42 ns is 73 minutes, past the longest deadline; longer durations fall into the last bucket.
@@ -10,8 +15,8 @@ const OCTAVES: u32 = 42 - SUB_BITS;
 const BUCKETS: usize = ((OCTAVES + 1) as usize) << SUB_BITS;
 
 /// Counts of durations, in nanoseconds.
-#[derive(Clone)]
-pub(crate) struct Histogram {
+#[derive(Clone, Debug)]
+pub struct Histogram {
     counts: Box<[u64; BUCKETS]>,
 }
 
@@ -42,18 +47,21 @@ fn range(index: usize) -> (u64, u64) {
 }
 
 impl Histogram {
-    pub(crate) fn record(&mut self, nanos: u64) {
+    /// Counts one duration.
+    pub fn record(&mut self, nanos: u64) {
         self.counts[bucket(nanos)] += 1;
     }
 
-    pub(crate) fn merge(&mut self, other: &Self) {
+    /// Adds what another one counted.
+    pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts.iter()) {
             *mine += theirs;
         }
     }
 
     /// What was recorded here and not in an earlier state of it.
-    pub(crate) fn without(&self, earlier: &Self) -> Self {
+    #[must_use]
+    pub fn without(&self, earlier: &Self) -> Self {
         let mut left = self.clone();
         for (mine, theirs) in left.counts.iter_mut().zip(earlier.counts.iter()) {
             *mine = mine.saturating_sub(*theirs);
@@ -63,7 +71,7 @@ impl Histogram {
 
     /// The value below which the fraction `quantile` (0 to 1) of all values lies, in nanoseconds; 0 when empty.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank between 0 and the count")]
-    pub(crate) fn quantile(&self, quantile: f64) -> u64 {
+    pub fn quantile(&self, quantile: f64) -> u64 {
         let total: u64 = self.counts.iter().sum();
         if total == 0 {
             return 0;
@@ -81,8 +89,24 @@ impl Histogram {
     }
 
     /// Values at or below `nanos`, to the precision of a bucket.
-    pub(crate) fn count_up_to(&self, nanos: u64) -> u64 {
+    pub fn count_up_to(&self, nanos: u64) -> u64 {
         self.counts[..=bucket(nanos)].iter().sum()
+    }
+
+    /// The same in the buckets of [`DURATION_SECONDS`], with the sum of the durations, which is not known here.
+    pub fn in_seconds(&self, sum_nanos: u128) -> Distribution {
+        let mut below = 0;
+        let mut counts: Vec<_> = DURATION_SECONDS
+            .iter()
+            .map(|edge| {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small positive constants")]
+                let up_to = self.count_up_to((edge * 1e9) as u64);
+                up_to - std::mem::replace(&mut below, up_to)
+            })
+            .collect();
+        let count = self.counts.iter().sum();
+        counts.push(count - below);
+        Distribution { count, sum: sum_nanos as f64 / 1e9, bounds: &DURATION_SECONDS, counts }
     }
 }
 

@@ -1,0 +1,307 @@
+//! `/v1/topics`: publishing, and what the log holds. A topic has `/` in its path, as it is or as `%2F`, so one route takes all of them.
+//!
+//! Who calls may do on a topic what its token's [`TopicRights`] say; the role of a route lets clients in that have nothing else.
+
+pub(crate) mod dead_letters;
+mod follow;
+pub(crate) mod kept;
+pub(crate) mod wire;
+
+use axum::{
+    Extension, Json,
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use edgeward::{
+    CloudEvent, EdgeError, ErrorKind, Message, TopicFilter, TopicName,
+    access::{Caller, Role, TopicRights},
+    cloud_event::STRUCTURED,
+    limits::{TOPIC_PAGE_MAX, TOPIC_PAYLOAD_BYTES_MAX},
+    telemetry::TraceContext,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use utoipa::{IntoParams, OpenApi};
+
+use self::{
+    kept::KeptTopics,
+    wire::{LatestAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer},
+};
+use super::{Api, Refusal, read_body};
+
+/// The route of every topic and filter.
+pub(super) const TOPIC_ROUTE: &str = "/v1/topics/{*topic}";
+/// Largest event in structured mode, in bytes: a payload in base 64, and the rest.
+const EVENT_BYTES_MAX: usize = TOPIC_PAYLOAD_BYTES_MAX / 3 * 4 + 64 * 1024;
+/// How the header fields of an event in binary mode begin.
+const EVENT_FIELD: &str = "ce-";
+/// Messages that are told when nobody says how many.
+const LATEST_DEFAULT: usize = 100;
+const ALL: &str = "#";
+/// The attribute of a message that is part of a trace, as `CloudEvents` has it.
+const TRACEPARENT: &str = "traceparent";
+
+/// What is served at [`TOPIC_ROUTE`], as it is described.
+#[derive(OpenApi)]
+#[openapi(paths(publish, follow::events, messages, retained))]
+pub(super) struct Described;
+
+/// What a caller may do on topics.
+pub(super) fn rights(caller: Option<&Caller>) -> TopicRights {
+    caller.map_or_else(|| Role::Admin.topic_rights(), |caller| caller.token.topic_rights())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PublishQuery {
+    /// Messages of one key come in their order; without one, those of one topic do. An event has it as `partitionkey`.
+    key: Option<String>,
+    /// Keep it as the message that who follows the topic later gets first. One without a payload removes what is kept.
+    #[serde(default)]
+    retain: bool,
+    /// After how many seconds it is of no use any more, so that nobody gets it.
+    expires_in_seconds: Option<u64>,
+}
+
+/// Publishes the body to a topic, and answers when the message is on the disk. A body that is a cloud event, by its header fields `ce-…` or
+/// its type `application/cloudevents+json`, is published as one. The header `traceparent` becomes its attribute, unless it has one.
+///
+/// It takes the role deployer, or a token that names the topic.
+#[utoipa::path(
+    post, path = "/v1/topics/{topic}", operation_id = "publish", tag = "topics",
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    params(("topic" = String, Path, description = "The topic, such as `site/berlin/temp`; `/` need not be escaped."), PublishQuery),
+    responses(
+        (status = 201, body = PublishedAnswer),
+        (status = 400, description = "It is no topic, or an event that is not valid.", body = super::wire::Problem),
+        (status = 403, description = "The topic is the node's own, or the token may not publish there.", body = super::wire::Problem),
+        (status = 413, description = "The message is too large.", body = super::wire::Problem),
+    )
+)]
+pub(super) async fn publish(
+    State(kept): State<KeptTopics>,
+    Path(topic): Path<String>,
+    caller: Option<Extension<Caller>>,
+    Query(PublishQuery { key, retain, expires_in_seconds }): Query<PublishQuery>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let topic = TopicName::new(topic)?;
+    let caller = caller.as_deref();
+    rights(caller).check_publish(&topic)?;
+    let form = Form::of(request.headers())?;
+    let headers = request.headers().clone();
+    let body = read_body(request, if form == Form::Structured { EVENT_BYTES_MAX } else { TOPIC_PAYLOAD_BYTES_MAX }).await?;
+    let now = Timestamp::now();
+    let mut message = Message::new(topic.clone(), body.bytes.clone(), now);
+    message.key = key;
+    message.retain = retain;
+    message.publisher = caller.map(|caller| format!("token:{}", caller.token.name));
+    message.expires_at = expires_in_seconds.map(|seconds| expiry(now, seconds)).transpose()?;
+    let event = match form {
+        Form::Plain => {
+            message.content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            None
+        }
+        Form::Binary => CloudEvent::from_headers(texts(&headers)?, body.bytes.clone()),
+        Form::Structured => Some(CloudEvent::from_json(&body.bytes)?),
+    };
+    if let Some(event) = event {
+        event.check()?;
+        message = event.into_message(message);
+    }
+    if let Some(trace) = TraceContext::of(&headers)
+        && !message.attributes.iter().any(|(name, _)| name == TRACEPARENT)
+    {
+        message.attributes.push((TRACEPARENT.to_owned(), trace.to_string()));
+    }
+    let position = kept.publish(message).await?;
+    Ok((StatusCode::CREATED, Json(PublishedAnswer { topic: topic.to_string(), position })).into_response())
+}
+
+/// How a body says what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Plain,
+    Binary,
+    Structured,
+}
+
+impl Form {
+    fn of(headers: &HeaderMap) -> Result<Self, EdgeError> {
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if media_type == STRUCTURED {
+            return Ok(Self::Structured);
+        }
+        if media_type.starts_with("application/cloudevents") {
+            let why = format!("`{}` is not taken: publish each event by itself, as `{STRUCTURED}`", media_type.escape_debug());
+            return Err(EdgeError::invalid(why));
+        }
+        let mut fields = headers.keys().filter(|name| name.as_str().starts_with(EVENT_FIELD));
+        match fields.next() {
+            None => Ok(Self::Plain),
+            Some(_) if headers.contains_key("ce-specversion") => Ok(Self::Binary),
+            Some(field) => {
+                let why = format!(
+                    "the event is not valid: it has the header field `{field}` and no `ce-specversion`; give `ce-specversion: 1.0`"
+                );
+                Err(EdgeError::invalid(why))
+            }
+        }
+    }
+}
+
+/// The header fields that make an event.
+fn texts(headers: &HeaderMap) -> Result<Vec<(&str, &str)>, EdgeError> {
+    let made = headers.iter().filter(|(name, _)| name.as_str().starts_with(EVENT_FIELD) || **name == header::CONTENT_TYPE);
+    made.map(|(name, value)| match value.to_str() {
+        Ok(text) => Ok((name.as_str(), text)),
+        Err(_) => Err(EdgeError::invalid(format!("the header field `{name}` is not text; what is not ASCII is percent-encoded"))),
+    })
+    .collect()
+}
+
+fn expiry(now: Timestamp, seconds: u64) -> Result<Timestamp, EdgeError> {
+    let duration = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
+    duration
+        .and_then(|duration| now.checked_add(duration).ok())
+        .ok_or_else(|| EdgeError::invalid(format!("a message cannot expire in {seconds} s; it can in 1 s or more, before the year 10000")))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListQuery {
+    /// Topics of this filter only.
+    filter: Option<String>,
+    /// Topics whose names come after this one: the `next` of the page before.
+    #[serde(default)]
+    after: String,
+}
+
+/// The topics that have messages in the log, by name, and what the log holds. It looks at the whole log.
+#[utoipa::path(
+    get, path = "/v1/topics", operation_id = "list_topics", tag = "topics", params(ListQuery),
+    responses((status = 200, body = TopicsAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
+)]
+pub(super) async fn list(
+    State(kept): State<KeptTopics>,
+    caller: Option<Extension<Caller>>,
+    Query(ListQuery { filter, after }): Query<ListQuery>,
+) -> Result<Json<TopicsAnswer>, Refusal> {
+    let rights = rights(caller.as_deref());
+    let filter = TopicFilter::new(filter.as_deref().unwrap_or(ALL))?;
+    if filter.as_str().starts_with('$') {
+        rights.check_subscribe(&filter)?;
+    }
+    let (topics, state) = kept.list(&filter, &after).await?;
+    let next = topics.last().filter(|_| topics.len() == TOPIC_PAGE_MAX).map(|last| last.topic.to_string());
+    let seen = topics.into_iter().filter(|info| rights.may_see(&info.topic));
+    Ok(Json(TopicsAnswer::new(seen, next, state)))
+}
+
+/// Answers what is asked of a filter, which the end of the path says.
+pub(super) async fn read(
+    State(kept): State<KeptTopics>,
+    State(api): State<Api>,
+    Path(path): Path<String>,
+    caller: Option<Extension<Caller>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let (filter, what) = path.rsplit_once('/').unwrap_or(("", &path));
+    if !["events", "messages", "retained"].contains(&what) {
+        let why = format!(
+            "nothing is served at `{}`: a topic is followed at `/v1/topics/FILTER/events`, and read at `…/messages` and `…/retained`",
+            request.uri().path()
+        );
+        return Err(EdgeError::new(ErrorKind::NotFound, why).into());
+    }
+    let filter = TopicFilter::new(filter)?;
+    rights(caller.as_deref()).check_subscribe(&filter)?;
+    match what {
+        "events" => follow::events(&kept, &api, filter, request.headers(), query(&request)?),
+        "messages" => messages(&kept, &filter, query(&request)?).await,
+        _ => retained(&kept, &filter, query(&request)?).await,
+    }
+}
+
+fn query<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, EdgeError> {
+    let read = Query::try_from_uri(request.uri());
+    read.map(|Query(query)| query).map_err(|error| EdgeError::invalid(format!("the query is not valid: {}", error.body_text())))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct MessagesQuery {
+    /// Messages before this position: the `before` of the page before.
+    before: Option<u64>,
+    /// How many at most, up to 1000; 100 when it is left out.
+    limit: Option<usize>,
+}
+
+/// The newest messages of a filter, the oldest of them first. A page may have less than there are, or none; as long as `before` is given,
+/// older ones may be found with it.
+#[utoipa::path(
+    get, path = "/v1/topics/{filter}/messages", operation_id = "latest_messages", tag = "topics",
+    params(("filter" = String, Path, description = "Such as `site/+/temp`; `#` is escaped as `%23`."), MessagesQuery),
+    responses((status = 200, body = LatestAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
+)]
+async fn messages(kept: &KeptTopics, filter: &TopicFilter, MessagesQuery { before, limit }: MessagesQuery) -> Result<Response, Refusal> {
+    let limit = limit.unwrap_or(LATEST_DEFAULT);
+    if !(1..=TOPIC_PAGE_MAX).contains(&limit) {
+        return Err(EdgeError::invalid(format!("`limit` is {limit}; it must be from 1 to {TOPIC_PAGE_MAX}")).into());
+    }
+    Ok(Json(LatestAnswer::from(kept.latest(filter, before, limit).await?)).into_response())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct RetainedQuery {
+    /// Messages of topics whose names come after this one: the `next` of the page before.
+    #[serde(default)]
+    after: String,
+}
+
+/// The messages that are kept for those who follow topics of a filter later, by topic.
+#[utoipa::path(
+    get, path = "/v1/topics/{filter}/retained", operation_id = "retained_messages", tag = "topics",
+    params(("filter" = String, Path, description = "Such as `site/+/temp`; `#` is escaped as `%23`."), RetainedQuery),
+    responses((status = 200, body = RetainedAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
+)]
+async fn retained(kept: &KeptTopics, filter: &TopicFilter, RetainedQuery { after }: RetainedQuery) -> Result<Response, Refusal> {
+    Ok(Json(RetainedAnswer::from(kept.retained(filter, &after).await?)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn a_body_is_an_event_by_its_header_fields_or_its_type() {
+        let form = |fields: &[_]| Form::of(&headers(fields)).map_err(|error| error.to_string());
+        assert_eq!(form(&[]), Ok(Form::Plain));
+        assert_eq!(form(&[("content-type", "application/json"), ("certain", "x")]), Ok(Form::Plain));
+        assert_eq!(form(&[("ce-specversion", "1.0"), ("ce-id", "1")]), Ok(Form::Binary));
+        assert_eq!(form(&[("content-type", "Application/CloudEvents+JSON; charset=UTF-8")]), Ok(Form::Structured));
+        assert!(form(&[("ce-id", "1")]).expect_err("no version").contains("`ce-id` and no `ce-specversion`"));
+        assert!(form(&[("content-type", "application/cloudevents-batch+json")]).expect_err("a batch").contains("each event by itself"));
+    }
+
+    #[test]
+    fn a_message_expires_after_a_time_that_can_be_counted() {
+        assert_eq!(expiry(Timestamp::UNIX_EPOCH, 60).expect("valid"), Timestamp::constant(60, 0));
+        for bad in [0, u64::MAX, i64::MAX.cast_unsigned()] {
+            assert!(expiry(Timestamp::UNIX_EPOCH, bad).expect_err("refused").to_string().contains(&format!("{bad} s")));
+        }
+    }
+}

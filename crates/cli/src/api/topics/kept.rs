@@ -1,0 +1,73 @@
+//! Whose topics a process answers for: those of its node, or those of its fleet.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use edgeward::{ClusterTopics, EdgeError, FleetHub, Latest, LogState, Message, Node, Start, Subscription, TopicFilter, TopicInfo};
+
+use crate::api::{OfNode, hub::OfHub};
+
+/// Topics that are published to and read.
+#[derive(Clone)]
+pub(crate) enum KeptTopics {
+    OfNode(Arc<Node>),
+    OfFleet(Arc<FleetHub>),
+}
+
+impl FromRef<OfNode> for KeptTopics {
+    fn from_ref(of: &OfNode) -> Self {
+        Self::OfNode(Arc::clone(&of.node))
+    }
+}
+
+impl FromRef<OfHub> for KeptTopics {
+    fn from_ref(of: &OfHub) -> Self {
+        Self::OfFleet(Arc::clone(&of.hub))
+    }
+}
+
+impl KeptTopics {
+    /// Another hub than the active one knows too little.
+    fn of_fleet(hub: &FleetHub) -> Result<ClusterTopics, EdgeError> {
+        hub.check_active()?;
+        hub.cluster().topics()
+    }
+
+    pub(super) async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().publish(message).await,
+            Self::OfFleet(hub) => Self::of_fleet(hub)?.publish(message).await,
+        }
+    }
+
+    pub(super) fn subscribe(&self, filter: TopicFilter, start: Start) -> Result<Subscription, EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().subscribe(&[filter], start),
+            Self::OfFleet(hub) => Self::of_fleet(hub)?.subscribe(&[filter], start),
+        }
+    }
+
+    pub(super) async fn list(&self, filter: &TopicFilter, after: &str) -> Result<(Vec<TopicInfo>, LogState), EdgeError> {
+        match self {
+            Self::OfNode(node) => Ok((node.topics().list(filter, after).await?, node.topics().state())),
+            Self::OfFleet(hub) => {
+                let topics = Self::of_fleet(hub)?;
+                Ok((topics.list(filter, after).await?, topics.state()))
+            }
+        }
+    }
+
+    pub(super) async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().latest(filter, before, count).await,
+            Self::OfFleet(hub) => Self::of_fleet(hub)?.latest(filter, before, count).await,
+        }
+    }
+
+    pub(super) async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().retained(filter, after).await,
+            Self::OfFleet(hub) => Self::of_fleet(hub)?.retained(filter, after).await,
+        }
+    }
+}

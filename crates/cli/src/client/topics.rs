@@ -1,0 +1,128 @@
+//! What the API answers of topics and triggers, as far as the command line shows it.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Answer of `POST /v1/topics/{topic}`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Published {
+    pub(crate) topic: String,
+    pub(crate) position: u64,
+}
+
+/// A message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TopicMessage {
+    #[serde(default)]
+    pub(crate) position: Option<u64>,
+    pub(crate) topic: String,
+    pub(crate) published_at: Timestamp,
+    #[serde(default)]
+    pub(crate) publisher: Option<String>,
+    #[serde(default)]
+    pub(crate) key: Option<String>,
+    #[serde(default)]
+    pub(crate) content_type: Option<String>,
+    /// A JSON value, or a text that is a payload.
+    #[serde(default)]
+    pub(crate) data: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub(crate) data_base64: Option<String>,
+}
+
+impl TopicMessage {
+    /// The payload, for people.
+    pub(crate) fn payload(&self) -> String {
+        match (&self.data, &self.data_base64) {
+            // A text is shown without its quotes.
+            (Some(data), _) => serde_json::from_str(data.get()).unwrap_or_else(|_| data.get().to_owned()),
+            (None, Some(bytes)) => format!("base64:{bytes}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// Answer of `GET /v1/topics/{filter}/messages` and of `…/retained`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Messages {
+    pub(crate) messages: Vec<TopicMessage>,
+    #[serde(default)]
+    pub(crate) before: Option<u64>,
+}
+
+/// Answer of `GET /v1/topics`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Topics {
+    #[serde(rename = "topics")]
+    pub(crate) page: Vec<TopicRecord>,
+    #[serde(default)]
+    pub(crate) next: Option<String>,
+    pub(crate) head: u64,
+    pub(crate) trimmed: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A topic with messages in the log.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TopicRecord {
+    pub(crate) topic: String,
+    pub(crate) messages: u64,
+    pub(crate) last_position: u64,
+    pub(crate) last_published_at: Timestamp,
+}
+
+/// Answer of `GET /v1/dead-letters`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct DeadLetters {
+    pub(crate) dead_letters: Vec<LetterRecord>,
+}
+
+/// A message that could not be handled.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LetterRecord {
+    pub(crate) id: u64,
+    pub(crate) trigger: String,
+    pub(crate) why: String,
+    pub(crate) attempts: u32,
+    pub(crate) at: Timestamp,
+    #[serde(default)]
+    pub(crate) is_to_retry: bool,
+    pub(crate) message: TopicMessage,
+}
+
+/// Answer of `GET /v1/triggers`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Triggers {
+    pub(crate) triggers: Vec<TriggerRecord>,
+}
+
+/// A trigger, and how it does.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TriggerRecord {
+    pub(crate) id: String,
+    pub(crate) function: String,
+    pub(crate) filters: Vec<String>,
+    pub(crate) retry: RetryRecord,
+    pub(crate) concurrency: u32,
+    pub(crate) mode: String,
+    pub(crate) acknowledged: u64,
+    pub(crate) behind: u64,
+    pub(crate) delivered: u64,
+    pub(crate) retried: u64,
+    pub(crate) dead: u64,
+    #[serde(default)]
+    pub(crate) lost: u64,
+    #[serde(default)]
+    pub(crate) waiting: u64,
+    #[serde(default)]
+    pub(crate) failure: Option<String>,
+}
+
+/// How a message that failed is tried again.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RetryRecord {
+    pub(crate) attempts: u32,
+    pub(crate) pause_min_ms: u64,
+    pub(crate) pause_max_ms: u64,
+}

@@ -1,0 +1,155 @@
+//! Experiments on a fleet of processes, with the command that runs them.
+
+use std::{fs, path::PathBuf};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    fleet_support::Fleet,
+    support::{Node, artifact, json as body, until},
+};
+
+const ALLOWED: [&str; 3] = ["--heartbeat-seconds", "0.2", "--allow-chaos"];
+
+/// A fleet of three nodes that allow everything, with the function `hello` on each.
+async fn fleet() -> (Fleet, Vec<Node>) {
+    let fleet = Fleet::start_with(&ALLOWED, &ALLOWED).await;
+    let mut nodes = Vec::new();
+    for id in ["edge-01", "edge-02", "edge-03"] {
+        nodes.push(fleet.join(id).await);
+    }
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 3).await;
+    (fleet, nodes)
+}
+
+/// The file of a scenario as the command prints it, with times changed.
+fn scenario(fleet: &Fleet, name: &str, times: &[(&str, &str)]) -> PathBuf {
+    let mut text =
+        String::from_utf8(fleet.hub().done(&["chaos", "scenarios", name, "--function", "hello", "--document", "prices"])).expect("text");
+    for (long, short) in times {
+        assert!(text.contains(long), "{long} in {text}");
+        text = text.replace(long, short);
+    }
+    let file = fleet.path(&format!("{name}.toml"));
+    fs::write(&file, format!("before_seconds = 3\n{text}")).expect("writes");
+    file
+}
+
+fn run(fleet: &Fleet, file: &std::path::Path) -> (Option<i32>, Value) {
+    let output = fleet.hub().run(&["chaos", "run", &file.display().to_string(), "--json"]);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), report)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_fails_costs_no_call_and_comes_back() {
+    let (fleet, nodes) = fleet().await;
+    let times = [("duration_seconds = 75", "duration_seconds = 20"), ("duration_seconds = 30", "duration_seconds = 6")];
+    let file = scenario(&fleet, "node-failure", &times);
+    let (code, report) = tokio::task::block_in_place(|| run(&fleet, &file));
+    assert_eq!((code, &report["verdict"]), (Some(0), &json!("held")), "{report:#}");
+    let hit = report["faults"][0]["nodes"][0].as_str().expect("a node was hit").to_owned();
+    let node = nodes.iter().find(|node| node.stderr().contains("an injected fault ended this process")).expect("it says so");
+    assert!(node.stderr().matches("the node is up").count() >= 2, "it started again: {}", node.stderr());
+    let points = report["points"].as_array().expect("points");
+    assert!(points.iter().any(|point| point["nodes_online"] == 2), "it was seen to be away: {report:#}");
+    until("its fault is told", async || fleet.has_event("fault_changed", &hit)).await;
+    fleet.is(&hit, "online").await;
+    let shown = String::from_utf8(fleet.hub().done(&["chaos", "show", "node-failure:1"])).expect("text");
+    assert!(shown.starts_with("# Experiment node-failure: held") && shown.contains("success of hello"), "{shown}");
+    let listed = String::from_utf8(fleet.hub().done(&["chaos", "list"])).expect("text");
+    assert!(listed.contains("node-failure:1") && listed.contains("held"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_of_the_nodes_may_be_cut_off_and_what_was_written_arrives() {
+    let (fleet, _nodes) = fleet().await;
+    let put = fleet.hub().ask(Method::PUT, "/v1/documents/prices/keys/tea", &[], "1").await;
+    assert!(put.status().is_success(), "{put:?}");
+    let times = [("duration_seconds = 105", "duration_seconds = 30"), ("duration_seconds = 40", "duration_seconds = 8")];
+    let file = scenario(&fleet, "partition", &times);
+    let (code, report) = tokio::task::block_in_place(|| run(&fleet, &file));
+    assert_eq!((code, &report["verdict"]), (Some(0), &json!("held")), "{report:#}");
+    assert!(report["points"].as_array().expect("points").iter().any(|point| point["nodes_online"] == 2), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_exit_code_tells_what_came_of_an_experiment() {
+    let (fleet, _nodes) = fleet().await;
+    let text = |abort: &str| {
+        format!(
+            r#"
+            name = "failing"
+            before_seconds = 2
+            duration_seconds = 12
+            [[load]]
+            function = "hello"
+            per_second = 20
+            [[fault]]
+            kind = "error"
+            blast_radius = "100%"
+            duration_seconds = 2
+            [[steady_state]]
+            probe = "success_rate"
+            function = "hello"
+            at_least_percent = 99
+            {abort}
+            "#
+        )
+    };
+    let file = fleet.path("failing.toml");
+    fs::write(&file, text("")).expect("writes");
+    let (code, report) = tokio::task::block_in_place(|| run(&fleet, &file));
+    assert_eq!((code, &report["verdict"]), (Some(16), &json!("broken")), "{report:#}");
+    fs::write(&file, text("[[abort]]\nprobe = \"success_rate\"\nfunction = \"hello\"\nat_least_percent = 50\nfor_seconds = 1"))
+        .expect("writes");
+    let (code, report) = tokio::task::block_in_place(|| run(&fleet, &file));
+    assert_eq!((code, &report["verdict"]), (Some(17), &json!("aborted")), "{report:#}");
+
+    let path = file.display().to_string();
+    fleet.hub().done(&["chaos", "run", &path, "--detach"]);
+    let second = fleet.hub().run(&["chaos", "run", &path]);
+    assert_eq!(second.status.code(), Some(12), "one at a time: {}", String::from_utf8_lossy(&second.stderr));
+    let stopped = String::from_utf8(fleet.hub().done(&["chaos", "stop", "failing:3"])).expect("text");
+    assert!(stopped.contains("aborted") && stopped.contains("somebody ended it"), "{stopped}");
+    fs::write(&file, text("").replace("function = \"hello\"", "function = \"ghost\"")).expect("writes");
+    let ghost = fleet.hub().run(&["chaos", "run", &path]);
+    let why = String::from_utf8_lossy(&ghost.stderr).into_owned();
+    assert!(ghost.status.code() == Some(9) && why.contains("there is no function `ghost`; there are `hello`"), "{why}");
+    assert_eq!(fleet.hub().run(&["chaos", "show", "none:1"]).status.code(), Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_injects_anything_where_it_is_not_allowed() {
+    let short = ["--heartbeat-seconds", "0.2"];
+    let fleet = Fleet::start_with(&ALLOWED, &short).await;
+    let _node = fleet.join("edge-01").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    let run = ["chaos", "run", "--scenario", "slow-network", "--function", "hello"];
+    let refused = fleet.hub().run(&run);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(14) && why.contains("node `edge-01`") && why.contains("--allow-chaos"), "{why}");
+    let fleet = Fleet::start().await;
+    let refused = fleet.hub().run(&run);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(14) && why.contains("this hub runs no experiments"), "{why}");
+    let answer = fleet.hub().ask(Method::POST, "/v1/chaos/experiments?scenario=overload&function=hello", &[], "").await;
+    assert_eq!((answer.status().as_u16(), &body(&answer)["status"]), (403, &json!(403)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_the_ready_made_scenarios_hold_as_they_are() {
+    let (fleet, _nodes) = fleet().await;
+    let put = fleet.hub().ask(Method::PUT, "/v1/documents/prices/keys/tea", &[], "1").await;
+    assert!(put.status().is_success(), "{put:?}");
+    for name in ["node-failure", "partition", "slow-network", "overload", "disk-full", "cascading-failure"] {
+        let mut args = vec!["chaos", "run", "--scenario", name, "--function", "hello", "--json"];
+        args.extend(["partition", "disk-full"].contains(&name).then_some(["--document", "prices"]).into_iter().flatten());
+        let output = tokio::task::block_in_place(|| fleet.hub().run(&args));
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{name}: {report} {}", String::from_utf8_lossy(&output.stderr));
+    }
+}

@@ -1,0 +1,173 @@
+//! MQTT as sensors speak it to the real binary: with TLS and tokens, by clients of others, and over a power cut.
+//!
+//! The clients are `mosquitto_pub` and `mosquitto_sub` of the Debian package `mosquitto-clients`, and paho of Python.
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    access::{Certificate, create_offline, secret},
+    support::{Node, data_dir, fails, refused_up, until},
+    topics::visits,
+};
+
+const PYTHON_VARIABLE: &str = "EDGEWARD_PYTHON";
+
+/// Whether a program is here; when not, says why the test proves nothing.
+fn is_installed(program: &str, arguments: &[&str]) -> bool {
+    let found = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let found = found.is_ok_and(|status| status.success() || arguments.is_empty());
+    if !found {
+        eprintln!("not tested: `{program} {}` failed; `cargo xtask setup` installs it", arguments.join(" "));
+    }
+    found
+}
+
+/// Runs a client of mosquitto against this node.
+fn mosquitto(program: &str, node: &Node, arguments: &[&str]) -> Output {
+    let port = node.mqtt.expect("it serves MQTT").port().to_string();
+    Command::new(program).args(["-h", "localhost", "-p", &port]).args(arguments).output().expect("starts")
+}
+
+/// A node that others can reach by MQTT alone, with these tokens.
+struct Exposed {
+    node: Node,
+    certificate: Certificate,
+}
+
+impl Exposed {
+    fn start(data: &Path) -> Self {
+        let certificate = Certificate::new();
+        let (chain, key) = (certificate.text("chain.pem"), certificate.text("key.pem"));
+        let node = Node::launch(data, &["--mqtt-listen", "0.0.0.0:0", "--tls-cert", &chain, "--tls-key", &key], &[]);
+        Self { node, certificate }
+    }
+
+    fn run(&self, program: &str, token: Option<&str>, arguments: &[&str]) -> Output {
+        let authority = self.certificate.text("ca.pem");
+        let login = token.map(|token| ["-u", "sensor", "-P", token]);
+        let arguments = [&["--cafile", &authority][..], login.as_ref().map_or(&[], |login| &login[..]), arguments].concat();
+        mosquitto(program, &self.node, &arguments)
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_others_can_reach_needs_a_certificate_and_a_token() {
+    let (_folder, data) = data_dir();
+    let (code, told) = refused_up(&data, &["--mqtt-listen", "0.0.0.0:0"]).await;
+    assert!(code == Some(9) && told.contains("--mqtt-listen 0.0.0.0:0 is refused"), "{told}");
+    let certificate = Certificate::new();
+    let (chain, key) = (certificate.text("chain.pem"), certificate.text("key.pem"));
+    let (code, told) = refused_up(&data, &["--mqtt-listen", "0.0.0.0:0", "--tls-cert", &chain, "--tls-key", &key]).await;
+    assert!(code == Some(9) && told.contains("no token that lets one of them in"), "{told}");
+}
+
+#[tokio::test]
+async fn sensors_publish_with_tls_and_a_token_to_the_topics_that_it_names() {
+    if !is_installed("mosquitto_pub", &[]) {
+        return;
+    }
+    let (_folder, data) = data_dir();
+    let made = create_offline(&data, "sensor-7", &["--publish", "site/berlin/#", "--subscribe", "commands/#", "--id", "edge-test"]);
+    let sensor = secret(&made);
+    let exposed = Exposed::start(&data);
+    let node = &exposed.node;
+    let publish = |token: Option<&str>, topic: &str, qos: &str| {
+        exposed.run("mosquitto_pub", token, &["-V", "mqttv5", "-t", topic, "-q", qos, "-m", "21.5"])
+    };
+    for qos in ["0", "1", "2"] {
+        assert!(publish(Some(&sensor), "site/berlin/temp", qos).status.success());
+    }
+    assert!(!publish(None, "site/berlin/temp", "1").status.success(), "nobody without a password");
+    assert!(!publish(Some("edgeward_wrong"), "site/berlin/temp", "1").status.success());
+    publish(Some(&sensor), "site/rome/temp", "1");
+    // What has QoS 0 is not kept.
+    let topics = node.json("/v1/topics").await;
+    assert_eq!((&topics["topics"][0]["topic"], &topics["topics"][0]["messages"]), (&"site/berlin/temp".into(), &2.into()));
+    assert_eq!(topics["topics"].as_array().map(Vec::len), Some(1), "{topics}");
+    assert!(node.stderr().contains("refused a client of MQTT"), "the audit log tells it");
+
+    // The same token has the same rights over HTTP, where it is of no other use.
+    node.done(&["topics", "publish", "commands/sensor-7", "reboot", "--retain"]);
+    let told = exposed.run("mosquitto_sub", Some(&sensor), &["-t", "commands/+", "-C", "1", "-W", "20", "-F", "%t %p %r"]);
+    assert_eq!(String::from_utf8_lossy(&told.stdout), "commands/sensor-7 reboot 1\n");
+    let refused = exposed.run("mosquitto_sub", Some(&sensor), &["-V", "mqttv5", "-t", "#", "-C", "1", "-W", "20"]);
+    assert!(!refused.status.success() || refused.stdout.is_empty());
+    let listed = String::from_utf8(node.done(&["token", "list"])).expect("text");
+    assert!(listed.contains("sensor-7  client") && listed.contains("publishes site/berlin/#, follows commands/#"), "{listed}");
+}
+
+#[tokio::test]
+async fn a_will_and_the_news_of_a_client_reach_functions() {
+    if !is_installed("mosquitto_sub", &[]) {
+        return;
+    }
+    let (_folder, data) = data_dir();
+    let node = Node::launch(&data, &["--mqtt-listen", "127.0.0.1:0"], &[]);
+    node.deploy("visits", "visits", &["--document", "visits"]);
+    node.done(&["triggers", "put", "status", "--function", "visits", "--topic", "site/+/status", "--topic", "$edgeward/clients/+"]);
+    let port = node.mqtt.expect("it serves MQTT").port().to_string();
+    let will = ["--will-topic", "site/berlin/status", "--will-payload", "gone", "--will-qos", "1"];
+    let mut sensor = Command::new("mosquitto_sub")
+        .args(["-h", "localhost", "-p", &port, "-i", "sensor-7", "-t", "commands"])
+        .args(will)
+        .spawn()
+        .expect("starts");
+    let news = async || node.json("/v1/topics?filter=$edgeward/%23").await["topics"].as_array().map(Vec::len) == Some(1);
+    until("the client is connected", news).await;
+    sensor.kill().expect("it runs");
+    sensor.wait().expect("it ends");
+    until("the will is published", async || node.json("/v1/topics?filter=site/%23").await["topics"].as_array().map(Vec::len) == Some(1))
+        .await;
+    let told = node.json("/v1/topics/$edgeward/clients/sensor-7/messages").await;
+    assert_eq!(told["messages"][0]["data"]["state"], "connected");
+    until("the function had all three", async || visits(&node).await == Some(3)).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_power_cut() {
+    if !is_installed("mosquitto_pub", &[]) {
+        return;
+    }
+    let (_folder, data) = data_dir();
+    let mut node = Node::launch(&data, &["--mqtt-listen", "127.0.0.1:0"], &[]);
+    for n in 1..=5_u64 {
+        // It ends with success after the acknowledgement.
+        assert!(mosquitto("mosquitto_pub", &node, &["-t", "a", "-q", "1", "-m", &n.to_string()]).status.success());
+        node.kill();
+        node = Node::launch(&data, &["--mqtt-listen", "127.0.0.1:0"], &[]);
+        let kept = node.json("/v1/topics/a/messages").await;
+        let payloads: Vec<_> = kept["messages"].as_array().expect("a list").iter().map(|message| message["data"].clone()).collect();
+        assert_eq!(payloads, (1..=n).map(|n| Value::from(n.to_string())).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_python_publishes_follows_and_keeps_its_session() {
+    let python = std::env::var(PYTHON_VARIABLE).unwrap_or_else(|_| "python3".to_owned());
+    if !is_installed(&python, &["-c", "import paho.mqtt.client"]) {
+        return;
+    }
+    let (_folder, data) = data_dir();
+    let made = create_offline(&data, "sensor", &["--publish", "site/#", "--subscribe", "site/#", "--id", "edge-test"]);
+    let token = secret(&made);
+    let exposed = Exposed::start(&data);
+    let port = exposed.node.mqtt.expect("it serves MQTT").port().to_string();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/mqtt_client.py");
+    let output = Command::new(python).args([script, &port, &exposed.certificate.text("ca.pem"), &token]).output().expect("starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let retained = exposed.node.json("/v1/topics/site/%23/retained").await;
+    assert_eq!(retained["messages"][0]["data"], "kept");
+}
+
+#[tokio::test]
+async fn a_client_makes_no_token_without_topics() {
+    let (_folder, data) = data_dir();
+    let made = create_offline(&data, "sensor", &["--role", "client", "--id", "edge-test"]);
+    fails(&made, 9, "must name topics");
+    assert!(!create_offline(&data, "sensor", &["--id", "edge-test"]).status.success(), "no role, and no topics");
+}

@@ -1,0 +1,362 @@
+//! Telemetry of the real binary, received by a program that is made of OpenTelemetry's own protocol definitions; and `docs/metrics.md`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use http::Method;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::{
+    fleet_support::Fleet,
+    support::{KillOnDrop, Node, artifact, data_dir, until},
+};
+
+/// A Python that has the package `opentelemetry-proto`; `cargo xtask test` sets it.
+const PYTHON_VARIABLE: &str = "EDGEWARD_PYTHON";
+/// A caller's trace, and its span.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "00f067aa0ba902b7";
+/// Has spans and metrics exported soon.
+const SOON: [(&str, &str); 3] =
+    [("OTEL_BSP_SCHEDULE_DELAY", "50"), ("OTEL_METRIC_EXPORT_INTERVAL", "200"), ("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=mill%201")];
+
+/// A receiver in a process of its own.
+struct Receiver {
+    _child: KillOnDrop,
+    port: u16,
+    /// What it was sent, a request a value.
+    requests: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Receiver {
+    /// At a port, or with 0 at a free one.
+    fn start(port: u16) -> Self {
+        let python = std::env::var(PYTHON_VARIABLE).unwrap_or_else(|_| "python3".to_owned());
+        let mut command = Command::new(python);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/otlp_receiver.py")).arg(port.to_string());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let port = lines.next().expect("the port").parse().expect("a port");
+        let requests = Arc::<Mutex<Vec<_>>>::default();
+        let received = Arc::clone(&requests);
+        std::thread::spawn(move || lines.for_each(|line| received.lock().push(serde_json::from_str(&line).expect("JSON"))));
+        Self { _child: KillOnDrop(Some(child)), port, requests }
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// All that was received of one sort.
+    fn all(&self, what: &str) -> Vec<Value> {
+        let requests = self.requests.lock();
+        for request in requests.iter() {
+            assert!(request.get("failure").is_none(), "{request}");
+            assert_eq!(request["tenant"], "mill 1", "the headers go with each");
+        }
+        requests.iter().filter_map(|request| request[what].as_array()).flatten().cloned().collect()
+    }
+
+    fn spans(&self) -> BTreeMap<String, Value> {
+        self.all("spans").into_iter().map(|span| (span["name"].as_str().expect("a name").to_owned(), span)).collect()
+    }
+
+    /// The last reading of a metric of one process.
+    fn metric(&self, name: &str, instance: &str) -> Option<Value> {
+        let is_it = |metric: &Value| metric["name"] == name && metric["resource"]["service.instance.id"] == instance;
+        self.all("metrics").into_iter().rfind(is_it)
+    }
+}
+
+/// Starts a hub and a node that export, each by other means.
+async fn fleet(receiver: &Receiver) -> (Fleet, Node) {
+    let heartbeat = ["--heartbeat-seconds", "0.2"];
+    let endpoint = ["--otlp-endpoint", &receiver.url()];
+    let fleet = Fleet::start_in(&[&heartbeat[..], &endpoint].concat(), &heartbeat, &SOON).await;
+    let token = fleet.token(&[]);
+    let url = receiver.url();
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).collect();
+    let node = fleet.launch_in("edge-01", Some(&token), &variables);
+    fleet.is("edge-01", "online").await;
+    (fleet, node)
+}
+
+#[tokio::test]
+async fn a_call_is_one_trace_from_its_caller_over_hub_and_node_to_the_document() {
+    let receiver = Receiver::start(0);
+    let (fleet, node) = fleet(&receiver).await;
+    let hub = fleet.hub();
+    hub.done(&["deploy", &artifact("visits"), "--id", "visits", "--document", "visits", "--all"]);
+    hub.done(&["deploy", &artifact("hostile"), "--id", "echo", "--all"]);
+    fleet.serves("visits", 1).await;
+    fleet.serves("echo", 1).await;
+    let caller = format!("00-{TRACE}-{CALLER}-01");
+    let call = async |function: &str, traceparent: &str| {
+        let path = format!("/v1/functions/{function}/invoke?node=edge-01");
+        let answer = hub.ask(Method::POST, &path, &[("traceparent", traceparent), ("tracestate", "a=1")], "").await;
+        assert_eq!(answer.status(), 200, "{:?}", answer.body());
+        answer
+    };
+    call("visits", &caller).await;
+    until("the spans of the call", async || {
+        let spans = receiver.spans();
+        ["call visits", "attempt visits", "invoke visits", "increment visits"].iter().all(|name| spans.contains_key(*name))
+    })
+    .await;
+    let spans = receiver.spans();
+    let expected = [
+        ("call visits", "SPAN_KIND_SERVER", "hub-1"),
+        ("attempt visits", "SPAN_KIND_CLIENT", "hub-1"),
+        ("invoke visits", "SPAN_KIND_SERVER", "edge-01"),
+        ("increment visits", "SPAN_KIND_INTERNAL", "edge-01"),
+    ];
+    let mut parent = json!(CALLER);
+    for (name, kind, instance) in expected {
+        let span = &spans[name];
+        let found = (&span["trace"], &span["parent"], &span["kind"], &span["resource"]["service.instance.id"], &span["status"]);
+        assert_eq!(found, (&json!(TRACE), &parent, &json!(kind), &json!(instance), &json!("STATUS_CODE_UNSET")), "{span}");
+        assert!(span["began"].as_u64() > Some(0) && span["ended"].as_u64() >= span["began"].as_u64(), "{span}");
+        assert_eq!((&span["resource"]["service.name"], &span["flags"]), (&json!("edgeward"), &json!(1)));
+        parent = span["id"].clone();
+    }
+    let (invoke, document) = (&spans["invoke visits"]["attributes"], &spans["increment visits"]["attributes"]);
+    assert_eq!(
+        (&invoke["faas.name"], &invoke["faas.coldstart"], &invoke["edgeward.node.id"]),
+        (&json!("visits"), &json!(true), &json!("edge-01"))
+    );
+    assert_eq!((&document["db.collection.name"], &document["db.operation.name"]), (&json!("visits"), &json!("increment")));
+
+    // What the guest is told is below the span of its invocation.
+    let seen: Value = serde_json::from_slice(call("echo", &caller).await.body()).expect("JSON");
+    until("the span of the call", async || receiver.spans().contains_key("invoke echo")).await;
+    let told = format!("00-{TRACE}-{}-01", receiver.spans()["invoke echo"]["id"].as_str().expect("an id"));
+    let headers = seen["headers"].as_array().expect("pairs");
+    assert!(headers.contains(&json!(["traceparent", told])) && headers.contains(&json!(["tracestate", "a=1"])), "{seen}");
+
+    // Who sends a trace says whether it is kept.
+    let other = format!("00-{}-{CALLER}-00", TRACE.replace('4', "5"));
+    let seen: Value = serde_json::from_slice(call("echo", &other).await.body()).expect("JSON");
+    assert!(seen["headers"].as_array().expect("pairs").contains(&json!(["traceparent", other])), "{seen}");
+    let failed = node.ask(Method::POST, "/v1/functions/absent/invoke", &[("traceparent", &caller)], "").await;
+    assert_eq!(failed.status(), 404);
+    // A later span is there, so what was before it would be.
+    node.ask(Method::POST, "/v1/functions/visits/invoke", &[], "").await;
+    let is_root = |span: &Value| span["name"] == "invoke visits" && span["parent"] == "" && span["trace"] != TRACE;
+    until("a trace that begins at the node", async || receiver.all("spans").iter().any(is_root)).await;
+    assert!(receiver.all("spans").iter().all(|span| span["trace"] != other[3..35]), "a trace that is not kept is not exported");
+}
+
+#[tokio::test]
+async fn a_message_goes_on_with_the_trace_of_its_publisher_and_a_schedule_begins_one() {
+    let receiver = Receiver::start(0);
+    let (_folder, data) = data_dir();
+    let node = Node::launch_as("up", &data, &["--otlp-endpoint", &receiver.url()], &SOON);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("visits", "visits", &["--document", "visits"]);
+    node.deploy("hello", "hello", &[]);
+    node.done(&["triggers", "put", "count", "--function", "visits", "--topic", "site/+/temp"]);
+    let caller = format!("00-{TRACE}-{CALLER}-01");
+    let published = node.ask(Method::POST, "/v1/topics/site/berlin/temp", &[("traceparent", &caller)], "21.5").await;
+    assert_eq!(published.status(), 201, "{:?}", published.body());
+    let chain = ["publish site/berlin/temp", "process site/berlin/temp", "invoke visits", "increment visits"];
+    until("the spans of the message", async || {
+        let spans = receiver.spans();
+        chain.iter().all(|name| spans.contains_key(*name))
+    })
+    .await;
+    let spans = receiver.spans();
+    let mut parent = json!(CALLER);
+    for (name, kind) in chain.iter().zip(["PRODUCER", "CONSUMER", "SERVER", "INTERNAL"]) {
+        let span = &spans[*name];
+        assert_eq!((&span["trace"], &span["parent"]), (&json!(TRACE), &parent), "{span}");
+        assert_eq!(span["kind"], format!("SPAN_KIND_{kind}"), "{span}");
+        parent = span["id"].clone();
+    }
+    let process = &spans[chain[1]]["attributes"];
+    assert_eq!((&process["messaging.system"], &process["messaging.consumer.group.name"]), (&json!("edgeward"), &json!("count")));
+
+    node.done(&["schedules", "put", "beat", "hello", "--every", "1s"]);
+    until("a run of the schedule", async || receiver.spans().contains_key("invoke hello")).await;
+    let all = receiver.all("spans");
+    let invoke = all.iter().find(|span| span["name"] == "invoke hello").expect("there");
+    let is_parent = |span: &&Value| span["id"] == invoke["parent"];
+    let schedule = async || receiver.all("spans").iter().find(is_parent).cloned();
+    until("the span of the schedule", async || schedule().await.is_some()).await;
+    let schedule = schedule().await.expect("there");
+    assert_eq!((&schedule["name"], &schedule["parent"], &schedule["trace"]), (&json!("schedule beat"), &json!(""), &invoke["trace"]));
+    assert_eq!(schedule["attributes"]["faas.trigger"], "timer");
+    let counted = |metric: &Value| metric["points"].as_array().is_some_and(|points| points.iter().any(|point| point["count"] == 1));
+    let durations = async || receiver.metric("messaging.process.duration", "edge-test");
+    until("the attempt is measured", async || durations().await.as_ref().is_some_and(counted)).await;
+    let sent = receiver.metric("messaging.client.sent.messages", "edge-test").expect("there");
+    let point = &sent["points"][0];
+    assert_eq!((&point["value"], &point["began"], &sent["is_monotonic"]), (&json!(1), &json!(0), &json!(true)), "it is over all starts");
+}
+
+#[tokio::test]
+async fn a_node_and_its_hub_export_what_they_measure() {
+    let receiver = Receiver::start(0);
+    let (fleet, node) = fleet(&receiver).await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    for _ in 0..3 {
+        assert_eq!(node.get_function("/fn/hello/").await.status(), 200);
+    }
+    let counted = |metric: &Option<Value>| metric.as_ref().is_some_and(|metric| metric["points"][0]["value"] == 3);
+    until("the invocations", async || counted(&receiver.metric("faas.invocations", "edge-01"))).await;
+    let invocations = receiver.metric("faas.invocations", "edge-01").expect("there");
+    let point = &invocations["points"][0];
+    assert_eq!(
+        (&invocations["kind"], &invocations["unit"], &invocations["is_monotonic"], &invocations["temporality"]),
+        (&json!("sum"), &json!("{invocation}"), &json!(true), &json!(2))
+    );
+    assert_eq!(point["attributes"], json!({ "faas.name": "hello", "edgeward.node.id": "edge-01" }));
+    assert!(point["began"].as_u64() > Some(0) && point["at"].as_u64() >= point["began"].as_u64());
+    let duration = receiver.metric("faas.invoke_duration", "edge-01").expect("there");
+    assert_eq!((&duration["kind"], &duration["unit"], &duration["points"][0]["count"]), (&json!("histogram"), &json!("s"), &json!(3)));
+    assert!(duration["points"][0]["sum"].as_f64() > Some(0.0));
+    let is_online = |metric: &Value| {
+        let points = metric["points"].as_array().expect("points");
+        points.iter().any(|point| point["attributes"]["edgeward.node.status"] == "online" && point["value"] == 1)
+    };
+    until("the nodes of the hub", async || receiver.metric("edgeward.fleet.nodes", "hub-1").as_ref().is_some_and(is_online)).await;
+    let nodes = receiver.metric("edgeward.fleet.nodes", "hub-1").expect("there");
+    assert_eq!((&nodes["kind"], &nodes["is_monotonic"]), (&json!("sum"), &json!(false)));
+    let uptime = receiver.metric("process.uptime", "hub-1").expect("there");
+    assert_eq!((&uptime["kind"], &uptime["unit"]), (&json!("gauge"), &json!("s")));
+}
+
+/// The value of a series of the metrics of a process.
+async fn series(process: &Node, name: &str) -> u64 {
+    let text = String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    line.trim().parse().expect("a number")
+}
+
+#[tokio::test]
+async fn while_the_receiver_is_away_spans_are_bounded_and_they_come_when_it_is_back() {
+    const CALLS: u64 = 3000;
+    let port = {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        taken.local_addr().expect("bound").port()
+    };
+    let (_folder, data) = data_dir();
+    let mut node = Node::launch_as("up", &data, &["--otlp-endpoint", &format!("http://127.0.0.1:{port}")], &SOON);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("f", "hello", &[]);
+    let address = node.functions;
+    let calls = (0..8).map(|_| {
+        tokio::spawn(async move {
+            for _ in 0..CALLS / 8 {
+                let request = crate::support::request(Method::GET, "/fn/f/").body(http_body_util::Full::default()).expect("valid");
+                assert_eq!(crate::support::try_send(address, request).await.expect("an answer").status(), 200);
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.expect("every call is answered");
+    }
+    // A batch is on its way, and the queue is full.
+    let (waiting, dropped) = ("edgeward_otlp_spans_waiting", "edgeward_otlp_spans_total{edgeward_outcome=\"dropped\"}");
+    until("the queue is full", async || series(&node, waiting).await >= 2048).await;
+    let lost = series(&node, dropped).await;
+    assert!((1..=952).contains(&lost), "{lost} were dropped");
+    assert!(node.stderr().contains("the receiver of OTLP does not take telemetry"), "{}", node.stderr());
+    let receiver = Receiver::start(port);
+    let arrived = || receiver.all("spans").len() as u64;
+    until("what waited arrives", async || arrived() + series(&node, dropped).await >= CALLS).await;
+    assert_eq!(series(&node, waiting).await, 0);
+    until("it is told", async || node.stderr().contains("takes telemetry again")).await;
+    assert!(["mill 1", "mill%201"].iter().all(|secret| !node.stderr().contains(secret)), "what the headers say is a secret");
+
+    // What waits at a stop still goes out.
+    let before = receiver.all("spans").len();
+    assert_eq!(node.get_function("/fn/f/").await.status(), 200);
+    node.terminate();
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+    until("the last span", async || receiver.all("spans").len() > before).await;
+}
+
+/// A metric of the documentation: type, unit and labels.
+type Documented = (String, String, Vec<String>);
+
+/// The rows of the tables of metrics, by the name that Prometheus sees, with where they are.
+fn documented() -> BTreeMap<String, (Documented, String)> {
+    let mut rows = BTreeMap::new();
+    for line in include_str!("../../../../docs/metrics.md").lines() {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [otlp, name, kind, unit, labels, place, _] = cells[..] else { continue };
+        let (Some(otlp), Some(name)) = (otlp.strip_prefix('`'), name.strip_prefix('`')) else { continue };
+        let labels = labels.split(", ").filter(|label| !label.is_empty()).map(|label| label.trim_matches('`').to_owned()).collect();
+        let row = (kind.to_owned(), format!("{} {}", otlp.trim_end_matches('`'), unit.trim_matches('`')), labels);
+        assert!(rows.insert(name.trim_end_matches('`').to_owned(), (row, place.to_owned())).is_none(), "{name} is there twice");
+    }
+    rows
+}
+
+/// The families of a process by name, each with its type and the labels that its series have.
+async fn families(process: &Node) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let text = String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text");
+    let mut families = BTreeMap::<_, (String, BTreeSet<String>)>::new();
+    let mut family = String::new();
+    for line in text.lines() {
+        if let Some(typed) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = typed.split_once(' ').expect("a type");
+            name.clone_into(&mut family);
+            assert!(families.insert(family.clone(), (kind.to_owned(), BTreeSet::new())).is_none(), "{name} is there twice");
+        } else if let Some((name, labels)) = line.split_once('{') {
+            assert!(name.starts_with(&family), "{line} is not of {family}");
+            let labels =
+                labels.rsplit_once('}').expect("an end").0.split("\",").filter_map(|label| label.split_once('=')).map(|(key, _)| key);
+            families.get_mut(&family).expect("typed").1.extend(labels.filter(|label| *label != "le").map(str::to_owned));
+        }
+    }
+    families
+}
+
+#[tokio::test]
+async fn the_documented_metrics_are_those_of_a_node_and_a_hub_and_no_others() {
+    let fleet = Fleet::start().await;
+    let node = fleet.join("edge-01").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    fleet.hub().done(&["invoke", "hello", "--node", "edge-01"]);
+    let (_folder, data) = data_dir();
+    let alone = Node::start(&data).await;
+    let documented = documented();
+    for (process, place, of) in [(&node, "node", "a member"), (&alone, "node alone", "a node alone"), (fleet.hub(), "hub", "the hub")] {
+        let found = families(process).await;
+        let is_here = |row: &str| match row {
+            "both" => true,
+            "member" => place == "node",
+            row => place.starts_with(row),
+        };
+        let expected: BTreeSet<_> = documented.iter().filter(|(_, (_, row))| is_here(row)).map(|(name, _)| name.clone()).collect();
+        let named: BTreeSet<_> = found.keys().cloned().collect();
+        assert_eq!(named, expected, "what {of} shows, and what docs/metrics.md says");
+        for (name, (kind, labels)) in found {
+            let ((documented_kind, _, documented_labels), _) = &documented[&name];
+            assert_eq!(&kind, documented_kind, "{name}");
+            if !labels.is_empty() {
+                assert_eq!(labels, documented_labels.iter().cloned().collect(), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_documented_metrics_have_the_names_units_and_labels_of_their_instruments() {
+    let documented = documented();
+    assert_eq!(documented.len(), edgeward::telemetry::INSTRUMENTS.len());
+    for instrument in edgeward::telemetry::INSTRUMENTS {
+        let name = instrument.prometheus_name();
+        let ((_, otlp, labels), _) = documented.get(&name).unwrap_or_else(|| panic!("{name} is not documented"));
+        assert_eq!(otlp, &format!("{} {}", instrument.name, instrument.unit));
+        assert_eq!(*labels, instrument.attributes.iter().map(|key| key.replace('.', "_")).collect::<Vec<_>>(), "{name}");
+    }
+}

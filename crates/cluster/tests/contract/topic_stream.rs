@@ -1,0 +1,141 @@
+//! The stream of a fleet's topics on a real nats-server: appended in a chain, followed, and kept.
+
+use async_nats::jetstream::{self, stream::DiscardPolicy};
+use edgeward_cluster::{
+    BackboneError,
+    nats::{Appending, StreamContent, TopicStream},
+};
+use edgeward_model::{ErrorKind, TopicName};
+use tokio::time::timeout;
+
+use crate::site::{Member, PATIENCE, Site, eventually, node, up};
+
+fn content(topic: &str, payload: &str) -> StreamContent {
+    let topic = TopicName::new(topic).expect("valid");
+    StreamContent { node: node("edge.1"), topic, head: r#"{"ü":"\u0001"}"#.to_owned(), payload: payload.to_owned().into() }
+}
+
+/// Hands so many messages over at once, from after this position on.
+async fn append(stream: &TopicStream, after: u64, count: u64) -> Vec<Appending> {
+    let mut appending = Vec::new();
+    for n in 0..count {
+        appending.push(stream.append(content("a/b", &(after + n + 1).to_string()), after + n).await.expect("handed over"));
+    }
+    appending
+}
+
+async fn done(appending: Vec<Appending>) -> Vec<Result<u64, ErrorKind>> {
+    let mut done = Vec::new();
+    for one in appending {
+        done.push(one.done().await.map_err(|error| error.kind()));
+    }
+    done
+}
+
+/// The payloads after this position, of so many messages.
+async fn follow(stream: &TopicStream, after: u64, count: u64) -> Vec<String> {
+    let mut following = stream.follow(after).await.expect("follows");
+    assert_eq!(following.waiting(), count);
+    let mut payloads = Vec::new();
+    for n in 0..count {
+        let message = timeout(PATIENCE, following.next()).await.expect("in time").expect("it comes");
+        assert_eq!(message.position, after + n + 1);
+        payloads.push(String::from_utf8(message.content.expect("it is ours").payload.to_vec()).expect("text"));
+    }
+    payloads
+}
+
+pub(crate) async fn works(stream: &TopicStream) {
+    let begun = stream.open().await.expect("opens");
+    assert_eq!(begun.last, 0);
+    assert_eq!(done(append(stream, 0, 3).await).await, [Ok(1), Ok(2), Ok(3)]);
+    let odd = content("/über.all/*/", "x");
+    stream.append(odd.clone(), 3).await.expect("handed over").done().await.expect("appended");
+    let mut following = stream.follow(3).await.expect("follows");
+    let message = timeout(PATIENCE, following.next()).await.expect("in time").expect("it comes");
+    assert_eq!((message.position, message.content), (4, Some(odd)));
+    assert_eq!(follow(stream, 1, 3).await, ["2", "3", "x"]);
+    let now = stream.open().await.expect("opens");
+    assert_eq!((now.epoch, now.last), (begun.epoch, 4));
+}
+
+async fn at_server() -> (Site, Member, TopicStream) {
+    let site = Site::over_nats().await;
+    let member = site.member("hub").await;
+    let stream = site.topic_stream("hub").await.expect("it is over NATS");
+    (site, member, stream)
+}
+
+async fn client(site: &Site) -> jetstream::Context {
+    let Site::OverNats(site) = site else { unreachable!("it is over NATS") };
+    let port = site.server.lock().await.port();
+    jetstream::new(async_nats::connect(format!("127.0.0.1:{port}")).await.expect("connects"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_appended_is_followed_at_its_position() {
+    let (_site, _member, stream) = at_server().await;
+    works(&stream).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_who_append_after_the_same_message_one_is_overtaken() {
+    let (_site, _member, stream) = at_server().await;
+    stream.open().await.expect("opens");
+    let (first, second) = (append(&stream, 0, 2).await, append(&stream, 0, 3).await);
+    // The second one's third message follows what the first one's never wrote.
+    assert_eq!(done(first).await, [Ok(1), Ok(2)]);
+    assert_eq!(done(second).await, [Err(ErrorKind::Unavailable), Err(ErrorKind::Unavailable), Ok(3)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_one_message_is_not_taken_none_after_it_is() {
+    let (site, _member, stream) = at_server().await;
+    stream.open().await.expect("opens");
+    let context = client(&site).await;
+    let mut full = context.get_stream("edgeward_topics").await.expect("there").cached_info().config.clone();
+    (full.discard, full.max_messages) = (DiscardPolicy::New, 5);
+    context.update_stream(&full).await.expect("changed");
+    let appended = done(append(&stream, 0, 9).await).await;
+    assert_eq!(appended[..5], [Ok(1), Ok(2), Ok(3), Ok(4), Ok(5)]);
+    assert!(appended[5..].iter().all(Result::is_err), "{appended:?}");
+    full.max_messages = 50;
+    context.update_stream(&full).await.expect("changed");
+    assert_eq!(stream.open().await.expect("opens").last, 5);
+    assert_eq!(done(append(&stream, 5, 2).await).await, [Ok(6), Ok(7)]);
+    assert_eq!(follow(&stream, 0, 7).await, ["1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_the_death_of_the_server() {
+    let (site, member, stream) = at_server().await;
+    let begun = stream.open().await.expect("opens");
+    let Site::OverNats(servers) = &site else { unreachable!("it is over NATS") };
+    let appending = append(&stream, 0, 300).await;
+    let acknowledged = {
+        let mut done = Vec::new();
+        for (n, one) in appending.into_iter().enumerate() {
+            if n == 100 {
+                servers.server.lock().await.kill();
+            }
+            done.extend(one.done().await.ok());
+        }
+        done
+    };
+    assert!((100..=300).contains(&acknowledged.len()), "{}", acknowledged.len());
+    let error = stream.append(content("a", "x"), 0).await;
+    assert!(error.is_err() || !member.connection().borrow().is_up || matches!(error, Err(BackboneError::Disconnected(_))));
+    servers.server.lock().await.start_again().await;
+    up(&member, 2).await;
+    let mut found = None;
+    eventually("it opens again", async || {
+        found = stream.open().await.ok();
+        found.is_some()
+    })
+    .await;
+    let found = found.expect("it was opened");
+    assert_eq!(found.epoch, begun.epoch);
+    assert!(found.last >= *acknowledged.last().expect("some"), "{found:?}");
+    let all = follow(&stream, 0, found.last).await;
+    assert_eq!(all, (1..=found.last).map(|n| n.to_string()).collect::<Vec<_>>());
+}

@@ -1,0 +1,351 @@
+//! Experiments of a fleet: at most one runs at a time, on the active hub, whether who began it is still there or not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use edgeward_cluster::chaos::{Point, Report, Trial, Verdict};
+use edgeward_model::{DocumentName, EdgeError, ErrorKind, Experiment, FunctionId, NodeId, chaos::Scenario};
+use edgeward_runtime::{EdgeRuntime, blocking};
+use futures::future::join_all;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    kept::Reports,
+    node::NodeChaos,
+    observe::{hittable, known},
+    orders::{ask, is_away},
+    question::Question,
+    running::{Run, event, run},
+};
+use crate::fleet::EdgeCluster;
+
+/// Longest wait for the faults of an experiment to end when its hub stops.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a cluster has for experiments.
+#[derive(Default)]
+pub(crate) struct ClusterSeams {
+    is_allowed: AtomicBool,
+    /// The faults of the nodes of this process.
+    here: Mutex<BTreeMap<NodeId, NodeChaos>>,
+    running: Mutex<Option<Running>>,
+    /// Held from the look whether one runs until it does.
+    beginning: tokio::sync::Mutex<()>,
+}
+
+struct Running {
+    run: Arc<Run>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl ClusterSeams {
+    pub(crate) fn allow(&self) {
+        self.is_allowed.store(true, Ordering::Release);
+        self.here.lock().values().for_each(|chaos| chaos.allow(None));
+    }
+
+    fn is_allowed(&self) -> bool {
+        self.is_allowed.load(Ordering::Acquire)
+    }
+
+    /// The faults of a node of this process with this runtime.
+    pub(crate) fn of(&self, runtime: &Arc<EdgeRuntime>) -> NodeChaos {
+        let mut here = self.here.lock();
+        let new = || {
+            let chaos = NodeChaos::new(Arc::clone(runtime), None);
+            if self.is_allowed() {
+                chaos.allow(None);
+            }
+            chaos
+        };
+        here.entry(runtime.node().id.clone()).or_insert_with(new).clone()
+    }
+
+    pub(crate) fn forget(&self, node: &NodeId) {
+        self.here.lock().remove(node);
+    }
+
+    fn running(&self) -> Option<Arc<Run>> {
+        self.running.lock().as_ref().map(|running| Arc::clone(&running.run)).filter(|run| !run.ended.is_cancelled())
+    }
+}
+
+/// How far an experiment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The steady state is looked at; nothing is injected.
+    Before,
+    /// From the first fault to the end of the last.
+    Faults,
+    /// The fleet recovers.
+    After,
+    /// It is over.
+    Ended,
+}
+
+/// An experiment that runs or ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentView {
+    /// Names this run: the name of the experiment, `:` and a number.
+    pub id: String,
+    /// The name of the experiment.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// How far it is.
+    pub phase: Phase,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it has taken, in seconds.
+    pub took_seconds: f64,
+    /// How long it takes when nothing ends it before, in seconds.
+    pub total_seconds: u64,
+    /// What it came to; none while it runs.
+    pub verdict: Option<Verdict>,
+    /// Why, in a sentence; empty while it runs.
+    pub reason: String,
+    /// Its faults that are injected now, for people, each with its nodes.
+    pub injected: Vec<String>,
+    /// What was seen last.
+    pub last: Option<Point>,
+}
+
+/// The experiments of a fleet.
+#[derive(Clone, Debug)]
+pub struct ClusterChaos {
+    cluster: EdgeCluster,
+}
+
+impl EdgeCluster {
+    /// The experiments of this fleet.
+    pub fn chaos(&self) -> ClusterChaos {
+        ClusterChaos { cluster: self.clone() }
+    }
+
+    /// Lets experiments run in this fleet, and faults be injected on the nodes of this process. Far nodes must each allow it too.
+    pub fn allow_chaos(&self) {
+        self.chaos_seams().allow();
+    }
+}
+
+impl ClusterChaos {
+    /// Whether experiments may run.
+    pub fn is_allowed(&self) -> bool {
+        self.cluster.chaos_seams().is_allowed()
+    }
+
+    /// A ready-made experiment, with calls of this function and this document, for the nodes that there are.
+    pub fn scenario(&self, scenario: Scenario, function: &FunctionId, document: Option<&DocumentName>) -> Result<Experiment, EdgeError> {
+        let document = match document {
+            Some(document) => document.clone(),
+            None if scenario.compares_a_document() => {
+                return Err(EdgeError::invalid(format!("the scenario `{scenario}` compares a document; say which")));
+            }
+            None => DocumentName::new("d")?,
+        };
+        Ok(scenario.experiment(function, &document, self.cluster.node_ids().len()))
+    }
+
+    /// Begins an experiment, which then runs to its end by itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] when experiments are not allowed here or on a node that it could hit; [`ErrorKind::InvalidInput`] when it is not valid, names
+    /// what there is not, or cannot be done there; [`ErrorKind::Conflict`] when another one runs; [`ErrorKind::Unavailable`] when a node is not there.
+    pub async fn start(&self, experiment: Experiment) -> Result<ExperimentView, EdgeError> {
+        if !self.is_allowed() {
+            let message = "this hub runs no experiments; start it with `--allow-chaos`, and each node that may be hit too";
+            return Err(EdgeError::new(ErrorKind::Forbidden, message));
+        }
+        experiment.validate()?;
+        let seams = self.cluster.chaos_seams();
+        let _beginning = seams.beginning.lock().await;
+        if let Some(running) = seams.running() {
+            let message = format!("experiment `{}` runs, and one runs at a time; wait until it has ended, or stop it", running.id);
+            return Err(EdgeError::new(ErrorKind::Conflict, message));
+        }
+        known(&self.cluster).await?.check(&experiment)?;
+        self.check_nodes(&experiment).await?;
+        let reports = Reports::new(self.cluster.documents())?;
+        let trial = Trial::new(experiment.clone(), Timestamp::now());
+        let (of, name, report) = (reports.clone(), experiment.name.clone(), trial.report());
+        let id = blocking(move || {
+            let id = of.next_id(&name)?;
+            // Should this hub end with it, it is known that it began.
+            of.put(&id, report)?;
+            Ok(id)
+        })
+        .await?;
+        tracing::warn!(target: "audit", experiment = id, "an experiment begins");
+        self.cluster.events().tell(event(format!("experiment `{id}` begins")));
+        let begun = Arc::new(Run {
+            id,
+            trial: Mutex::new(trial),
+            begun: Instant::now(),
+            injected: Mutex::default(),
+            stop: CancellationToken::new(),
+            why_stopped: Mutex::default(),
+            ended: CancellationToken::new(),
+        });
+        let task = AbortOnDropHandle::new(tokio::spawn(run(self.cluster.downgrade(), Arc::clone(&begun), reports)));
+        let view = view_of_running(&begun);
+        *seams.running.lock() = Some(Running { run: begun, _task: task });
+        Ok(view)
+    }
+
+    /// Runs an experiment, and returns its report once it is over. Dropped, it runs on; [`ClusterChaos::stop`] ends it.
+    ///
+    /// # Errors
+    /// Those of [`ClusterChaos::start`].
+    pub async fn run(&self, experiment: Experiment) -> Result<Report, EdgeError> {
+        let id = self.start(experiment).await?.id;
+        self.until_ended(&id).await?;
+        self.report(&id).await
+    }
+
+    /// Waits until an experiment is over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn until_ended(&self, id: &str) -> Result<(), EdgeError> {
+        if let Some(running) = self.cluster.chaos_seams().running().filter(|running| running.id == id) {
+            running.ended.cancelled().await;
+        }
+        self.get(id).await.map(drop)
+    }
+
+    /// Every experiment that is known, the newest first.
+    pub async fn list(&self) -> Result<Vec<ExperimentView>, EdgeError> {
+        let running = self.cluster.chaos_seams().running();
+        let reports = Reports::new(self.cluster.documents())?;
+        let kept = blocking(move || reports.all()).await?;
+        let mut views: Vec<_> = kept.iter().map(|(id, report)| view_of_kept(id, report)).collect();
+        if let Some(running) = running {
+            views.retain(|view| view.id != running.id);
+            views.push(view_of_running(&running));
+        }
+        views.sort_by_key(|view| std::cmp::Reverse(view.started_at));
+        Ok(views)
+    }
+
+    /// One experiment, as it is now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn get(&self, id: &str) -> Result<ExperimentView, EdgeError> {
+        match self.cluster.chaos_seams().running().filter(|running| running.id == id) {
+            Some(running) => Ok(view_of_running(&running)),
+            None => Ok(view_of_kept(id, &self.kept(id).await?)),
+        }
+    }
+
+    /// The report of an experiment, which says that it is not over while it runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn report(&self, id: &str) -> Result<Report, EdgeError> {
+        // The points of the last one are all there yet.
+        let last = self.cluster.chaos_seams().running.lock().as_ref().map(|running| Arc::clone(&running.run)).filter(|run| run.id == id);
+        match last {
+            Some(run) => Ok(run.report()),
+            None => self.kept(id).await,
+        }
+    }
+
+    /// Ends an experiment before its time, and returns once its faults have ended. One that is over stays as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id.
+    pub async fn stop(&self, id: &str, why: &str) -> Result<ExperimentView, EdgeError> {
+        if let Some(running) = self.cluster.chaos_seams().running().filter(|running| running.id == id) {
+            tracing::info!(target: "audit", experiment = id, why, "an experiment is ended before its time");
+            running.why_stopped.lock().get_or_insert_with(|| why.to_owned());
+            running.stop.cancel();
+            running.ended.cancelled().await;
+        }
+        self.get(id).await
+    }
+
+    /// Ends the one that runs, if one does, as this hub stops.
+    pub(crate) async fn end(&self) {
+        if let Some(running) = self.cluster.chaos_seams().running() {
+            // Its faults end by themselves.
+            let _ = timeout(ENDING_TIMEOUT, self.stop(&running.id, "its hub was stopped")).await;
+        }
+    }
+
+    async fn kept(&self, id: &str) -> Result<Report, EdgeError> {
+        let (reports, id) = (Reports::new(self.cluster.documents())?, id.to_owned());
+        blocking(move || reports.get(&id)).await
+    }
+
+    /// Asks every node that could be hit whether it would inject it.
+    async fn check_nodes(&self, experiment: &Experiment) -> Result<(), EdgeError> {
+        let (cluster, of) = (self.cluster.clone(), experiment.clone());
+        let nodes = blocking(move || hittable(&of, &cluster)).await?;
+        let asking = nodes.into_iter().map(|(node, faults)| async move { ask(&self.cluster, &node, Question::Check { faults }).await });
+        for answer in join_all(asking).await {
+            answer.map_err(|error| {
+                let why = format!("experiment `{}` cannot begin: {error}", experiment.name);
+                let kind = if is_away(&error) { ErrorKind::Unavailable } else { error.kind() };
+                EdgeError::new(kind, why)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn view_of_running(run: &Run) -> ExperimentView {
+    let report = run.report();
+    let injected = run.injected.lock().clone();
+    let lines = report.faults.iter().enumerate().filter(|(index, _)| injected.contains(index));
+    let injected = lines.map(|(_, line)| {
+        let nodes: Vec<_> = line.nodes.iter().map(NodeId::as_str).collect();
+        format!("{} on {}", line.fault, if nodes.is_empty() { "no node yet".to_owned() } else { nodes.join(", ") })
+    });
+    let injected = injected.collect();
+    let took_seconds = run.begun.elapsed().as_secs_f64();
+    let is_over = run.trial.lock().is_over();
+    let experiment = &report.experiment;
+    let (begin, end) = experiment.faulty_span();
+    let since = Duration::from_secs_f64(took_seconds).checked_sub(experiment.before());
+    let phase = match since {
+        _ if is_over => Phase::Ended,
+        None => Phase::Before,
+        Some(since) if since < begin => Phase::Before,
+        Some(since) if since < end => Phase::Faults,
+        Some(_) => Phase::After,
+    };
+    let view = view_of_kept(&run.id, &report);
+    if is_over {
+        return ExperimentView { injected, ..view };
+    }
+    ExperimentView { phase, took_seconds, verdict: None, reason: String::new(), injected, ..view }
+}
+
+fn view_of_kept(id: &str, report: &Report) -> ExperimentView {
+    let experiment = &report.experiment;
+    ExperimentView {
+        id: id.to_owned(),
+        name: experiment.name.to_string(),
+        description: experiment.description.clone(),
+        phase: Phase::Ended,
+        started_at: report.started_at,
+        took_seconds: report.took_seconds,
+        total_seconds: experiment.total().as_secs(),
+        verdict: Some(report.verdict),
+        reason: report.reason.clone(),
+        injected: Vec::new(),
+        last: report.points.last().cloned(),
+    }
+}

@@ -1,0 +1,390 @@
+//! The faults of one node, and the seams into which they are injected: the calls of its runtime, its way to the hub, its documents, and its process.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use edgeward_cluster::{
+    Backbone,
+    chaos::{FaultyLink, Injected, Injector},
+};
+use edgeward_model::{
+    EdgeError, ErrorKind, FunctionId, NodeId,
+    chaos::{Fault, FaultKind, Side},
+    limits::CRASH_PAUSE,
+};
+use edgeward_runtime::{CallFault, EdgeRuntime, OnCall};
+use edgeward_sync::Store;
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::events::{EventKind, FleetEvent};
+
+/// Ends the process of a node at once, as if its machine had lost its power, and has it start again after this time.
+pub type Crash = Arc<dyn Fn(Duration) + Send + Sync>;
+
+/// Keeps an event for the hub.
+pub(crate) type Tell = Arc<dyn Fn(FleetEvent) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The faults of a node. Clones are the same.
+#[derive(Clone)]
+pub struct NodeChaos(Arc<Seams>);
+
+struct Seams {
+    node: NodeId,
+    runtime: Arc<EdgeRuntime>,
+    injector: Arc<Injector>,
+    /// Its own clock and disk; none where they are the hub's as well.
+    store: Option<Arc<Store>>,
+    is_allowed: AtomicBool,
+    crash: RwLock<Option<Crash>>,
+    /// The way to its hub, while there is one.
+    tell: RwLock<Option<Tell>>,
+    /// Held while faults come and go, so that what is injected is what was said last.
+    changing: tokio::sync::Mutex<()>,
+    /// Ends what has had its time.
+    keeper: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+impl fmt::Debug for NodeChaos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeChaos").field("is_allowed", &self.is_allowed()).field("faults", &self.0.injector.list()).finish()
+    }
+}
+
+impl NodeChaos {
+    /// Of the node with this runtime, and with a store if it has one of its own.
+    pub(crate) fn new(runtime: Arc<EdgeRuntime>, store: Option<Arc<Store>>) -> Self {
+        Self(Arc::new(Seams {
+            node: runtime.node().id.clone(),
+            runtime,
+            injector: Arc::default(),
+            store,
+            is_allowed: AtomicBool::new(false),
+            crash: RwLock::default(),
+            tell: RwLock::default(),
+            changing: tokio::sync::Mutex::default(),
+            keeper: Mutex::default(),
+        }))
+    }
+
+    /// Lets faults be injected, which its hub asks for. Call it before the node is tied to its hub. Without `crash`, which must not return, its process
+    /// cannot be made to end.
+    pub fn allow(&self, crash: Option<Crash>) {
+        *self.0.crash.write() = crash;
+        self.0.is_allowed.store(true, Ordering::Release);
+    }
+
+    /// Whether faults may be injected.
+    pub fn is_allowed(&self) -> bool {
+        self.0.is_allowed.load(Ordering::Acquire)
+    }
+
+    /// The faults that are injected now.
+    pub fn injected(&self) -> Vec<Injected> {
+        self.0.injector.list()
+    }
+
+    /// The way to the hub, with what is injected into it; as it is where nothing may be.
+    pub(crate) fn link(&self, backbone: Arc<dyn Backbone>) -> Arc<dyn Backbone> {
+        if !self.is_allowed() {
+            return backbone;
+        }
+        Arc::new(FaultyLink::to_hub(backbone, Arc::clone(&self.0.injector)))
+    }
+
+    /// Tells events there from now on.
+    pub(crate) fn tell_by(&self, tell: Option<Tell>) {
+        *self.0.tell.write() = tell;
+    }
+
+    /// Refuses a fault that cannot be injected here.
+    pub(crate) fn check(&self, fault: &Fault) -> Result<(), EdgeError> {
+        let node = &self.0.node;
+        if !self.is_allowed() {
+            let message = format!("node `{node}` lets nobody inject faults; start it with `--allow-chaos`");
+            return Err(EdgeError::new(ErrorKind::Forbidden, message));
+        }
+        fault.validate()?;
+        let why = match &fault.kind {
+            FaultKind::Crash if self.0.crash.read().is_none() => "it is part of another program, which would end with it",
+            FaultKind::Partition { between } if between[1] != Side::Hub => {
+                "nodes talk to their hub alone, so there is no way between two of them; write `hub` as one side"
+            }
+            FaultKind::Partition { .. } if self.0.tell.read().is_none() || self.0.store.is_none() => {
+                "it is in the process of its hub, and there is no way between them"
+            }
+            FaultKind::ClockSkew { .. } if self.0.store.is_none() => "it has no clock of its own, but that of its hub",
+            FaultKind::DiskFull if self.0.store.is_none() => "it has no disk of its own, but that of its hub",
+            _ => return Ok(()),
+        };
+        Err(EdgeError::invalid(format!("a fault `{}` cannot be injected on node `{node}`: {why}", fault.kind.as_str())))
+    }
+
+    /// Has exactly these faults of a run injected. What is there already stays as it is; a crash comes at once, once.
+    ///
+    /// # Errors
+    /// When one cannot be injected here; then nothing is changed.
+    pub(crate) async fn inject(&self, run: &str, faults: BTreeMap<String, Fault>) -> Result<(), EdgeError> {
+        let of_run = format!("{run}/");
+        let faults: BTreeMap<_, _> = faults.into_iter().map(|(name, fault)| (format!("{of_run}{name}"), fault)).collect();
+        faults.values().try_for_each(|fault| self.check(fault))?;
+        let _changing = self.0.changing.lock().await;
+        let active = self.0.injector.list();
+        for gone in active.iter().filter(|active| active.id.starts_with(&of_run) && !faults.contains_key(&active.id)) {
+            if let Some(fault) = self.0.injector.remove(&gone.id) {
+                self.0.apply();
+                self.0.note(&gone.id, &fault, "was ended").await;
+            }
+        }
+        for (id, fault) in faults {
+            if active.iter().any(|active| active.id == id) {
+                continue;
+            }
+            // Before it is injected: a full disk takes no event.
+            self.0.note(&id, &fault, "is injected").await;
+            if fault.kind == FaultKind::Crash {
+                self.0.crash_soon(fault.duration());
+                continue;
+            }
+            self.0.injector.inject(&id, fault)?;
+            self.0.apply();
+            self.0.keeper.lock().get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(keep(Arc::downgrade(&self.0)))));
+        }
+        Ok(())
+    }
+}
+
+impl Seams {
+    /// Has the seams do what the faults of now say.
+    fn apply(&self) {
+        let is_of_calls = self.injector.list().iter().any(|active| active.fault.kind.is_of_calls());
+        self.runtime.call_faults().set(is_of_calls.then(|| on_call(Arc::clone(&self.injector))));
+        if let Some(store) = &self.store {
+            let (skew, is_full) = self.injector.ask(|faults, now| (faults.clock_skew_seconds(now), faults.is_disk_full(now)));
+            store.set_clock_skew(skew);
+            store.refuse_writes(is_full);
+        }
+    }
+
+    /// Tells the audit log and the hub of a fault.
+    async fn note(&self, id: &str, fault: &Fault, what: &str) {
+        let node = &self.node;
+        tracing::warn!(target: "audit", %node, fault = id, "the fault `{fault}` {what}");
+        let tell = self.tell.read().clone();
+        if let Some(tell) = tell {
+            let mut event = FleetEvent::new(EventKind::FaultChanged, format!("node `{node}`: the fault `{fault}` {what}")).on(node);
+            event.data = Some(serde_json::json!({ "id": id, "fault": fault }));
+            event.function.clone_from(&fault.function);
+            tell(event).await;
+        }
+    }
+
+    /// Ends the process once who asked for it has its answer.
+    fn crash_soon(&self, down: Duration) {
+        let crash = self.crash.read().clone().expect("who checked the fault saw that it is there");
+        tokio::spawn(async move {
+            sleep(CRASH_PAUSE).await;
+            crash(down);
+        });
+    }
+}
+
+impl Drop for Seams {
+    fn drop(&mut self) {
+        // Others may hold the runtime and the store.
+        self.runtime.call_faults().set(None);
+        if let Some(store) = &self.store {
+            store.set_clock_skew(0);
+            store.refuse_writes(false);
+        }
+    }
+}
+
+/// What the faults do to a call.
+fn on_call(injector: Arc<Injector>) -> OnCall {
+    Arc::new(move |function: &FunctionId| {
+        let happens = injector.on_call(function);
+        let (memory_mb, concurrency) = injector.ask(|faults, now| (faults.memory_mb(function, now), faults.concurrency(function, now)));
+        let memory_bytes = memory_mb.map(|mib| usize::try_from(mib).unwrap_or(usize::MAX).saturating_mul(1 << 20));
+        CallFault { delay: happens.delay, failure: happens.failure, concurrency, memory_bytes }
+    })
+}
+
+/// Ends each fault at its time, as long as the node is there.
+async fn keep(seams: Weak<Seams>) {
+    loop {
+        let Some(here) = seams.upgrade() else { return };
+        let mut changes = here.injector.changes();
+        let end = here.injector.next_end_in();
+        drop(here);
+        tokio::select! {
+            ended = changes.changed() => if ended.is_err() { return },
+            () = sleep(end.unwrap_or_default()), if end.is_some() => {
+                let Some(here) = seams.upgrade() else { return };
+                let _changing = here.changing.lock().await;
+                let ended = here.injector.expire();
+                here.apply();
+                for (id, fault) in ended {
+                    here.note(&id, &fault, "has ended: its time is over").await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_model::{EdgeFunction, EdgeNode, Handler, HandlerName, chaos::Fault};
+    use edgeward_runtime::NativeHandler;
+    use edgeward_sync::{Documents, Epoch, Precondition};
+
+    use super::*;
+
+    async fn node() -> (NodeChaos, Arc<EdgeRuntime>, Documents) {
+        let runtime = Arc::new(EdgeRuntime::new(EdgeNode::new("edge-01", "a").expect("valid")));
+        let name = HandlerName::new("h").expect("valid");
+        runtime.register(name.clone(), NativeHandler::new(async |payload| Ok::<_, std::io::Error>(payload)));
+        let mut function = EdgeFunction::new("f", "f", Handler::Native(name)).expect("valid");
+        function.timeout_seconds = 3.0;
+        runtime.deploy(function).await.expect("deploys");
+        let store = Store::in_memory(runtime.node().id.clone(), Epoch::draw().expect("random")).expect("opens");
+        let documents = Documents::new(store);
+        let chaos = NodeChaos::new(Arc::clone(&runtime), Some(Arc::clone(documents.store())));
+        (chaos, runtime, documents)
+    }
+
+    fn fault(json: &str) -> Fault {
+        serde_json::from_str(json).expect(json)
+    }
+
+    async fn inject(chaos: &NodeChaos, json: &str) -> Result<(), EdgeError> {
+        chaos.inject("run", BTreeMap::from([("1".to_owned(), fault(json))])).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_fault_of_a_call_happens_and_ends_by_itself() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        for (json, took, result) in [
+            (r#"{"kind":"latency","delay_ms":500,"duration_seconds":2}"#, 500, Ok(())),
+            (r#"{"kind":"error","error":"overloaded","function":"f","duration_seconds":2}"#, 0, Err(ErrorKind::Overloaded)),
+            (r#"{"kind":"timeout","duration_seconds":2}"#, 3000, Err(ErrorKind::Timeout)),
+        ] {
+            inject(&chaos, json).await.expect(json);
+            let begun = tokio::time::Instant::now();
+            let called = runtime.invoke("f", "x").await.map(drop).map_err(|error| error.kind());
+            assert_eq!((called, begun.elapsed().as_millis()), (result, took), "{json}");
+            sleep(Duration::from_secs(2)).await;
+            assert!(chaos.injected().is_empty(), "{json}");
+            let begun = tokio::time::Instant::now();
+            runtime.invoke("f", "x").await.expect("it is over");
+            assert!(begun.elapsed().is_zero());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_an_exhausted_resource_a_function_gets_no_more_than_there_is() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        let late = fault(r#"{"kind":"latency","delay_ms":1000,"duration_seconds":10}"#);
+        let narrow = fault(r#"{"kind":"resource_exhaustion","concurrency":1,"duration_seconds":10}"#);
+        chaos.inject("run", BTreeMap::from([("1".to_owned(), late), ("2".to_owned(), narrow)])).await.expect("injects");
+        let begun = tokio::time::Instant::now();
+        let (first, second) = tokio::join!(runtime.invoke("f", "x"), runtime.invoke("f", "x"));
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(begun.elapsed().as_secs(), 2, "one after the other");
+    }
+
+    #[cfg(feature = "wasm")]
+    #[tokio::test]
+    async fn a_guest_gets_no_more_memory_than_there_is() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        // Ten MiB more, or a trap.
+        let greedy = wat::parse_str(
+            r#"(module (memory (export "memory") 1) (func (export "_start") (if (i32.eq (memory.grow (i32.const 160)) (i32.const -1)) (then unreachable))))"#,
+        );
+        let digest = runtime.add_artifact(greedy.expect("valid")).await.expect("runs here");
+        runtime.deploy(EdgeFunction::new("g", "g", Handler::Artifact(digest)).expect("valid")).await.expect("deploys");
+        runtime.invoke("g", "").await.expect("there is enough");
+        inject(&chaos, r#"{"kind":"resource_exhaustion","memory_mb":4,"duration_seconds":1}"#).await.expect("injects");
+        let error = runtime.invoke("g", "").await.expect_err("there is too little");
+        assert_eq!(error.kind(), ErrorKind::MemoryLimit, "{error}");
+        let begun = std::time::Instant::now();
+        while !chaos.injected().is_empty() {
+            assert!(begun.elapsed().as_secs() < 20, "it ends by itself");
+            sleep(Duration::from_millis(20)).await;
+        }
+        runtime.invoke("g", "").await.expect("there is enough again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_wrong_and_a_disk_that_is_full_are_so_for_a_while() {
+        let (chaos, _, documents) = node().await;
+        chaos.allow(None);
+        let document = documents.document("d".parse().expect("valid"));
+        let write = || document.edit(Precondition::None, |draft| draft.set("k", &1_i64.into()));
+        inject(&chaos, r#"{"kind":"clock_skew","skew_seconds":3600,"duration_seconds":5}"#).await.expect("injects");
+        let ahead = |document: &edgeward_sync::Document| document.now().duration_since(jiff::Timestamp::now()).as_secs();
+        assert!((3599..=3600).contains(&ahead(&document)));
+        write().expect("it can be written");
+        assert!(document.info().expect("reads").expect("there").updated_at > jiff::Timestamp::now());
+        inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("stays as it is");
+        assert!((3599..=3600).contains(&ahead(&document)), "one of this name is there");
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(ahead(&document), 0);
+        inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("injects");
+        let error = write().map(drop).expect_err("it is full");
+        assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("the disk is full"), "{error}");
+        sleep(Duration::from_secs(5)).await;
+        write().expect("there is room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_are_refused_unless_they_are_allowed_and_possible_here() {
+        let (chaos, runtime, _) = node().await;
+        let timeout = r#"{"kind":"timeout","duration_seconds":5}"#;
+        let refused = inject(&chaos, timeout).await.expect_err("not allowed");
+        assert!(refused.kind() == ErrorKind::Forbidden && refused.to_string().contains("--allow-chaos"), "{refused}");
+        chaos.allow(None);
+        for impossible in [
+            r#"{"kind":"crash","duration_seconds":5}"#,
+            r#"{"kind":"partition","between":["all","hub"],"duration_seconds":5}"#,
+            r#"{"kind":"partition","between":["node=edge-01","node=b"],"duration_seconds":5}"#,
+        ] {
+            assert_eq!(inject(&chaos, impossible).await.expect_err(impossible).kind(), ErrorKind::InvalidInput);
+        }
+        let of_hub = NodeChaos::new(runtime, None);
+        of_hub.allow(None);
+        for of_the_hub in [r#"{"kind":"clock_skew","skew_seconds":1,"duration_seconds":5}"#, r#"{"kind":"disk_full","duration_seconds":5}"#]
+        {
+            assert!(inject(&of_hub, of_the_hub).await.is_err(), "{of_the_hub}");
+        }
+        let (told, mut crashes) = tokio::sync::mpsc::channel(4);
+        let crash: Crash = Arc::new(move |down| told.try_send(down).expect("room"));
+        chaos.allow(Some(crash));
+        inject(&chaos, r#"{"kind":"crash","duration_seconds":5}"#).await.expect("it may");
+        assert_eq!(crashes.recv().await.expect("it crashes").as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_ends_its_own_faults_and_no_others() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        inject(&chaos, r#"{"kind":"error","duration_seconds":50}"#).await.expect("injects");
+        chaos.inject("run-2", BTreeMap::new()).await.expect("nothing is its");
+        assert_eq!(chaos.injected().len(), 1);
+        assert!(runtime.invoke("f", "x").await.is_err());
+        chaos.inject("run", BTreeMap::new()).await.expect("ends");
+        assert!(chaos.injected().is_empty() && runtime.invoke("f", "x").await.is_ok());
+    }
+}
