@@ -49,7 +49,7 @@ fn experiment(name: &str, duration_seconds: u32, more: &str) -> Experiment {
     let text = format!(
         r#"
             name = "{name}"
-            before_seconds = 1
+            before_seconds = 3
             duration_seconds = {duration_seconds}
             [[load]]
             function = "double"
@@ -58,7 +58,7 @@ fn experiment(name: &str, duration_seconds: u32, more: &str) -> Experiment {
             [[steady_state]]
             probe = "success_rate"
             function = "double"
-            at_least_percent = 99
+            at_least_percent = 90
             {more}
         "#
     );
