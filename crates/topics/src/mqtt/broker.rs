@@ -162,6 +162,8 @@ pub(super) struct Shared {
 pub(super) struct Client {
     /// Told when another connection takes its place.
     pub(super) is_replaced: Notify,
+    /// Told when it may not be connected any more.
+    pub(super) is_unwelcome: Notify,
     /// Whether its session is left in order.
     has_ended: watch::Sender<bool>,
 }
@@ -194,6 +196,15 @@ impl Broker {
     /// Has all connections end, those included that are still to come. Their sessions stay.
     pub fn stop(&self) {
         self.shared.is_stopping.send_replace(true);
+    }
+
+    /// Has the connections of users end that are not welcome any more. Their sessions stay.
+    pub fn end_unwelcome(&self, is_welcome: impl Fn(&str) -> bool) {
+        for ((user, _), client) in self.shared.clients.lock().iter() {
+            if !is_welcome(user) {
+                client.is_unwelcome.notify_one();
+            }
+        }
     }
 
     /// Removes the sessions whose clients have been away for too long; to be called now and then.
@@ -246,7 +257,7 @@ impl Shared {
 
     /// Gives a connection the place of its client, and returns when the one before it has left its session in order.
     pub(super) async fn enter(self: &Arc<Self>, user: &str, client_id: &str) -> Result<Place, EdgeError> {
-        let client = Arc::new(Client { is_replaced: Notify::new(), has_ended: watch::Sender::new(false) });
+        let client = Arc::new(Client { is_replaced: Notify::new(), is_unwelcome: Notify::new(), has_ended: watch::Sender::new(false) });
         let key = (user.to_owned(), client_id.to_owned());
         let former = self.clients.lock().insert(key.clone(), Arc::clone(&client));
         let place = Place { shared: Arc::clone(self), key, client };

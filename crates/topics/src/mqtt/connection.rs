@@ -249,6 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         tokio::select! {
             biased;
             () = self.place.client.is_replaced.notified() => Woke::Ends(End::new(Reason::SessionTakenOver, "another connection took its place")),
+            () = self.place.client.is_unwelcome.notified() => Woke::Ends(End::new(Reason::NotAuthorized, "it may not be connected any more")),
             _ = self.is_stopping.wait_for(|is_stopping| *is_stopping) => Woke::Ends(End::new(Reason::ServerShuttingDown, "the broker stops")),
             () = sleep_until(deadline) => Woke::Ends(End::new(Reason::KeepAliveTimeout, "nothing came from it, or it took nothing, for too long")),
             (answer, result) = first(&mut self.committing) => Woke::Committed(answer, result),
