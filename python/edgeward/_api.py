@@ -68,9 +68,11 @@ class Api:
         content_type: str | None = None,
         if_state: SyncState | None = None,
         if_generation: int | None = None,
+        terms: dict[str, str] | None = None,
     ) -> bytes:
-        """Makes a call; returns the body of the answer."""
-        connection, response = self._request(method, path, query, body, content_type, _condition(if_state, if_generation))
+        """Makes a call, with more header fields by `terms`; returns the body of the answer."""
+        more = {**_condition(if_state, if_generation), **(terms or {})}
+        connection, response = self._request(method, path, query, body, content_type, more)
         try:
             return self._answer(method, path, response.read)
         finally:
@@ -133,11 +135,11 @@ class Api:
         query: dict[str, Any] | None,
         body: bytes | None,
         content_type: str | None,
-        condition: dict[str, str] | None,
+        more: dict[str, str] | None,
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         wanted = {name: "true" if value is True else value for name, value in (query or {}).items() if value is not None}
         target = path + ("?" + urlencode(wanted) if wanted else "")
-        headers = {"User-Agent": "edgeward-python", **(condition or {})}
+        headers = {"User-Agent": "edgeward-python", **(more or {})}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         if content_type is not None:

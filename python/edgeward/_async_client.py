@@ -59,8 +59,71 @@ class AsyncClient:
     async def undeploy(self, function_id: str, *, node: str | None = None, all_nodes: bool = False) -> bool:
         return await asyncio.to_thread(self._client.undeploy, function_id, node=node, all_nodes=all_nodes)
 
-    async def invoke(self, function_id: str, payload: Payload = b"", *, content_type: str | None = None, node: str | None = None) -> bytes:
-        return await asyncio.to_thread(self._client.invoke, function_id, payload, content_type=content_type, node=node)
+    async def invoke(
+        self,
+        function_id: str,
+        payload: Payload = b"",
+        *,
+        content_type: str | None = None,
+        node: str | None = None,
+        timeout_seconds: float | None = None,
+        idempotent: bool = False,
+    ) -> bytes:
+        how: dict[str, Any] = {"timeout_seconds": timeout_seconds, "idempotent": idempotent}
+        return await asyncio.to_thread(self._client.invoke, function_id, payload, content_type=content_type, node=node, **how)
+
+    async def routes(self, function_id: str | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.routes, function_id)
+
+    async def schedules(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.schedules)
+
+    async def schedule(self, schedule_id: str) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.schedule, schedule_id)
+
+    async def put_schedule(
+        self,
+        schedule_id: str,
+        function_id: str,
+        when: str,
+        *,
+        zone: str | None = None,
+        to: str | None = None,
+        payload: object = None,
+        content_type: str | None = None,
+        catch_up: str | None = None,
+        jitter_seconds: int | None = None,
+        attempts: int | None = None,
+        timeout_seconds: float | None = None,
+        enabled: bool = True,
+        starts_at: str | None = None,
+        ends_at: str | None = None,
+        if_generation: int | None = None,
+    ) -> dict[str, Any]:
+        how: dict[str, Any] = {
+            "zone": zone,
+            "to": to,
+            "payload": payload,
+            "content_type": content_type,
+            "catch_up": catch_up,
+            "jitter_seconds": jitter_seconds,
+            "attempts": attempts,
+            "timeout_seconds": timeout_seconds,
+            "enabled": enabled,
+            "starts_at": starts_at,
+            "ends_at": ends_at,
+            "if_generation": if_generation,
+        }
+        return await asyncio.to_thread(self._client.put_schedule, schedule_id, function_id, when, **how)
+
+    async def delete_schedule(self, schedule_id: str, *, if_generation: int | None = None) -> None:
+        await asyncio.to_thread(self._client.delete_schedule, schedule_id, if_generation=if_generation)
+
+    async def run_schedule(self, schedule_id: str, *, node: str | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.run_schedule, schedule_id, node=node)
+
+    async def schedule_history(self, schedule_id: str, *, node: str | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.schedule_history, schedule_id, node=node)
 
     def logs(self, function_id: str, *, node: str | None = None, follow: bool = False) -> AsyncIterator[dict[str, Any]]:
         return stream(lambda: self._client.logs(function_id, node=node, follow=follow))

@@ -76,6 +76,7 @@ class EdgeFunction:
     max_concurrency: int = field(default=128, kw_only=True)
     max_queue: int = field(default=256, kw_only=True)
     max_reuse: int = field(default=1, kw_only=True)
+    resilience: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
 @dataclass
 class SyncState:
@@ -180,6 +181,13 @@ class EdgeCluster:
     def deploy_to_node_async(self, node_id: str, function: EdgeFunction) -> Awaitable[None]:
         """The same, to be awaited."""
 
+    def call(self, function_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function on the node that takes the call best, and on another one when that fails and it does no harm, as the
+        `resilience` of the function says. The arguments are those of `invoke` of a runtime."""
+    def call_async(self, function_id: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """The same, to be awaited."""
+    def routes(self) -> list[dict[str, Any]]:
+        """How the calls of each function are routed: its nodes in the order in which they are asked, and how they do."""
     @property
     def deployments(self) -> Deployments:
         """What should run where, and how it gets there."""

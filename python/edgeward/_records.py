@@ -44,6 +44,7 @@ class EdgeFunction:
     max_concurrency: int = field(default=128, kw_only=True)
     max_queue: int = field(default=256, kw_only=True)
     max_reuse: int = field(default=1, kw_only=True)
+    resilience: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from edgeward._api import JSON, Api, Events
 from edgeward._edgeward import EdgeFunction, SyncState
-from edgeward._errors import EdgeTimeoutError
+from edgeward._errors import EdgeTimeoutError, of_kind
 
 Payload = Union[bytes, bytearray, str]
 
@@ -117,6 +117,7 @@ class Client:
             "max_concurrency": function.max_concurrency,
             "max_queue": function.max_queue,
             "max_reuse": function.max_reuse,
+            "resilience": function.resilience,
         }
         if signature is not None:
             description["signature"] = {name: signature[name] for name in ("key", "counter", "signature")}
@@ -132,11 +133,94 @@ class Client:
             raise
         return True
 
-    def invoke(self, function_id: str, payload: Payload = b"", *, content_type: str | None = None, node: str | None = None) -> bytes:
-        """Invokes a function with a payload and returns its answer."""
+    def invoke(
+        self,
+        function_id: str,
+        payload: Payload = b"",
+        *,
+        content_type: str | None = None,
+        node: str | None = None,
+        timeout_seconds: float | None = None,
+        idempotent: bool = False,
+    ) -> bytes:
+        """Invokes a function with a payload and returns its answer: on the node that takes the call best, or on one `node` and no other.
+
+        `timeout_seconds` is how long the call may take with all its attempts; an `idempotent` one may run twice with no harm, and is tried
+        again also when it may have run."""
         body = payload.encode() if isinstance(payload, str) else bytes(payload)
         kind = content_type or "application/octet-stream"
-        return self._api.send("POST", f"/v1/functions/{_part(function_id)}/invoke", {"node": node}, body, kind)
+        terms = {"edgeward-idempotent": "true"} if idempotent else {}
+        if timeout_seconds is not None:
+            terms["edgeward-timeout-ms"] = _millis(timeout_seconds)
+        path = f"/v1/functions/{_part(function_id)}/invoke"
+        return self._api.send("POST", path, {"node": node}, body, kind, terms=terms)
+
+    def routes(self, function_id: str | None = None) -> list[dict[str, Any]]:
+        """How a hub routes the calls of each function, or of one: its nodes in the order in which they are asked, and how they do."""
+        return self._api.objects("routes", "/v1/routes", {"function": function_id})
+
+    def schedules(self) -> list[dict[str, Any]]:
+        """What runs by itself: of a node with how it went, of a hub with the nodes that have it."""
+        return self._api.objects("schedules", "/v1/schedules")
+
+    def schedule(self, schedule_id: str) -> dict[str, Any]:
+        """One schedule."""
+        return self._api.object("GET", _schedule(schedule_id))
+
+    def put_schedule(
+        self,
+        schedule_id: str,
+        function_id: str,
+        when: str,
+        *,
+        zone: str | None = None,
+        to: str | None = None,
+        payload: object = None,
+        content_type: str | None = None,
+        catch_up: str | None = None,
+        jitter_seconds: int | None = None,
+        attempts: int | None = None,
+        timeout_seconds: float | None = None,
+        enabled: bool = True,
+        starts_at: str | None = None,
+        ends_at: str | None = None,
+        if_generation: int | None = None,
+    ) -> dict[str, Any]:
+        """Has a function run by itself, in place of an earlier schedule of this id, with `if_generation` only of this one, 0 for none.
+
+        `when` is `every 30s`, `at 2026-12-24T18:00:00Z`, or a cron expression such as `30 2 * * MON-FRI`, which means the local time of
+        `zone` (UTC). `to` is for a hub: `all`, `node=ID`, `site=berlin`, `count=2`, or `one` for any one node. A `payload` that is no `str`
+        is written as JSON. `catch_up` says what becomes of times at which the node could not: `skip`, `once` or `all=5`."""
+        text = payload if payload is None or isinstance(payload, str) else json.dumps(payload, allow_nan=False)
+        wanted = {
+            "function": function_id,
+            "when": when,
+            "zone": zone,
+            "target": to,
+            "payload": text,
+            "content_type": content_type,
+            "catch_up": catch_up,
+            "jitter_seconds": jitter_seconds,
+            "attempts": attempts,
+            "timeout_seconds": timeout_seconds,
+            "enabled": enabled,
+            "starts_at": starts_at,
+            "ends_at": ends_at,
+        }
+        body = _dumps({name: value for name, value in wanted.items() if value is not None})
+        return self._api.object("PUT", _schedule(schedule_id), body=body, content_type=JSON, if_generation=if_generation)
+
+    def delete_schedule(self, schedule_id: str, *, if_generation: int | None = None) -> None:
+        """Removes a schedule and its history; with `if_generation`, only this one."""
+        self._api.send("DELETE", _schedule(schedule_id), if_generation=if_generation)
+
+    def run_schedule(self, schedule_id: str, *, node: str | None = None) -> dict[str, Any]:
+        """Starts a run of a schedule now, beside its times, and returns before it ends: `due_at`, `attempt`, `started_at`."""
+        return self._api.object("POST", _schedule(schedule_id) + "/run", {"node": node})
+
+    def schedule_history(self, schedule_id: str, *, node: str | None = None) -> dict[str, Any]:
+        """What ran of a schedule and what did not, as `runs`, newest first, and `totals` by outcome."""
+        return self._api.object("GET", _schedule(schedule_id) + "/history", {"node": node})
 
     def logs(self, function_id: str, *, node: str | None = None, follow: bool = False) -> Events:
         """The lines that a function printed: those that are kept, and with `follow` those that come."""
@@ -466,6 +550,18 @@ def _experiment(experiment_id: str) -> str:
 
 def _filter(filter: str, what: str) -> str:
     return f"/v1/topics/{_part(filter)}/{what}"
+
+
+def _schedule(schedule_id: str) -> str:
+    return f"/v1/schedules/{_part(schedule_id)}"
+
+
+def _millis(seconds: float) -> str:
+    # Also of NaN this is false.
+    if not 0.001 <= seconds <= 1_000_000:
+        why = f"`timeout_seconds` is {seconds}; it must be from 0.001 to 1000000"
+        raise of_kind("invalid_input", ValueError(why))
+    return str(int(seconds * 1000))
 
 
 def _document(name: str) -> str:

@@ -1,10 +1,20 @@
 """A cluster in this process: its nodes are the objects that were registered."""
 
 import asyncio
+import time
 from datetime import datetime, timezone
 
 import pytest
-from edgeward import EdgeCluster, EdgeFunction, EdgeMetrics, EdgeNode, EdgeNodeStatus, InvocationRecord
+from edgeward import (
+    EdgeCluster,
+    EdgeExecutionError,
+    EdgeFunction,
+    EdgeMetrics,
+    EdgeNode,
+    EdgeNodeStatus,
+    EdgeTimeoutError,
+    InvocationRecord,
+)
 
 
 def test_a_node_of_a_cluster_is_the_object_that_was_registered() -> None:
@@ -84,6 +94,51 @@ def test_deploying_can_be_awaited() -> None:
         assert runtime.list_functions()[0] is function
 
     asyncio.run(main())
+
+
+def test_a_call_goes_to_a_node_that_does_well_and_routes_show_which() -> None:
+    def fails(number: int) -> int:
+        raise OSError("broken")
+
+    resilience = {"balance": "round_robin", "idempotent": True, "breaker": {"min_calls": 2, "open_seconds": 30}}
+    cluster = EdgeCluster()
+    for id, handler in [("edge-01", fails), ("edge-02", lambda number: 2 * number)]:
+        cluster.register_node(EdgeNode(id, id))
+        cluster.deploy_to_node(id, EdgeFunction("double", "double", handler, resilience=resilience))
+    assert [cluster.call("double", number) for number in range(20)] == [2 * number for number in range(20)]
+    assert asyncio.run(call_soon(cluster, 21)) == 42
+    [route] = cluster.routes()
+    assert (route["function"], route["balance"], route["calls"]) == ("double", "round_robin", 21)
+    bad, good = sorted(route["candidates"], key=lambda candidate: str(candidate["node"]))
+    assert (bad["node"], bad["breaker"], bad["failures"], good["successes"]) == ("edge-01", "open", 2, 21), route
+    with pytest.raises(EdgeExecutionError, match="broken"):
+        cluster.get_runtime("edge-01").invoke("double", 1)
+
+
+async def call_soon(cluster: EdgeCluster, number: int) -> object:
+    return await cluster.call_async("double", number)
+
+
+def test_what_is_wrong_with_a_call_or_how_it_is_routed_is_told() -> None:
+    cluster = EdgeCluster()
+    cluster.register_node(EdgeNode("edge-01", "edge-01"))
+    for id in ["absent", "no id"]:
+        with pytest.raises(ValueError, match="(?i)function not found") as caught:
+            cluster.call(id)
+        assert getattr(caught.value, "kind") == "not_found"
+    slow = EdgeFunction("slow", "slow", lambda: time.sleep(0.4), resilience={"deadline_seconds": 0.05})
+    cluster.deploy_to_all(slow)
+    with pytest.raises(EdgeTimeoutError, match="did not answer within"):
+        cluster.call("slow")
+    for resilience, why in [
+        ({"balance": "fastest"}, "unknown variant `fastest`"),
+        ({"retry": {"attempts": -1}}, "`-1`"),
+        ({"retry": {"attempts": 11}}, "attempts of the resilience is 11"),
+        ({"tries": 1}, "unknown field `tries`"),
+    ]:
+        with pytest.raises(ValueError, match=why) as caught:
+            cluster.deploy_to_all(EdgeFunction("f", "f", lambda: 1, resilience=resilience))
+        assert getattr(caught.value, "kind") == "invalid_input"
 
 
 def test_metrics_answer_what_the_specification_asks() -> None:

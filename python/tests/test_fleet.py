@@ -109,7 +109,14 @@ def test_a_function_is_deployed_to_one_node_or_to_all_and_runs_there(fleet: Flee
 def test_what_is_wrong_with_a_call_is_told_as_everywhere(fleet: Fleet) -> None:
     hub = fleet.hub
     for wrong, why, word in [
-        (lambda: hub.invoke("hello"), "say on which node", "invalid_input"),
+        (lambda: hub.invoke("hello", timeout_seconds=0), "timeout_seconds", "invalid_input"),
+        (lambda: hub.invoke("absent"), "(?i)function not found", "not_found"),
+        (lambda: hub.routes("absent"), "(?i)function not found", "not_found"),
+        (lambda: hub.schedule("absent"), "schedule not found", "not_found"),
+        (lambda: hub.put_schedule("s", "hello", "0 0 30 2 *"), "never due", "invalid_input"),
+        (lambda: hub.put_schedule("s", "hello", "@daily", zone="Mars/Base"), "no time zone `Mars/Base`", "invalid_input"),
+        (lambda: hub.put_schedule("s", "hello", "every 30s", jitter_seconds=-1), "`-1`", "invalid_input"),
+        (lambda: hub.deploy(function("hello", resilience={"balance": "fastest"}), all_nodes=True), "`fastest`", "invalid_input"),
         (lambda: hub.summary(), "say of which node", "invalid_input"),
         (lambda: hub.summary("hello", node="edge-01"), "leave out `function`", "invalid_input"),
         (lambda: fleet.nodes["edge-01"].summary(node="edge-02"), "this is node `edge-01`", "not_found"),
@@ -125,6 +132,33 @@ def test_what_is_wrong_with_a_call_is_told_as_everywhere(fleet: Fleet) -> None:
         with pytest.raises((ValueError, PermissionError), match=why) as caught:
             wrong()
         assert kind(caught) == word, caught.value
+
+
+def test_a_call_without_a_node_is_routed_and_a_schedule_runs_by_itself(fleet: Fleet) -> None:
+    hub, node = fleet.hub, fleet.nodes["edge-01"]
+    hub.deploy(function("hello", resilience={"balance": "round_robin"}), all_nodes=True)
+    wait_until(lambda: serves(hub, "hello", 2))
+    wait_until(lambda: len(hub.routes("hello")[0]["candidates"]) == 2)
+    assert [hub.invoke("hello", timeout_seconds=20, idempotent=True) for _ in range(4)] == [b"hello from the edge\n"] * 4
+    assert node.invoke("hello") == b"hello from the edge\n"
+    [route] = hub.routes("hello")
+    assert (route["balance"], [entry["breaker"] for entry in route["candidates"]]) == ("round_robin", ["closed", "closed"])
+
+    put = hub.put_schedule("beat", "hello", "every 1s", to="node=edge-01", payload={"a": 1}, if_generation=0)
+    assert (put["when"], put["payload"], put["target"]) == ("every 1s", '{"a": 1}', "node=edge-01")
+    wait_until(lambda: hub.schedule("beat")["nodes"] == ["edge-01"])
+    wait_until(lambda: [schedule["id"] for schedule in node.schedules()] == ["beat"])
+    wait_until(lambda: hub.schedule_history("beat")["totals"]["succeeded"] > 0)
+    assert node.schedule_history("beat")["runs"][0]["outcome"] == "succeeded"
+    with pytest.raises(PermissionError, match="assigned to this node"):
+        node.delete_schedule("beat")
+    hub.delete_schedule("beat", if_generation=put["generation"])
+    wait_until(lambda: node.schedules() == [])
+    node.put_schedule("own", "hello", "@yearly", enabled=False)
+    assert node.run_schedule("own")["attempt"] == 1
+    wait_until(lambda: asyncio.run(AsyncClient(node.url).schedule_history("own"))["totals"]["succeeded"] == 1)
+    node.delete_schedule("own")
+    assert hub.undeploy("hello", all_nodes=True)
 
 
 def test_documents_of_a_fleet_are_the_same_at_the_hub_and_at_its_nodes(fleet: Fleet) -> None:

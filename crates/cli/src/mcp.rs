@@ -11,6 +11,8 @@ mod events;
 mod functions;
 mod observe;
 mod resources;
+mod routes;
+mod schedules;
 mod session;
 mod tool;
 mod topics;
@@ -40,7 +42,7 @@ use crate::client::Client;
 /// What the tools are for, in words for an assistant.
 const INSTRUCTIONS: &str = "\
 Edgeward runs functions on edge nodes and keeps their documents in sync. This server is one of two: a node alone, which is then the one \
-node that the tools know, or the hub of a fleet. Begin with `edge_list_nodes`. On a hub, tools about functions take a `node_id`. \
+node that the tools know, or the hub of a fleet. Begin with `edge_list_nodes`. On a hub, tools about functions take a `node_id`; `edge_invoke_function` finds a node without. \
 Documents are JSON objects that merge between nodes; edit them with a merge patch. On a hub, `edge_roll_out_artifact` deploys to many nodes step \
 by step and goes back by itself; it, `edge_deploy_artifact` and `edge_undeploy_function` take `dry_run`. A \
 node has topics: a message calls the functions that `edge_put_trigger` names.";

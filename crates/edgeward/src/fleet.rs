@@ -43,6 +43,7 @@ use self::{
 pub use self::{
     members::NodeView,
     registry::{Duties, Registration},
+    routing::Attempt,
     runtime::NodeRuntime,
     service::{FleetService, ServiceOptions},
     topics::ClusterTopics,

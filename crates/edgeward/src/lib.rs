@@ -58,7 +58,9 @@ pub use edgeward_sync::{
 pub use edgeward_topics::cloud_event;
 pub use edgeward_topics::{Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Origin, Received, Start, Subscription, TopicInfo};
 pub use events::{EventKind, EventLog, FleetEvent};
-pub use fleet::{ClusterHealth, ClusterOptions, ClusterTopics, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions};
+pub use fleet::{
+    Attempt, ClusterHealth, ClusterOptions, ClusterTopics, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions,
+};
 pub use function_documents::FunctionDocuments;
 pub use hold::{UpdateHours, Veto};
 pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};

@@ -5,12 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use edgeward::{EdgeError, Selector, Strategy, Target, Veto};
+use edgeward::{Attempt, EdgeError, ErrorKind, FunctionId, NodeId, Selector, Strategy, Target, Terms, Veto};
 use jiff::Timestamp;
 use pyo3::{
     prelude::*,
-    types::{PyDict, PyList},
+    types::{PyDict, PyList, PyTuple},
 };
+use tokio::time::timeout;
 
 use crate::{
     chaos,
@@ -18,9 +19,10 @@ use crate::{
     documents::Documents,
     errors::OrRaise,
     function::{Code, EdgeFunction, Prepared},
+    json::shown,
     moments,
     node::{EdgeNode, status_of_python, status_to_python},
-    runtime::{EdgeRuntime, callable},
+    runtime::{Answer, EdgeRuntime, Work, callable},
     waiting::{awaitable, blocking, wait},
 };
 
@@ -93,6 +95,19 @@ impl EdgeCluster {
         deploy(self.cluster.clone(), runtimes, node.map(str::to_owned), prepared)
     }
 
+    fn calling(
+        &self,
+        py: Python<'_>,
+        function: &str,
+        arguments: Bound<'_, PyTuple>,
+        named: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<Calling> {
+        let missing = |_| EdgeError::new(ErrorKind::NotFound, format!("Function not found: {function}"));
+        let function = FunctionId::new(function).map_err(missing).or_raise(py)?;
+        let (cluster, runtimes) = (self.cluster.clone(), self.runtimes.clone_ref(py));
+        Ok(Calling { cluster, runtimes, function, arguments: arguments.unbind(), named: named.map(Bound::unbind) })
+    }
+
     fn deploy_soon<'py>(&self, node: Option<&str>, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
         let py = function.py();
         let targets = self.targets(py, node)?;
@@ -103,6 +118,45 @@ impl EdgeCluster {
             targets.iter().try_for_each(|runtime| runtime.get().note(function.bind(py)))?;
             if is_one { Ok(py.None()) } else { Ok(count.into_pyobject(py)?.into_any().unbind()) }
         })
+    }
+}
+
+/// A call of a function wherever it is, with the arguments of Python.
+struct Calling {
+    cluster: edgeward::EdgeCluster,
+    runtimes: Py<PyDict>,
+    function: FunctionId,
+    arguments: Py<PyTuple>,
+    named: Option<Py<PyDict>>,
+}
+
+impl Calling {
+    async fn run(self) -> Result<Answer, EdgeError> {
+        self.cluster.call_with(&self.function, Terms::default(), |attempt| self.attempt(attempt)).await
+    }
+
+    /// One attempt, on one node of this process.
+    async fn attempt(&self, Attempt { node, time, .. }: Attempt) -> Result<Answer, EdgeError> {
+        let work = self.work(&node)?;
+        timeout(time, work.run()).await.unwrap_or_else(|_elapsed| {
+            let why = format!("function `{}` did not answer within {time:?} on node `{node}`; the call may have run", self.function);
+            Err(EdgeError::new(ErrorKind::Timeout, why))
+        })
+    }
+
+    fn work(&self, node: &NodeId) -> Result<Work, EdgeError> {
+        let id = self.function.as_str();
+        let work = Python::try_attach(|py| {
+            let wrong = |error: PyErr| EdgeError::invalid(format!("function `{id}` cannot be called so: {}", error.value(py)));
+            let runtime = self.runtimes.bind(py).get_item(node.as_str()).map_err(wrong)?;
+            let runtime = runtime.ok_or_else(|| EdgeError::node_not_found(node.as_str()))?;
+            let runtime = runtime.cast_into::<EdgeRuntime>().map_err(|error| wrong(error.into()))?;
+            runtime.get().inner().find(id)?;
+            let (arguments, named) = (self.arguments.bind(py).clone(), self.named.as_ref().map(|named| named.bind(py).clone()));
+            runtime.get().work(py, id, arguments, named).map_err(wrong)
+        });
+        // An interpreter that ends runs nothing more.
+        work.unwrap_or_else(|| Err(EdgeError::new(ErrorKind::Unavailable, format!("function `{id}` is called while the interpreter ends"))))
     }
 }
 
@@ -215,6 +269,30 @@ impl EdgeCluster {
     /// The same, to be awaited.
     fn deploy_to_node_async<'py>(&self, node_id: &str, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
         self.deploy_soon(Some(node_id), function)
+    }
+
+    /// Calls a function on the node that takes the call best, and on another one when that fails and it does no harm, as the `resilience` of the function
+    /// says. The arguments are those of `invoke` of a runtime.
+    #[pyo3(signature = (function_id, *args, **kwargs))]
+    fn call(&self, py: Python<'_>, function_id: &str, args: Bound<'_, PyTuple>, kwargs: Option<Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+        Ok(wait(py, self.calling(py, function_id, args, kwargs)?.run())?.show(py))
+    }
+
+    /// The same, to be awaited.
+    #[pyo3(signature = (function_id, *args, **kwargs))]
+    fn call_async<'py>(
+        &self,
+        py: Python<'py>,
+        function_id: &str,
+        args: Bound<'py, PyTuple>,
+        kwargs: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        awaitable(py, self.calling(py, function_id, args, kwargs)?.run(), |py, answer| Ok(answer.show(py)))
+    }
+
+    /// How the calls of each function are routed: its nodes in the order in which they are asked, and how they do.
+    fn routes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        shown(py, &blocking(py, || self.cluster.routes())?)
     }
 
     /// What should run where, and how it gets there.

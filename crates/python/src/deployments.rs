@@ -14,6 +14,7 @@ use pyo3::{
 use crate::{
     errors::OrRaise,
     function::{Code, EdgeFunction, Prepared},
+    json::{self, shown},
     kept::{Kept, Known},
     runtime::EdgeRuntime,
     waiting::{starting, wait},
@@ -125,12 +126,6 @@ impl Deployments {
     }
 }
 
-/// As the HTTP API says it.
-fn shown<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
-    let text = serde_json::to_string(value).expect("views are objects with keys of text");
-    py.import("json")?.call_method1("loads", (text,))
-}
-
 /// A strategy by its kind, or by a dictionary of its fields.
 fn strategy_of(strategy: Option<&Bound<'_, PyAny>>) -> PyResult<Strategy> {
     let Some(strategy) = strategy else { return Ok(Strategy::default()) };
@@ -138,8 +133,7 @@ fn strategy_of(strategy: Option<&Bound<'_, PyAny>>) -> PyResult<Strategy> {
     if let Ok(kind) = strategy.cast::<PyString>() {
         return Ok(Strategy::new(kind.to_str()?.parse().or_raise(py)?));
     }
-    let text: String = py.import("json")?.call_method1("dumps", (strategy,))?.extract()?;
-    serde_json::from_str(&text).map_err(|error| EdgeError::invalid(format!("the strategy is not valid: {error}"))).or_raise(py)
+    json::read(strategy, "strategy")
 }
 
 #[pymethods]

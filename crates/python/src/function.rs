@@ -16,6 +16,7 @@ use pyo3::{
 use crate::{
     errors::OrRaise,
     fields::{field, text},
+    json,
 };
 
 /// A function deployable to edge nodes.
@@ -45,6 +46,8 @@ pub(crate) struct EdgeFunction {
     max_queue: Py<PyAny>,
     #[pyo3(get, set)]
     max_reuse: Py<PyAny>,
+    #[pyo3(get, set)]
+    resilience: Py<PyAny>,
 }
 
 /// What runs.
@@ -92,6 +95,7 @@ impl EdgeFunction {
         function.max_concurrency = field(self.max_concurrency.bind(py), "max_concurrency")?;
         function.max_queue = field(self.max_queue.bind(py), "max_queue")?;
         function.max_reuse = field(self.max_reuse.bind(py), "max_reuse")?;
+        function.resilience = json::read(self.resilience.bind(py), "resilience")?;
         function.validate().or_raise(py)?;
         Ok(Prepared { function, name, code })
     }
@@ -113,7 +117,7 @@ impl EdgeFunction {
     #[pyo3(
         signature = (*_arguments, **_named),
         text_signature = "(id, name, handler=None, memory_mb=128, timeout_seconds=30, environment=..., *, artifact=None, \
-                          allowed_hosts=..., documents=..., max_concurrency=128, max_queue=256, max_reuse=1)"
+                          allowed_hosts=..., documents=..., max_concurrency=128, max_queue=256, max_reuse=1, resilience=...)"
     )]
     fn __new__(py: Python<'_>, _arguments: &Bound<'_, PyTuple>, _named: Option<&Bound<'_, PyDict>>) -> Self {
         let none = || py.None();
@@ -130,13 +134,14 @@ impl EdgeFunction {
             max_concurrency: none(),
             max_queue: none(),
             max_reuse: none(),
+            resilience: none(),
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of the specification, each of them an argument in Python")]
     #[pyo3(signature = (
         id, name, handler=None, memory_mb=None, timeout_seconds=None, environment=None, *, artifact=None, allowed_hosts=None,
-        documents=None, max_concurrency=None, max_queue=None, max_reuse=None
+        documents=None, max_concurrency=None, max_queue=None, max_reuse=None, resilience=None
     ))]
     fn __init__(
         &mut self,
@@ -153,6 +158,7 @@ impl EdgeFunction {
         max_concurrency: Option<Py<PyAny>>,
         max_queue: Option<Py<PyAny>>,
         max_reuse: Option<Py<PyAny>>,
+        resilience: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         if handler.is_none() && artifact.is_none() {
             return Err(PyTypeError::new_err("EdgeFunction() needs a `handler`, or the `artifact` of a component"));
@@ -162,6 +168,7 @@ impl EdgeFunction {
             None => Ok(default.into_pyobject(py)?.into_any().unbind()),
         };
         let list = |value: Option<Py<PyAny>>| value.unwrap_or_else(|| PyList::empty(py).into_any().unbind());
+        let dict = |value: Option<Py<PyAny>>| value.unwrap_or_else(|| PyDict::new(py).into_any().unbind());
         let optional = |value: Option<Py<PyAny>>| value.unwrap_or_else(|| py.None());
         *self = Self {
             id,
@@ -169,13 +176,14 @@ impl EdgeFunction {
             handler: optional(handler),
             memory_mb: number(memory_mb, edgeward::limits::MEMORY_MB_DEFAULT)?,
             timeout_seconds: number(timeout_seconds, 30)?,
-            environment: environment.unwrap_or_else(|| PyDict::new(py).into_any().unbind()),
+            environment: dict(environment),
             artifact: optional(artifact),
             allowed_hosts: list(allowed_hosts),
             documents: list(documents),
             max_concurrency: number(max_concurrency, edgeward::limits::CONCURRENCY_DEFAULT)?,
             max_queue: number(max_queue, edgeward::limits::QUEUE_DEFAULT)?,
             max_reuse: number(max_reuse, 1)?,
+            resilience: dict(resilience),
         };
         Ok(())
     }

@@ -10,6 +10,7 @@ mod documents;
 mod errors;
 mod fields;
 mod function;
+mod json;
 mod kept;
 mod metrics;
 mod moments;

@@ -40,19 +40,19 @@ pub(crate) struct EdgeRuntime {
 type Deployed = (edgeward::EdgeFunction, Option<Arc<Callable>>, Py<EdgeFunction>);
 
 /// What an invocation does.
-enum Work {
+pub(crate) enum Work {
     Call(Arc<edgeward::Deployed>, Arc<Callable>, Arguments),
     Payload(Arc<edgeward::EdgeRuntime>, String, Bytes, Option<HeaderValue>),
 }
 
 /// What comes of it.
-enum Answer {
+pub(crate) enum Answer {
     Object(Py<PyAny>),
     Bytes(Bytes),
 }
 
 impl Answer {
-    fn show(self, py: Python<'_>) -> Py<PyAny> {
+    pub(crate) fn show(self, py: Python<'_>) -> Py<PyAny> {
         match self {
             Self::Object(object) => object,
             Self::Bytes(bytes) => PyBytes::new(py, &bytes).into_any().unbind(),
@@ -61,7 +61,7 @@ impl Answer {
 }
 
 impl Work {
-    async fn run(self) -> Result<Answer, EdgeError> {
+    pub(crate) async fn run(self) -> Result<Answer, EdgeError> {
         match self {
             Self::Call(deployed, callable, arguments) => deployed
                 .run_foreign(|permit, deadline| workers::call(callable, arguments, permit, deadline.into_std()))
@@ -129,7 +129,7 @@ impl EdgeRuntime {
         Ok(functions)
     }
 
-    fn work(&self, py: Python<'_>, id: &str, arguments: Bound<'_, PyTuple>, named: Option<Bound<'_, PyDict>>) -> PyResult<Work> {
+    pub(crate) fn work(&self, py: Python<'_>, id: &str, arguments: Bound<'_, PyTuple>, named: Option<Bound<'_, PyDict>>) -> PyResult<Work> {
         let deployed =
             self.runtime.find(id).map_err(|_| EdgeError::new(ErrorKind::NotFound, format!("Function not found: {id}"))).or_raise(py)?;
         if let Some(callable) = deployed.foreign::<Callable>() {

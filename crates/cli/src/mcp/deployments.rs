@@ -207,6 +207,9 @@ pub(super) struct RollOutArtifact {
     /// Who vouches for the artifact; where signatures are required, it must be given.
     #[serde(default)]
     signature: Option<ArtifactSignature>,
+    /// How its calls find a node, and what is done when nodes fail, as in `edge_deploy_artifact`.
+    #[serde(default)]
+    resilience: Map<String, Value>,
     /// Only tell the plan.
     #[serde(default)]
     dry_run: bool,
@@ -248,6 +251,7 @@ impl EdgeTool for RollOutArtifact {
             allowed_hosts: &self.allowed_hosts,
             documents: &self.documents,
             signature: self.signature.as_ref(),
+            resilience: &self.resilience,
         };
         let mut body = json!({ "function": described.function(&id)?, "strategy": self.strategy });
         if let Some(target) = self.target {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use edgeward::{Digest, FunctionId, HandlerName, NodeId, limits::MCP_RESULT_BYTES_MAX};
-use http::{HeaderValue, Method, header::CONTENT_TYPE};
+use edgeward::{Digest, FunctionId, HandlerName, NodeId, cluster::deadline, limits::MCP_RESULT_BYTES_MAX};
+use http::{HeaderName, HeaderValue, Method, header::CONTENT_TYPE};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -15,7 +15,7 @@ use super::{
     tool::{EdgeTool, Effect},
 };
 use crate::{
-    api::FunctionBody,
+    api::{FunctionBody, terms::IDEMPOTENT},
     client::{Functions, Record, Request},
 };
 
@@ -50,6 +50,7 @@ pub(super) async fn handler_of(
             "max_concurrency": record.max_concurrency,
             "max_queue": record.max_queue,
             "max_reuse": record.max_reuse,
+            "resilience": record.resilience,
         });
         let mut kept = kept.as_object().cloned().unwrap_or_default();
         // A signature is of one function, and no other may have it.
@@ -250,6 +251,10 @@ pub(super) struct DeployArtifact {
     /// Who vouches for the artifact; where signatures are required, it must be given.
     #[serde(default)]
     signature: Option<ArtifactSignature>,
+    /// How its calls find a node, and what is done when nodes fail: an object with `balance` (`power_of_two`, `round_robin`, `random`, `weighted`,
+    /// `least_connections`), `locality` (`nearest`, `any`), `deadline_seconds`, `idempotent`, `retry` (`attempts`, `budget_percent`, …), `breaker` and `bulkhead`.
+    #[serde(default)]
+    resilience: Map<String, Value>,
     /// Only tell what would happen.
     #[serde(default)]
     dry_run: bool,
@@ -277,6 +282,7 @@ pub(super) struct Described<'a> {
     pub(super) allowed_hosts: &'a [String],
     pub(super) documents: &'a BTreeMap<String, String>,
     pub(super) signature: Option<&'a ArtifactSignature>,
+    pub(super) resilience: &'a Map<String, Value>,
 }
 
 impl Described<'_> {
@@ -289,6 +295,7 @@ impl Described<'_> {
             "environment": self.environment,
             "allowed_hosts": self.allowed_hosts,
             "documents": documents,
+            "resilience": self.resilience,
         });
         if let Some(memory_mb) = self.memory_mb {
             function["memory_mb"] = memory_mb.into();
@@ -342,6 +349,7 @@ impl EdgeTool for DeployArtifact {
             allowed_hosts: &self.allowed_hosts,
             documents: &self.documents,
             signature: self.signature.as_ref(),
+            resilience: &self.resilience,
         };
         // What is not valid is told before a node is asked, and by a dry run too.
         let function = described.function(&id)?;
@@ -398,9 +406,16 @@ impl EdgeTool for UndeployFunction {
 pub(super) struct InvokeFunction {
     /// The function.
     function_id: String,
-    /// On this node. A hub needs it; a node runs its own.
+    /// On this node and no other. Left out: a hub chooses the node that takes it best, and tries another when that fails; a node runs what it has, and has its
+    /// hub find the rest.
     #[serde(default)]
     node_id: Option<String>,
+    /// How long the call may take with all its attempts, in seconds.
+    #[serde(default)]
+    timeout_seconds: Option<f64>,
+    /// Whether this call may run twice with no harm, so that it is tried again also when it may have run.
+    #[serde(default)]
+    idempotent: bool,
     /// The input, as text; empty when it is left out.
     #[serde(default)]
     payload: Option<String>,
@@ -433,8 +448,8 @@ pub(super) struct Invoked {
 impl EdgeTool for InvokeFunction {
     const NAME: &'static str = "edge_invoke_function";
     const TITLE: &'static str = "Invoke a function";
-    const ABOUT: &'static str = "Runs a function once, on its node, and gives its result. What it does is up to the function; a failure tells \
-        the end of its standard error.";
+    const ABOUT: &'static str = "Runs a function, wherever it takes the call best or on one node, and gives its result. What it does is up to the function; a \
+        failure tells the end of its standard error.";
     const EFFECT: Effect = Effect::Runs;
     type Output = Invoked;
 
@@ -453,6 +468,15 @@ impl EdgeTool for InvokeFunction {
         if let Some(content_type) = self.content_type {
             let refused = |_| ToolError::invalid(format!("`content_type` `{}` is not valid", content_type.escape_debug()));
             request = request.header(CONTENT_TYPE, HeaderValue::try_from(&content_type).map_err(refused)?);
+        }
+        if let Some(seconds) = self.timeout_seconds {
+            let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| time.as_millis() > 0);
+            let time = time.ok_or_else(|| ToolError::invalid(format!("`timeout_seconds` is {seconds}; it must be 0.001 or more")))?;
+            let left = HeaderValue::try_from(deadline::write(time)).expect("digits are a valid header");
+            request = request.header(HeaderName::from_static(deadline::TIMEOUT_MS), left);
+        }
+        if self.idempotent {
+            request = request.header(HeaderName::from_static(IDEMPOTENT), HeaderValue::from_static("true"));
         }
         let reply = session.change(request).await?;
         let content_type = reply.header(CONTENT_TYPE).unwrap_or("application/octet-stream").to_owned();

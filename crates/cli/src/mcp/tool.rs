@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    chaos, contract, deployments, documents, events, functions, observe,
+    chaos, contract, deployments, documents, events, functions, observe, routes, schedules,
     session::{Session, ToolError},
     topics,
 };
@@ -88,6 +88,12 @@ impl Toolbox {
             entry::<functions::DeployArtifact>(),
             entry::<functions::UndeployFunction>(),
             entry::<functions::InvokeFunction>(),
+            entry::<routes::ListRoutes>(),
+            entry::<schedules::ListSchedules>(),
+            entry::<schedules::PutSchedule>(),
+            entry::<schedules::RemoveSchedule>(),
+            entry::<schedules::RunSchedule>(),
+            entry::<schedules::ScheduleHistory>(),
             entry::<deployments::ListDeployments>(),
             entry::<deployments::ShowDeployment>(),
             entry::<deployments::RollOutArtifact>(),
@@ -199,18 +205,31 @@ mod tests {
     #[test]
     fn annotations_tell_what_only_reads() {
         let reads = |name| tool(name).annotations.and_then(|hints| hints.read_only_hint).expect("told");
-        for name in ["edge_node_status", "edge_list_nodes", "edge_read_document", "edge_watch_events", "edge_metrics", "edge_show_rollout"]
-        {
+        for name in [
+            "edge_node_status",
+            "edge_list_nodes",
+            "edge_read_document",
+            "edge_watch_events",
+            "edge_metrics",
+            "edge_show_rollout",
+            "edge_list_schedules",
+            "edge_schedule_history",
+            "edge_list_routes",
+        ] {
             assert!(reads(name), "{name}");
         }
-        for name in ["edge_deploy_function", "edge_sync", "edge_invoke_function", "edge_edit_document", "edge_act_on_rollout"] {
+        for name in
+            ["edge_deploy_function", "edge_sync", "edge_invoke_function", "edge_edit_document", "edge_act_on_rollout", "edge_run_schedule"]
+        {
             assert!(!reads(name), "{name}");
         }
         let changes = |name| {
             let hints = tool(name).annotations.expect("hints");
             (hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint)
         };
-        for name in ["edge_undeploy_function", "edge_roll_out_artifact", "edge_remove_deployment"] {
+        for name in
+            ["edge_undeploy_function", "edge_roll_out_artifact", "edge_remove_deployment", "edge_put_schedule", "edge_remove_schedule"]
+        {
             assert_eq!(changes(name), (Some(false), Some(true), Some(true)), "{name}");
         }
         for name in ["edge_act_on_rollout", "edge_act_on_node", "edge_rebalance"] {

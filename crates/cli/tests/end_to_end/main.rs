@@ -17,6 +17,7 @@ mod fleet_topics;
 mod load;
 mod mcp;
 mod mcp_deployments;
+mod mcp_schedules;
 mod mqtt;
 mod policies;
 mod project;

@@ -40,6 +40,17 @@ const READ_EVERY: Duration = Duration::from_millis(50);
 /// Time between two readings as a multiple of what the last one took: a large fleet is not read all the time.
 const REST: u32 = 9;
 
+/// One try of a call, on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where it is to be made.
+    pub node: NodeId,
+    /// How long it may take.
+    pub time: Duration,
+    /// Which one of its call it is, from 1 on.
+    pub number: u64,
+}
+
 /// What a cluster routes calls by.
 pub(super) struct Routing {
     router: Router,
@@ -106,11 +117,20 @@ impl EdgeCluster {
         terms: Terms,
     ) -> Result<Output, EdgeError> {
         let mut span = call_span(function, options.trace());
-        let called = self.call_routed(function, payload.into(), options.below(span.as_ref()), terms).await;
+        let (payload, options) = (payload.into(), options.below(span.as_ref()));
+        let attempt = |attempt| self.attempt(function, payload.clone(), options.clone(), attempt);
+        let called = self.call_with(function, terms, attempt).await;
         called.inspect_err(|error| span::fail(&mut span, error))
     }
 
-    async fn call_routed(&self, function: &FunctionId, payload: Bytes, options: CallOptions, terms: Terms) -> Result<Output, EdgeError> {
+    /// The same of a call that is made in another way than with a payload, as of foreign code: `attempt` makes it on a node.
+    ///
+    /// # Errors
+    /// Those of [`EdgeCluster::call`], and of `attempt`.
+    pub async fn call_with<T, A>(&self, function: &FunctionId, terms: Terms, attempt: impl Fn(Attempt) -> A) -> Result<T, EdgeError>
+    where
+        A: Future<Output = Result<T, EdgeError>>,
+    {
         let routing = &self.0.routing;
         if !routing.is_kept() {
             self.begin_routing().await?;
@@ -139,16 +159,10 @@ impl EdgeCluster {
             };
             let node = picked.node().clone();
             attempts += 1;
-            let mut span = attempt_span(function, &node, options.trace(), attempts);
-            let options = options.clone().below(span.as_ref());
-            let attempt = self.attempt(&node, function, payload.clone(), options, plan.attempt_time(now())).await;
-            let attempt = attempt.inspect_err(|error| span::fail(&mut span, error));
-            // The pause before the next one is none of its time.
-            drop(span);
-            let error = match attempt {
-                Ok(output) => {
+            let error = match attempt(Attempt { node: node.clone(), time: plan.attempt_time(now()), number: attempts }).await {
+                Ok(answer) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));
-                    return Ok(output);
+                    return Ok(answer);
                 }
                 Err(error) => error,
             };
@@ -167,22 +181,30 @@ impl EdgeCluster {
 
     async fn attempt(
         &self,
-        node: &NodeId,
         function: &FunctionId,
         payload: Bytes,
         options: CallOptions,
-        time: Duration,
+        Attempt { node, time, number }: Attempt,
     ) -> Result<Output, EdgeError> {
-        match self.place(node.as_str())? {
-            Place::Here(runtime) => {
+        // It ends here: the pause before the next attempt is none of its time.
+        let mut span = attempt_span(function, &node, options.trace(), number);
+        let options = options.below(span.as_ref());
+        let ran = match self.place(node.as_str()) {
+            Ok(Place::Here(runtime)) => {
                 let running = timeout(time, runtime.invoke_with(function.as_str(), payload, options)).await;
                 running.unwrap_or_else(|_| {
                     let message = format!("function `{function}` did not answer within {time:?} on node `{node}`; the call may have run");
                     Err(EdgeError::new(ErrorKind::Timeout, message))
                 })
             }
-            Place::Far(far) => far.invoke(function.as_str(), payload, options, time.min(REQUEST_TIMEOUT_MAX)).await,
-        }
+            Ok(Place::Far(far)) => far.invoke(function.as_str(), payload, options, time.min(REQUEST_TIMEOUT_MAX)).await,
+            Err(error) => Err(error),
+        };
+        ran.inspect_err(|error| {
+            if let Some(span) = &mut span {
+                span.fail(error);
+            }
+        })
     }
 
     /// The ways of the calls of this cluster, by function: its nodes in the order in which they are asked, and how they do. Reads the disk when something
