@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use edgeward_model::{
     EdgeError, ErrorKind, TopicName,
-    limits::{MQTT_CONNECTIONS_MAX, MQTT_EXPIRY_LOOK_EVERY, MQTT_NEWS_WAITING_MAX},
+    limits::{MQTT_CONNECTIONS_MAX, MQTT_LOOK_EVERY, MQTT_NEWS_WAITING_MAX},
 };
 use edgeward_topics::{
     Message, TopicLog,
@@ -66,7 +66,7 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
     let broker = Arc::new(Broker::new(Arc::clone(&log), Box::new(authenticate), on_event));
     *node.topics().broker.lock() = Arc::downgrade(&broker);
     let telling = tokio::spawn(tell(Arc::clone(&log), told));
-    serve(&broker, listener, stop).await;
+    serve(&broker, &log, listener, stop).await;
     // It was the last who has news.
     drop(broker);
     if let Err(error) = telling.await {
@@ -75,32 +75,38 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
 }
 
 /// Accepts connections until `stop`, and waits for their end.
-async fn serve(broker: &Arc<Broker>, listener: Listener, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(MQTT_CONNECTIONS_MAX));
+async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: CancellationToken) {
+    // As many wills may wait as clients may be connected, and a will has its slot until it is published.
+    let slots = Arc::new(Semaphore::new(2 * MQTT_CONNECTIONS_MAX));
     let connections = TaskTracker::new();
-    let mut expiry = interval(MQTT_EXPIRY_LOOK_EVERY);
-    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let accepted = async {
+    let accepting = async {
+        loop {
             let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
-            (slot, listener.next().await)
-        };
-        tokio::select! {
-            (slot, (stream, peer)) = accepted => {
-                let (broker, tls) = (Arc::clone(broker), listener.tls().cloned());
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    serve_stream(broker, stream, peer, tls, stop).await;
-                    drop(slot);
-                });
-            }
-            _ = expiry.tick() => {
-                if let Err(error) = broker.remove_expired(Timestamp::now()).await {
-                    tracing::warn!(error = error.chain(), "sessions of MQTT that have expired could not be removed");
-                }
-            }
-            () = stop.cancelled() => break,
+            let (stream, peer) = listener.next().await;
+            let (broker, tls) = (Arc::clone(broker), listener.tls().cloned());
+            let stop = stop.clone();
+            connections.spawn(async move {
+                serve_stream(broker, stream, peer, tls, stop).await;
+                drop(slot);
+            });
         }
+    };
+    // Nobody who connects waits for it.
+    let looking = async {
+        let mut looks = interval(MQTT_LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            broker.check_again().await;
+            if let Err(error) = broker.remove_expired(log.clock()).await {
+                tracing::warn!(error = error.chain(), "sessions of MQTT that have expired could not be removed");
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = looking => {}
+        () = stop.cancelled() => {}
     }
     drop(listener);
     broker.stop();
