@@ -9,6 +9,7 @@ mod client;
 mod fleet;
 mod in_process;
 mod load;
+mod loss;
 mod machine;
 mod node;
 mod python;
@@ -74,6 +75,10 @@ enum Name {
     Rollout,
     /// Messages over MQTT, beside mosquitto
     Mqtt,
+    /// Messages that call a function
+    Trigger,
+    /// Calls of a fleet of which a node dies
+    Loss,
     /// What the choice of a node costs
     Routing,
     /// The Python package beside plain Python
@@ -112,6 +117,8 @@ impl Bench<'_> {
             Name::Fleet => fleet::scale(self),
             Name::Rollout => rollout::scale(self),
             Name::Mqtt => topics::mqtt(self),
+            Name::Trigger => topics::trigger(self),
+            Name::Loss => loss::of_one_in_three(self),
             Name::Routing => in_process::routing(self),
             Name::Python => python::all(self),
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use edgeward::{
     EdgeError,
-    telemetry::{Exporter, OtlpOptions, Reading},
+    telemetry::{Exporter, OtlpOptions, OtlpUrl, Reading},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -70,10 +70,10 @@ pub(crate) fn exporter(options: OtlpOptions, id: &str) -> Result<Exporter, EdgeE
         ("host.name", &host_name()),
         ("host.arch", architecture()),
         ("os.type", std::env::consts::OS),
-        ("process.pid", &std::process::id().to_string()),
     ];
     let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    tracing::info!(?options, "metrics and traces are exported");
+    let shown = |url: Option<&OtlpUrl>| url.map_or_else(|| "nowhere".to_owned(), ToString::to_string);
+    tracing::info!(traces = shown(options.traces.as_ref()), metrics = shown(options.metrics.as_ref()), "telemetry is exported");
     Exporter::new(options, &attributes)
 }
 

@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     assignments::Assignments,
-    chaos::NodeChaos,
+    chaos::{NodeChaos, node::Own},
     desired::{Desired, Precondition, record::FunctionRecord},
     function_documents::FunctionDocuments,
     hold::{Hold, UpdateHours, Veto},
@@ -186,10 +186,12 @@ impl Node {
         let trust = Arc::new(Trust::open(&documents, options.trusted_keys)?);
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         let runtime = Arc::new(EdgeRuntime::with_options(options.node, runtime_options));
+        let topics = Topics::open(&data_dir, &documents, Arc::clone(&runtime))?;
+        let own = Own { store: Arc::clone(documents.store()), topics: Some(Arc::clone(topics.log())) };
         Ok(Arc::new(Self {
-            topics: Topics::open(&data_dir, &documents, Arc::clone(&runtime))?,
+            topics,
             schedules: Schedules::open(&documents, Arc::clone(&runtime))?,
-            chaos: NodeChaos::new(Arc::clone(&runtime), Some(Arc::clone(documents.store()))),
+            chaos: NodeChaos::new(Arc::clone(&runtime), Some(own)),
             installer: Installer::new(runtime, Arc::clone(&trust)),
             data_dir,
             assignments: Assignments::new(documents.clone()),

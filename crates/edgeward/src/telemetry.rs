@@ -23,7 +23,7 @@ use crate::{
     uplink::Uplink,
 };
 pub use edgeward_telemetry::{
-    Exporter, Instrument, Kind, Number, OtlpOptions, Point, Reading, Sampler, Span, SpanKind, TraceContext, begin,
+    Exporter, Instrument, Kind, Number, OtlpOptions, OtlpUrl, Point, Reading, Sampler, Span, SpanKind, TraceContext, begin,
     instruments::ALL as INSTRUMENTS, span, text, trace,
 };
 

@@ -6,7 +6,7 @@ pub(crate) mod bundle;
 mod call;
 mod mqtt;
 mod running;
-mod spans;
+pub(crate) mod spans;
 mod triggers;
 
 use std::{
@@ -17,7 +17,7 @@ use std::{
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, TopicName, Trigger, TriggerId};
 use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
-use edgeward_telemetry::Distribution;
+use edgeward_telemetry::{Distribution, span};
 use edgeward_topics::{
     CloudEvent, DeadLetter, Latest, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
     mqtt::{Broker, BrokerState},
@@ -77,11 +77,7 @@ impl Topics {
         check_topic(&message.topic)?;
         let mut message = Message { origin: None, ..message };
         let mut span = spans::publish(&mut message);
-        self.log.publish(message).await.inspect_err(|error| {
-            if let Some(span) = &mut span {
-                span.fail(error);
-            }
-        })
+        self.log.publish(message).await.inspect_err(|error| span::fail(&mut span, error))
     }
 
     /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.

@@ -277,7 +277,7 @@ async fn a_flipped_byte_is_refused_and_nothing_is_left() {
     write(&place.path("data/fleet/authority.json"), &[b'k'; 100]).expect("written");
     place.create().expect("backs up");
     let files = files(&place.path("backup"));
-    assert_eq!(files.len(), 5, "{files:?}");
+    assert_eq!(files.len(), 6, "{files:?}");
     for file in files {
         let whole = fs::read(&file).expect("there");
         let last = whole.len() - 1;

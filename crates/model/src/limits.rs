@@ -524,8 +524,10 @@ pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_hours(1);
 pub const MQTT_ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait until the former connection of a client of MQTT has ended.
 pub const MQTT_TAKEOVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a node looks for sessions of MQTT whose clients have been away for too long, and for clients that may not be connected any more.
-pub const MQTT_LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often a node looks for sessions of MQTT whose clients have been away for too long.
+pub const MQTT_EXPIRY_LOOK_EVERY: Duration = Duration::from_mins(1);
+/// How often a node looks for clients of MQTT whose tokens are not valid any more.
+pub const MQTT_TOKENS_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// News of clients of MQTT that wait to be written to the log of topics; past that they are dropped.
 pub const MQTT_NEWS_WAITING_MAX: usize = 1024;
 /// Longest time after which the will of a client of MQTT is published, whatever it asks for.

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, Failure, NodeId, limits::REQUEST_BYTES_MAX};
 use edgeward_telemetry::{
-    Span, SpanKind, TraceContext, begin,
+    Span, SpanKind, TraceContext, begin, span,
     trace::{TRACEPARENT, TRACESTATE},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -231,7 +231,7 @@ impl Deployed {
 
     /// The span of an invocation, below that of its caller; none while nobody traces.
     fn span(&self, parent: impl FnOnce() -> Option<TraceContext>) -> Option<Span> {
-        if edgeward_telemetry::span::tracer().is_none() || !self.host.is_traced {
+        if span::tracer().is_none() || !self.host.is_traced {
             return None;
         }
         let mut span = begin(parent(), SpanKind::Server, || format!("invoke {}", self.function.id))?;
@@ -288,11 +288,7 @@ impl Deployed {
     async fn admit(self: &Arc<Self>, face: Face, mut span: Option<Span>) -> Result<(Ticket, Permit, Instant), EdgeError> {
         if let Some(lease) = &self.lease {
             // It is no invocation, and says nothing of the function.
-            lease.enter(&self.function).inspect_err(|error| {
-                if let Some(span) = &mut span {
-                    span.fail(error);
-                }
-            })?;
+            lease.enter(&self.function).inspect_err(|error| span::fail(&mut span, error))?;
         }
         let mut ticket = Ticket::new(Arc::clone(self), face, span);
         let fault = self.host.faults.of(&self.function.id);

@@ -87,15 +87,15 @@ instruments! {
     FUNCTION_WAITING: UpDownCounter "edgeward.function.waiting", "{invocation}", [FUNCTION], "Invocations that wait for their turn.";
     FUNCTION_CONCURRENCY: UpDownCounter "edgeward.function.concurrency.limit", "{invocation}", [FUNCTION], "Invocations that may run at once.";
     // The process.
-    NODE_READY: Gauge "edgeward.node.ready", "1", [], "Whether every desired function has been looked at since the start.";
+    NODE_READY: UpDownCounter "edgeward.node.ready", "{node}", [], "Whether every desired function has been looked at since the start.";
     MEMORY: UpDownCounter "process.memory.usage", "By", [], "Memory of the process that is in RAM.";
     UPTIME: Gauge "process.uptime", "s", [], "Time since the process started.";
     // Documents.
     DOCUMENTS: UpDownCounter "edgeward.documents", "{document}", [], "Documents that exist here.";
     COMMITS: Counter "edgeward.documents.commits", "{commit}", [], "Commits of documents that wrote something.";
     UNSENT: UpDownCounter "edgeward.sync.unsent", "{row}", [], "Rows that were written here and that no hub has acknowledged.";
-    SYNC_CONNECTED: Gauge "edgeward.sync.connected", "1", [], "Whether the way to the hub is there.";
-    SYNC_STATE: UpDownCounter "edgeward.sync.state", "1", ["edgeward.sync.state"], "1 for how the documents stand to the hub's now, 0 for the others.";
+    SYNC_CONNECTED: UpDownCounter "edgeward.sync.connected", "{connection}", [], "Whether the way to the hub is there.";
+    SYNC_STATE: UpDownCounter "edgeward.sync.state", "{state}", ["edgeward.sync.state"], "1 for how the documents stand to the hub's now, 0 for the others.";
     SYNC_AGE: Gauge "edgeward.sync.age", "s", [], "Time since the hub last had all that is here and this node all that was there; none before the first time.";
     OUTBOX: UpDownCounter "edgeward.outbox.events", "{event}", [], "Events that wait for the hub.";
     OUTBOX_DROPPED: Total "edgeward.outbox.dropped", "{event}", [], "Events that gave way to others while the hub was away, over all starts.";
@@ -117,7 +117,7 @@ instruments! {
     TRIGGER_DEAD_DROPPED: Counter "edgeward.trigger.dead_letters.dropped", "{message}", [TRIGGER], "Dead letters that gave way to newer ones.";
     TRIGGER_LOST: Counter "edgeward.trigger.lost", "{message}", [TRIGGER], "Messages, of whatever topic, that were gone from the log before a trigger came to them.";
     TRIGGER_DROPPED: Counter "edgeward.trigger.dropped", "{message}", [TRIGGER], "Messages that were not durable, and came to a trigger while too many waited already.";
-    TRIGGER_RUNS: Gauge "edgeward.trigger.running", "1", [TRIGGER], "Whether a trigger can go on.";
+    TRIGGER_RUNS: UpDownCounter "edgeward.trigger.running", "{trigger}", [TRIGGER], "Whether a trigger can go on.";
     MQTT_CLIENTS: UpDownCounter "edgeward.mqtt.clients", "{client}", [], "Clients of MQTT that are connected.";
     MQTT_REFUSED: Counter "edgeward.mqtt.connections.refused", "{connection}", [], "Connections of MQTT that were refused.";
     MQTT_RECEIVED: Counter "edgeward.mqtt.messages.received", "{message}", [OUTCOME], "Messages that clients of MQTT sent: `taken`, or `refused`.";
@@ -137,10 +137,10 @@ instruments! {
     ROUTE_PICKS: Counter "edgeward.route.picks", "{attempt}", [FUNCTION, NODE], "Attempts for which a node was chosen.";
     ROUTE_ENDED: Counter "edgeward.route.attempts", "{attempt}", [FUNCTION, NODE, OUTCOME], "Attempts that ended: `succeeded`, `failed`, or `cancelled` as nobody waited any more.";
     ROUTE_LATENCY: Gauge "edgeward.route.latency", "s", [FUNCTION, NODE], "Mean of the last seconds, of attempts that did well.";
-    BREAKER_STATE: Gauge "edgeward.route.breaker.state", "1", [FUNCTION, NODE], "The breaker of a function on a node: 0 closed, 1 half open, 2 open.";
+    BREAKER_STATE: Gauge "edgeward.route.breaker.state", "{state}", [FUNCTION, NODE], "The breaker of a function on a node: 0 closed, 1 half open, 2 open.";
     BREAKER_OPENINGS: Counter "edgeward.route.breaker.openings", "{opening}", [FUNCTION, NODE], "How often a breaker opened.";
     // The fleet, on a hub.
-    HUB_ACTIVE: Gauge "edgeward.hub.active", "1", [], "Whether this hub is the active one.";
+    HUB_ACTIVE: UpDownCounter "edgeward.hub.active", "{hub}", [], "Whether this hub is the active one.";
     FLEET_NODES: UpDownCounter "edgeward.fleet.nodes", "{node}", ["edgeward.node.status"], "Nodes of the fleet by their status.";
     FLEET_ASSIGNMENTS: UpDownCounter "edgeward.fleet.assignments", "{function}", [], "Functions that are assigned, each counted once a node.";
     FLEET_EVENTS_DROPPED: Counter "edgeward.fleet.events.dropped", "{event}", [], "Events that came faster than they could be written.";
@@ -171,6 +171,7 @@ mod tests {
         let good = |name: &str| name.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
         for instrument in ALL {
             assert!(good(instrument.name) && instrument.attributes.iter().all(|key| good(key)), "{}", instrument.name);
+            assert_ne!(instrument.unit, "1", "{} would be called a ratio", instrument.name);
             assert!(instrument.help.ends_with('.') && !instrument.help.contains('\n'), "{}", instrument.name);
         }
     }

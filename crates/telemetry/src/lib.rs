@@ -14,7 +14,7 @@ pub mod trace;
 
 pub use histogram::{DURATION_SECONDS, Histogram};
 pub use instruments::{Instrument, Kind};
-pub use otlp::{Exporter, OtlpOptions};
+pub use otlp::{Exporter, OtlpOptions, options::OtlpUrl};
 pub use prometheus::text;
 pub use reading::{Distribution, Number, OTHERS, Point, Reading};
 pub use span::{Sampler, Span, SpanKind, Tracer, begin};

@@ -128,6 +128,13 @@ pub fn begin(parent: Option<TraceContext>, kind: SpanKind, name: impl FnOnce() -
     TRACER.get().map(|tracer| tracer.begin(parent, kind, name))
 }
 
+/// A span, if there is one, failed by this error.
+pub fn fail(span: &mut Option<Span>, error: &EdgeError) {
+    if let Some(span) = span {
+        span.fail(error);
+    }
+}
+
 /// The tracer of this process.
 pub fn tracer() -> Option<&'static Tracer> {
     TRACER.get()

@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     beginnings: AtomicU64,
     /// Changes when a dead letter is to be tried again.
     retries: watch::Sender<u64>,
+    /// Whether every write fails, as an experiment wants it.
+    refuses_writes: AtomicBool,
     /// Whether the next commit fails, as on a disk that does.
     #[cfg(test)]
     fails: AtomicBool,
@@ -163,6 +165,7 @@ impl TopicLog {
             is_closed: AtomicBool::new(false),
             beginnings: AtomicU64::new(0),
             retries: watch::Sender::new(0),
+            refuses_writes: AtomicBool::new(false),
             #[cfg(test)]
             fails: AtomicBool::new(false),
         });
@@ -178,6 +181,11 @@ impl TopicLog {
         let thread = thread
             .map_err(|error| EdgeError::new(ErrorKind::Internal, "failed to start the writer of the log of topics").with_source(error))?;
         Ok(Self { shared, thread: Some(thread), _lock: lock })
+    }
+
+    /// Has every write fail from now on, as if there were no room on the disk, or succeed again. For experiments.
+    pub fn refuse_writes(&self, refuses: bool) {
+        self.shared.refuses_writes.store(refuses, Ordering::Relaxed);
     }
 
     /// Appends a message, and returns its position when it is durable and subscribers can see it. Waits for its turn when many write.

@@ -66,7 +66,7 @@ pub(crate) fn resident(bench: &Bench<'_>) -> Result<Vec<Row>> {
         bench.step("resident memory of a node of a fleet", round);
         let data = tempfile::tempdir()?;
         let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
-        let node = Member::node(bench.artifacts, &data.path().join("node"), &hub)?;
+        let node = Member::node(bench.artifacts, "bench", &data.path().join("node"), &hub)?;
         sleep(SETTLE);
         values.push(node.server.resident_bytes()? as f64 / 1e6);
     }

@@ -39,6 +39,7 @@ pub(crate) enum Unit {
     Cores,
     Nodes,
     Times,
+    Percent,
 }
 
 impl Unit {
@@ -49,6 +50,7 @@ impl Unit {
             }
             Self::Nanoseconds | Self::Microseconds | Self::Kilobytes | Self::Megabytes => format!("{value:.1}"),
             Self::Milliseconds | Self::Seconds | Self::Cores | Self::Times => format!("{value:.2}"),
+            Self::Percent => format!("{value:.3}"),
         }
     }
 
@@ -68,6 +70,7 @@ impl Unit {
             Self::Seconds => format!("{number} s"),
             Self::Cores => format!("{number} cores"),
             Self::Nodes => format!("{number} nodes"),
+            Self::Percent => format!("{number} %"),
             Self::Times => format!("{number} ×"),
         }
     }

@@ -107,18 +107,28 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(artifacts: &Artifacts<'_>, data: &Path) -> Result<Self> {
+        Self::start_with(artifacts, data, &[])
+    }
+
+    /// With more options of `edgeward up`.
+    pub(crate) fn start_with(artifacts: &Artifacts<'_>, data: &Path, options: &[&str]) -> Result<Self> {
         let (address, functions) = (free_address()?, free_address()?);
         let mut command = Command::new(artifacts.edgeward()?);
         command.args(["up", "--id", "bench", "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
+        command.args(options);
         let server = Server::start(command.arg("--data-dir").arg(data), address, || client::get(address, "/readyz").is_ok())?;
         Ok(Self { server, functions, edgeward: artifacts.edgeward()?.to_owned() })
     }
 
     /// Deploys as a user does.
     pub(crate) fn deploy(&self, component: &Path, id: &str, options: &[&str]) -> Result<()> {
-        let mut command = Command::new(&self.edgeward);
-        command.args(["--server", &format!("http://{}", self.server.address), "deploy", "--id", id]).args(options).arg(component);
-        output(&mut command).map(drop)
+        let component = component.display().to_string();
+        self.does(&[&["deploy", "--id", id], options, &[&component]].concat()).map(drop)
+    }
+
+    /// Runs a command against it.
+    pub(crate) fn does(&self, arguments: &[&str]) -> Result<String> {
+        output(Command::new(&self.edgeward).args(["--server", &format!("http://{}", self.server.address)]).args(arguments))
     }
 
     /// A connection to the API.
@@ -141,12 +151,12 @@ impl Member {
         Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
     }
 
-    pub(crate) fn node(artifacts: &Artifacts<'_>, data: &Path, hub: &Self) -> Result<Self> {
+    pub(crate) fn node(artifacts: &Artifacts<'_>, id: &str, data: &Path, hub: &Self) -> Result<Self> {
         let (address, functions) = (free_address()?, free_address()?);
         let server = format!("http://{}", hub.server.address);
         let token = output(Command::new(artifacts.edgeward()?).args(["--server", &server, "join-token"]))?;
         let mut command = Command::new(artifacts.edgeward()?);
-        command.args(["node", "--id", "bench", "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
+        command.args(["node", "--id", id, "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
         command.args(["--join", token.trim(), "--data-dir"]).arg(data);
         Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
     }

@@ -1,18 +1,30 @@
 //! Messages over MQTT: our broker beside mosquitto as it comes, which acknowledges what it has in memory.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::bench::Bench;
 use crate::bench::artifacts::Artifacts;
+use crate::bench::client;
+use crate::bench::load::Load as HttpLoad;
 use crate::bench::row::{Row, Target, Unit};
-use crate::bench::server::{Server, free_address};
+use crate::bench::server::{Node, Server, free_address};
 use crate::process::output;
 
 /// Bytes of a message: a reading with its date and its sensor.
 const PAYLOAD_BYTES: u32 = 200;
+/// Messages that call a function, and how many of them at once: each of a topic of its own.
+const CALLED: u32 = 64_000;
+const CALLED_AT_ONCE: u32 = 64;
+/// Time between two looks at a trigger.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait for all to be delivered.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A load, as `mqtt_load` puts it.
 #[derive(Clone, Copy)]
@@ -61,6 +73,51 @@ pub(crate) fn mqtt(bench: &Bench<'_>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// The hello function, called for each of many messages that wait, and over HTTP on the same node.
+pub(crate) fn trigger(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let what = "messages that call the Rust hello, 64 at once, a fresh sandbox for each";
+    let (data, mqtt) = (tempfile::tempdir()?, free_address()?);
+    let node = Node::start_with(bench.artifacts, data.path(), &["--mqtt-listen", &mqtt.to_string()])?;
+    let component = bench.artifacts.component("hello");
+    let load = Load { publishers: CALLED_AT_ONCE, messages: CALLED / CALLED_AT_ONCE, qos: 1, window: 20, subscribers: 0 };
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    node.deploy(&component, "warm", &[])?;
+    for round in 0..bench.rounds {
+        bench.step(what, round);
+        // They wait for a function that is not there yet.
+        let id = format!("hello-{round}");
+        node.does(&["triggers", "put", &id, "--function", &id, "--topic", "load/#", "--concurrency", &CALLED_AT_ONCE.to_string()])?;
+        put(bench, mqtt, load)?;
+        node.deploy(&component, &id, &[])?;
+        ours.push(drained(&node, &id)?);
+        let put = HttpLoad { connections: CALLED_AT_ONCE, duration: bench.load, script: None };
+        theirs.push(put.put(bench.artifacts, node.functions, &format!("/fn/{id}/"))?);
+        node.does(&["triggers", "remove", &id])?;
+        node.does(&["undeploy", &id])?;
+    }
+    Ok(vec![Row::ratio(what, Target::AtLeast(0.8), Unit::MessagesPerSecond, &ours, ("the same over HTTP", &theirs))])
+}
+
+/// Messages a second that a trigger delivers, from the first that is seen to the last.
+fn drained(node: &Node, id: &str) -> Result<f64> {
+    let delivered = || -> Result<u64> {
+        let view: serde_json::Value = serde_json::from_str(&client::get(node.server.address, &format!("/v1/triggers/{id}"))?)?;
+        view["delivered"].as_u64().with_context(|| format!("failed to find how much was delivered in {view}"))
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let (mut begun, mut before) = (Instant::now(), 0);
+    loop {
+        let count = delivered()?;
+        if before == 0 {
+            (begun, before) = (Instant::now(), count);
+        } else if count >= u64::from(CALLED) {
+            return Ok((count - before) as f64 / begun.elapsed().as_secs_f64());
+        }
+        ensure!(Instant::now() < deadline, "failed to deliver {CALLED} messages: only {count} were");
+        sleep(LOOK_EVERY);
+    }
+}
+
 /// A broker with a folder of its own.
 struct Broker {
     server: Server,
@@ -87,13 +144,16 @@ fn mosquitto() -> Result<Broker> {
 
 /// Messages a second: acknowledged ones, or those that came to the subscriber.
 fn rate(bench: &Bench<'_>, broker: &Broker, load: Load) -> Result<f64> {
-    let mut command = Command::new(bench.artifacts.mqtt_load()?);
-    command.arg(broker.server.address.to_string());
-    let numbers = [load.publishers, load.messages, u32::from(load.qos), load.window, PAYLOAD_BYTES, load.subscribers];
-    let text = output(command.args(numbers.map(|number| number.to_string())))?;
+    let text = put(bench, broker.server.address, load)?;
     let (rate, came) = read(&text).with_context(|| format!("failed to read what `mqtt_load` reports: {text}"))?;
     let sent = f64::from(load.publishers) * f64::from(load.messages);
     Ok(if load.subscribers == 0 { rate } else { rate * came / sent })
+}
+
+fn put(bench: &Bench<'_>, address: SocketAddr, load: Load) -> Result<String> {
+    let mut command = Command::new(bench.artifacts.mqtt_load()?);
+    let numbers = [load.publishers, load.messages, u32::from(load.qos), load.window, PAYLOAD_BYTES, load.subscribers];
+    output(command.arg(address.to_string()).args(numbers.map(|number| number.to_string())))
 }
 
 /// Messages a second, and how many came.

@@ -301,7 +301,7 @@ mod tests {
         for part in ["slow:2", "runs", "12 s", "injected: crash on edge-02"] {
             assert!(text.contains(part), "{part} in {text}");
         }
-        assert_eq!(seen(&view), "2 nodes online  f 99.5%, p95 12.0 ms");
+        assert_eq!(seen(&view), "2 nodes online  f 99.5%, p95 12.00 ms");
         let over = ExperimentView { phase: Phase::Ended, verdict: Some(Verdict::Broken), reason: "it was so".to_owned(), ..view };
         let text = table(&[over], Palette::plain());
         assert!(text.contains("broken") && text.contains("it was so"), "{text}");

@@ -72,7 +72,10 @@ async fn half_of_the_nodes_may_be_cut_off_and_what_was_written_arrives() {
     let file = scenario(&fleet, "partition", &times);
     let (code, report) = tokio::task::block_in_place(|| run(&fleet, &file));
     assert_eq!((code, &report["verdict"]), (Some(0), &json!("held")), "{report:#}");
-    assert!(report["points"].as_array().expect("points").iter().any(|point| point["nodes_online"] == 2), "{report:#}");
+    assert!(
+        report["points"].as_array().expect("points").iter().any(|point| point["nodes_online"] == 2),
+        "half of three is one: {report:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

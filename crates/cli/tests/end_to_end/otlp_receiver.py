@@ -1,12 +1,13 @@
 """A receiver of OTLP made of OpenTelemetry's own protocol definitions (the package `opentelemetry-proto`), for tests.
 
-usage: otlp_receiver.py PORT [STATUS]
+usage: otlp_receiver.py PORT [CHAIN KEY]
 
 It prints the port it listens at, and then each request as one line of JSON. What its definitions do not know is a failure, which the line
-says and the answer is 400. With STATUS every request is answered with that.
+says and the answer is 400. With files of a certificate and its key it takes TLS.
 """
 
 import json
+import ssl
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,8 +15,6 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
-
-STATUS = int(sys.argv[2]) if len(sys.argv) > 2 else 200
 
 
 def check(message):
@@ -104,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
-        status, answer = STATUS, b""
+        status, answer = 200, b""
         try:
             assert self.headers["content-type"] == "application/x-protobuf"
             told, response = read(self.path, body)
@@ -126,5 +125,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+if len(sys.argv) > 2:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[2], sys.argv[3])
+    # The handshake is the thread's of the connection.
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 print(server.server_address[1], flush=True)
 server.serve_forever()

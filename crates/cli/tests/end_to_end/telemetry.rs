@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
+    access::Certificate,
     fleet_support::Fleet,
-    support::{KillOnDrop, Node, artifact, data_dir, until},
+    support::{KillOnDrop, Node, artifact, data_dir, refused_up, until},
 };
 
 /// A Python that has the package `opentelemetry-proto`; `cargo xtask test` sets it.
@@ -36,9 +37,14 @@ struct Receiver {
 impl Receiver {
     /// At a port, or with 0 at a free one.
     fn start(port: u16) -> Self {
+        Self::start_with(port, &[])
+    }
+
+    /// The same with further arguments.
+    fn start_with(port: u16, arguments: &[String]) -> Self {
         let python = std::env::var(PYTHON_VARIABLE).unwrap_or_else(|_| "python3".to_owned());
         let mut command = Command::new(python);
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/otlp_receiver.py")).arg(port.to_string());
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/end_to_end/otlp_receiver.py")).arg(port.to_string()).args(arguments);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
         let port = lines.next().expect("the port").parse().expect("a port");
@@ -62,8 +68,32 @@ impl Receiver {
         requests.iter().filter_map(|request| request[what].as_array()).flatten().cloned().collect()
     }
 
-    fn spans(&self) -> BTreeMap<String, Value> {
-        self.all("spans").into_iter().map(|span| (span["name"].as_str().expect("a name").to_owned(), span)).collect()
+    /// The spans of a trace, by name.
+    fn trace(&self, trace: &str) -> BTreeMap<String, Value> {
+        let spans = self.all("spans").into_iter().filter(|span| span["trace"] == trace);
+        spans.map(|span| (span["name"].as_str().expect("a name").to_owned(), span)).collect()
+    }
+
+    /// Waits for spans of a trace of which each is below the one before, and the first one below the caller's; gives all spans of it. A
+    /// span is told as its name, its kind, and the process that it is of.
+    async fn chain(&self, trace: &str, expected: &[(&str, &str, &str)]) -> BTreeMap<String, Value> {
+        until(&format!("all spans of {trace}"), async || {
+            let spans = self.trace(trace);
+            expected.iter().all(|(name, ..)| spans.contains_key(*name))
+        })
+        .await;
+        let spans = self.trace(trace);
+        let mut parent = json!(CALLER);
+        for (name, kind, instance) in expected {
+            let span = &spans[*name];
+            let found = (&span["parent"], &span["resource"]["service.instance.id"], &span["status"]);
+            assert_eq!(found, (&parent, &json!(instance), &json!("STATUS_CODE_UNSET")), "{span}");
+            assert_eq!(span["kind"], format!("SPAN_KIND_{kind}"), "{span}");
+            assert!(span["began"].as_u64() > Some(0) && span["ended"].as_u64() >= span["began"].as_u64(), "{span}");
+            assert_eq!((&span["resource"]["service.name"], &span["flags"]), (&json!("edgeward"), &json!(1)));
+            parent = span["id"].clone();
+        }
+        spans
     }
 
     /// The last reading of a metric of one process.
@@ -78,12 +108,21 @@ async fn fleet(receiver: &Receiver) -> (Fleet, Node) {
     let heartbeat = ["--heartbeat-seconds", "0.2"];
     let endpoint = ["--otlp-endpoint", &receiver.url()];
     let fleet = Fleet::start_in(&[&heartbeat[..], &endpoint].concat(), &heartbeat, &SOON).await;
-    let token = fleet.token(&[]);
-    let url = receiver.url();
-    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).collect();
-    let node = fleet.launch_in("edge-01", Some(&token), &variables);
-    fleet.is("edge-01", "online").await;
+    let node = join(&fleet, receiver, "edge-01").await;
     (fleet, node)
+}
+
+async fn join(fleet: &Fleet, receiver: &Receiver, id: &str) -> Node {
+    let (token, url) = (fleet.token(&[]), receiver.url());
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str())]).collect();
+    let node = fleet.launch_in(id, Some(&token), &variables);
+    fleet.is(id, "online").await;
+    node
+}
+
+/// A trace of its own, as its caller tells it.
+fn traceparent(trace: &str) -> String {
+    format!("00-{trace}-{CALLER}-01")
 }
 
 #[tokio::test]
@@ -92,63 +131,82 @@ async fn a_call_is_one_trace_from_its_caller_over_hub_and_node_to_the_document()
     let (fleet, node) = fleet(&receiver).await;
     let hub = fleet.hub();
     hub.done(&["deploy", &artifact("visits"), "--id", "visits", "--document", "visits", "--all"]);
-    hub.done(&["deploy", &artifact("hostile"), "--id", "echo", "--all"]);
     fleet.serves("visits", 1).await;
-    fleet.serves("echo", 1).await;
-    let caller = format!("00-{TRACE}-{CALLER}-01");
-    let call = async |function: &str, traceparent: &str| {
-        let path = format!("/v1/functions/{function}/invoke?node=edge-01");
-        let answer = hub.ask(Method::POST, &path, &[("traceparent", traceparent), ("tracestate", "a=1")], "").await;
+    // By the name of the node, and as the router chooses.
+    for (way, trace) in [("?node=edge-01", TRACE.to_owned()), ("", TRACE.replace('4', "6"))] {
+        let path = format!("/v1/functions/visits/invoke{way}");
+        let answer = hub.ask(Method::POST, &path, &[("traceparent", &traceparent(&trace))], "").await;
         assert_eq!(answer.status(), 200, "{:?}", answer.body());
-        answer
-    };
-    call("visits", &caller).await;
-    until("the spans of the call", async || {
-        let spans = receiver.spans();
-        ["call visits", "attempt visits", "invoke visits", "increment visits"].iter().all(|name| spans.contains_key(*name))
-    })
-    .await;
-    let spans = receiver.spans();
-    let expected = [
-        ("call visits", "SPAN_KIND_SERVER", "hub-1"),
-        ("attempt visits", "SPAN_KIND_CLIENT", "hub-1"),
-        ("invoke visits", "SPAN_KIND_SERVER", "edge-01"),
-        ("increment visits", "SPAN_KIND_INTERNAL", "edge-01"),
-    ];
-    let mut parent = json!(CALLER);
-    for (name, kind, instance) in expected {
-        let span = &spans[name];
-        let found = (&span["trace"], &span["parent"], &span["kind"], &span["resource"]["service.instance.id"], &span["status"]);
-        assert_eq!(found, (&json!(TRACE), &parent, &json!(kind), &json!(instance), &json!("STATUS_CODE_UNSET")), "{span}");
-        assert!(span["began"].as_u64() > Some(0) && span["ended"].as_u64() >= span["began"].as_u64(), "{span}");
-        assert_eq!((&span["resource"]["service.name"], &span["flags"]), (&json!("edgeward"), &json!(1)));
-        parent = span["id"].clone();
+        let expected = [
+            ("call visits", "SERVER", "hub-1"),
+            ("attempt visits", "CLIENT", "hub-1"),
+            ("invoke visits", "SERVER", "edge-01"),
+            ("increment visits", "INTERNAL", "edge-01"),
+        ];
+        let spans = receiver.chain(&trace, &expected).await;
+        assert_eq!(spans.len(), expected.len(), "{spans:?}");
+        let of = |name: &str| &spans[name]["attributes"];
+        let (attempt, invoke, document) = (of("attempt visits"), of("invoke visits"), of("increment visits"));
+        assert_eq!((&attempt["edgeward.node.id"], &attempt["edgeward.attempt"]), (&json!("edge-01"), &json!(1)));
+        assert_eq!((&invoke["faas.name"], &invoke["faas.coldstart"]), (&json!("visits"), &json!(true)));
+        assert_eq!((&invoke["edgeward.node.id"], &invoke["http.response.status_code"]), (&json!("edge-01"), &json!(200)));
+        assert_eq!((&document["db.collection.name"], &document["db.operation.name"]), (&json!("visits"), &json!("increment")));
     }
-    let (invoke, document) = (&spans["invoke visits"]["attributes"], &spans["increment visits"]["attributes"]);
-    assert_eq!(
-        (&invoke["faas.name"], &invoke["faas.coldstart"], &invoke["edgeward.node.id"]),
-        (&json!("visits"), &json!(true), &json!("edge-01"))
-    );
-    assert_eq!((&document["db.collection.name"], &document["db.operation.name"]), (&json!("visits"), &json!("increment")));
 
-    // What the guest is told is below the span of its invocation.
-    let seen: Value = serde_json::from_slice(call("echo", &caller).await.body()).expect("JSON");
-    until("the span of the call", async || receiver.spans().contains_key("invoke echo")).await;
-    let told = format!("00-{TRACE}-{}-01", receiver.spans()["invoke echo"]["id"].as_str().expect("an id"));
-    let headers = seen["headers"].as_array().expect("pairs");
-    assert!(headers.contains(&json!(["traceparent", told])) && headers.contains(&json!(["tracestate", "a=1"])), "{seen}");
+    // From a node that has not the function, over the hub to the one that has.
+    let other = join(&fleet, &receiver, "edge-02").await;
+    hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--node", "edge-01"]);
+    fleet.serves("hello", 1).await;
+    let trace = TRACE.replace('4', "7");
+    let path = "/v1/functions/hello/invoke";
+    until("the way is known", async || other.ask(Method::POST, path, &[], "").await.status() == 200).await;
+    let answer = other.ask(Method::POST, path, &[("traceparent", &traceparent(&trace))], "").await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.body());
+    let expected = [
+        ("call hello by the hub", "CLIENT", "edge-02"),
+        ("call hello", "SERVER", "hub-1"),
+        ("attempt hello", "CLIENT", "hub-1"),
+        ("invoke hello", "SERVER", "edge-01"),
+    ];
+    receiver.chain(&trace, &expected).await;
 
-    // Who sends a trace says whether it is kept.
-    let other = format!("00-{}-{CALLER}-00", TRACE.replace('4', "5"));
-    let seen: Value = serde_json::from_slice(call("echo", &other).await.body()).expect("JSON");
-    assert!(seen["headers"].as_array().expect("pairs").contains(&json!(["traceparent", other])), "{seen}");
-    let failed = node.ask(Method::POST, "/v1/functions/absent/invoke", &[("traceparent", &caller)], "").await;
-    assert_eq!(failed.status(), 404);
+    // What failed says so in every span of it.
+    let trace = TRACE.replace('4', "8");
+    let absent = node.ask(Method::POST, "/v1/functions/absent/invoke", &[("traceparent", &traceparent(&trace))], "").await;
+    assert_eq!(absent.status(), 404);
+    until("the failed spans", async || receiver.trace(&trace).len() == 2).await;
+    for (name, span) in receiver.trace(&trace) {
+        assert_eq!((&span["status"], &span["attributes"]["error.type"]), (&json!("STATUS_CODE_ERROR"), &json!("not_found")), "{name}");
+        assert!(span["why"].as_str().is_some_and(|why| why.contains("absent")), "{span}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_is_told_its_span_and_who_sends_a_trace_says_whether_it_is_kept() {
+    let receiver = Receiver::start(0);
+    let (_folder, data) = data_dir();
+    let node = Node::launch_as("up", &data, &["--otlp-endpoint", &receiver.url(), "--otlp-sample-ratio", "1"], &SOON);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    // It answers with the request that it sees.
+    node.deploy("echo", "hostile", &[]);
+    let seen = async |traceparent: &str| {
+        let headers = [("traceparent", traceparent), ("tracestate", "a=1")];
+        let answer = node.ask(Method::POST, "/v1/functions/echo/invoke", &headers, "").await;
+        serde_json::from_slice::<Value>(answer.body()).expect("JSON")["headers"].as_array().expect("pairs").clone()
+    };
+    let headers = seen(&traceparent(TRACE)).await;
+    let spans = receiver.chain(TRACE, &[("invoke echo", "SERVER", "edge-test")]).await;
+    let told = format!("00-{TRACE}-{}-01", spans["invoke echo"]["id"].as_str().expect("an id"));
+    assert!(headers.contains(&json!(["traceparent", told])) && headers.contains(&json!(["tracestate", "a=1"])), "{headers:?}");
+
+    let other = TRACE.replace('4', "5");
+    let not_kept = format!("00-{other}-{CALLER}-00");
+    assert!(seen(&not_kept).await.contains(&json!(["traceparent", not_kept])), "it passes as it is");
     // A later span is there, so what was before it would be.
-    node.ask(Method::POST, "/v1/functions/visits/invoke", &[], "").await;
-    let is_root = |span: &Value| span["name"] == "invoke visits" && span["parent"] == "" && span["trace"] != TRACE;
+    node.ask(Method::POST, "/v1/functions/echo/invoke", &[], "").await;
+    let is_root = |span: &Value| span["name"] == "invoke echo" && span["parent"] == "";
     until("a trace that begins at the node", async || receiver.all("spans").iter().any(is_root)).await;
-    assert!(receiver.all("spans").iter().all(|span| span["trace"] != other[3..35]), "a trace that is not kept is not exported");
+    assert!(receiver.trace(&other).is_empty(), "a trace that is not kept is not exported");
 }
 
 #[tokio::test]
@@ -160,30 +218,23 @@ async fn a_message_goes_on_with_the_trace_of_its_publisher_and_a_schedule_begins
     node.deploy("visits", "visits", &["--document", "visits"]);
     node.deploy("hello", "hello", &[]);
     node.done(&["triggers", "put", "count", "--function", "visits", "--topic", "site/+/temp"]);
-    let caller = format!("00-{TRACE}-{CALLER}-01");
+    let caller = traceparent(TRACE);
     let published = node.ask(Method::POST, "/v1/topics/site/berlin/temp", &[("traceparent", &caller)], "21.5").await;
     assert_eq!(published.status(), 201, "{:?}", published.body());
-    let chain = ["publish site/berlin/temp", "process site/berlin/temp", "invoke visits", "increment visits"];
-    until("the spans of the message", async || {
-        let spans = receiver.spans();
-        chain.iter().all(|name| spans.contains_key(*name))
-    })
-    .await;
-    let spans = receiver.spans();
-    let mut parent = json!(CALLER);
-    for (name, kind) in chain.iter().zip(["PRODUCER", "CONSUMER", "SERVER", "INTERNAL"]) {
-        let span = &spans[*name];
-        assert_eq!((&span["trace"], &span["parent"]), (&json!(TRACE), &parent), "{span}");
-        assert_eq!(span["kind"], format!("SPAN_KIND_{kind}"), "{span}");
-        parent = span["id"].clone();
-    }
-    let process = &spans[chain[1]]["attributes"];
+    let expected = [
+        ("publish site/berlin/temp", "PRODUCER", "edge-test"),
+        ("process site/berlin/temp", "CONSUMER", "edge-test"),
+        ("invoke visits", "SERVER", "edge-test"),
+        ("increment visits", "INTERNAL", "edge-test"),
+    ];
+    let spans = receiver.chain(TRACE, &expected).await;
+    let process = &spans["process site/berlin/temp"]["attributes"];
     assert_eq!((&process["messaging.system"], &process["messaging.consumer.group.name"]), (&json!("edgeward"), &json!("count")));
 
     node.done(&["schedules", "put", "beat", "hello", "--every", "1s"]);
-    until("a run of the schedule", async || receiver.spans().contains_key("invoke hello")).await;
-    let all = receiver.all("spans");
-    let invoke = all.iter().find(|span| span["name"] == "invoke hello").expect("there");
+    let run = async || receiver.all("spans").into_iter().find(|span| span["name"] == "invoke hello");
+    until("a run of the schedule", async || run().await.is_some()).await;
+    let invoke = run().await.expect("there");
     let is_parent = |span: &&Value| span["id"] == invoke["parent"];
     let schedule = async || receiver.all("spans").iter().find(is_parent).cloned();
     until("the span of the schedule", async || schedule().await.is_some()).await;
@@ -280,6 +331,41 @@ async fn while_the_receiver_is_away_spans_are_bounded_and_they_come_when_it_is_b
     node.terminate();
     assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
     until("the last span", async || receiver.all("spans").len() > before).await;
+}
+
+#[tokio::test]
+async fn telemetry_goes_over_tls_to_a_receiver_that_is_trusted_and_to_no_other() {
+    let (certificate, stranger) = (Certificate::new(), Certificate::new());
+    let receiver = Receiver::start_with(0, &[certificate.text("chain.pem"), certificate.text("key.pem")]);
+    let url = format!("https://localhost:{}", receiver.port);
+    let (_folder, data) = data_dir();
+    let launch = |authority: &Certificate| {
+        let authority = authority.text("ca.pem");
+        let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str())]).collect();
+        Node::launch_as("up", &data, &["--otlp-endpoint", &url], &variables)
+    };
+    let node = launch(&stranger);
+    let failed = "edgeward_otlp_requests_total{edgeward_signal=\"metrics\",edgeward_outcome=\"failed\"}";
+    until("a request failed", async || series(&node, failed).await > 0).await;
+    assert!(node.stderr().contains("does not take telemetry") && node.stderr().contains("invalid peer certificate"), "{}", node.stderr());
+    node.kill();
+    assert!(receiver.requests.lock().is_empty());
+    let _node = launch(&certificate);
+    until("the metrics", async || receiver.metric("process.uptime", "edge-test").is_some()).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_would_show_secrets_or_that_is_none_is_refused_at_the_start() {
+    let (_folder, data) = data_dir();
+    for (options, why) in [
+        (&["--otlp-endpoint", "127.0.0.1:4318"][..], "must be"),
+        (&["--otlp-endpoint", "ftp://collector"], "must begin with"),
+        (&["--otlp-endpoint", "http://127.0.0.1:4318", "--otlp-sample-ratio", "7"], "must be from 0 to 1"),
+    ] {
+        let (code, told) = refused_up(&data, options).await;
+        assert!(code.is_some_and(|code| code > 0) && told.contains(why), "{code:?} {told}");
+    }
+    assert!(!data.exists(), "nothing was touched");
 }
 
 /// A metric of the documentation: type, unit and labels.

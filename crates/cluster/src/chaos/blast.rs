@@ -13,7 +13,8 @@ use sha2::{Digest as _, Sha256};
 pub fn choose(fault: &Fault, nodes: &[EdgeNode], hit_before: &BTreeSet<NodeId>, seed: &str) -> BTreeSet<NodeId> {
     let mut candidates: Vec<_> = nodes.iter().filter(|node| is_for(&fault.nodes, node)).map(|node| &node.id).collect();
     candidates.sort_by_key(|id| (hit_before.contains(*id), Sha256::digest(format!("{seed}/{id}")), (*id).clone()));
-    let most = fault.blast_radius.at_least_one_of(candidates.len());
+    // Rounded down: a blast radius is the most there may be.
+    let most = fault.blast_radius.at_most_of(candidates.len()).max(1);
     candidates.into_iter().take(most).cloned().collect()
 }
 

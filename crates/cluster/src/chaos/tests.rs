@@ -213,9 +213,15 @@ fn a_fault_hits_no_more_nodes_than_its_blast_radius_and_others_than_before() {
         })
         .collect();
     let none = BTreeSet::new();
-    for (radius, nodes_of, expected) in
-        [("1", "all", 1), ("30%", "all", 3), ("100%", "site=oslo", 2), ("5", "site=oslo", 2), ("1%", "all", 1), ("3", "site=rome", 0)]
-    {
+    for (radius, nodes_of, expected) in [
+        ("1", "all", 1),
+        ("30%", "all", 3),
+        ("39%", "all", 3),
+        ("100%", "site=oslo", 2),
+        ("5", "site=oslo", 2),
+        ("1%", "all", 1),
+        ("3", "site=rome", 0),
+    ] {
         let fault = fault(&format!(r#"{{"kind":"crash","nodes":"{nodes_of}","blast_radius":"{radius}","duration_seconds":9}}"#));
         let hit = choose(&fault, &nodes, &none, "seed");
         assert_eq!(hit.len(), expected, "{radius} of {nodes_of}");

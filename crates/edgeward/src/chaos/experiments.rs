@@ -75,8 +75,13 @@ impl ClusterSeams {
         self.here.lock().remove(node);
     }
 
+    /// The one that began last in this process.
+    fn last(&self) -> Option<Arc<Run>> {
+        self.running.lock().as_ref().map(|running| Arc::clone(&running.run))
+    }
+
     fn running(&self) -> Option<Arc<Run>> {
-        self.running.lock().as_ref().map(|running| Arc::clone(&running.run)).filter(|run| !run.ended.is_cancelled())
+        self.last().filter(|run| !run.ended.is_cancelled())
     }
 }
 
@@ -198,7 +203,7 @@ impl ClusterChaos {
             ended: CancellationToken::new(),
         });
         let task = AbortOnDropHandle::new(tokio::spawn(run(self.cluster.downgrade(), Arc::clone(&begun), reports)));
-        let view = view_of_running(&begun);
+        let view = view_of_run(&begun);
         *seams.running.lock() = Some(Running { run: begun, _task: task });
         Ok(view)
     }
@@ -226,13 +231,13 @@ impl ClusterChaos {
 
     /// Every experiment that is known, the newest first.
     pub async fn list(&self) -> Result<Vec<ExperimentView>, EdgeError> {
-        let running = self.cluster.chaos_seams().running();
+        let last = self.cluster.chaos_seams().last();
         let reports = Reports::new(self.cluster.documents())?;
         let kept = blocking(move || reports.all()).await?;
         let mut views: Vec<_> = kept.iter().map(|(id, report)| view_of_kept(id, report)).collect();
-        if let Some(running) = running {
-            views.retain(|view| view.id != running.id);
-            views.push(view_of_running(&running));
+        if let Some(last) = last {
+            views.retain(|view| view.id != last.id);
+            views.push(view_of_run(&last));
         }
         views.sort_by_key(|view| std::cmp::Reverse(view.started_at));
         Ok(views)
@@ -243,8 +248,8 @@ impl ClusterChaos {
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none of this id.
     pub async fn get(&self, id: &str) -> Result<ExperimentView, EdgeError> {
-        match self.cluster.chaos_seams().running().filter(|running| running.id == id) {
-            Some(running) => Ok(view_of_running(&running)),
+        match self.cluster.chaos_seams().last().filter(|run| run.id == id) {
+            Some(run) => Ok(view_of_run(&run)),
             None => Ok(view_of_kept(id, &self.kept(id).await?)),
         }
     }
@@ -255,8 +260,7 @@ impl ClusterChaos {
     /// [`ErrorKind::NotFound`] when there is none of this id.
     pub async fn report(&self, id: &str) -> Result<Report, EdgeError> {
         // The points of the last one are all there yet.
-        let last = self.cluster.chaos_seams().running.lock().as_ref().map(|running| Arc::clone(&running.run)).filter(|run| run.id == id);
-        match last {
+        match self.cluster.chaos_seams().last().filter(|run| run.id == id) {
             Some(run) => Ok(run.report()),
             None => self.kept(id).await,
         }
@@ -305,7 +309,7 @@ impl ClusterChaos {
     }
 }
 
-fn view_of_running(run: &Run) -> ExperimentView {
+fn view_of_run(run: &Run) -> ExperimentView {
     let report = run.report();
     let injected = run.injected.lock().clone();
     let lines = report.faults.iter().enumerate().filter(|(index, _)| injected.contains(index));
@@ -315,7 +319,8 @@ fn view_of_running(run: &Run) -> ExperimentView {
     });
     let injected = injected.collect();
     let took_seconds = run.begun.elapsed().as_secs_f64();
-    let is_over = run.trial.lock().is_over();
+    // It is over once its faults have ended too.
+    let is_over = run.ended.is_cancelled();
     let experiment = &report.experiment;
     let (begin, end) = experiment.faulty_span();
     let since = Duration::from_secs_f64(took_seconds).checked_sub(experiment.before());

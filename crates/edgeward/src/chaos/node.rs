@@ -21,6 +21,7 @@ use edgeward_model::{
 };
 use edgeward_runtime::{CallFault, EdgeRuntime, OnCall};
 use edgeward_sync::Store;
+use edgeward_topics::TopicLog;
 use futures::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::sleep;
@@ -42,8 +43,7 @@ struct Seams {
     node: NodeId,
     runtime: Arc<EdgeRuntime>,
     injector: Arc<Injector>,
-    /// Its own clock and disk; none where they are the hub's as well.
-    store: Option<Arc<Store>>,
+    own: Option<Own>,
     is_allowed: AtomicBool,
     crash: RwLock<Option<Crash>>,
     /// The way to its hub, while there is one.
@@ -54,6 +54,22 @@ struct Seams {
     keeper: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
+/// What a node has for itself: its clock and its disk. A node in the process of its hub shares those of the hub.
+pub(crate) struct Own {
+    pub(crate) store: Arc<Store>,
+    pub(crate) topics: Option<Arc<TopicLog>>,
+}
+
+impl Own {
+    fn set(&self, skew_seconds: i64, is_full: bool) {
+        self.store.set_clock_skew(skew_seconds);
+        self.store.refuse_writes(is_full);
+        if let Some(topics) = &self.topics {
+            topics.refuse_writes(is_full);
+        }
+    }
+}
+
 impl fmt::Debug for NodeChaos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeChaos").field("is_allowed", &self.is_allowed()).field("faults", &self.0.injector.list()).finish()
@@ -61,13 +77,13 @@ impl fmt::Debug for NodeChaos {
 }
 
 impl NodeChaos {
-    /// Of the node with this runtime, and with a store if it has one of its own.
-    pub(crate) fn new(runtime: Arc<EdgeRuntime>, store: Option<Arc<Store>>) -> Self {
+    /// Of the node with this runtime, and with what it has for itself.
+    pub(crate) fn new(runtime: Arc<EdgeRuntime>, own: Option<Own>) -> Self {
         Self(Arc::new(Seams {
             node: runtime.node().id.clone(),
             runtime,
             injector: Arc::default(),
-            store,
+            own,
             is_allowed: AtomicBool::new(false),
             crash: RwLock::default(),
             tell: RwLock::default(),
@@ -119,11 +135,11 @@ impl NodeChaos {
             FaultKind::Partition { between } if between[1] != Side::Hub => {
                 "nodes talk to their hub alone, so there is no way between two of them; write `hub` as one side"
             }
-            FaultKind::Partition { .. } if self.0.tell.read().is_none() || self.0.store.is_none() => {
+            FaultKind::Partition { .. } if self.0.tell.read().is_none() || self.0.own.is_none() => {
                 "it is in the process of its hub, and there is no way between them"
             }
-            FaultKind::ClockSkew { .. } if self.0.store.is_none() => "it has no clock of its own, but that of its hub",
-            FaultKind::DiskFull if self.0.store.is_none() => "it has no disk of its own, but that of its hub",
+            FaultKind::ClockSkew { .. } if self.0.own.is_none() => "it has no clock of its own, but that of its hub",
+            FaultKind::DiskFull if self.0.own.is_none() => "it has no disk of its own, but that of its hub",
             _ => return Ok(()),
         };
         Err(EdgeError::invalid(format!("a fault `{}` cannot be injected on node `{node}`: {why}", fault.kind.as_str())))
@@ -168,10 +184,9 @@ impl Seams {
     fn apply(&self) {
         let is_of_calls = self.injector.list().iter().any(|active| active.fault.kind.is_of_calls());
         self.runtime.call_faults().set(is_of_calls.then(|| on_call(Arc::clone(&self.injector))));
-        if let Some(store) = &self.store {
+        if let Some(own) = &self.own {
             let (skew, is_full) = self.injector.ask(|faults, now| (faults.clock_skew_seconds(now), faults.is_disk_full(now)));
-            store.set_clock_skew(skew);
-            store.refuse_writes(is_full);
+            own.set(skew, is_full);
         }
     }
 
@@ -202,9 +217,8 @@ impl Drop for Seams {
     fn drop(&mut self) {
         // Others may hold the runtime and the store.
         self.runtime.call_faults().set(None);
-        if let Some(store) = &self.store {
-            store.set_clock_skew(0);
-            store.refuse_writes(false);
+        if let Some(own) = &self.own {
+            own.set(0, false);
         }
     }
 }
@@ -258,7 +272,8 @@ mod tests {
         runtime.deploy(function).await.expect("deploys");
         let store = Store::in_memory(runtime.node().id.clone(), Epoch::draw().expect("random")).expect("opens");
         let documents = Documents::new(store);
-        let chaos = NodeChaos::new(Arc::clone(&runtime), Some(Arc::clone(documents.store())));
+        let own = Own { store: Arc::clone(documents.store()), topics: None };
+        let chaos = NodeChaos::new(Arc::clone(&runtime), Some(own));
         (chaos, runtime, documents)
     }
 
@@ -340,12 +355,13 @@ mod tests {
         assert!(document.info().expect("reads").expect("there").updated_at > jiff::Timestamp::now());
         inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("stays as it is");
         assert!((3599..=3600).contains(&ahead(&document)), "one of this name is there");
-        sleep(Duration::from_secs(5)).await;
+        // A moment more, in which what has ended is noticed.
+        sleep(Duration::from_millis(5010)).await;
         assert_eq!(ahead(&document), 0);
         inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("injects");
         let error = write().map(drop).expect_err("it is full");
         assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains("the disk is full"), "{error}");
-        sleep(Duration::from_secs(5)).await;
+        sleep(Duration::from_millis(5010)).await;
         write().expect("there is room again");
     }
 

@@ -54,11 +54,12 @@ pub(super) async fn converged(cluster: &EdgeCluster, documents: &BTreeSet<Docume
         }
         Ok(own)
     });
-    let nodes: Vec<_> = cluster.present().into_iter().collect();
+    // One that is cut off is OFFLINE, and answers this all the same.
+    let (nodes, present) = (cluster.node_ids(), cluster.present());
     let question = Question::Compare { documents: documents.iter().cloned().collect() };
     let (own, answers) = tokio::join!(own, join_all(nodes.iter().map(|node| ask(cluster, node, question.clone()))));
     let Ok(own) = own else { return BTreeMap::new() };
-    let is_complete = answers.iter().all(Result::is_ok);
+    let is_complete = nodes.iter().zip(&answers).all(|(node, answer)| answer.is_ok() || !present.contains(node));
     let compared = documents.iter().filter_map(|name| {
         let here = own.get(name)?;
         let differs = answers.iter().flatten().filter_map(|answer| answer.checksums.get(name)).any(|there| there != here);

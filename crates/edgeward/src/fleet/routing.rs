@@ -21,7 +21,7 @@ use edgeward_cluster::{
 };
 use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output, blocking};
-use edgeward_telemetry::{Span, SpanKind, TraceContext, begin};
+use edgeward_telemetry::{Span, SpanKind, TraceContext, begin, span};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
@@ -107,11 +107,7 @@ impl EdgeCluster {
     ) -> Result<Output, EdgeError> {
         let mut span = call_span(function, options.trace());
         let called = self.call_routed(function, payload.into(), options.below(span.as_ref()), terms).await;
-        called.inspect_err(|error| {
-            if let Some(span) = &mut span {
-                span.fail(error);
-            }
-        })
+        called.inspect_err(|error| span::fail(&mut span, error))
     }
 
     async fn call_routed(&self, function: &FunctionId, payload: Bytes, options: CallOptions, terms: Terms) -> Result<Output, EdgeError> {
@@ -146,9 +142,7 @@ impl EdgeCluster {
             let mut span = attempt_span(function, &node, options.trace(), attempts);
             let options = options.clone().below(span.as_ref());
             let attempt = self.attempt(&node, function, payload.clone(), options, plan.attempt_time(now())).await;
-            if let (Some(span), Err(error)) = (&mut span, &attempt) {
-                span.fail(error);
-            }
+            let attempt = attempt.inspect_err(|error| span::fail(&mut span, error));
             // The pause before the next one is none of its time.
             drop(span);
             let error = match attempt {

@@ -11,6 +11,7 @@ use std::{path::Path, sync::Arc};
 
 use edgeward_cluster::nats::TopicStream;
 use edgeward_model::{EdgeError, ErrorKind, NodeId, TopicFilter, TopicName};
+use edgeward_telemetry::span;
 use edgeward_topics::{Batch, CloudEvent, Latest, LogOptions, LogState, Message, Origin, Start, Subscription, TopicInfo, TopicLog};
 use jiff::Timestamp;
 use parking_lot::RwLock;
@@ -18,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::{interest::Interest, stream_log::StreamLog};
 use super::EdgeCluster;
-use crate::topics::{FOLDER, check_topic};
+use crate::topics::{FOLDER, check_topic, spans};
 
 /// What a cluster has of its topics.
 #[derive(Debug)]
@@ -140,7 +141,9 @@ impl ClusterTopics {
     pub async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
         check_topic(&message.topic)?;
         message.check()?;
-        self.0.publish(Message { origin: None, ..message }).await
+        let mut message = Message { origin: None, ..message };
+        let mut span = spans::publish(&mut message);
+        self.0.publish(message).await.inspect_err(|error| span::fail(&mut span, error))
     }
 
     /// Publishes an event, which those who are given messages as events get as it is. Its `partitionkey` is the key of the message.

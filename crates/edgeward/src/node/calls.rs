@@ -9,7 +9,7 @@ use edgeward_model::{
     limits::{CALL_TIMEOUT, REQUEST_TIMEOUT_MAX},
 };
 use edgeward_runtime::{CallOptions, Output};
-use edgeward_telemetry::{SpanKind, begin};
+use edgeward_telemetry::{SpanKind, begin, span};
 use parking_lot::RwLock;
 use tokio::time::timeout;
 
@@ -71,11 +71,10 @@ impl Node {
             let mut span = begin(options.trace(), SpanKind::Client, || format!("call {function} by the hub"));
             let (payload, options, is_idempotent) = (payload.into(), options.below(span.as_ref()), terms.is_idempotent);
             let invocation = Invocation { function: function.clone(), payload, options, is_idempotent };
-            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(CALL_TIMEOUT)).await.inspect_err(|error| {
-                if let Some(span) = &mut span {
-                    span.fail(error);
-                }
-            });
+            return self
+                .call_by_hub(&*hub, invocation, terms.left.unwrap_or(CALL_TIMEOUT))
+                .await
+                .inspect_err(|error| span::fail(&mut span, error));
         }
         // What is not here, of a node that is alone, is not found here.
         let running = self.runtime().invoke_with(function.as_str(), payload, options);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use edgeward_cluster::schedule::Try;
 use edgeward_model::{EdgeError, ErrorKind, NodeId, Schedule};
 use edgeward_runtime::{EdgeRuntime, RequestBody, body};
-use edgeward_telemetry::{SpanKind, begin};
+use edgeward_telemetry::{SpanKind, begin, span};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 /// What the event is.
@@ -40,11 +40,7 @@ pub(super) async fn call(runtime: &EdgeRuntime, schedule: &Schedule, run: &Try) 
             let (id, seconds) = (&schedule.function, longest.as_secs_f64());
             Err(EdgeError::new(ErrorKind::Timeout, format!("function `{id}` took longer than the {seconds} s that the schedule gives it")))
         });
-    called.map(drop).inspect_err(|error| {
-        if let Some(span) = &mut span {
-            span.fail(error);
-        }
-    })
+    called.map(drop).inspect_err(|error| span::fail(&mut span, error))
 }
 
 fn request(node: &NodeId, schedule: &Schedule, run: &Try) -> Result<Request<RequestBody>, EdgeError> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use edgeward_model::{ContentMode, EdgeError, ErrorKind, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
 use edgeward_runtime::{CallOptions, Deployed, EdgeRuntime, RequestBody, body};
-use edgeward_telemetry::{Span, trace::TRACEPARENT};
+use edgeward_telemetry::{Span, span, trace::TRACEPARENT};
 use edgeward_topics::{CloudEvent, Message, cloud_event::STRUCTURED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use tokio_util::sync::CancellationToken;
@@ -33,11 +33,7 @@ impl Caller {
         let began = Instant::now();
         let called = self.hand_over(function, trigger, message, span.as_ref()).await;
         standing.attempted(began.elapsed());
-        called.inspect_err(|error| {
-            if let Some(span) = &mut span {
-                span.fail(error);
-            }
-        })
+        called.inspect_err(|error| span::fail(&mut span, error))
     }
 
     async fn hand_over(&self, function: Arc<Deployed>, trigger: &Trigger, message: &Message, span: Option<&Span>) -> Result<(), EdgeError> {

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use edgeward_model::{
     EdgeError, ErrorKind, TopicName,
-    limits::{MQTT_CONNECTIONS_MAX, MQTT_LOOK_EVERY, MQTT_NEWS_WAITING_MAX},
+    limits::{MQTT_CONNECTIONS_MAX, MQTT_EXPIRY_LOOK_EVERY, MQTT_NEWS_WAITING_MAX, MQTT_TOKENS_LOOK_EVERY},
 };
 use edgeward_topics::{
     Message, TopicLog,
@@ -91,13 +91,20 @@ async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: C
             });
         }
     };
-    // Nobody who connects waits for it.
-    let looking = async {
-        let mut looks = interval(MQTT_LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Nobody who connects waits for these.
+    let checking = async {
+        let mut look = interval(MQTT_TOKENS_LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
+            look.tick().await;
             broker.check_again().await;
+        }
+    };
+    let expiring = async {
+        let mut look = interval(MQTT_EXPIRY_LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
             if let Err(error) = broker.remove_expired(log.clock()).await {
                 tracing::warn!(error = error.chain(), "sessions of MQTT that have expired could not be removed");
             }
@@ -105,7 +112,8 @@ async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: C
     };
     tokio::select! {
         () = accepting => {}
-        () = looking => {}
+        () = checking => {}
+        () = expiring => {}
         () = stop.cancelled() => {}
     }
     drop(listener);

@@ -13,7 +13,7 @@ pub(super) fn trace_of(message: &Message) -> Option<TraceContext> {
 
 /// The span of publishing a message that is part of a trace, which the message is below from now on. Another begins no trace: sensors
 /// publish all the time.
-pub(super) fn publish(message: &mut Message) -> Option<Span> {
+pub(crate) fn publish(message: &mut Message) -> Option<Span> {
     tracer()?;
     let parent = trace_of(message)?;
     let mut span = begin(Some(parent), SpanKind::Producer, || format!("publish {}", message.topic))?;

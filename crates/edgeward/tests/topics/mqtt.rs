@@ -204,6 +204,27 @@ async fn a_password_is_a_token_and_its_role_says_what_a_client_may_do() {
 }
 
 #[tokio::test]
+async fn a_client_whose_token_is_revoked_is_cut_off_and_the_others_stay() {
+    let bench = Bench::new();
+    let served = serve(&bench.node, "127.0.0.1:0", None).await;
+    let [mut cut, mut stays] = ["revoked", "good"].map(|name| {
+        let secret = served.secret(name, Role::Deployer);
+        served.client(name, |options| {
+            options.set_credentials("anybody", &secret);
+        })
+    });
+    for (client, events) in [&mut cut, &mut stays] {
+        client.publish("a", QoS::AtLeastOnce, false, "x").await.expect("sent");
+        acknowledged(events, 1).await;
+    }
+    served.tokens.revoke(&TokenName::new("revoked").expect("valid")).expect("revoked");
+    while in_time("its end", cut.1.poll()).await.is_ok() {}
+    stays.0.publish("a", QoS::AtLeastOnce, false, "x").await.expect("sent");
+    acknowledged(&mut stays.1, 1).await;
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_without_a_word_leaves_its_will_and_news_of_it() {
     let bench = Bench::new();
     bench.deploy(async |_| Ok(())).await;

@@ -16,7 +16,7 @@ use edgeward_model::{
         VALUE_BYTES_MAX,
     },
 };
-use edgeward_telemetry::{Span, SpanKind, TraceContext, begin};
+use edgeward_telemetry::{Span, SpanKind, TraceContext, begin, span};
 use tokio::sync::Semaphore;
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceTableError};
 
@@ -90,9 +90,7 @@ impl Place {
             call(&*access, &document)
         });
         result.await.map_err(|error| {
-            if let Some(span) = &mut span {
-                span.fail(&error);
-            }
+            span::fail(&mut span, &error);
             if error.kind() == ErrorKind::Internal {
                 tracing::error!(%function, document = %grant.document, error = error.chain(), "a function's call to a document failed");
             }

@@ -5,11 +5,13 @@
 
 use std::{
     collections::VecDeque,
+    io,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use edgeward_durable::failed;
 use edgeward_model::EdgeError;
 use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex};
@@ -176,6 +178,9 @@ impl Writer {
             }
         };
         run(connection, "BEGIN IMMEDIATE").map_err(writing)?;
+        if self.shared.refuses_writes.load(Ordering::Relaxed) {
+            return Err(failed("write to the log of topics", true).with_source(io::Error::other("an injected fault says so")));
+        }
         let mut transaction = Transaction::new(connection, counts, Timestamp::now(), clock);
         for job in batch {
             job.run(&mut transaction);

@@ -251,7 +251,8 @@ impl Broker {
     pub async fn check_again(&self) {
         let clients: Vec<_> = {
             let clients = self.shared.clients.lock();
-            clients.values().filter(|connected| connected.is_open()).map(|connected| Arc::clone(&connected.newest)).collect()
+            let is_checked = |connected: &&Connected| connected.is_open() && connected.newest.told.borrow().is_none();
+            clients.values().filter(is_checked).map(|connected| Arc::clone(&connected.newest)).collect()
         };
         for client in clients {
             let why = match (self.shared.authenticate)(client.login.clone()).await {

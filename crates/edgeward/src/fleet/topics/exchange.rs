@@ -14,7 +14,7 @@ use edgeward_model::{
 use edgeward_topics::Mark;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{FleetTopics, StreamUse};
+use super::{FleetTopics, StreamUse, Way};
 use crate::{
     fleet::{EdgeCluster, ServiceOptions, service::Guard},
     services::{self, ImportQuestion, TOPICS, TOPICS_IMPORT},
@@ -89,7 +89,9 @@ impl FleetTopics {
                 format!("node `{node}` imports by {} filters, the most is {TOPIC_SHARE_FILTERS_MAX}", filters.len()),
             ));
         }
-        self.way()?;
+        if let Way::Stream(log) = self.way()? {
+            log.check_read()?;
+        }
         self.interest.note(node, &filters);
         let head = self.log.state().head;
         let Some(after) = after else { return Ok(Bundle { mark: Some(self.mark(head).await?), ..Bundle::default() }) };

@@ -77,19 +77,22 @@ impl Interest {
     }
 
     /// Pokes nodes when there is something for them, for ever. `nodes` hear first that they may ask, as nobody is known yet.
-    pub(super) async fn keep_told(&self, log: &TopicLog, backbone: &dyn Backbone, nodes: Vec<NodeId>) {
-        poke(backbone, nodes).await;
+    pub(super) async fn keep_told(&self, log: &TopicLog, backbone: &dyn Backbone, mut nodes: Vec<NodeId>) {
         loop {
-            if let Err(error) = self.follow(log, backbone).await {
+            let first = std::mem::take(&mut nodes);
+            if let Err(error) = self.follow(log, backbone, first).await {
                 tracing::debug!(error = error.chain(), "nodes are not told of new messages for a moment; they ask by themselves");
                 tokio::time::sleep(PULL_EVERY / 60).await;
             }
         }
     }
 
-    async fn follow(&self, log: &TopicLog, backbone: &dyn Backbone) -> Result<(), EdgeError> {
+    async fn follow(&self, log: &TopicLog, backbone: &dyn Backbone, nodes: Vec<NodeId>) -> Result<(), EdgeError> {
         let all = TopicFilter::new("#").expect("it is a valid filter");
         let mut news = log.subscribe(&[all], Start::Now)?;
+        // What came before it follows, nobody was told of.
+        let known: Vec<_> = self.0.lock().nodes.keys().cloned().collect();
+        poke(backbone, nodes.into_iter().chain(known)).await;
         loop {
             let mut found = BTreeSet::new();
             let mut next = Some(news.next().await?);

@@ -37,6 +37,8 @@ pub(super) struct StreamLog {
 struct Copied {
     epoch: u64,
     position: u64,
+    /// What was to be copied when the copying began.
+    end: u64,
 }
 
 /// What is known of the end of the stream.
@@ -79,6 +81,16 @@ impl StreamLog {
     pub(super) async fn publish(&self, hub: &NodeId, message: Message) -> Result<u64, EdgeError> {
         let last = self.append(hub, vec![message]).await?;
         last.ok_or_else(|| EdgeError::new(ErrorKind::Internal, "a message without an origin was passed over"))
+    }
+
+    /// Refuses while the copy has less than there was when this hub began: who reads it would take that for all there is.
+    pub(super) fn check_read(&self) -> Result<(), EdgeError> {
+        let Copied { epoch, position, end } = *self.copied.borrow();
+        if epoch == 0 || position < end {
+            let why = format!("the hub still reads the fleet's topics, {position} of {end} messages; try again later");
+            return Err(EdgeError::new(ErrorKind::Unavailable, why));
+        }
+        Ok(())
     }
 
     /// Appends those messages of a node that were not taken before.
@@ -208,7 +220,7 @@ impl StreamLog {
         let mut following = self.stream.follow(head).await?;
         let mut position = if following.waiting() == 0 { head.max(state.last) } else { head };
         loop {
-            self.copied.send_replace(Copied { epoch: state.epoch, position });
+            self.copied.send_replace(Copied { epoch: state.epoch, position, end: state.last });
             let mut next = Some(tokio::select! {
                 next = following.next() => next?,
                 () = self.look.notified() => return Ok(()),
