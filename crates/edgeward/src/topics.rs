@@ -137,7 +137,7 @@ impl Topics {
     /// Has a dead letter tried again by its trigger, from the first attempt on.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] when there is none of this id.
+    /// [`ErrorKind::NotFound`] when there is none of this id, [`ErrorKind::Conflict`] when its trigger was removed.
     pub async fn retry_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
         self.log.retry_dead_letter(id).await
     }

@@ -426,6 +426,8 @@ pub const SUBSCRIBER_WAITING_BYTES_MAX: usize = 1024 * 1024;
 pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
 /// Filters of one subscriber.
 pub const SUBSCRIBER_FILTERS_MAX: usize = 256;
+/// Levels of all filters of the subscribers of one log that are kept in memory, those that filters have in common once.
+pub const SUBSCRIBER_LEVELS_MAX: usize = 131_072;
 /// Subscribers of one log at once.
 pub const SUBSCRIBERS_MAX: usize = 8192;
 /// Epochs of the log of one other member of which a log of topics remembers how far it took them; the longest unused is forgotten.
@@ -493,8 +495,10 @@ pub const TRIGGER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest packet of MQTT, in bytes: a message, and the rest.
 pub const MQTT_PACKET_BYTES_MAX: usize = TOPIC_PAYLOAD_BYTES_MAX + 16 * 1024;
-/// Largest packet of MQTT that is no message, in bytes.
+/// Largest packet of MQTT that is no message and has no filters, in bytes; also that by which a client connects, its will included.
 pub const MQTT_CONTROL_BYTES_MAX: usize = 16 * 1024;
+/// Largest packet of MQTT by which a client subscribes or unsubscribes, in bytes: as many and as long filters as may be, and the rest.
+pub const MQTT_SUBSCRIBE_BYTES_MAX: usize = SUBSCRIBER_FILTERS_MAX * (TOPIC_BYTES_MAX + 3) + MQTT_CONTROL_BYTES_MAX;
 /// Bytes of large packets that are being received, over all clients of MQTT; more wait for their turn.
 pub const MQTT_LARGE_PACKETS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time for the rest of a packet whose first bytes are here.
@@ -513,7 +517,8 @@ pub const MQTT_IN_FLIGHT_MAX: u16 = 128;
 pub const MQTT_SENDING_BYTES_MAX: usize = 64 * 1024;
 /// Longest time for which a session of MQTT is kept without its client.
 pub const MQTT_SESSION_EXPIRY_MAX: Duration = Duration::from_hours(7 * 24);
-/// Longest time of silence that a client of MQTT may ask for, and what one gets that asks for none.
+/// Longest time of silence that a client of MQTT 5 may ask for, and what one gets that asks for none. One of version 3 cannot be told less
+/// than it asks for.
 pub const MQTT_KEEP_ALIVE_MAX: Duration = Duration::from_hours(1);
 /// Time between two writes of how far a session of MQTT got.
 pub const MQTT_ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(1);

@@ -89,6 +89,8 @@ pub struct DeliveryCounts {
     pub dead_dropped: AtomicU64,
     /// Messages, of whatever topic, that were gone from the log before the delivery came to them.
     pub lost: AtomicU64,
+    /// Messages that were not durable, and came while too many waited already.
+    pub dropped: AtomicU64,
 }
 
 /// A message on its way, and the dead letter that it was.
@@ -126,7 +128,10 @@ impl Delivery {
         let mut retries = log.retries();
         retries.mark_changed();
         let (mut stop, mut saving) = (pin!(stop.fuse()), pin!(Fuse::terminated()));
+        let mut counted = 0;
         loop {
+            let dropped = subscription.dropped();
+            counts.dropped.fetch_add(dropped - std::mem::replace(&mut counted, dropped), Ordering::Relaxed);
             let is_stopping = stopping.is_cancelled();
             if is_stopping && running.is_empty() {
                 break;
@@ -151,6 +156,10 @@ impl Delivery {
                     }
                     for work in state.retried(log, &self.subscription).await? {
                         running.push(self.attempt(log, counts, &handle, (&slots, &stopping), work));
+                    }
+                    if !state.has_room() {
+                        // There may be more of them than there was room for.
+                        retries.mark_changed();
                     }
                 }
                 received = subscription.next(), if has_room => match received? {
@@ -233,7 +242,12 @@ impl Delivery {
         tracing::warn!(subscription = self.subscription, topic = %work.message.topic, attempts, error = why, "a message became a dead letter");
         let mut pauses = 0;
         loop {
-            match log.put_dead_letter(&self.subscription, Arc::clone(&work.message), &why, attempts, Timestamp::now()).await {
+            let (message, now) = (Arc::clone(&work.message), Timestamp::now());
+            let kept = match work.letter {
+                Some(letter) => log.put_back_dead_letter(letter, &why, attempts, now).await,
+                None => log.put_dead_letter(&self.subscription, message, &why, attempts, now).await,
+            };
+            match kept {
                 Ok(dropped) => {
                     counts.dead.fetch_add(1, Ordering::Relaxed);
                     counts.dead_dropped.fetch_add(dropped, Ordering::Relaxed);

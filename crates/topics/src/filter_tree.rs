@@ -9,6 +9,7 @@ use crate::topic::{TopicFilter, TopicName};
 #[derive(Debug)]
 pub struct FilterTree<K, V> {
     root: Node<K, V>,
+    levels: usize,
 }
 
 #[derive(Debug)]
@@ -31,7 +32,7 @@ impl<K, V> Default for Node<K, V> {
 
 impl<K, V> Default for FilterTree<K, V> {
     fn default() -> Self {
-        Self { root: Node::default() }
+        Self { root: Node::default(), levels: 0 }
     }
 }
 
@@ -42,9 +43,15 @@ impl<K: Ord, V> FilterTree<K, V> {
         for level in filter.levels() {
             node = match level {
                 "#" => return node.rest.insert(key, value),
-                "+" => node.any.get_or_insert_default(),
+                "+" => node.any.get_or_insert_with(|| {
+                    self.levels += 1;
+                    Box::default()
+                }),
                 name if node.named.contains_key(name) => node.named.get_mut(name).expect("it is there"),
-                name => node.named.entry(name.into()).or_default(),
+                name => {
+                    self.levels += 1;
+                    node.named.entry(name.into()).or_default()
+                }
             };
         }
         node.here.insert(key, value)
@@ -52,7 +59,12 @@ impl<K: Ord, V> FilterTree<K, V> {
 
     /// Takes a value away.
     pub fn remove(&mut self, filter: &TopicFilter, key: &K) -> Option<V> {
-        self.root.remove(&mut filter.levels(), key)
+        self.root.remove(&mut filter.levels(), key, &mut self.levels)
+    }
+
+    /// Levels that are kept, those that filters have in common once.
+    pub fn levels(&self) -> usize {
+        self.levels
     }
 
     /// Tells each value whose filter matches this topic; a key of several such filters comes as often.
@@ -62,22 +74,24 @@ impl<K: Ord, V> FilterTree<K, V> {
 }
 
 impl<K: Ord, V> Node<K, V> {
-    fn remove<'f>(&mut self, levels: &mut impl Iterator<Item = &'f str>, key: &K) -> Option<V> {
+    fn remove<'f>(&mut self, levels: &mut impl Iterator<Item = &'f str>, key: &K, kept: &mut usize) -> Option<V> {
         match levels.next() {
             None => self.here.remove(key),
             Some("#") => self.rest.remove(key),
             Some("+") => {
                 let below = self.any.as_mut()?;
-                let removed = below.remove(levels, key);
+                let removed = below.remove(levels, key, kept);
                 if below.is_empty() {
+                    *kept -= 1;
                     self.any = None;
                 }
                 removed
             }
             Some(name) => {
                 let below = self.named.get_mut(name)?;
-                let removed = below.remove(levels, key);
+                let removed = below.remove(levels, key, kept);
                 if below.is_empty() {
+                    *kept -= 1;
                     self.named.remove(name);
                 }
                 removed
@@ -184,7 +198,7 @@ mod tests {
             for (key, filter) in filters.iter().enumerate() {
                 tree.remove(filter, &key);
             }
-            prop_assert!(tree.root.is_empty(), "what is removed leaves nothing behind");
+            prop_assert!(tree.root.is_empty() && tree.levels() == 0, "what is removed leaves nothing behind");
         }
 
         #[test]

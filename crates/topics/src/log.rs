@@ -19,8 +19,8 @@ use edgeward_durable::{FolderLock, create_private_folder, disk_error};
 use edgeward_model::{
     EdgeError, ErrorKind,
     limits::{
-        SUBSCRIBERS_MAX, TOPIC_LOG_AGE_DEFAULT, TOPIC_LOG_BYTES_DEFAULT, TOPIC_LOG_MESSAGES_DEFAULT, TOPIC_WRITES_WAITING_BYTES_MAX,
-        TOPIC_WRITES_WAITING_MAX,
+        SUBSCRIBER_LEVELS_MAX, SUBSCRIBERS_MAX, TOPIC_LOG_AGE_DEFAULT, TOPIC_LOG_BYTES_DEFAULT, TOPIC_LOG_MESSAGES_DEFAULT,
+        TOPIC_WRITES_WAITING_BYTES_MAX, TOPIC_WRITES_WAITING_MAX,
     },
 };
 use parking_lot::{Mutex, RwLock};
@@ -34,11 +34,13 @@ use crate::{
     subscriber::{Start, Subscription, Waiter},
     topic::TopicFilter,
 };
+use clock::Clock;
 use recent::Recent;
 use transaction::Counts;
 pub(crate) use transaction::Transaction;
 use writer::{Job, Queue, Write, Writer};
 
+mod clock;
 pub mod dead_letters;
 pub mod durable;
 pub mod listing;
@@ -59,7 +61,7 @@ pub struct LogOptions {
     pub messages_max: u64,
     /// Bytes of messages, at most; the file is somewhat larger.
     pub bytes_max: u64,
-    /// Age of a message, at most.
+    /// Age of a message, at most, by the log's own clock: see [`TopicLog::clock`].
     pub age_max: Duration,
 }
 
@@ -79,6 +81,7 @@ pub struct TopicLog {
 /// What the log, its writer and its subscribers share.
 pub(crate) struct Shared {
     queue: Queue,
+    clock: Clock,
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     reader: Mutex<Connection>,
@@ -144,8 +147,11 @@ impl TopicLog {
         let lock = FolderLock::take(folder, "topics.lock")?;
         let connection = store::open(folder)?;
         let counts = Counts::load(&connection).map_err(reading)?;
+        let clock = Clock::load(&connection).map_err(reading)?;
+        let saved_clock = clock.now();
         let shared = Arc::new(Shared {
             queue: Queue::default(),
+            clock,
             room: Arc::new(Semaphore::new(TOPIC_WRITES_WAITING_MAX)),
             room_bytes: Arc::new(Semaphore::new(TOPIC_WRITES_WAITING_BYTES_MAX)),
             reader: Mutex::new(store::connect(folder)?),
@@ -169,6 +175,7 @@ impl TopicLog {
             options,
             open: Some((connection, counts)),
             looked_at_age: None,
+            saved_clock,
         };
         let thread = thread::Builder::new().name("edgeward-topics".to_owned()).spawn(move || writer.run());
         let thread = thread
@@ -224,6 +231,12 @@ impl TopicLog {
     /// Follows the messages of these filters.
     pub fn subscribe(&self, filters: &[TopicFilter], start: Start) -> Result<Subscription, EdgeError> {
         Subscription::new(Arc::clone(&self.shared), filters, start)
+    }
+
+    /// How long the log was open in all, this time included. By it the age of messages and of sessions is counted: it does not jump, as
+    /// clocks do that are set, and it stands still while the node is off. After a crash it may be some minutes behind.
+    pub fn clock(&self) -> Duration {
+        self.shared.clock.now()
     }
 
     /// What the log holds.
@@ -357,10 +370,17 @@ impl Shared {
         Ok(id)
     }
 
-    pub(crate) fn add_filter(&self, id: u64, filter: &TopicFilter) {
+    pub(crate) fn add_filter(&self, id: u64, filter: &TopicFilter) -> Result<(), EdgeError> {
         let mut subscribers = self.subscribers.write();
+        if subscribers.tree.levels() + filter.levels().count() > SUBSCRIBER_LEVELS_MAX {
+            let message = format!(
+                "failed to subscribe to `{filter}`: the filters of all subscribers have {SUBSCRIBER_LEVELS_MAX} levels already; use fewer or shorter ones"
+            );
+            return Err(EdgeError::new(ErrorKind::Overloaded, message));
+        }
         let waiter = Arc::clone(&subscribers.waiters[&id]);
         subscribers.tree.insert(filter, id, waiter);
+        Ok(())
     }
 
     pub(crate) fn remove_filter(&self, id: u64, filter: &TopicFilter) {

@@ -41,11 +41,12 @@ pub struct Message {
     pub content_type: Option<String>,
     /// What else its publisher says of it, by name; a name may come twice.
     pub attributes: Vec<(String, String)>,
-    /// Who published it, as far as it is known.
+    /// Who published it, as far as it is known: the user, and of a client of MQTT `/` and its id.
     pub publisher: Option<String>,
     /// When it was published, to the millisecond.
     pub published_at: Timestamp,
-    /// When it is of no use any more: subscribers do not get it then.
+    /// When it is of no use any more: clients of MQTT and deliveries do not get it then, nor is it among the retained ones. A
+    /// [`Subscription`](crate::Subscription) and the log itself still give it, and whoever reads asks [`has_expired`](Self::has_expired).
     pub expires_at: Option<Timestamp>,
     /// Whether it becomes the retained message of its topic, which new subscribers get; an empty payload removes that.
     pub retain: bool,

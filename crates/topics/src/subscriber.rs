@@ -189,7 +189,7 @@ impl Subscription {
             Self { shared, waiter, id, filters: Vec::new(), cursor: 0, ready: VecDeque::new(), lost: 0, beginnings, looking: None };
         for filter in filters {
             subscription.check_room(filter)?;
-            subscription.shared.add_filter(id, filter);
+            subscription.shared.add_filter(id, filter)?;
             subscription.filters.push(SinceFilter::always(filter.clone()));
         }
         // It listens before it looks, so that it misses nothing.
@@ -200,7 +200,8 @@ impl Subscription {
         };
         if start != Start::Now {
             let mut waiting = subscription.waiter.waiting.lock();
-            waiting.missed = waiting.missed.max(head);
+            // Nothing, in a log that is empty.
+            waiting.missed = waiting.offered.max(head);
         }
         Ok(subscription)
     }
@@ -211,7 +212,7 @@ impl Subscription {
             return Ok(());
         }
         self.check_room(filter)?;
-        self.shared.add_filter(self.id, filter);
+        self.shared.add_filter(self.id, filter)?;
         self.filters.push(SinceFilter { filter: filter.clone(), since: self.shared.head() });
         Ok(())
     }
@@ -340,5 +341,26 @@ impl Drop for Subscription {
 impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription").field("filters", &self.filters).field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::{log::TopicLog, topic::TopicName};
+
+    #[tokio::test]
+    async fn who_follows_an_empty_log_from_its_beginning_waits_for_the_first_message() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let log = TopicLog::open(folder.path(), crate::LogOptions::default()).expect("opens");
+        let mut subscription = log.subscribe(&[TopicFilter::new("a").expect("valid")], Start::At(1)).expect("subscribed");
+        assert!(subscription.next().now_or_never().is_none());
+        assert!(subscription.looking.is_none() && !subscription.is_behind(), "there is nothing to look for");
+        let message = Message::new(TopicName::new("a").expect("valid"), "x", Timestamp::now());
+        log.publish(message).await.expect("published");
+        assert!(matches!(subscription.next().await.expect("open"), Received::Message(message) if message.position == Some(1)));
     }
 }

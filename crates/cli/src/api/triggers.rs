@@ -142,6 +142,8 @@ pub(crate) struct TriggerAnswer {
     dead_dropped: u64,
     /// Messages, of whatever topic, that were gone from the log before it came to them.
     lost: u64,
+    /// Messages that were not durable, and came while too many waited already.
+    dropped: u64,
     /// Messages that wait for the function to be deployed here.
     waiting: u64,
     /// Why it does not run, if it should and cannot.
@@ -160,6 +162,7 @@ impl From<TriggerView> for TriggerAnswer {
             dead: view.dead,
             dead_dropped: view.dead_dropped,
             lost: view.lost,
+            dropped: view.dropped,
             waiting: view.waiting,
             failure: view.failure,
         }

@@ -50,6 +50,7 @@ fn triggers(views: &[TriggerView]) -> Vec<Reading> {
         by_trigger(&instruments::TRIGGER_DEAD, |view| view.dead),
         by_trigger(&instruments::TRIGGER_DEAD_DROPPED, |view| view.dead_dropped),
         by_trigger(&instruments::TRIGGER_LOST, |view| view.lost),
+        by_trigger(&instruments::TRIGGER_DROPPED, |view| view.dropped),
         by_trigger(&instruments::TRIGGER_RUNS, |view| view.failure.is_none().into()),
     ]
 }

@@ -2,7 +2,7 @@
 //!
 //! What happens to a client is published, durably, to the topic [`CLIENTS`]`ID`, so that a function can be triggered by a sensor that went away.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use edgeward_model::{
     EdgeError, ErrorKind, TopicName,
@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::{Role, Token, Tokens, TopicRights},
+    access::{Role, Tokens, TopicRights},
     listener::{Listener, Tls, is_loopback},
     node::Node,
 };
@@ -48,7 +48,6 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
     let log = Arc::clone(node.topics().log());
     let is_local = is_loopback(listener.address());
     let tokens = options.tokens;
-    let known = Arc::clone(&tokens);
     let authenticate = move |login: Login| -> futures::future::BoxFuture<'static, _> {
         let identity = identify(&tokens, is_local, &login, Timestamp::now());
         if let Err(error) = &identity {
@@ -67,7 +66,7 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
     let broker = Arc::new(Broker::new(Arc::clone(&log), Box::new(authenticate), on_event));
     *node.topics().broker.lock() = Arc::downgrade(&broker);
     let telling = tokio::spawn(tell(Arc::clone(&log), told));
-    serve(&broker, &known, listener, stop).await;
+    serve(&broker, &log, listener, stop).await;
     // It was the last who has news.
     drop(broker);
     if let Err(error) = telling.await {
@@ -76,38 +75,46 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
 }
 
 /// Accepts connections until `stop`, and waits for their end.
-async fn serve(broker: &Arc<Broker>, tokens: &Tokens, listener: Listener, stop: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(MQTT_CONNECTIONS_MAX));
+async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: CancellationToken) {
+    // As many wills may wait as clients may be connected, and a will has its slot until it is published.
+    let slots = Arc::new(Semaphore::new(2 * MQTT_CONNECTIONS_MAX));
     let connections = TaskTracker::new();
-    let mut expiry = interval(MQTT_EXPIRY_LOOK_EVERY);
-    expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut look = interval(MQTT_TOKENS_LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let accepted = async {
+    let accepting = async {
+        loop {
             let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
-            (slot, listener.next().await)
-        };
-        tokio::select! {
-            (slot, (stream, peer)) = accepted => {
-                let (broker, tls) = (Arc::clone(broker), listener.tls().cloned());
-                let stop = stop.clone();
-                connections.spawn(async move {
-                    serve_stream(broker, stream, peer, tls, stop).await;
-                    drop(slot);
-                });
-            }
-            _ = expiry.tick() => {
-                if let Err(error) = broker.remove_expired(Timestamp::now()).await {
-                    tracing::warn!(error = error.chain(), "sessions of MQTT that have expired could not be removed");
-                }
-            }
-            _ = look.tick() => {
-                let users = valid_users(tokens, Timestamp::now());
-                broker.end_unwelcome(|user| user == LOCAL || users.contains(user));
-            }
-            () = stop.cancelled() => break,
+            let (stream, peer) = listener.next().await;
+            let (broker, tls) = (Arc::clone(broker), listener.tls().cloned());
+            let stop = stop.clone();
+            connections.spawn(async move {
+                serve_stream(broker, stream, peer, tls, stop).await;
+                drop(slot);
+            });
         }
+    };
+    // Nobody who connects waits for these.
+    let checking = async {
+        let mut look = interval(MQTT_TOKENS_LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            broker.check_again().await;
+        }
+    };
+    let expiring = async {
+        let mut look = interval(MQTT_EXPIRY_LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            if let Err(error) = broker.remove_expired(log.clock()).await {
+                tracing::warn!(error = error.chain(), "sessions of MQTT that have expired could not be removed");
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = checking => {}
+        () = expiring => {}
+        () = stop.cancelled() => {}
     }
     drop(listener);
     broker.stop();
@@ -137,17 +144,7 @@ fn identify(tokens: &Tokens, is_local: bool, login: &Login, now: Timestamp) -> R
     };
     let secret = std::str::from_utf8(password).map_err(|_| EdgeError::new(ErrorKind::Unauthenticated, "the password is no token"))?;
     let token = tokens.check(secret, now)?.token;
-    Ok(identity(user_of(&token), token.topic_rights()))
-}
-
-/// Whose sessions those of a client with this token are.
-fn user_of(token: &Token) -> String {
-    format!("token:{}", token.name)
-}
-
-/// Who may be connected by a token.
-fn valid_users(tokens: &Tokens, now: Timestamp) -> HashSet<String> {
-    tokens.list().iter().filter(|token| token.is_valid(now)).map(user_of).collect()
+    Ok(identity(format!("token:{}", token.name), token.topic_rights()))
 }
 
 fn identity(user: String, rights: TopicRights) -> Identity {

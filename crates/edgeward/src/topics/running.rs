@@ -54,6 +54,12 @@ pub(super) async fn run(triggers: &Triggers, log: &Arc<TopicLog>, caller: Caller
                 stop.cancel();
             }
         }
+        // Who changes one sees that it is delivered for before that begins; and it begins only if nobody has changed it by then.
+        let delivered = active.values().map(|active| &active.trigger).chain(known.values());
+        triggers.active.send_replace(delivered.map(|trigger| trigger.id.clone()).collect());
+        if !is_stopping && wanted.has_changed().is_ok_and(|has_changed| has_changed) {
+            continue;
+        }
         for trigger in known.values() {
             if active.values().all(|active| active.trigger.id != trigger.id) {
                 let (stop, standing) = (CancellationToken::new(), triggers.standing(&trigger.id));
@@ -61,7 +67,6 @@ pub(super) async fn run(triggers: &Triggers, log: &Arc<TopicLog>, caller: Caller
                 active.insert(tasks.spawn(task).id(), Active { trigger: Arc::clone(trigger), stop });
             }
         }
-        triggers.active.send_replace(active.values().map(|active| active.trigger.id.clone()).collect());
         if is_stopping && active.is_empty() {
             return;
         }

@@ -86,6 +86,8 @@ pub struct TriggerView {
     pub dead_dropped: u64,
     /// Messages, of whatever topic, that were gone from the log before it came to them.
     pub lost: u64,
+    /// Messages that were not durable, and came while too many waited already.
+    pub dropped: u64,
     /// Messages that wait for the function to be deployed here.
     pub waiting: u64,
     /// Why it does not run, if it should and cannot.
@@ -205,6 +207,10 @@ impl Triggers {
             return Err(EdgeError::new(ErrorKind::TooLarge, why));
         }
         let paused = self.pause(one, &trigger.id, before.clone()).await;
+        if before.is_none() {
+            // One of the same id was removed, and a crash kept its place in the log: a new one begins now.
+            log.remove_durable(&subscription_of(&trigger.id)).await?;
+        }
         log.put_durable(&subscription_of(&trigger.id), trigger.filters.clone(), Vec::new(), Timestamp::now()).await?;
         let (key, value) = (trigger.id.to_string(), stored::to_value(&trigger)?);
         self.edit(paused, Some(Arc::new(trigger)), move |draft| draft.set(&key, &value)).await?;
@@ -215,7 +221,8 @@ impl Triggers {
         let one = Arc::clone(&self.changing).lock_owned().await;
         let before = self.wanted.borrow().get(id).cloned();
         expected.check(id, before.as_deref())?;
-        if before.is_none() {
+        // One that could not be read is there as well.
+        if before.is_none() && !self.document_keys().await?.contains(id.as_str()) {
             return Ok(false);
         }
         let paused = self.pause(one, id, before).await;
@@ -270,6 +277,7 @@ impl Triggers {
                 dead: get(&standing.counts.dead),
                 dead_dropped: get(&standing.counts.dead_dropped),
                 lost: get(&standing.counts.lost),
+                dropped: get(&standing.counts.dropped),
                 waiting: get(&standing.waiting),
                 failure: standing.failure.lock().clone(),
             });

@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use edgeward::{CloudEvent, ContentMode, ErrorKind, Message, Received, Redelivery, Start, TopicFilter, TopicName, Trigger};
+use edgeward::{
+    CloudEvent, ContentMode, DocumentName, ErrorKind, Message, Received, Redelivery, Start, TopicFilter, TopicName, Trigger, TriggerId,
+    document,
+};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
@@ -172,6 +175,9 @@ async fn a_changed_trigger_goes_on_by_its_new_filters_and_a_removed_one_ends() {
     let topics = bench.node.topics();
     let id = bench.view().await.trigger.id;
     assert!(topics.remove_trigger(&id).await.expect("removed") && !topics.remove_trigger(&id).await.expect("gone"));
+    // As a crash that kept the place of the one that was removed.
+    let filters = vec![TopicFilter::new("b").expect("valid")];
+    topics.log().put_durable("trigger:t", filters, Vec::new(), Timestamp::now()).await.expect("made");
     bench.publish("b", None, "to nobody").await;
     bench.put(trigger(&["b"], 1, 1)).await;
     bench.publish("b", None, "b2").await;
@@ -181,6 +187,19 @@ async fn a_changed_trigger_goes_on_by_its_new_filters_and_a_removed_one_ends() {
     assert_eq!(bench.view().await.trigger, trigger(&["b"], 1, 1));
     let refused = bench.node.topics().put_trigger(trigger(&[], 1, 1)).await.expect_err("no filter");
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+}
+
+#[tokio::test]
+async fn a_trigger_that_cannot_be_read_can_be_removed() {
+    let bench = Bench::new();
+    let document = bench.node.documents().document(DocumentName::new("edgeward.local.triggers").expect("valid"));
+    document.edit(document::Precondition::None, |draft| draft.set("t", &"of a newer release".into())).expect("edits");
+    drop(document);
+    let bench = bench.restart().await;
+    let topics = bench.node.topics();
+    assert!(topics.triggers().await.expect("listed").is_empty());
+    let id = TriggerId::new("t").expect("valid");
+    assert!(topics.remove_trigger(&id).await.expect("removed") && !topics.remove_trigger(&id).await.expect("gone"));
 }
 
 #[tokio::test]

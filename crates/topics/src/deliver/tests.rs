@@ -181,6 +181,75 @@ async fn a_message_that_fails_is_tried_again_then_is_a_dead_letter_and_the_next_
 }
 
 #[tokio::test]
+async fn messages_that_are_not_durable_are_dead_letters_of_their_own_and_one_that_fails_again_stays_the_same() {
+    let bench = Bench::new().await;
+    let task = bench.deliver(1, 1, |_| async { Err(failed()) });
+    until("it listens", async || bench.log.state().subscribers == 1).await;
+    for text in ["first", "second"] {
+        bench.log.publish_live(Message::new(TopicName::new("a").expect("valid"), text, Timestamp::now())).await.expect("valid");
+    }
+    let dead = |count| bench.counts.dead.load(Ordering::SeqCst) == count;
+    until("both are given up", async || dead(2)).await;
+    let listed = async || {
+        let letters = bench.log.dead_letters(None, 0).await.expect("reads");
+        letters.iter().map(|letter| (letter.id, letter.message.payload.clone(), letter.is_to_retry)).collect::<Vec<_>>()
+    };
+    let both = [(1, "first".into(), false), (2, "second".into(), false)];
+    assert_eq!(listed().await, both);
+    bench.log.retry_dead_letter(1).await.expect("marked");
+    until("it failed again", async || dead(3)).await;
+    assert_eq!(listed().await, both);
+    bench.stop(task).await;
+}
+
+#[tokio::test]
+async fn however_many_dead_letters_are_to_be_tried_again_all_of_them_are() {
+    let bench = Bench::new().await;
+    let count = 2 * DELIVERY_WINDOW_MAX as u64 + 100;
+    let letters = (1..=count).map(|position| {
+        let message = Message::new(TopicName::new(format!("t/{position}")).expect("valid"), "x", Timestamp::now());
+        let log = &bench.log;
+        async move {
+            log.put_dead_letter(NAME, Arc::new(Message { position: Some(position), ..message }), "why", 1, Timestamp::now()).await
+        }
+    });
+    assert!(futures::future::join_all(letters).await.iter().all(Result::is_ok));
+    let marked = (1..=count).map(|id| bench.log.retry_dead_letter(id));
+    assert!(futures::future::join_all(marked).await.iter().all(Result::is_ok));
+    let task = bench.deliver(8, 1, |_| async { Ok(()) });
+    until("all are handled", async || bench.log.dead_letters(None, 0).await.expect("reads").is_empty()).await;
+    assert_eq!(bench.given.lock().len() as u64, count);
+    bench.stop(task).await;
+}
+
+#[tokio::test]
+async fn what_is_not_durable_and_comes_too_fast_is_counted() {
+    let bench = Bench::new().await;
+    let slots = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&slots);
+    let task = bench.deliver(1, 1, move |_| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.expect("open").forget();
+            Ok(())
+        }
+    });
+    until("it listens", async || bench.log.state().subscribers == 1).await;
+    let published = DELIVERY_WINDOW_MAX as u64 + 2 * edgeward_model::limits::SUBSCRIBER_WAITING_MAX as u64;
+    for n in 0..published {
+        let message = Message::new(TopicName::new("a").expect("valid"), n.to_string(), Timestamp::now());
+        bench.log.publish_live(message).await.expect("valid");
+    }
+    let dropped = || bench.counts.dropped.load(Ordering::SeqCst);
+    slots.add_permits(usize::try_from(published).expect("small"));
+    until("all of them are handled or counted", async || {
+        dropped() > 0 && bench.counts.delivered.load(Ordering::SeqCst) + dropped() == published
+    })
+    .await;
+    bench.stop(task).await;
+}
+
+#[tokio::test]
 async fn a_message_that_nobody_has_time_for_waits_and_never_becomes_a_dead_letter() {
     let bench = Bench::new().await;
     bench.publish("k", "x").await;

@@ -42,8 +42,8 @@ pub struct DeadLetter {
 }
 
 impl TopicLog {
-    /// Keeps a message that this subscription could not handle. One of the same position takes the place of the former, and the oldest give
-    /// way when there are too many; returns how many did.
+    /// Keeps a message that this subscription could not handle. One of the same position takes the place of the former (of one that is not
+    /// durable, and has none, each is kept), and the oldest give way when there are too many; returns how many did.
     pub async fn put_dead_letter(
         &self,
         subscription: &str,
@@ -53,9 +53,25 @@ impl TopicLog {
         at: Timestamp,
     ) -> Result<u64, EdgeError> {
         let subscription = subscription.to_owned();
-        let why: String = why[..why.floor_char_boundary(WHY_BYTES_MAX)].to_owned();
+        let why = shortened(why);
         let bytes = message.cost_bytes();
         self.shared.write(bytes, move |transaction| transaction.put_dead_letter(&subscription, &message, &why, attempts, at)).await?.await
+    }
+
+    /// Keeps a dead letter that was tried again and not handled either, as [`put_dead_letter`](Self::put_dead_letter) does. One that was
+    /// discarded meanwhile stays so.
+    pub(crate) async fn put_back_dead_letter(&self, id: u64, why: &str, attempts: u32, at: Timestamp) -> Result<u64, EdgeError> {
+        let why = shortened(why);
+        let put_back = move |transaction: &mut Transaction<'_>| {
+            let find = "SELECT bytes, length(CAST(why AS BLOB)) FROM dead_letters WHERE id = ?1";
+            let old = transaction.find(find, [to_sql(id)], |row| Ok((from_sql(row.get(0)?), from_sql(row.get(1)?))))?;
+            let Some((old, old_why)) = old else { return Ok(0) };
+            let bytes = old.saturating_sub(old_why) + why.len() as u64;
+            let statement = "UPDATE dead_letters SET bytes = ?2, why = ?3, attempts = ?4, at = ?5, retry = 0 WHERE id = ?1";
+            transaction.execute(statement, params![to_sql(id), to_sql(bytes), why, attempts, at.as_millisecond()])?;
+            transaction.count_dead_letter(bytes, Some(old))
+        };
+        self.shared.write(WHY_BYTES_MAX, put_back).await?.await
     }
 
     /// Dead letters after this id, by id, of one subscription or of all, at most [`TOPIC_PAGE_MAX`] of them and 1 MiB or one.
@@ -66,10 +82,21 @@ impl TopicLog {
     }
 
     /// Has a dead letter tried again by its subscription, from the first attempt on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none of this id, [`ErrorKind::Conflict`] when its subscription is not there any more.
     pub async fn retry_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
         let retry = move |transaction: &mut Transaction<'_>| {
-            let changed = transaction.execute("UPDATE dead_letters SET retry = 1 WHERE id = ?1", [to_sql(id)])?;
-            if changed == 0 { Err(not_found(id)) } else { Ok(()) }
+            let subscription = transaction.find("SELECT subscription FROM dead_letters WHERE id = ?1", [to_sql(id)], |row| row.get(0))?;
+            let subscription: String = subscription.ok_or_else(|| not_found(id))?;
+            if transaction.find("SELECT 1 FROM subscriptions WHERE name = ?1", [&subscription], |_| Ok(()))?.is_none() {
+                let why = format!(
+                    "dead letter `{id}` cannot be tried again: `{}` was removed; make it again, or discard the dead letter",
+                    subscription.escape_debug()
+                );
+                return Err(EdgeError::new(ErrorKind::Conflict, why));
+            }
+            transaction.execute("UPDATE dead_letters SET retry = 1 WHERE id = ?1", [to_sql(id)]).map(drop)
         };
         self.shared.write(64, retry).await?.await?;
         self.shared.retries.send_modify(|retries| *retries += 1);
@@ -110,7 +137,8 @@ impl Transaction<'_> {
         attempts: u32,
         at: Timestamp,
     ) -> Result<u64, EdgeError> {
-        let position = to_sql(message.position.unwrap_or(0));
+        // None is like no other.
+        let position = message.position.map(to_sql);
         let bytes = (message.cost_bytes() + why.len()) as u64;
         let old = self.find(
             "SELECT bytes FROM dead_letters WHERE subscription = ?1 AND position = ?2",
@@ -120,7 +148,8 @@ impl Transaction<'_> {
         let statement =
             "INSERT INTO dead_letters (subscription, position, bytes, topic, published_at, head, payload, why, attempts, at, retry)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)
-             ON CONFLICT DO UPDATE SET bytes = ?3, why = ?8, attempts = ?9, at = ?10, retry = 0";
+             ON CONFLICT (subscription, position) DO UPDATE
+             SET bytes = ?3, topic = ?4, published_at = ?5, head = ?6, payload = ?7, why = ?8, attempts = ?9, at = ?10, retry = 0";
         let (topic, published_at) = (message.topic.as_str(), message.published_at.as_millisecond());
         let (head, payload) = (message.head(), &message.payload[..]);
         let values = params![subscription, position, to_sql(bytes), topic, published_at, head, payload, why, attempts, at.as_millisecond()];
@@ -148,13 +177,17 @@ fn read(row: &Row<'_>) -> Result<DeadLetter, EdgeError> {
     let columns = || {
         let (head, payload): (Vec<u8>, Vec<u8>) = (row.get(5)?, row.get(6)?);
         let topic: String = row.get(3)?;
-        let message = Message::from_columns(from_sql(row.get(2)?), &topic, row.get(4)?, &head, &payload);
+        let message = Message::from_columns(row.get::<_, Option<_>>(2)?.map_or(0, from_sql), &topic, row.get(4)?, &head, &payload);
         let (id, at) = (from_sql(row.get(0)?), Timestamp::from_millisecond(row.get(9)?));
         rusqlite::Result::Ok((id, row.get(1)?, message, row.get(7)?, row.get(8)?, at, row.get(10)?))
     };
     let (id, subscription, message, why, attempts, at, is_to_retry) = columns().map_err(reading)?;
     let at = at.map_err(|_| damaged(&format!("dead letter {id} of the log of topics")))?;
     Ok(DeadLetter { id, subscription, message: Arc::new(message?), why, attempts, at, is_to_retry })
+}
+
+fn shortened(why: &str) -> String {
+    why[..why.floor_char_boundary(WHY_BYTES_MAX)].to_owned()
 }
 
 fn not_found(id: u64) -> EdgeError {

@@ -1,14 +1,18 @@
 //! Durable subscriptions: who reads the log under a name, by which filters, and how far it got.
 
+use std::time::Duration;
+
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{DURABLE_SUBSCRIPTIONS_MAX, SUBSCRIBER_FILTERS_MAX, SUBSCRIPTION_NAME_BYTES_MAX, TOPIC_PAGE_MAX},
+    limits::{
+        DURABLE_SUBSCRIPTIONS_MAX, SUBSCRIBER_FILTERS_MAX, SUBSCRIPTION_NAME_BYTES_MAX, TOPIC_PAGE_MAX, TOPIC_READ_BYTES_MAX, TRIGGERS_MAX,
+    },
 };
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
-    TopicLog, Transaction,
+    TopicLog, Transaction, clock, session,
     store::{from_sql, to_sql},
 };
 use crate::{
@@ -16,13 +20,13 @@ use crate::{
     topic::TopicFilter,
 };
 
-/// Largest data that an owner keeps with a subscription, in bytes.
-const DATA_BYTES_MAX: usize = 64 * 1024;
+/// Largest data that an owner keeps with a subscription, in bytes: a session of MQTT with as many and as long filters as may be.
+const DATA_BYTES_MAX: usize = 160 * 1024;
 /// What a write that only moves numbers holds until its commit, in bytes.
 const SMALL_BYTES: usize = 256;
 /// Subscriptions in one answer, as SQLite takes it.
 const PAGE: i64 = TOPIC_PAGE_MAX.cast_signed() as i64;
-const COLUMNS: &str = "name, filters, acknowledged, data, created_at, used_at";
+const COLUMNS: &str = "name, filters, acknowledged, data, created_at, used_at, used_clock";
 
 /// A durable subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct DurableSubscription {
     pub created_at: Timestamp,
     /// When it was made, changed or acknowledged last.
     pub used_at: Timestamp,
+    /// The same by the log's own clock: see [`TopicLog::clock`].
+    pub used_clock: Duration,
 }
 
 impl TopicLog {
@@ -68,7 +74,8 @@ impl TopicLog {
             .await
     }
 
-    /// Durable subscriptions whose names begin with `prefix` and come after `after`, by name, at most [`TOPIC_PAGE_MAX`] of them.
+    /// Durable subscriptions whose names begin with `prefix` and come after `after`, by name: at most [`TOPIC_PAGE_MAX`] of them, with at most
+    /// [`TOPIC_READ_BYTES_MAX`] bytes of data beside the first one. There may be more as long as any comes.
     pub async fn durables(&self, prefix: &str, after: &str) -> Result<Vec<DurableSubscription>, EdgeError> {
         let (prefix, after) = (prefix.to_owned(), after.to_owned());
         self.shared
@@ -77,7 +84,13 @@ impl TopicLog {
                 let mut statement = connection.prepare_cached(&statement).map_err(reading)?;
                 let rows = statement.query_map(params![after, prefix, PAGE], columns).map_err(reading)?;
                 let rows = rows.map(|row| row.map_err(reading).and_then(Columns::read));
-                rows.take_while(|row| !row.as_ref().is_ok_and(|row| !row.name.starts_with(&prefix))).collect()
+                let mut bytes = 0;
+                let mut is_in_page = |row: &DurableSubscription| {
+                    let is_full = bytes >= TOPIC_READ_BYTES_MAX;
+                    bytes += row.data.len();
+                    !is_full && row.name.starts_with(&prefix)
+                };
+                rows.take_while(|row| row.as_ref().map_or(true, &mut is_in_page)).collect()
             })
             .await
     }
@@ -108,32 +121,40 @@ impl Transaction<'_> {
         let old = self.find("SELECT acknowledged, created_at FROM subscriptions WHERE name = ?1", [&name], |row| {
             Ok((from_sql(row.get(0)?), row.get::<_, i64>(1)?))
         })?;
-        if old.is_none() && self.counts.subscriptions >= DURABLE_SUBSCRIPTIONS_MAX as u64 {
-            let message = format!(
-                "failed to make the durable subscription `{}`: there are {DURABLE_SUBSCRIPTIONS_MAX} already; remove some",
-                name.escape_debug()
-            );
+        // However many clients there are, triggers have their places.
+        let max = if name.starts_with(session::PREFIX) { DURABLE_SUBSCRIPTIONS_MAX - TRIGGERS_MAX } else { DURABLE_SUBSCRIPTIONS_MAX };
+        if old.is_none() && self.counts.subscriptions >= max as u64 {
+            let message =
+                format!("failed to make the durable subscription `{}`: there are {max} already; remove some", name.escape_debug());
             return Err(EdgeError::new(ErrorKind::TooLarge, message));
         }
         let (acknowledged, created_at) = old.unwrap_or((self.counts.next - 1, now.as_millisecond()));
-        let used_at = now.as_millisecond();
+        let (used_at, used_clock) = (now.as_millisecond(), clock::to_column(self.clock));
+        if old.is_none() {
+            // A new one has received nothing, whatever a former one of its name has left.
+            self.execute("DELETE FROM received WHERE session = ?1", [&name])?;
+        }
         self.execute(
-            "REPLACE INTO subscriptions (name, filters, acknowledged, data, created_at, used_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![name, lines(&filters), to_sql(acknowledged), data, created_at, used_at],
+            "REPLACE INTO subscriptions (name, filters, acknowledged, data, created_at, used_at, used_clock)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![name, lines(&filters), to_sql(acknowledged), data, created_at, used_at, used_clock],
         )?;
         self.counts.subscriptions += u64::from(old.is_none());
         let time = |ms| Timestamp::from_millisecond(ms).unwrap_or(now);
-        Ok(DurableSubscription { name, filters, acknowledged, data, created_at: time(created_at), used_at: time(used_at) })
+        let used_clock = clock::from_column(used_clock);
+        Ok(DurableSubscription { name, filters, acknowledged, data, created_at: time(created_at), used_at: time(used_at), used_clock })
     }
 
     pub(crate) fn acknowledge(&mut self, name: &str, position: u64, now: Timestamp) -> Result<(), EdgeError> {
-        let statement = "UPDATE subscriptions SET acknowledged = max(acknowledged, ?2), used_at = ?3 WHERE name = ?1";
-        self.execute(statement, params![name, to_sql(position), now.as_millisecond()]).map(drop)
+        let statement = "UPDATE subscriptions SET acknowledged = max(acknowledged, ?2), used_at = ?3, used_clock = ?4 WHERE name = ?1";
+        let values = params![name, to_sql(position), now.as_millisecond(), clock::to_column(self.clock)];
+        self.execute(statement, values).map(drop)
     }
 
     pub(crate) fn remove_durable(&mut self, name: &str) -> Result<bool, EdgeError> {
         let removed = self.execute("DELETE FROM subscriptions WHERE name = ?1", [name])?;
         self.counts.subscriptions -= removed as u64;
+        self.execute("DELETE FROM received WHERE session = ?1", [name])?;
         Ok(removed > 0)
     }
 }
@@ -169,6 +190,7 @@ struct Columns {
     acknowledged: u64,
     data: Vec<u8>,
     times: [i64; 2],
+    used_clock: Duration,
 }
 
 fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
@@ -178,6 +200,7 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
         acknowledged: from_sql(row.get(2)?),
         data: row.get(3)?,
         times: [row.get(4)?, row.get(5)?],
+        used_clock: row.get(6).map(clock::from_column)?,
     })
 }
 
@@ -187,6 +210,7 @@ impl Columns {
         let filters = self.filters.lines().map(|line| TopicFilter::new(line).map_err(|_| broken())).collect::<Result<_, _>>()?;
         let time = |ms| Timestamp::from_millisecond(ms).map_err(|_| broken());
         let [created_at, used_at] = [time(self.times[0])?, time(self.times[1])?];
-        Ok(DurableSubscription { name: self.name, filters, acknowledged: self.acknowledged, data: self.data, created_at, used_at })
+        let Self { name, acknowledged, data, used_clock, .. } = self;
+        Ok(DurableSubscription { name, filters, acknowledged, data, created_at, used_at, used_clock })
     }
 }

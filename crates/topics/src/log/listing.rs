@@ -103,16 +103,17 @@ impl TopicLog {
             .await
     }
 
-    /// The retained messages of this filter whose topics come after `after`, by topic: at most [`TOPIC_PAGE_MAX`] of them, with at most
-    /// [`TOPIC_READ_BYTES_MAX`] bytes beside the first one. There may be more as long as any comes.
+    /// The retained messages of this filter that have not expired and whose topics come after `after`, by topic: at most
+    /// [`TOPIC_PAGE_MAX`] of them, with at most [`TOPIC_READ_BYTES_MAX`] bytes beside the first one. There may be more as long as any comes.
     pub async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
         let (filter, after) = (filter.clone(), after.to_owned());
         self.shared
             .read(move |connection| {
-                let statement =
-                    "SELECT topic, position, published_at, head, payload FROM retained WHERE topic > ?1 AND topic >= ?2 ORDER BY topic";
+                let statement = "SELECT topic, position, published_at, head, payload FROM retained
+                     WHERE topic > ?1 AND topic >= ?2 AND (expires_at IS NULL OR expires_at > ?3) ORDER BY topic";
                 let mut statement = connection.prepare_cached(statement).map_err(reading)?;
-                let mut rows = statement.query(params![after, filter.prefix()]).map_err(reading)?;
+                let values = params![after, filter.prefix(), Timestamp::now().as_millisecond()];
+                let mut rows = statement.query(values).map_err(reading)?;
                 let (mut messages, mut bytes) = (Vec::new(), 0);
                 while messages.len() < TOPIC_PAGE_MAX
                     && bytes < TOPIC_READ_BYTES_MAX

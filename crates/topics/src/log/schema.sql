@@ -3,12 +3,14 @@
 CREATE TABLE log (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     trimmed INTEGER NOT NULL,
-    trimmed_bytes INTEGER NOT NULL
+    trimmed_bytes INTEGER NOT NULL,
+    clock INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE messages (
     position INTEGER PRIMARY KEY,
     ends INTEGER NOT NULL,
+    clock INTEGER NOT NULL,
     topic TEXT NOT NULL,
     published_at INTEGER NOT NULL,
     head BLOB NOT NULL,
@@ -19,10 +21,13 @@ CREATE TABLE retained (
     topic TEXT PRIMARY KEY,
     position INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
+    expires_at INTEGER,
     published_at INTEGER NOT NULL,
     head BLOB NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
+
+CREATE INDEX to_expire ON retained (expires_at, bytes) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE subscriptions (
     name TEXT PRIMARY KEY,
@@ -30,13 +35,14 @@ CREATE TABLE subscriptions (
     acknowledged INTEGER NOT NULL,
     data BLOB NOT NULL,
     created_at INTEGER NOT NULL,
-    used_at INTEGER NOT NULL
+    used_at INTEGER NOT NULL,
+    used_clock INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE dead_letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     subscription TEXT NOT NULL,
-    position INTEGER NOT NULL,
+    position INTEGER,
     bytes INTEGER NOT NULL,
     topic TEXT NOT NULL,
     published_at INTEGER NOT NULL,

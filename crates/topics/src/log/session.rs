@@ -1,13 +1,17 @@
-//! Packets that a session has received and whose release is to come: the part of "exactly once" that must be in the transaction of the
-//! message.
+//! What the log knows of sessions: the packets that one has received and whose release is to come, which is the part of "exactly once" that
+//! must be in the transaction of the message; and which of them are in use.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use edgeward_model::EdgeError;
+use jiff::Timestamp;
 use rusqlite::params;
 
-use super::{Pending, TopicLog, Transaction};
+use super::{Pending, TopicLog, Transaction, clock};
 use crate::{error::reading, message::Message};
+
+/// How the names of durable subscriptions of sessions begin.
+pub(crate) const PREFIX: &str = "mqtt:";
 
 impl TopicLog {
     /// Appends a message, unless this session has handed over a packet of the same number before that it has not released yet: then it
@@ -48,11 +52,23 @@ impl TopicLog {
             .await
     }
 
-    /// Forgets all packets of a session.
-    pub(crate) async fn forget_received(&self, session: &str) -> Result<(), EdgeError> {
-        let session = session.to_owned();
-        let forget =
-            move |transaction: &mut Transaction<'_>| transaction.execute("DELETE FROM received WHERE session = ?1", [session]).map(drop);
-        self.shared.write(64, forget).await?.await
+    /// Removes these sessions, each unless it was used after this moment of the log's own clock, which was its last when it was looked at; and
+    /// says of others that they are in use.
+    pub(crate) async fn sweep_sessions(&self, unused: Vec<(String, Duration)>, in_use: Vec<String>) -> Result<(), EdgeError> {
+        let bytes = 256 * (unused.len() + in_use.len());
+        let sweep = move |transaction: &mut Transaction<'_>| {
+            for (name, used_clock) in unused {
+                let values = params![name, clock::to_column(used_clock)];
+                let is_unused = transaction.find("SELECT 1 FROM subscriptions WHERE name = ?1 AND used_clock = ?2", values, |_| Ok(()))?;
+                if is_unused.is_some() {
+                    transaction.remove_durable(&name)?;
+                }
+            }
+            for name in in_use {
+                transaction.acknowledge(&name, 0, Timestamp::now())?;
+            }
+            Ok(())
+        };
+        self.shared.write(bytes, sweep).await?.await
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn prepare(connection: &Connection) -> Result<(), EdgeError> {
         (0, 0) if tables == 0 => {
             let schema = include_str!("schema.sql");
             let made = format!(
-                "BEGIN; {schema} INSERT INTO log VALUES (1, 0, 0);
+                "BEGIN; {schema} INSERT INTO log VALUES (1, 0, 0, 0);
                  PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT"
             );
             connection.execute_batch(&made).map_err(|error| database("make the tables of the log of topics", error))

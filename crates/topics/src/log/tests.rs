@@ -144,24 +144,57 @@ async fn a_log_keeps_within_its_bytes_and_its_age() {
         assert!(log.state().bytes <= 100_000, "{:?}", log.state());
     }
     assert!(log.state().bytes > 80_000, "{:?}", log.state());
-    drop(log);
-    let log = open_with(&folder, LogOptions { age_max: Duration::from_hours(1), ..LogOptions::default() });
-    let kept = log.state();
-    let long_ago = Timestamp::now() - SignedDuration::from_hours(2);
+}
+
+/// As if the log that is closed had been open for two more hours.
+fn two_hours_pass(folder: &TempDir) {
+    let connection = store::connect(folder.path()).expect("opens");
+    connection.execute("UPDATE log SET clock = ?1 + (SELECT max(clock) FROM messages)", [2 * 3600 * 1000]).expect("changed");
+}
+
+#[tokio::test]
+async fn the_age_of_a_message_is_the_time_for_which_the_log_was_open_whatever_any_clock_says() {
+    let folder = folder();
+    let an_hour = LogOptions { age_max: Duration::from_hours(1), ..LogOptions::default() };
     let at = |published_at| Message { published_at, ..message("b", "y") };
-    log.publish(at(long_ago)).await.expect("published");
-    assert_eq!(log.state().trimmed, kept.trimmed, "what lies after a younger one stays");
-    drop(log);
-    let old = tempfile::tempdir().expect("temp folder");
-    let log = open_with(&old, LogOptions::default());
-    for _ in 0..3 {
-        log.publish(at(long_ago)).await.expect("published");
+    let log = open_with(&folder, an_hour);
+    for published_at in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::now() - SignedDuration::from_hours(2)] {
+        log.publish(at(published_at)).await.expect("published");
     }
-    log.publish(message("b", "young")).await.expect("published");
     drop(log);
-    let log = open_with(&old, LogOptions { age_max: Duration::from_hours(1), ..LogOptions::default() });
-    log.publish(message("b", "younger")).await.expect("published");
-    assert_eq!((log.state().trimmed, log.state().head), (3, 5));
+    // The writer looks at the age at the first write.
+    let log = open_with(&folder, an_hour);
+    assert!(log.clock() < Duration::from_mins(10), "{:?}", log.clock());
+    log.publish(at(Timestamp::now() + SignedDuration::from_hours(9000))).await.expect("published");
+    assert_eq!(log.state().trimmed, 0, "what a publisher claims removes nothing");
+    drop(log);
+    two_hours_pass(&folder);
+    let log = open_with(&folder, an_hour);
+    log.publish(message("b", "young")).await.expect("published");
+    assert_eq!((log.state().trimmed, log.state().head), (4, 5));
+    let before = log.clock();
+    drop(log);
+    assert!(open(&folder).clock() > Duration::from_hours(2) && before > Duration::from_hours(2), "it goes on where it was");
+}
+
+#[tokio::test]
+async fn a_log_that_opens_with_lower_bounds_is_within_them_after_one_write() {
+    let folder = folder();
+    let log = open(&folder);
+    let mut pending = Vec::new();
+    for n in 0..20_000 {
+        pending.push(log.enqueue(message("a", "x")).await.expect("open"));
+        if n % 1000 == 999 {
+            for position in pending.drain(..) {
+                position.await.expect("committed");
+            }
+        }
+    }
+    drop(log);
+    let log = open_with(&folder, LogOptions { messages_max: 100, ..LogOptions::default() });
+    log.publish(message("a", "x")).await.expect("published");
+    let state = log.state();
+    assert!(state.head - state.trimmed <= 100, "{state:?}");
 }
 
 #[tokio::test]
@@ -201,6 +234,29 @@ async fn what_is_retained_has_a_bound() {
     assert_eq!(log.state().head, 127, "what was refused is nowhere");
     log.publish(retained("big/3", "small")).await.expect("one takes the place of its former");
     log.publish(retained("big/last", &"x".repeat(1000))).await.expect("there is room");
+}
+
+#[tokio::test]
+async fn what_is_retained_and_has_expired_is_not_listed_and_makes_room() {
+    let folder = folder();
+    let log = open(&folder);
+    let text = "x".repeat(edgeward_model::limits::TOPIC_PAYLOAD_BYTES_MAX);
+    for n in 0..127 {
+        let soon = Timestamp::now() + SignedDuration::from_millis(if n < 2 { 1 } else { 3_600_000 });
+        let message = Message { expires_at: Some(soon), ..retained(&format!("big/{n:03}"), &text) };
+        log.publish(message).await.expect("published");
+    }
+    let listed = log.retained(&filter("big/+"), "").await.expect("reads");
+    assert_eq!(listed[0].topic.as_str(), "big/002");
+    for n in 0..2 {
+        log.publish(retained(&format!("more/{n}"), &text)).await.expect("there is room for as many as have expired");
+    }
+    assert_eq!(log.publish(retained("more/2", &text)).await.expect_err("and for no more").kind(), ErrorKind::TooLarge);
+    drop(log);
+    let log = open(&folder);
+    assert_eq!(log.publish(retained("more/2", &text)).await.expect_err("it is counted well").kind(), ErrorKind::TooLarge);
+    log.publish(retained("more/1", "")).await.expect("removed");
+    log.publish(retained("more/2", &text)).await.expect("there is room");
 }
 
 #[tokio::test]
@@ -353,7 +409,9 @@ async fn a_durable_subscription_keeps_its_place() {
     log.acknowledge("nobody", 7, now).await.expect("nothing");
     drop(log);
     let log = open(&folder);
-    assert_eq!(log.durable("one").await.expect("reads"), Some(DurableSubscription { acknowledged: 2, ..made.clone() }));
+    let stored = log.durable("one").await.expect("reads").expect("there");
+    assert!(stored.used_clock >= made.used_clock && stored.used_clock <= log.clock());
+    assert_eq!(stored, DurableSubscription { acknowledged: 2, used_clock: stored.used_clock, ..made.clone() });
     let changed = log.put_durable("one", Vec::new(), Vec::new(), now).await.expect("changed");
     assert_eq!((changed.acknowledged, changed.filters.len()), (2, 0));
     log.put_durable("other", Vec::new(), Vec::new(), now).await.expect("made");
@@ -368,10 +426,47 @@ async fn a_durable_subscription_keeps_its_place() {
 }
 
 #[tokio::test]
+async fn however_many_sessions_there_are_triggers_have_their_places() {
+    use edgeward_model::limits::{DURABLE_SUBSCRIPTIONS_MAX, TRIGGERS_MAX};
+    let folder = folder();
+    let log = open(&folder);
+    let put = |name: String| {
+        let log = &log;
+        async move { log.put_durable(&name, Vec::new(), Vec::new(), Timestamp::now()).await }
+    };
+    let sessions: Vec<_> = (0..DURABLE_SUBSCRIPTIONS_MAX - TRIGGERS_MAX).map(|n| put(format!("mqtt:u/{n}"))).collect();
+    assert!(futures::future::join_all(sessions).await.iter().all(Result::is_ok));
+    assert_eq!(put("mqtt:u/more".to_owned()).await.expect_err("too many").kind(), ErrorKind::TooLarge);
+    put("mqtt:u/7".to_owned()).await.expect("one that there is may change");
+    let triggers: Vec<_> = (0..TRIGGERS_MAX).map(|n| put(format!("trigger:{n}"))).collect();
+    assert!(futures::future::join_all(triggers).await.iter().all(Result::is_ok));
+    assert_eq!(put("trigger:more".to_owned()).await.expect_err("too many").kind(), ErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn dead_letters_of_messages_without_a_position_are_each_kept_with_their_own_payload() {
+    let folder = folder();
+    let log = open(&folder);
+    let now = Timestamp::now();
+    for text in ["first", "second"] {
+        log.put_dead_letter("one", Arc::new(message("a", text)), "why", 5, now).await.expect("kept");
+    }
+    let at = |text| Arc::new(Message { position: Some(7), ..message("b", text) });
+    log.put_dead_letter("one", at("third"), "why", 5, now).await.expect("kept");
+    log.put_dead_letter("one", at("of another log"), "why not", 1, now).await.expect("kept");
+    log.put_back_dead_letter(2, "again", 3, now).await.expect("kept");
+    log.put_back_dead_letter(77, "discarded meanwhile", 3, now).await.expect("nothing");
+    let letters = log.dead_letters(Some("one"), 0).await.expect("reads");
+    let told: Vec<_> = letters.iter().map(|letter| (letter.message.position, text(&letter.message), letter.why.as_str())).collect();
+    assert_eq!(told, [(None, "first", "why"), (None, "second", "again"), (Some(7), "of another log", "why not")]);
+}
+
+#[tokio::test]
 async fn dead_letters_are_listed_tried_again_and_discarded() {
     let folder = folder();
     let log = open(&folder);
     let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond()).expect("valid");
+    log.put_durable("one", Vec::new(), Vec::new(), now).await.expect("made");
     let dead = |position| Arc::new(Message { position: Some(position), ..message("a", "x") });
     for (subscription, position) in [("one", 1), ("two", 1), ("one", 2), ("one", 1)] {
         log.put_dead_letter(subscription, dead(position), "why", 5, now).await.expect("kept");
@@ -383,6 +478,8 @@ async fn dead_letters_are_listed_tried_again_and_discarded() {
     retries.mark_unchanged();
     log.retry_dead_letter(3).await.expect("marked");
     assert!(retries.has_changed().expect("open"));
+    let gone = log.retry_dead_letter(2).await.expect_err("there is no such subscription");
+    assert!(gone.kind() == ErrorKind::Conflict && gone.to_string().contains("`two` was removed; make it again"), "{gone}");
     let to_retry = log.dead_letters_to_retry("one", 0).await.expect("reads");
     assert_eq!(to_retry.iter().map(|letter| letter.id).collect::<Vec<_>>(), [3]);
     log.discard_dead_letter(3).await.expect("discarded");
@@ -418,8 +515,52 @@ async fn a_packet_that_is_not_released_is_received_once() {
     assert_eq!((receive(&log, 1).await, log.received("s").await.expect("reads").len()), (0, 2));
     log.release("s", 1).await.expect("open").await.expect("released");
     assert_eq!(receive(&log, 1).await, 3);
-    log.forget_received("s").await.expect("forgotten");
-    assert_eq!(log.received("s").await.expect("reads").len(), 0);
+    log.put_durable("s", Vec::new(), Vec::new(), Timestamp::now()).await.expect("made");
+    assert_eq!(log.received("s").await.expect("reads").len(), 0, "a new session has received nothing");
+    assert_eq!(receive(&log, 1).await, 4);
+    log.put_durable("s", Vec::new(), Vec::new(), Timestamp::now()).await.expect("changed");
+    assert_eq!(log.received("s").await.expect("reads").len(), 1);
+    log.remove_durable("s").await.expect("removed");
+    assert_eq!(log.received("s").await.expect("reads").len(), 0, "and one that is gone leaves nothing");
+}
+
+#[tokio::test]
+async fn a_session_that_is_used_meanwhile_is_not_swept() {
+    let folder = folder();
+    let log = open(&folder);
+    let put = async |name: &str| log.put_durable(name, Vec::new(), Vec::new(), Timestamp::now()).await.expect("made");
+    let (unused, used) = (put("mqtt:u/unused").await, put("mqtt:u/used").await);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    put("mqtt:u/used").await;
+    log.sweep_sessions([&unused, &used].map(|old| (old.name.clone(), old.used_clock)).to_vec(), Vec::new()).await.expect("swept");
+    let names: Vec<_> = log.durables("mqtt:", "").await.expect("reads").into_iter().map(|durable| durable.name).collect();
+    assert_eq!(names, ["mqtt:u/used"]);
+    let before = put("mqtt:u/used").await.used_clock;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    log.sweep_sessions(Vec::new(), vec!["mqtt:u/used".to_owned()]).await.expect("swept");
+    assert!(log.durable("mqtt:u/used").await.expect("reads").expect("there").used_clock > before);
+}
+
+#[tokio::test]
+async fn the_filters_of_all_subscribers_have_a_bound_in_memory() {
+    use edgeward_model::limits::{SUBSCRIBER_FILTERS_MAX, SUBSCRIBER_LEVELS_MAX};
+    let folder = folder();
+    let log = open(&folder);
+    let deep = |subscriber: usize, n: usize| filter(&format!("{subscriber}/{n}{}", "/x".repeat(30)));
+    let mut all = Vec::new();
+    let error = loop {
+        let filters: Vec<_> = (0..SUBSCRIBER_FILTERS_MAX).map(|n| deep(all.len(), n)).collect();
+        match log.subscribe(&filters, Start::Now) {
+            Ok(subscription) => all.push(subscription),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.kind() == ErrorKind::Overloaded && error.to_string().contains("use fewer or shorter ones"), "{error}");
+    let each = 1 + SUBSCRIBER_FILTERS_MAX * 31;
+    assert_eq!(all.len(), SUBSCRIBER_LEVELS_MAX / each);
+    all.pop();
+    let mut last = log.subscribe(&[], Start::Now).expect("there is room again");
+    last.add(&deep(999, 0)).expect("there is room again");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! A write first checks and then changes: an error of the database is one of the whole transaction, any other left no trace.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use edgeward_model::{
     EdgeError, ErrorKind,
@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    LogOptions,
+    LogOptions, clock,
     store::{from_sql, to_sql},
 };
 use crate::{error::writing, message::Message};
 
-/// Messages that one transaction trims at most; more than it can append.
+/// Messages that are trimmed at once.
 const TRIM_MAX: u32 = 8192;
 
 /// What the writer knows of the database, read anew after a transaction that failed.
@@ -80,6 +80,9 @@ impl Counts {
 pub(crate) struct Transaction<'a> {
     pub(super) connection: &'a Connection,
     pub(super) counts: &'a mut Counts,
+    /// What time it is, and what time by the log's own clock.
+    pub(super) now: Timestamp,
+    pub(super) clock: Duration,
     /// What others see of it after the commit.
     pub(super) appended: Vec<Arc<Message>>,
     /// How the database failed, which takes the writes of all with it.
@@ -87,8 +90,8 @@ pub(crate) struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(connection: &'a Connection, counts: &'a mut Counts) -> Self {
-        Self { connection, counts, appended: Vec::new(), broken: None }
+    pub(super) fn new(connection: &'a Connection, counts: &'a mut Counts, now: Timestamp, clock: Duration) -> Self {
+        Self { connection, counts, now, clock, appended: Vec::new(), broken: None }
     }
 
     pub(super) fn done<T>(&mut self, result: rusqlite::Result<T>) -> Result<T, EdgeError> {
@@ -134,12 +137,16 @@ impl<'a> Transaction<'a> {
         let values = params![
             to_sql(position),
             to_sql(ends),
+            clock::to_column(self.clock),
             message.topic.as_str(),
             message.published_at.as_millisecond(),
             head,
             &message.payload[..]
         ];
-        self.execute("INSERT INTO messages (position, ends, topic, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)", values)?;
+        self.execute(
+            "INSERT INTO messages (position, ends, clock, topic, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            values,
+        )?;
         self.counts.next += 1;
         self.counts.ends = ends;
         self.appended.push(Arc::new(message));
@@ -154,6 +161,9 @@ impl<'a> Transaction<'a> {
     /// Makes it the retained message of its topic, or removes that.
     fn retain(&mut self, message: &Message, head: &[u8], bytes: u64) -> Result<(), EdgeError> {
         let topic = message.topic.as_str();
+        if self.counts.retained >= RETAINED_TOPICS_MAX || self.counts.retained_bytes + bytes > RETAINED_BYTES_MAX {
+            self.remove_expired_retained()?;
+        }
         let old = self.find("SELECT bytes FROM retained WHERE topic = ?1", [topic], |row| row.get(0).map(from_sql))?;
         let (others, others_bytes) = (self.counts.retained - u64::from(old.is_some()), self.counts.retained_bytes - old.unwrap_or(0));
         if message.payload.is_empty() {
@@ -171,44 +181,63 @@ impl<'a> Transaction<'a> {
             return Err(EdgeError::new(ErrorKind::TooLarge, message));
         }
         let position = message.position.map_or(0, to_sql);
-        let values = params![topic, position, to_sql(bytes), message.published_at.as_millisecond(), head, &message.payload[..]];
+        let (expires_at, published_at) = (message.expires_at.map(Timestamp::as_millisecond), message.published_at.as_millisecond());
+        let values = params![topic, position, to_sql(bytes), expires_at, published_at, head, &message.payload[..]];
         self.execute(
-            "REPLACE INTO retained (topic, position, bytes, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "REPLACE INTO retained (topic, position, bytes, expires_at, published_at, head, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             values,
         )?;
         (self.counts.retained, self.counts.retained_bytes) = (others + 1, others_bytes + bytes);
         Ok(())
     }
 
-    /// Removes the oldest messages past the bounds; those of age only when told to look.
-    pub(super) fn trim(&mut self, options: &LogOptions, oldest: Option<Timestamp>) -> Result<(), EdgeError> {
+    /// Makes room where there is none: nobody gets what has expired.
+    fn remove_expired_retained(&mut self) -> Result<(), EdgeError> {
+        let now = self.now.as_millisecond();
+        let find = "SELECT count(*), coalesce(sum(bytes), 0) FROM retained WHERE expires_at <= ?1";
+        let expired = self.find(find, [now], |row| Ok((from_sql(row.get(0)?), from_sql(row.get(1)?))))?;
+        if let Some((count @ 1.., bytes)) = expired {
+            self.execute("DELETE FROM retained WHERE expires_at <= ?1", [now])?;
+            self.counts.retained -= count;
+            self.counts.retained_bytes -= bytes;
+        }
+        Ok(())
+    }
+
+    /// Removes the oldest messages past the bounds; those of age only when told to look, by the log's own clock, and then not all at once.
+    pub(super) fn trim(&mut self, options: &LogOptions, oldest: Option<Duration>) -> Result<(), EdgeError> {
+        let mut has_trimmed = self.trim_some(options, oldest)?;
+        while has_trimmed {
+            has_trimmed = self.trim_some(options, None)?;
+        }
+        Ok(())
+    }
+
+    fn trim_some(&mut self, options: &LogOptions, oldest: Option<Duration>) -> Result<bool, EdgeError> {
         let counts = &*self.counts;
         // It goes a little below a bound, so that it has nothing to do most times.
         let below = |now: u64, max: u64| if now > max { max - max / 32 } else { u64::MAX };
         let messages = below(counts.next - 1 - counts.trimmed, options.messages_max);
         let bytes = below(counts.bytes(), options.bytes_max);
         if messages == u64::MAX && bytes == u64::MAX && oldest.is_none() {
-            return Ok(());
+            return Ok(false);
         }
-        let oldest_ms = oldest.map_or(i64::MIN, Timestamp::as_millisecond);
+        let oldest = oldest.map_or(i64::MIN, clock::to_column);
         let (next, ends) = (counts.next, counts.ends);
-        let is_kept = |position: u64, begins: u64, published_at: i64| {
-            next - position <= messages && ends - begins <= bytes && published_at >= oldest_ms
-        };
+        let is_kept = |position: u64, begins: u64, clock: i64| next - position <= messages && ends - begins <= bytes && clock >= oldest;
         let last = self.last_to_trim(is_kept)?;
         if let Some((position, end)) = last {
             self.execute("DELETE FROM messages WHERE position <= ?1", [to_sql(position)])?;
             self.execute("UPDATE log SET trimmed = ?1, trimmed_bytes = ?2", [to_sql(position), to_sql(end)])?;
             (self.counts.trimmed, self.counts.trimmed_bytes) = (position, end);
         }
-        Ok(())
+        Ok(last.is_some())
     }
 
     fn last_to_trim(&mut self, is_kept: impl Fn(u64, u64, i64) -> bool) -> Result<Option<(u64, u64)>, EdgeError> {
         let (connection, trimmed_bytes) = (self.connection, self.counts.trimmed_bytes);
         let find = || {
-            let mut statement =
-                connection.prepare_cached("SELECT position, ends, published_at FROM messages ORDER BY position LIMIT ?1")?;
+            let mut statement = connection.prepare_cached("SELECT position, ends, clock FROM messages ORDER BY position LIMIT ?1")?;
             let mut rows = statement.query([TRIM_MAX])?;
             let (mut last, mut begins) = (None, trimmed_bytes);
             while let Some(row) = rows.next()? {

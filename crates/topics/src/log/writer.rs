@@ -19,7 +19,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    LogOptions, Shared,
+    LogOptions, Shared, clock,
     store::{connect, run},
     transaction::{Counts, Transaction},
 };
@@ -134,7 +134,9 @@ pub(super) struct Writer {
     pub(super) options: LogOptions,
     /// None after a commit that failed.
     pub(super) open: Option<(Connection, Counts)>,
-    pub(super) looked_at_age: Option<Timestamp>,
+    pub(super) looked_at_age: Option<Instant>,
+    /// The log's own clock as it is on disk.
+    pub(super) saved_clock: Duration,
 }
 
 impl Writer {
@@ -160,9 +162,10 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), EdgeError> {
-        let now = Timestamp::now();
-        let oldest = self.oldest(now);
-        if batch.is_empty() && oldest.is_none() {
+        let clock = self.shared.clock.now();
+        let oldest = self.oldest(clock);
+        let saves_clock = clock.saturating_sub(self.saved_clock) >= clock::SAVE_EVERY;
+        if batch.is_empty() && oldest.is_none() && !saves_clock {
             return Ok(());
         }
         let (connection, counts) = match &mut self.open {
@@ -178,7 +181,7 @@ impl Writer {
         if self.shared.refuses_writes.load(Ordering::Relaxed) {
             return Err(failed("write to the log of topics", true).with_source(io::Error::other("an injected fault says so")));
         }
-        let mut transaction = Transaction::new(connection, counts);
+        let mut transaction = Transaction::new(connection, counts, Timestamp::now(), clock);
         for job in batch {
             job.run(&mut transaction);
             if let Some(error) = transaction.broken.take() {
@@ -186,22 +189,27 @@ impl Writer {
             }
         }
         transaction.trim(&self.options, oldest)?;
+        if saves_clock {
+            transaction.execute("UPDATE log SET clock = ?1", [clock::to_column(clock)])?;
+        }
         let appended = transaction.appended;
         #[cfg(test)]
         self.shared.fail_when_told()?;
         run(connection, "COMMIT").map_err(writing)?;
+        if saves_clock {
+            self.saved_clock = clock;
+        }
         self.shared.show(&appended, counts);
         Ok(())
     }
 
-    /// Messages before this moment are too old, when it is time to look.
-    fn oldest(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let is_due = self.looked_at_age.is_none_or(|at| now.duration_since(at).unsigned_abs() >= LOOK_AT_AGE_EVERY);
-        if !is_due {
+    /// Messages before this moment of the log's own clock are too old, when it is time to look.
+    fn oldest(&mut self, clock: Duration) -> Option<Duration> {
+        if self.looked_at_age.is_some_and(|at| at.elapsed() < LOOK_AT_AGE_EVERY) {
             return None;
         }
-        self.looked_at_age = Some(now);
-        now.checked_sub(self.options.age_max).ok()
+        self.looked_at_age = Some(Instant::now());
+        clock.checked_sub(self.options.age_max)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The broker: who is connected, who may connect, and what the sessions of all share.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     sync::{
         Arc,
@@ -13,25 +13,21 @@ use std::{
 use bytes::Bytes;
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{MQTT_CONNECTIONS_MAX, MQTT_LARGE_PACKETS_BYTES_MAX, MQTT_TAKEOVER_TIMEOUT},
+    limits::{MQTT_CONNECTIONS_MAX, MQTT_LARGE_PACKETS_BYTES_MAX, MQTT_SESSION_EXPIRY_MAX, MQTT_TAKEOVER_TIMEOUT},
 };
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::{Notify, Semaphore, watch},
+    sync::{OwnedMutexGuard, Semaphore, watch},
     time::timeout,
 };
 
 use super::{connection, session::Data};
 use crate::{
-    log::TopicLog,
+    log::{TopicLog, session::PREFIX},
     topic::{TopicFilter, TopicName},
 };
-
-/// How the names of durable subscriptions of sessions begin.
-pub(super) const SESSION_PREFIX: &str = "mqtt:";
 
 /// What a client says of itself when it connects.
 #[derive(Clone)]
@@ -149,7 +145,7 @@ pub(super) struct Shared {
     pub(super) log: Arc<TopicLog>,
     pub(super) authenticate: Authenticate,
     on_event: Box<dyn Fn(ClientEvent) + Send + Sync>,
-    clients: Mutex<HashMap<(String, String), Arc<Client>>>,
+    clients: Mutex<HashMap<(String, String), Connected>>,
     /// Places for connections, and for wills that wait.
     pub(super) connections: Semaphore,
     pub(super) wills: Semaphore,
@@ -158,14 +154,35 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
 }
 
-/// The connection of a client, for those who come after it.
+/// The connections of one client: there is a moment when one takes the place of another.
+struct Connected {
+    newest: Arc<Client>,
+    /// Held by the connection whose session it is, until that is left in order.
+    session: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Connected {
+    /// Whether a connection has the session, or is on the way to it.
+    fn is_open(&self) -> bool {
+        self.session.try_lock().is_err()
+    }
+}
+
+/// The connection of a client, for others.
 pub(super) struct Client {
-    /// Told when another connection takes its place.
-    pub(super) is_replaced: Notify,
-    /// Told when it may not be connected any more.
-    pub(super) is_unwelcome: Notify,
-    /// Whether its session is left in order.
-    has_ended: watch::Sender<bool>,
+    pub(super) login: Login,
+    pub(super) identity: Identity,
+    /// Why it is to end, when it is.
+    pub(super) told: watch::Sender<Option<Told>>,
+}
+
+/// Why a connection is to end.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// Another connection of its client takes its place, and goes on with the session or begins anew.
+    Replaced { is_anew: bool },
+    /// Its client would not be let in any more as it was.
+    Refused(String),
 }
 
 impl Broker {
@@ -198,30 +215,58 @@ impl Broker {
         self.shared.is_stopping.send_replace(true);
     }
 
-    /// Has the connections of users end that are not welcome any more. Their sessions stay.
-    pub fn end_unwelcome(&self, is_welcome: impl Fn(&str) -> bool) {
-        for ((user, _), client) in self.shared.clients.lock().iter() {
-            if !is_welcome(user) {
-                client.is_unwelcome.notify_one();
+    /// Removes the sessions whose clients have been away for too long at this moment of the log's own clock, which is
+    /// [`TopicLog::clock`]; to be called now and then. Those of clients that are connected are noted as in use, so that a crash does not
+    /// make them old.
+    pub async fn remove_expired(&self, clock: Duration) -> Result<(), EdgeError> {
+        let log = &self.shared.log;
+        let open: HashSet<String> = {
+            let clients = self.shared.clients.lock();
+            clients.iter().filter(|(_, connected)| connected.is_open()).map(|((user, id), _)| session_name(user, id)).collect()
+        };
+        let mut after = String::new();
+        loop {
+            let sessions = log.durables(PREFIX, &after).await?;
+            let Some(last) = sessions.last() else { return Ok(()) };
+            after.clone_from(&last.name);
+            let (mut unused, mut in_use) = (Vec::new(), Vec::new());
+            for session in sessions {
+                // Of one that cannot be read it is not known.
+                let data = Data::read(&session.name, &session.data);
+                let expiry = data.map_or(MQTT_SESSION_EXPIRY_MAX, |data| Duration::from_secs(data.expiry_s));
+                if !open.contains(&session.name) {
+                    unused.extend(has_expired(session.used_clock, expiry, clock).then_some((session.name, session.used_clock)));
+                } else if has_expired(session.used_clock, expiry / 4, clock) {
+                    in_use.push(session.name);
+                }
+            }
+            if !unused.is_empty() || !in_use.is_empty() {
+                log.sweep_sessions(unused, in_use).await?;
             }
         }
     }
 
-    /// Removes the sessions whose clients have been away for too long; to be called now and then.
-    pub async fn remove_expired(&self, now: Timestamp) -> Result<(), EdgeError> {
-        let log = &self.shared.log;
-        let mut after = String::new();
-        loop {
-            let sessions = log.durables(SESSION_PREFIX, &after).await?;
-            let Some(last) = sessions.last() else { return Ok(()) };
-            after.clone_from(&last.name);
-            for session in sessions {
-                let expiry = Data::read(&session.name, &session.data).map(|data| Duration::from_secs(data.expiry_s));
-                if expiry.is_ok_and(|expiry| has_expired(session.used_at, expiry, now)) && !self.is_connected(&session.name) {
-                    log.remove_durable(&session.name).await?;
-                    log.forget_received(&session.name).await?;
-                }
-            }
+    /// Asks again who the clients are that are connected, by what they showed, and ends the connections of those that would not be let in
+    /// any more, or may do something else by now; to be called now and then.
+    pub async fn check_again(&self) {
+        let clients: Vec<_> = {
+            let clients = self.shared.clients.lock();
+            let is_checked = |connected: &&Connected| connected.is_open() && connected.newest.told.borrow().is_none();
+            clients.values().filter(is_checked).map(|connected| Arc::clone(&connected.newest)).collect()
+        };
+        for client in clients {
+            let why = match (self.shared.authenticate)(client.login.clone()).await {
+                Ok(identity) if identity == client.identity => continue,
+                Ok(_) => "what it may do has changed".to_owned(),
+                Err(error) if matches!(error.kind(), ErrorKind::Unauthenticated | ErrorKind::Forbidden) => error.chain(),
+                // It cannot be told now.
+                Err(_) => continue,
+            };
+            client.told.send_if_modified(|told| {
+                let is_new = told.is_none();
+                told.get_or_insert(Told::Refused(why));
+                is_new
+            });
         }
     }
 
@@ -230,17 +275,13 @@ impl Broker {
         let counts = &self.shared.counts;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         BrokerState {
-            clients: self.shared.clients.lock().len(),
+            clients: self.shared.clients.lock().values().filter(|connected| connected.is_open()).count(),
             refused: get(&counts.refused),
             received: get(&counts.received),
             received_refused: get(&counts.received_refused),
             sent: get(&counts.sent),
             dropped: get(&counts.dropped),
         }
-    }
-
-    fn is_connected(&self, name: &str) -> bool {
-        self.shared.clients.lock().keys().any(|(user, client_id)| session_name(user, client_id) == name)
     }
 }
 
@@ -256,21 +297,27 @@ impl Shared {
     }
 
     /// Gives a connection the place of its client, and returns when the one before it has left its session in order.
-    pub(super) async fn enter(self: &Arc<Self>, user: &str, client_id: &str) -> Result<Place, EdgeError> {
-        let client = Arc::new(Client { is_replaced: Notify::new(), is_unwelcome: Notify::new(), has_ended: watch::Sender::new(false) });
-        let key = (user.to_owned(), client_id.to_owned());
-        let former = self.clients.lock().insert(key.clone(), Arc::clone(&client));
-        let place = Place { shared: Arc::clone(self), key, client };
-        if let Some(former) = former {
-            former.is_replaced.notify_one();
-            let mut has_ended = former.has_ended.subscribe();
-            // It stays until its owner is dropped, so that nobody hears of an end too early.
-            let ended = timeout(MQTT_TAKEOVER_TIMEOUT, has_ended.wait_for(|has_ended| *has_ended)).await;
-            if ended.is_err() {
-                let message = format!("the former connection of client `{}` does not end; try again later", client_id.escape_debug());
-                return Err(EdgeError::new(ErrorKind::Overloaded, message));
+    pub(super) async fn enter(self: &Arc<Self>, identity: Identity, login: Login, is_anew: bool) -> Result<Place, EdgeError> {
+        let key = (identity.user.clone(), login.client_id.clone());
+        let client = Arc::new(Client { login, identity, told: watch::Sender::new(None) });
+        let (session, former) = match self.clients.lock().entry(key.clone()) {
+            Entry::Occupied(mut connected) => {
+                let former = std::mem::replace(&mut connected.get_mut().newest, Arc::clone(&client));
+                (Arc::clone(&connected.get().session), Some(former))
             }
+            Entry::Vacant(vacant) => {
+                (Arc::clone(&vacant.insert(Connected { newest: Arc::clone(&client), session: Arc::default() }).session), None)
+            }
+        };
+        let mut place = Place { shared: Arc::clone(self), key, client, session, held: None };
+        if let Some(former) = former {
+            former.told.send_replace(Some(Told::Replaced { is_anew }));
         }
+        let held = timeout(MQTT_TAKEOVER_TIMEOUT, Arc::clone(&place.session).lock_owned()).await;
+        place.held = Some(held.map_err(|_| {
+            let id = place.key.1.escape_debug();
+            EdgeError::new(ErrorKind::Overloaded, format!("the former connection of client `{id}` does not end; try again later"))
+        })?);
         Ok(place)
     }
 }
@@ -280,33 +327,41 @@ pub(super) struct Place {
     shared: Arc<Shared>,
     key: (String, String),
     pub(super) client: Arc<Client>,
+    session: Arc<tokio::sync::Mutex<()>>,
+    held: Option<OwnedMutexGuard<()>>,
 }
 
 impl Place {
     /// The session is left in order. A connection that comes now takes over what is left to do.
-    pub(super) fn end(&self) {
-        self.client.has_ended.send_replace(true);
+    pub(super) fn end(&mut self) {
+        self.held = None;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.end();
         let mut clients = self.shared.clients.lock();
-        if clients.get(&self.key).is_some_and(|client| Arc::ptr_eq(client, &self.client)) {
+        // The last one of its client, whichever came last: beside this one only the map has it.
+        if Arc::strong_count(&self.session) <= 2 {
             clients.remove(&self.key);
         }
-        drop(clients);
-        self.end();
     }
 }
 
-/// The durable subscription of a session. A user's name has no `/` in it as it is written there.
+/// The durable subscription of a session.
 pub(super) fn session_name(user: &str, client_id: &str) -> String {
-    format!("{SESSION_PREFIX}{}/{client_id}", user.replace('%', "%25").replace('/', "%2F"))
+    format!("{PREFIX}{}", publisher(user, client_id))
 }
 
-pub(super) fn has_expired(used_at: Timestamp, expiry: Duration, now: Timestamp) -> bool {
-    used_at.checked_add(expiry).is_ok_and(|at| at < now)
+/// Who a client is for those who get its messages, which no client of another user is. A user's name has no `/` in it as it is written there.
+pub(super) fn publisher(user: &str, client_id: &str) -> String {
+    format!("{}/{client_id}", user.replace('%', "%25").replace('/', "%2F"))
+}
+
+/// Whether a session was not used for longer than it is kept, by the log's own clock.
+pub(super) fn has_expired(used_clock: Duration, expiry: Duration, clock: Duration) -> bool {
+    clock.saturating_sub(used_clock) > expiry
 }
 
 #[cfg(test)]
@@ -317,6 +372,34 @@ mod tests {
     fn sessions_of_two_users_never_have_one_name() {
         let names = [("a", "b"), ("a/b", ""), ("a%2Fb", ""), ("", "a/b"), ("a", "b/")].map(|(user, client)| session_name(user, client));
         assert_eq!(names, ["mqtt:a/b", "mqtt:a%2Fb/", "mqtt:a%252Fb/", "mqtt:/a/b", "mqtt:a/b/"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_of_one_connection_however_many_come_while_that_does_not_end() {
+        let folder = tempfile::tempdir().expect("temp folder");
+        let log = Arc::new(TopicLog::open(folder.path(), crate::LogOptions::default()).expect("opens"));
+        let nobody = |_: Login| -> BoxFuture<'static, Result<Identity, EdgeError>> {
+            Box::pin(async { Err(EdgeError::new(ErrorKind::Forbidden, "nobody")) })
+        };
+        let broker = Broker::new(log, Box::new(nobody), |_| {});
+        let enter = || {
+            let login = Login { client_id: "c".to_owned(), username: None, password: None, peer: String::new() };
+            let identity = Identity { user: "u".to_owned(), publish: Vec::new(), subscribe: Vec::new() };
+            broker.shared.enter(identity, login, false)
+        };
+        let mut first = enter().await.expect("it is the first");
+        for _ in 0..3 {
+            let (one, other) = tokio::join!(enter(), enter());
+            assert!(one.is_err() && other.is_err(), "the first is still there");
+        }
+        assert!(matches!(*first.client.told.borrow(), Some(Told::Replaced { is_anew: false })));
+        assert_eq!(broker.state().clients, 1);
+        first.end();
+        let next = enter().await.expect("the session is free");
+        drop(first);
+        assert!(enter().await.is_err());
+        drop(next);
+        assert!(broker.shared.clients.lock().is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Packets of both versions of MQTT as one: they are those of version 5, of which 3.1.1 can say a part.
 
 use bytes::BytesMut;
-use edgeward_model::limits::{MQTT_CONTROL_BYTES_MAX, MQTT_PACKET_BYTES_MAX};
+use edgeward_model::limits::{MQTT_CONTROL_BYTES_MAX, MQTT_PACKET_BYTES_MAX, MQTT_SUBSCRIBE_BYTES_MAX};
 use rmqtt_codec::{
     error::DecodeError,
     types::QoS,
@@ -14,10 +14,10 @@ use tokio_util::codec::{Decoder, Encoder};
 /// Why a connection ends, in the words of version 5.
 pub(super) type Reason = v5::DisconnectReasonCode;
 
-/// Bytes of a will, which is in the first packet.
-const WILL_BYTES_MAX: usize = 64 * 1024;
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
+const SUBSCRIBE: u8 = 8;
+const UNSUBSCRIBE: u8 = 10;
 
 /// Reads and writes the packets of one connection.
 pub(super) struct Codec {
@@ -34,13 +34,18 @@ pub(super) struct Codec {
 pub(super) enum Fault {
     /// The first packet asks for a version that there is not.
     Version,
+    /// The first packet is of version 3, and asks for a session that stays for a client without an id.
+    NoId,
     /// Anything else.
     Reason(Reason),
 }
 
 impl From<DecodeError> for Fault {
     fn from(error: DecodeError) -> Self {
-        Self::Reason(error.to_reason_code())
+        match error {
+            DecodeError::InvalidClientId => Self::NoId,
+            error => Self::Reason(error.to_reason_code()),
+        }
     }
 }
 
@@ -71,8 +76,8 @@ impl Codec {
             if byte & 0x80 == 0 {
                 let bytes = 2 + index + length;
                 let bytes_max = match kind {
-                    CONNECT => MQTT_CONTROL_BYTES_MAX + WILL_BYTES_MAX,
                     PUBLISH => MQTT_PACKET_BYTES_MAX,
+                    SUBSCRIBE | UNSUBSCRIBE => MQTT_SUBSCRIBE_BYTES_MAX,
                     _ => MQTT_CONTROL_BYTES_MAX,
                 };
                 return if bytes > bytes_max { Err(Fault::Reason(Reason::PacketTooLarge)) } else { Ok(Some(bytes)) };
@@ -211,6 +216,11 @@ mod tests {
         assert_eq!(codec.packet_bytes(&[]), Ok(None));
         assert_eq!(codec.packet_bytes(&[0x10]), Ok(None));
         assert_eq!(codec.packet_bytes(&[0x10, 12]), Ok(Some(14)));
+        assert_eq!(
+            codec.packet_bytes(&[0x10, 0xff, 0xff, 0x01]),
+            Err(Fault::Reason(Reason::PacketTooLarge)),
+            "it is not known who sends it"
+        );
         assert_eq!(codec.packet_bytes(&[0x30, 2]), Err(Fault::Reason(Reason::ProtocolError)), "the first packet is a CONNECT");
         codec.version = Some(ProtocolVersion::MQTT5);
         assert_eq!(codec.packet_bytes(&[0x10, 12]), Err(Fault::Reason(Reason::ProtocolError)), "and no other is");
@@ -219,6 +229,8 @@ mod tests {
         assert_eq!(codec.packet_bytes(&[0x30, 0xff, 0xff, 0xff]), Ok(None));
         assert_eq!(codec.packet_bytes(&[0x30, 0xff, 0xff, 0xff, 0xff]), Err(Fault::Reason(Reason::MalformedPacket)));
         assert_eq!(codec.packet_bytes(&[0x30, 0xff, 0xff, 0xff, 0x7f]), Err(Fault::Reason(Reason::PacketTooLarge)));
-        assert_eq!(codec.packet_bytes(&[0x82, 0xff, 0xff, 0x02]), Err(Fault::Reason(Reason::PacketTooLarge)));
+        assert_eq!(codec.packet_bytes(&[0x82, 0xff, 0xff, 0x02]), Ok(Some(49_155)), "many filters");
+        assert_eq!(codec.packet_bytes(&[0x82, 0xff, 0xff, 0x0f]), Err(Fault::Reason(Reason::PacketTooLarge)));
+        assert_eq!(codec.packet_bytes(&[0x40, 0xff, 0xff, 0x02]), Err(Fault::Reason(Reason::PacketTooLarge)));
     }
 }

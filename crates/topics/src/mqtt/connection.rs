@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    broker::{ClientEvent, ClientEventKind, Counts, Identity, Place, Shared},
+    broker::{ClientEvent, ClientEventKind, Counts, Place, Shared, Told},
     codec::{Fault, Reason},
     message,
     opening::{Opened, open},
@@ -74,35 +74,48 @@ impl From<EdgeError> for End {
 impl From<Fault> for End {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Version => Self::silent("it speaks another version"),
+            Fault::Version | Fault::NoId => Self::silent("it sent a first packet that is not valid"),
             Fault::Reason(reason) => Self::new(reason, format!("it sent a packet that is not valid: {reason:?}")),
         }
     }
 }
 
-/// What is answered after a commit.
-#[derive(Clone, Copy)]
+impl From<Told> for End {
+    fn from(told: Told) -> Self {
+        match told {
+            Told::Replaced { .. } => Self::new(Reason::SessionTakenOver, "another connection took its place"),
+            Told::Refused(why) => Self::new(Reason::NotAuthorized, why),
+        }
+    }
+}
+
+/// What is answered when its turn comes.
 enum Answer {
+    /// After a commit.
     Published(NonZeroU16),
     Received(NonZeroU16),
     Complete(NonZeroU16),
+    /// This, which waits for no commit of its own.
+    Said(Packet),
 }
 
 struct Connection<S> {
     shared: Arc<Shared>,
     wire: Wire<S>,
     place: Place,
-    identity: Identity,
+    told: watch::Receiver<Option<Told>>,
     session: Session,
     /// The durable subscription that the session is on disk, unless it ends with the connection.
     durable: Option<String>,
     subscription: Subscription,
-    /// What waits for a commit, in the order in which it came.
-    committing: VecDeque<(Answer, Pending<u64>)>,
+    /// What is to be answered, in the order in which it came, and the commits that it waits for.
+    committing: VecDeque<(Answer, Option<Pending<u64>>)>,
     retained: Retained,
     in_flight_max: usize,
     silence_max: Duration,
     heard_at: Instant,
+    /// Messages that were dropped as the client was too slow, as far as they were counted.
+    dropped: u64,
     is_stopping: watch::Receiver<bool>,
     /// Up to where the session on disk is.
     saved: u64,
@@ -137,7 +150,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: Arc<Shared>,
             return;
         }
     };
-    let (client_id, user) = (opened.session.client_id.clone(), opened.identity.user.clone());
+    let (client_id, user) = (opened.session.client_id.clone(), opened.place.client.identity.user.clone());
     let tell = |kind| shared.tell(ClientEvent { client_id: client_id.clone(), user: user.clone(), peer: peer.clone(), kind });
     tell(ClientEventKind::Connected);
     let (mut connection, will) = Connection::new(&shared, wire, opened);
@@ -151,7 +164,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: Arc<Shared>,
     }
     tracing::debug!(client = client_id, why = end.why, "a client of MQTT has gone");
     tell(ClientEventKind::Disconnected { is_graceful: end.is_graceful, why: end.why });
-    let Connection { mut wire, place, session, .. } = connection;
+    let Connection { mut wire, mut place, session, .. } = connection;
     place.end();
     if let Some(reason) = end.reason {
         wire.send(Packet::Disconnect(Disconnect::new(reason)));
@@ -168,16 +181,22 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: Arc<Shared>,
     tokio::join!(closing, leaving);
 }
 
-/// Publishes a will when its time has come, unless its client is back before.
+/// Publishes a will when its time has come, or the session ends; not when its client is back before and goes on with the session.
 async fn leave_will(shared: &Shared, will: Will, place: &Place, expiry: Duration) {
     let delay = will.delay.min(expiry);
-    // Where too many wait, it does not.
-    if let (false, Ok(_waits)) = (delay.is_zero(), shared.wills.try_acquire()) {
-        let mut is_stopping = shared.is_stopping.subscribe();
+    if !delay.is_zero() {
+        let (mut told, mut is_stopping) = (place.client.told.subscribe(), shared.is_stopping.subscribe());
+        let waiting = async {
+            // Where too many wait, it does not.
+            if let Ok(_waits) = shared.wills.try_acquire() {
+                sleep(delay).await;
+            }
+        };
         tokio::select! {
-            () = place.client.is_replaced.notified() => return,
+            biased;
+            is_anew = replaced(&mut told) => if !is_anew { return },
             _ = is_stopping.wait_for(|is_stopping| *is_stopping) => {}
-            () = sleep(delay) => {}
+            () = waiting => {}
         }
     }
     if let Err(error) = will.publish(&shared.log, Timestamp::now()).await {
@@ -187,12 +206,12 @@ async fn leave_will(shared: &Shared, will: Will, place: &Place, expiry: Duration
 
 impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
     fn new(shared: &Arc<Shared>, wire: Wire<S>, opened: Opened) -> (Self, Option<Will>) {
-        let Opened { place, identity, session, durable, acknowledged, subscription, will, receive_max, silence_max } = opened;
+        let Opened { place, session, durable, acknowledged, subscription, will, receive_max, silence_max } = opened;
         let connection = Self {
             shared: Arc::clone(shared),
             wire,
+            told: place.client.told.subscribe(),
             place,
-            identity,
             session,
             durable,
             subscription,
@@ -201,6 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             in_flight_max: receive_max.min(MQTT_IN_FLIGHT_MAX).into(),
             silence_max,
             heard_at: Instant::now(),
+            dropped: 0,
             is_stopping: shared.is_stopping.subscribe(),
             saved: acknowledged,
             save_at: Instant::now() + MQTT_ACKNOWLEDGE_EVERY,
@@ -215,8 +235,12 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             let Some(packet) = self.wire.next_packet()? else { break };
             self.heard_at = Instant::now();
             self.receive(packet).await?;
+            // What it sent may be for itself, and it does not wait for itself.
+            self.give();
         }
         self.give();
+        let dropped = self.subscription.dropped();
+        Counts::add(&self.shared.counts.dropped, dropped - std::mem::replace(&mut self.dropped, dropped));
         self.retained.begin_to_read(&self.shared.log);
         match self.wait().await {
             Woke::Ends(end) => return Err(end),
@@ -248,16 +272,16 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         let deadline = self.wire.deadline().map_or(silence, |deadline| deadline.min(silence));
         tokio::select! {
             biased;
-            () = self.place.client.is_replaced.notified() => Woke::Ends(End::new(Reason::SessionTakenOver, "another connection took its place")),
-            () = self.place.client.is_unwelcome.notified() => Woke::Ends(End::new(Reason::NotAuthorized, "it may not be connected any more")),
+            told = told(&mut self.told) => Woke::Ends(told.into()),
             _ = self.is_stopping.wait_for(|is_stopping| *is_stopping) => Woke::Ends(End::new(Reason::ServerShuttingDown, "the broker stops")),
             () = sleep_until(deadline) => Woke::Ends(End::new(Reason::KeepAliveTimeout, "nothing came from it, or it took nothing, for too long")),
             (answer, result) = first(&mut self.committing) => Woke::Committed(answer, result),
-            moved = self.wire.advance(may_read) => Woke::Moved(moved),
-            received = self.subscription.next(), if may_follow => Woke::Received(received),
             read = self.retained.read() => Woke::Read(read),
             saved = ready(&mut self.saving) => Woke::Saved(saved),
             () = sleep_until(self.save_at), if is_to_save => Woke::ToSave,
+            // Of these two each could keep the other from its turn for ever, but what is received takes room, which ends.
+            received = self.subscription.next(), if may_follow => Woke::Received(received),
+            moved = self.wire.advance(may_read) => Woke::Moved(moved),
         }
     }
 
@@ -297,9 +321,9 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                 return Err(End::new(Reason::ProtocolError, "it published with the identifier of a subscription"));
             }
         }
-        let message = message::received(publish, &self.session.client_id, Timestamp::now());
+        let message = message::received(publish, &self.session.publisher, Timestamp::now());
         let message = message.map_err(|error| End::new(Reason::TopicNameInvalid, error.chain()))?;
-        if !self.identity.may_publish(&message.topic) {
+        if !self.place.client.identity.may_publish(&message.topic) {
             let why = format!("it may not publish to topic `{}`", message.topic);
             return self.refuse(publish, PublishAckReason::NotAuthorized, Reason::NotAuthorized, why);
         }
@@ -311,10 +335,10 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         match (publish.qos, publish.packet_id) {
             (QoS::AtLeastOnce, Some(packet)) => {
                 let pending = log.enqueue(message).await?;
-                self.committing.push_back((Answer::Published(packet), pending));
+                self.committing.push_back((Answer::Published(packet), Some(pending)));
             }
             (QoS::ExactlyOnce, Some(packet)) => match self.session.received.get(&packet.get()) {
-                Some(true) => drop(self.wire.send(received(packet, PublishAckReason::Success))),
+                Some(true) => self.say_in_turn(received(packet, PublishAckReason::Success)),
                 // It is answered when it is committed.
                 Some(false) => {}
                 None if self.session.received.len() >= MQTT_RECEIVE_MAX.into() => {
@@ -326,7 +350,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                         None => log.enqueue(message).await?,
                     };
                     self.session.received.insert(packet.get(), false);
-                    self.committing.push_back((Answer::Received(packet), pending));
+                    self.committing.push_back((Answer::Received(packet), Some(pending)));
                 }
             },
             _ => {
@@ -347,11 +371,20 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             return Err(End::new(end, why));
         }
         match (publish.qos, publish.packet_id) {
-            (QoS::AtLeastOnce, Some(packet)) => drop(self.wire.send(published(packet, reason))),
-            (QoS::ExactlyOnce, Some(packet)) => drop(self.wire.send(received(packet, reason))),
+            (QoS::AtLeastOnce, Some(packet)) => self.say_in_turn(published(packet, reason)),
+            (QoS::ExactlyOnce, Some(packet)) => self.say_in_turn(received(packet, reason)),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Answers after those messages are answered that came before.
+    fn say_in_turn(&mut self, packet: Packet) {
+        if self.committing.is_empty() {
+            self.wire.send(packet);
+        } else {
+            self.committing.push_back((Answer::Said(packet), None));
+        }
     }
 
     async fn release(&mut self, packet: NonZeroU16) -> Result<(), End> {
@@ -359,7 +392,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         match &self.durable {
             Some(name) if was_received => {
                 let pending = self.shared.log.release(name, packet.get()).await?;
-                self.committing.push_back((Answer::Complete(packet), pending));
+                self.committing.push_back((Answer::Complete(packet), Some(pending)));
             }
             _ => {
                 let reason = if was_received { PublishAck2Reason::Success } else { PublishAck2Reason::PacketIdNotFound };
@@ -375,13 +408,11 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             Ok(_) => PublishAckReason::Success,
             Err(error) => {
                 tracing::warn!(client = self.session.client_id, error = %error.chain(), "a message from a client of MQTT could not be kept");
-                if !self.wire.codec.is_five() {
+                // A refusal is for good: the client does not send again what was refused, but what was not answered, when it is back.
+                if !self.wire.codec.is_five() || error.kind() != ErrorKind::TooLarge {
                     return Err(error.into());
                 }
-                match error.kind() {
-                    ErrorKind::TooLarge | ErrorKind::Overloaded | ErrorKind::Unavailable => PublishAckReason::QuotaExceeded,
-                    _ => PublishAckReason::ImplementationSpecificError,
-                }
+                PublishAckReason::QuotaExceeded
             }
         };
         let is_done = reason == PublishAckReason::Success;
@@ -395,6 +426,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
                 }
                 received(packet, reason)
             }
+            Answer::Said(packet) => packet,
             Answer::Complete(packet) if is_done => complete(packet, PublishAck2Reason::Success),
             Answer::Complete(_) => return Err(End::new(Reason::UnspecifiedError, "a release could not be kept")),
         };
@@ -441,7 +473,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             return Err(SubscribeAckReason::SharedSubscriptionNotSupported);
         }
         let filter = TopicFilter::new(filter).map_err(|_| SubscribeAckReason::TopicFilterInvalid)?;
-        if !self.identity.may_subscribe(&filter) {
+        if !self.place.client.identity.may_subscribe(&filter) {
             return Err(SubscribeAckReason::NotAuthorized);
         }
         self.subscription.add(&filter).map_err(|_| SubscribeAckReason::QuotaExceeded)?;
@@ -559,8 +591,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         let Some(name) = self.durable.clone() else { return Ok(()) };
         let log = Arc::clone(&self.shared.log);
         if self.session.expiry.is_zero() {
-            log.remove_durable(&name).await?;
-            return log.forget_received(&name).await;
+            return log.remove_durable(&name).await.map(drop);
         }
         self.store().await?;
         log.acknowledge(&name, self.floor(), Timestamp::now()).await
@@ -580,11 +611,32 @@ fn complete(packet_id: NonZeroU16, reason_code: PublishAck2Reason) -> Packet {
 }
 
 /// The first of those that wait, when it is done. May be dropped and called again.
-async fn first(committing: &mut VecDeque<(Answer, Pending<u64>)>) -> (Answer, Result<u64, EdgeError>) {
-    let Some((answer, pending)) = committing.front_mut() else { return pending().await };
-    let (answer, result) = (*answer, pending.await);
-    committing.pop_front();
+async fn first(committing: &mut VecDeque<(Answer, Option<Pending<u64>>)>) -> (Answer, Result<u64, EdgeError>) {
+    let result = match committing.front_mut() {
+        Some((_, Some(commit))) => commit.await,
+        Some((_, None)) => Ok(0),
+        None => pending().await,
+    };
+    let (answer, _) = committing.pop_front().expect("it was there");
     (answer, result)
+}
+
+/// Why the connection is to end, as soon as it is.
+async fn told(told: &mut watch::Receiver<Option<Told>>) -> Told {
+    let found = told.wait_for(Option::is_some).await.ok().and_then(|told| told.clone());
+    match found {
+        Some(told) => told,
+        None => pending().await,
+    }
+}
+
+/// Whether the connection that takes the place of this one begins anew, as soon as there is one.
+async fn replaced(told: &mut watch::Receiver<Option<Told>>) -> bool {
+    let found = told.wait_for(|told| matches!(told, Some(Told::Replaced { .. }))).await.ok().and_then(|told| told.clone());
+    match found {
+        Some(Told::Replaced { is_anew }) => is_anew,
+        _ => pending().await,
+    }
 }
 
 /// What this gives, once. May be dropped and called again.

@@ -20,11 +20,11 @@ const CORRELATION_DATA: &str = "mqtt-correlation-data";
 const PAYLOAD_FORMAT: &str = "mqtt-payload-format";
 
 /// What a client publishes, for the log.
-pub(super) fn received(publish: &Publish, client_id: &str, now: Timestamp) -> Result<Message, EdgeError> {
+pub(super) fn received(publish: &Publish, publisher: &str, now: Timestamp) -> Result<Message, EdgeError> {
     let topic = TopicName::new(&publish.topic)?;
     // A copy, as the packet may lie in a buffer that is much larger.
     let mut message = Message::new(topic, Bytes::copy_from_slice(&publish.payload), now);
-    message.publisher = Some(client_id.to_owned());
+    message.publisher = Some(publisher.to_owned());
     message.retain = publish.retain;
     if let Some(properties) = &publish.properties {
         describe(&mut message, properties, now);

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use edgeward_model::{
     EdgeError, ErrorKind,
     limits::{
@@ -17,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    broker::{Identity, Login, Place, Shared, has_expired, session_name},
+    broker::{Client, Login, Place, Shared, has_expired, publisher, session_name},
     codec::Fault,
     session::{Data, Session},
     will::Will,
@@ -31,7 +32,6 @@ use crate::{
 /// A connection that is accepted.
 pub(super) struct Opened {
     pub(super) place: Place,
-    pub(super) identity: Identity,
     pub(super) session: Session,
     /// The durable subscription that the session is on disk, unless it ends with the connection.
     pub(super) durable: Option<String>,
@@ -68,6 +68,12 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite>(shared: &Arc<Shared>, wire: 
         Ok(Err(Fault::Version)) => {
             return Err(refuse(wire, Refused(ConnectAckReason::UnsupportedProtocolVersion, "it speaks another version".to_owned())));
         }
+        Ok(Err(Fault::NoId)) => {
+            return Err(refuse(
+                wire,
+                Refused(ConnectAckReason::ClientIdentifierNotValid, "it has no id for a session that stays".to_owned()),
+            ));
+        }
         Ok(Err(Fault::Reason(reason))) => return Err(format!("its first packet is not valid: {reason:?}")),
         Err(_) => return Err("it did not say who it is in time".to_owned()),
     };
@@ -102,33 +108,39 @@ async fn accept(shared: &Arc<Shared>, connect: Connect, is_five: bool, peer: &st
         let why = format!("its id is longer than {MQTT_CLIENT_ID_BYTES_MAX} bytes or has a control character");
         return Err(Refused(ConnectAckReason::ClientIdentifierNotValid, why));
     }
-    let now = Timestamp::now();
-    let will = connect.last_will.map(|will| Will::new(will, &client_id, now)).transpose();
-    let will = will.map_err(|error| Refused(ConnectAckReason::TopicNameInvalid, error.chain()))?;
     let login = Login {
         client_id: client_id.clone(),
         username: connect.username.map(|name| name.to_string()),
-        password: connect.password,
+        // A copy, as it lies in the packet, and stays.
+        password: connect.password.map(|password| Bytes::copy_from_slice(&password)),
         peer: peer.to_owned(),
     };
-    let identity = timeout(MQTT_CONNECT_TIMEOUT, (shared.authenticate)(login)).await;
+    let identity = timeout(MQTT_CONNECT_TIMEOUT, (shared.authenticate)(login.clone())).await;
     let identity = identity.map_err(|_| Refused(ConnectAckReason::ServerBusy, "who it is was not known in time".to_owned()))??;
+    let publisher = publisher(&identity.user, &client_id);
+    let will = connect.last_will.map(|will| Will::new(will, &publisher, Timestamp::now())).transpose();
+    let will = will.map_err(|error: EdgeError| {
+        let reason = if error.kind() == ErrorKind::TooLarge { ConnectAckReason::QuotaExceeded } else { ConnectAckReason::TopicNameInvalid };
+        Refused(reason, error.chain())
+    })?;
     if will.as_ref().is_some_and(|will| !will.is_allowed(&identity)) {
         return Err(Refused(ConnectAckReason::NotAuthorized, "its will is for a topic where it may not publish".to_owned()));
     }
     let name = session_name(&identity.user, &client_id);
     durable::check(&name, &[], &[]).map_err(|error| Refused(ConnectAckReason::ClientIdentifierNotValid, error.chain()))?;
 
-    let place = shared.enter(&identity.user, &client_id).await?;
+    let place = shared.enter(identity, login, connect.clean_start).await?;
     let asked = Duration::from_secs(connect.session_expiry_interval_secs.into());
     let expiry = asked.min(MQTT_SESSION_EXPIRY_MAX);
     let (session, durable, acknowledged, is_present) =
-        find_session(shared, &identity, &name, client_id.clone(), expiry, connect.clean_start).await?;
+        find_session(shared, &place.client, &name, publisher, expiry, connect.clean_start).await?;
     let start = if is_present { Start::At(acknowledged + 1) } else { Start::Now };
     let subscription = shared.log.subscribe(&session.filters(), start)?;
 
     let keep_alive = Duration::from_secs(connect.keep_alive.into());
-    let granted = if keep_alive.is_zero() { MQTT_KEEP_ALIVE_MAX } else { keep_alive.min(MQTT_KEEP_ALIVE_MAX) };
+    // A client of version 3 cannot be told that it gets less than it asks for.
+    let most = if is_five { MQTT_KEEP_ALIVE_MAX } else { Duration::from_secs(u16::MAX.into()) };
+    let granted = if keep_alive.is_zero() { most } else { keep_alive.min(most) };
     let seconds = |duration: Duration| u16::try_from(duration.as_secs()).unwrap_or(u16::MAX);
     let ack = ConnectAck {
         session_present: is_present,
@@ -142,7 +154,6 @@ async fn accept(shared: &Arc<Shared>, connect: Connect, is_five: bool, peer: &st
     };
     let opened = Opened {
         place,
-        identity,
         session,
         durable,
         acknowledged,
@@ -157,36 +168,34 @@ async fn accept(shared: &Arc<Shared>, connect: Connect, is_five: bool, peer: &st
 /// The session of the client: the one that there is, unless it begins anew, or a new one.
 async fn find_session(
     shared: &Arc<Shared>,
-    identity: &Identity,
+    client: &Client,
     name: &str,
-    client_id: String,
+    publisher: String,
     expiry: Duration,
     is_clean: bool,
 ) -> Result<(Session, Option<String>, u64, bool), EdgeError> {
     let (log, now) = (&shared.log, Timestamp::now());
-    let stored = match log.durable(name).await? {
-        Some(stored) => Some((Data::read(name, &stored.data)?, stored)),
-        None => None,
-    };
-    let is_kept = |(data, stored): &(Data, durable::DurableSubscription)| {
-        !is_clean && !has_expired(stored.used_at, Duration::from_secs(data.expiry_s), now)
-    };
-    let kept = match stored {
-        Some(stored) if is_kept(&stored) => Some(stored),
-        Some(_) => {
-            log.remove_durable(name).await?;
-            log.forget_received(name).await?;
-            None
+    let mut kept = None;
+    if let Some(stored) = log.durable(name).await? {
+        match Data::read(name, &stored.data) {
+            Ok(data) if !is_clean && !has_expired(stored.used_clock, Duration::from_secs(data.expiry_s), log.clock()) => {
+                kept = Some((data, stored));
+            }
+            read => {
+                if let Err(error) = read {
+                    tracing::warn!(client = client.login.client_id, error = error.chain(), "a session of MQTT begins anew");
+                }
+                log.remove_durable(name).await?;
+            }
         }
-        None => None,
-    };
+    }
     let is_present = kept.is_some();
-    let mut session = Session::new(client_id, expiry, log.state().head);
+    let mut session = Session::new(client.login.client_id.clone(), publisher, expiry, log.state().head);
     let mut acknowledged = session.away_until;
     if let Some((data, stored)) = kept {
         acknowledged = stored.acknowledged;
         // What it may do can have changed meanwhile.
-        session.subscriptions = data.subscriptions.into_iter().filter(|own| identity.may_subscribe(&own.filter)).collect();
+        session.subscriptions = data.subscriptions.into_iter().filter(|own| client.identity.may_subscribe(&own.filter)).collect();
         session.received = log.received(name).await?.into_iter().map(|packet| (packet, true)).collect();
     }
     if expiry.is_zero() && !is_present {

@@ -57,6 +57,8 @@ pub(super) struct Granted {
 /// The state of a session whose client is connected.
 pub(super) struct Session {
     pub(super) client_id: String,
+    /// Who the client is for those who get its messages.
+    pub(super) publisher: String,
     /// How long it is kept after its client has gone.
     pub(super) expiry: Duration,
     pub(super) subscriptions: Vec<Subscribed>,
@@ -71,9 +73,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(client_id: String, expiry: Duration, away_until: u64) -> Self {
+    pub(super) fn new(client_id: String, publisher: String, expiry: Duration, away_until: u64) -> Self {
         Self {
             client_id,
+            publisher,
             expiry,
             subscriptions: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -104,7 +107,7 @@ impl Session {
 
     /// Whether and how the client gets this message.
     pub(super) fn grant(&self, message: &Message) -> Option<Granted> {
-        let is_own = message.publisher.as_deref() == Some(&self.client_id);
+        let is_own = message.publisher.as_deref() == Some(&self.publisher);
         let was_away = message.position.is_some_and(|position| position <= self.away_until);
         let mut granted: Option<Granted> = None;
         for own in &self.subscriptions {
@@ -123,7 +126,7 @@ impl Session {
 
     /// Whether and how the client gets a retained message because of this subscription.
     pub(super) fn grant_retained(&self, message: &Message, own: &Subscribed) -> Option<Granted> {
-        let is_own = own.no_local && message.publisher.as_deref() == Some(&self.client_id);
+        let is_own = own.no_local && message.publisher.as_deref() == Some(&self.publisher);
         let qos = if message.position.is_some() { own.qos() } else { QoS::AtMostOnce };
         (!is_own).then(|| Granted { qos, retain: true, ids: own.id.into_iter().collect() })
     }
@@ -213,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_message_is_granted_by_the_best_of_the_filters_that_match() {
-        let mut session = Session::new("me".to_owned(), Duration::ZERO, 5);
+        let mut session = Session::new("me".to_owned(), "u/me".to_owned(), Duration::ZERO, 5);
         assert!(session.subscribe(subscribed("a/#", options(QoS::AtMostOnce), 1)));
         assert!(session.subscribe(subscribed("a/b", options(QoS::ExactlyOnce), 2)));
         assert!(session.subscribe(subscribed("own", SubscriptionOptions { no_local: true, ..options(QoS::AtLeastOnce) }, 0)));
@@ -224,14 +227,15 @@ mod tests {
         assert_eq!(grant("a/c", Some(5)), None, "what is not at least once is not kept for who is away");
         assert_eq!(grant("a/b", Some(5)), Some((QoS::AtLeastOnce, 1)));
         assert_eq!(grant("b", Some(6)), None);
-        assert_eq!(session.grant(&Message { publisher: Some("me".to_owned()), ..message("own", Some(6)) }), None);
-        assert!(session.grant(&message("own", Some(6))).is_some());
+        let of = |publisher: &str| Message { publisher: Some(publisher.to_owned()), ..message("own", Some(6)) };
+        assert_eq!(session.grant(&of("u/me")), None);
+        assert!(session.grant(&message("own", Some(6))).is_some() && session.grant(&of("other/me")).is_some());
         assert!(!session.subscribe(subscribed("a/b", options(QoS::AtMostOnce), 2)) && session.subscriptions.len() == 3);
     }
 
     #[test]
     fn packets_have_numbers_that_are_free_and_positions_move_as_they_are_acknowledged() {
-        let mut session = Session::new("me".to_owned(), Duration::ZERO, 0);
+        let mut session = Session::new("me".to_owned(), "u/me".to_owned(), Duration::ZERO, 0);
         session.last_packet = u16::MAX - 1;
         assert_eq!([4, 7, 9].map(|position| session.begin(Some(position)).get()), [u16::MAX, 1, 2]);
         session.last_packet = 0;
@@ -247,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_session_reads_back_what_it_writes() {
-        let mut session = Session::new("me".to_owned(), Duration::from_mins(1), 0);
+        let mut session = Session::new("me".to_owned(), "u/me".to_owned(), Duration::from_mins(1), 0);
         session.subscribe(subscribed("a/#", options(QoS::AtLeastOnce), 7));
         let data = Data::read("me", &session.data()).expect("reads");
         assert_eq!((data.expiry_s, &data.subscriptions), (60, &session.subscriptions));

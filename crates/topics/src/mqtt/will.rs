@@ -22,7 +22,7 @@ pub(super) struct Will {
 
 impl Will {
     /// The will that a client came with, or why it is none.
-    pub(super) fn new(will: LastWill, client_id: &str, now: Timestamp) -> Result<Self, EdgeError> {
+    pub(super) fn new(will: LastWill, publisher: &str, now: Timestamp) -> Result<Self, EdgeError> {
         let properties = PublishProperties {
             content_type: will.content_type,
             correlation_data: will.correlation_data,
@@ -40,7 +40,7 @@ impl Will {
             payload: will.message,
             properties: Some(properties),
         };
-        let message = message::received(&publish, client_id, now)?;
+        let message = message::received(&publish, publisher, now)?;
         message.check()?;
         let delay = Duration::from_secs(will.will_delay_interval_sec.unwrap_or(0).into()).min(MQTT_WILL_DELAY_MAX);
         let expires_after = will.message_expiry_interval.map(|seconds| Duration::from_secs(seconds.get().into()));

@@ -2,7 +2,7 @@
 
 use std::{future::pending, io, sync::Arc};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use edgeward_model::limits::{CLIENT_STALL_TIMEOUT, MQTT_PACKET_TIMEOUT, MQTT_SENDING_BYTES_MAX};
 use rmqtt_codec::v5::Packet;
 use tokio::{
@@ -32,8 +32,8 @@ pub(super) struct Wire<S> {
     /// The turns of large packets, over all connections, and that of the one that comes.
     turns: Arc<Semaphore>,
     turn: Option<OwnedSemaphorePermit>,
-    /// Bytes of the packet that waits for its turn.
-    large: Option<u32>,
+    /// Bytes of the large packet that comes, or waits for its turn.
+    large: Option<usize>,
 }
 
 impl<S: AsyncRead + AsyncWrite> Wire<S> {
@@ -62,15 +62,17 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
             if !self.input.is_empty() {
                 self.partial_since.get_or_insert_with(Instant::now);
             }
-            let is_large = bytes.filter(|bytes| *bytes > SMALL_BYTES && self.turn.is_none());
-            self.large = is_large.map(|bytes| u32::try_from(bytes).expect("a packet has a bound"));
+            self.large = bytes.filter(|bytes| *bytes > SMALL_BYTES);
             return Ok(None);
         };
         self.partial_since = None;
         let packet = self.input.split_to(bytes);
-        let packet = self.codec.decode(packet)?;
-        self.turn = None;
-        Ok(Some(packet))
+        if self.large.is_some() {
+            // Nothing of the next packet was read, and the room for this one goes with it.
+            self.input = BytesMut::from(&self.input[..]);
+        }
+        (self.large, self.turn) = (None, None);
+        Ok(Some(self.codec.decode(packet)?))
     }
 
     /// Sends a packet with what is sent next; returns false when it is too large for the client.
@@ -96,11 +98,18 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
     /// Writes, or reads when it may, a part. Returns false at the end of what the client sends. May be dropped and called again.
     pub(super) async fn advance(&mut self, may_read: bool) -> io::Result<bool> {
         let has_output = !self.output.is_empty();
-        if may_read && self.large.is_none() {
-            self.input.reserve(if self.reads_much { SMALL_BYTES } else { 1024 });
+        let waits = self.large.filter(|_| self.turn.is_none());
+        // Not a byte more: what is read has its turn, or is small.
+        let room = match self.large {
+            Some(bytes) => bytes - self.input.len(),
+            None if self.reads_much => SMALL_BYTES,
+            None => 1024,
+        };
+        if may_read && waits.is_none() {
+            self.input.reserve(room);
         }
+        let mut input = (&mut self.input).limit(room);
         tokio::select! {
-            biased;
             written = write(&mut self.writer, &self.output), if has_output || !self.is_flushed => {
                 self.output.advance(written?);
                 self.written_at = Instant::now();
@@ -111,14 +120,13 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
                 }
                 Ok(true)
             }
-            turn = take_turn(&self.turns, self.large), if may_read && self.large.is_some() => {
+            turn = take_turn(&self.turns, waits), if may_read && waits.is_some() => {
                 self.turn = turn;
-                self.large = None;
                 Ok(true)
             }
-            read = self.reader.read_buf(&mut self.input), if may_read && self.large.is_none() => {
+            read = self.reader.read_buf(&mut input), if may_read && waits.is_none() => {
                 let read = read?;
-                self.reads_much = self.input.len() == self.input.capacity();
+                self.reads_much = read == room;
                 Ok(read > 0)
             }
             else => pending().await,
@@ -171,6 +179,65 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Resu
     }
 }
 
-async fn take_turn(turns: &Arc<Semaphore>, bytes: Option<u32>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(turns).acquire_many_owned(bytes.unwrap_or(0)).await.ok()
+async fn take_turn(turns: &Arc<Semaphore>, bytes: Option<usize>) -> Option<OwnedSemaphorePermit> {
+    let bytes = u32::try_from(bytes.unwrap_or(0)).expect("a packet has a bound");
+    Arc::clone(turns).acquire_many_owned(bytes).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_model::limits::MQTT_PACKET_BYTES_MAX;
+    use rmqtt_codec::{
+        types::{Publish, QoS},
+        v5,
+    };
+    use tokio_util::codec::Encoder;
+
+    use super::*;
+
+    fn publish(bytes: usize) -> Packet {
+        let publish = Publish {
+            dup: false,
+            retain: false,
+            qos: QoS::AtMostOnce,
+            topic: "a".into(),
+            packet_id: None,
+            payload: vec![7; bytes].into(),
+            properties: Some(v5::PublishProperties::default()),
+        };
+        Packet::Publish(Box::new(publish))
+    }
+
+    async fn next<S: AsyncRead + AsyncWrite>(wire: &mut Wire<S>) -> Packet {
+        loop {
+            if let Some(packet) = wire.next_packet().expect("valid") {
+                return packet;
+            }
+            assert!(wire.advance(true).await.expect("read"), "not the end");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_packet_has_its_turn_and_leaves_no_memory_behind() {
+        let (mut ours, theirs) = tokio::io::duplex(4 * MQTT_PACKET_BYTES_MAX);
+        let turns = Arc::new(Semaphore::new(MQTT_PACKET_BYTES_MAX));
+        let mut wire = Wire::new(theirs, Arc::clone(&turns));
+        let mut output = BytesMut::new();
+        let mut codec = v5::Codec::default();
+        let connect = v5::Connect { client_id: "c".into(), clean_start: true, ..Default::default() };
+        for packet in [connect.into(), publish(300_000), publish(10), publish(300_000), publish(10)] {
+            codec.encode(packet, &mut output).expect("valid");
+        }
+        ours.write_all(&output).await.expect("sent");
+        assert!(matches!(next(&mut wire).await, Packet::Connect(_)));
+        assert!(matches!(next(&mut wire).await, Packet::Publish(publish) if publish.payload.len() == 300_000));
+        assert!(wire.input.capacity() <= SMALL_BYTES && turns.available_permits() == MQTT_PACKET_BYTES_MAX);
+        assert!(matches!(next(&mut wire).await, Packet::Publish(publish) if publish.payload.len() == 10));
+        let taken = Arc::clone(&turns).acquire_many_owned(u32::try_from(MQTT_PACKET_BYTES_MAX).expect("small")).await.expect("open");
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(50), next(&mut wire)).await;
+        assert!(waits.is_err() && wire.input.len() <= 2 * SMALL_BYTES, "{} bytes have no turn", wire.input.len());
+        drop(taken);
+        assert!(matches!(next(&mut wire).await, Packet::Publish(publish) if publish.payload.len() == 300_000));
+        assert!(matches!(next(&mut wire).await, Packet::Publish(publish) if publish.payload.len() == 10));
+    }
 }

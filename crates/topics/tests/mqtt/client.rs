@@ -8,6 +8,7 @@ use edgeward_topics::{
     LogOptions, TopicFilter, TopicLog,
     mqtt::{Broker, ClientEvent, ClientEventKind, Identity, Login},
 };
+use futures::FutureExt;
 use parking_lot::Mutex;
 use rmqtt_codec::{
     types::{Publish, QoS},
@@ -26,6 +27,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// A broker. Without a name a client may do everything below `a` and `b`; `reader` may subscribe only; `wrong` is not known.
 pub(crate) struct Bench {
     place: TempDir,
+    /// Who is let in no more.
+    pub(crate) banned: Arc<Mutex<Vec<String>>>,
     pub(crate) log: Arc<TopicLog>,
     pub(crate) broker: Broker,
     pub(crate) events: Arc<Mutex<Vec<ClientEvent>>>,
@@ -42,10 +45,15 @@ fn identify(login: &Login) -> Result<Identity, EdgeError> {
     }
 }
 
-fn broker(folder: &Path, events: &Arc<Mutex<Vec<ClientEvent>>>) -> (Arc<TopicLog>, Broker) {
+fn broker(folder: &Path, events: &Arc<Mutex<Vec<ClientEvent>>>, banned: &Arc<Mutex<Vec<String>>>) -> (Arc<TopicLog>, Broker) {
     let log = Arc::new(TopicLog::open(folder, LogOptions::default()).expect("opens"));
     let told = Arc::clone(events);
-    let authenticate = |login: Login| -> futures::future::BoxFuture<'static, _> { Box::pin(async move { identify(&login) }) };
+    let banned = Arc::clone(banned);
+    let authenticate = move |login: Login| -> futures::future::BoxFuture<'static, _> {
+        let is_banned = login.username.as_ref().is_some_and(|name| banned.lock().contains(name));
+        let banned = || Err(EdgeError::new(ErrorKind::Forbidden, "not allowed any more"));
+        Box::pin(async move { if is_banned { banned() } else { identify(&login) } })
+    };
     let broker = Broker::new(Arc::clone(&log), Box::new(authenticate), move |event| told.lock().push(event));
     (log, broker)
 }
@@ -53,19 +61,25 @@ fn broker(folder: &Path, events: &Arc<Mutex<Vec<ClientEvent>>>) -> (Arc<TopicLog
 impl Bench {
     pub(crate) fn new() -> Self {
         let place = tempfile::tempdir().expect("temp folder");
-        let events = Arc::default();
-        let (log, broker) = broker(place.path(), &events);
-        Self { place, log, broker, events }
+        let (events, banned) = (Arc::default(), Arc::default());
+        let (log, broker) = broker(place.path(), &events, &banned);
+        Self { place, banned, log, broker, events }
+    }
+
+    /// Changes the database of the log behind its back.
+    pub(crate) fn meddle(&self, statement: &str) {
+        let database = rusqlite::Connection::open(self.place.path().join("topics.db")).expect("opens");
+        database.execute_batch(statement).expect("changed");
     }
 
     /// The same after the process was started anew: whoever is connected is cut off without a word.
     pub(crate) fn restart(self) -> Self {
-        let Self { place, log, broker, events } = self;
+        let Self { place, banned, log, broker, events } = self;
         drop(broker);
         let log = Arc::try_unwrap(log).expect("nobody else has it; drop the clients before");
         drop(log);
-        let (log, broker) = self::broker(place.path(), &events);
-        Self { place, log, broker, events }
+        let (log, broker) = self::broker(place.path(), &events, &banned);
+        Self { place, banned, log, broker, events }
     }
 
     /// A stream to the broker.
@@ -190,6 +204,19 @@ impl Client {
                 return None;
             }
         }
+    }
+
+    /// Reads for as long as something comes at once, and returns how many packets wait then to be given.
+    pub(crate) fn read_what_there_is(&mut self) -> usize {
+        while let Some(read) = self.stream.read_buf(&mut self.input).now_or_never() {
+            if !matches!(read, Ok(1..)) {
+                break;
+            }
+        }
+        while let Some((packet, _)) = self.five.decode(&mut self.input).expect("valid") {
+            self.read.push_back(packet);
+        }
+        self.read.len()
     }
 
     pub(crate) async fn next(&mut self) -> Packet {

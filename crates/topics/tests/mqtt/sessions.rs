@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use edgeward_model::limits::{MQTT_CLIENT_ID_BYTES_MAX, MQTT_SESSION_EXPIRY_MAX};
+use edgeward_model::limits::{MQTT_CLIENT_ID_BYTES_MAX, MQTT_SESSION_EXPIRY_MAX, SUBSCRIBER_FILTERS_MAX, TOPIC_BYTES_MAX};
 use edgeward_topics::mqtt::ClientEventKind;
-use jiff::{SignedDuration, Timestamp};
 use rmqtt_codec::{
     types::QoS,
-    v5::{Connect, ConnectAckReason, Disconnect, DisconnectReasonCode as Reason, Packet},
+    v5::{Connect, ConnectAckReason, Disconnect, DisconnectReasonCode as Reason, Packet, PublishAckReason, SubscribeAckReason},
 };
 
 use crate::client::{Bench, login, message, until};
@@ -154,13 +153,75 @@ async fn a_session_ends_when_its_client_says_so_or_stays_away() {
 
     bench.staying(true, "away").await.0.leave().await;
     let (present, _) = bench.staying(true, "present").await;
-    let later = Timestamp::now() + SignedDuration::from_hours(2);
-    bench.broker.remove_expired(Timestamp::now()).await.expect("looked");
+    let later = bench.log.clock() + Duration::from_hours(2);
+    bench.broker.remove_expired(bench.log.clock()).await.expect("looked");
     assert!(bench.log.durable("mqtt:/away").await.expect("reads").is_some());
     bench.broker.remove_expired(later).await.expect("looked");
     assert!(bench.log.durable("mqtt:/away").await.expect("reads").is_none());
     assert!(bench.log.durable("mqtt:/present").await.expect("reads").is_some());
     present.leave().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_client_is_connected_is_in_use_however_quiet_it_is() {
+    let bench = Bench::new();
+    let (quiet, _) = bench.staying(true, "c").await;
+    let used = async || bench.log.durable("mqtt:/c").await.expect("reads").expect("there").used_clock;
+    let before = used().await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    bench.broker.remove_expired(bench.log.clock()).await.expect("looked");
+    assert_eq!(used().await, before, "it is written now and then only");
+    bench.broker.remove_expired(bench.log.clock() + Duration::from_mins(20)).await.expect("looked");
+    assert!(used().await > before);
+    quiet.leave().await;
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_read_begins_anew() {
+    let bench = Bench::new();
+    bench.staying(true, "c").await.0.leave().await;
+    bench.meddle("UPDATE subscriptions SET data = x'ff'");
+    bench.broker.remove_expired(bench.log.clock()).await.expect("looked");
+    let (client, was_there) = bench.staying(true, "c").await;
+    assert!(!was_there);
+    client.leave().await;
+    assert!(bench.staying(true, "c").await.1);
+    bench.staying(true, "other").await.0.leave().await;
+    bench.meddle("UPDATE subscriptions SET data = x'ff' WHERE name = 'mqtt:/other'");
+    bench.broker.remove_expired(bench.log.clock() + MQTT_SESSION_EXPIRY_MAX + Duration::from_secs(1)).await.expect("looked");
+    assert!(bench.log.durable("mqtt:/other").await.expect("reads").is_none(), "and stays no longer than any other");
+}
+
+#[tokio::test]
+async fn who_would_not_be_let_in_any_more_is_ended_when_it_is_looked_at() {
+    let bench = Bench::new();
+    let of = |name: &'static str| Connect { username: Some(name.into()), ..login(name) };
+    let (revoked, _) = bench.connect(true, of("revoked")).await;
+    let (mut stays, _) = bench.connect(true, of("stays")).await;
+    bench.broker.check_again().await;
+    bench.banned.lock().push("revoked".to_owned());
+    stays.nothing_more().await;
+    assert_eq!(bench.broker.state().clients, 2);
+    bench.broker.check_again().await;
+    assert_eq!(revoked.ended().await, Some(Reason::NotAuthorized));
+    assert_eq!(bench.ended("revoked").await, (false, "not allowed any more".to_owned()));
+    stays.nothing_more().await;
+}
+
+#[tokio::test]
+async fn a_session_with_as_many_and_as_long_filters_as_may_be_is_kept() {
+    let bench = Bench::new();
+    let (mut client, _) = bench.staying(true, "c").await;
+    let texts: Vec<_> = (0..SUBSCRIBER_FILTERS_MAX).map(|n| format!("a/{n:0>width$}", width = TOPIC_BYTES_MAX - 2)).collect();
+    let filters: Vec<_> = texts.iter().map(|text| (text.as_str(), QoS::AtLeastOnce)).collect();
+    let granted = client.subscribe(&filters).await;
+    assert!(granted.len() == filters.len() && granted.iter().all(|reason| *reason == SubscribeAckReason::GrantedQos1));
+    client.leave().await;
+    let (mut client, was_there) = bench.staying(true, "c").await;
+    assert!(was_there);
+    let mut sender = bench.client(true, "sender").await;
+    assert_eq!(sender.publish(&texts[SUBSCRIBER_FILTERS_MAX - 1], "x").await, PublishAckReason::Success);
+    assert_eq!(client.messages(1).await, ["x"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,6 +236,13 @@ async fn a_client_that_is_silent_for_too_long_is_ended() {
         assert!(begun.elapsed() >= Duration::from_secs(15) && begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
         assert_eq!(client.ended().await, is_five.then_some(Reason::KeepAliveTimeout));
         bench.events.lock().clear();
+    }
+    let hours = |hours: u64| tokio::time::sleep(Duration::from_hours(hours));
+    for (keep_alive, silence_h) in [(7200, 2), (0, 20)] {
+        let (mut client, _) = bench.connect(false, Connect { keep_alive, ..login("patient") }).await;
+        hours(silence_h).await;
+        client.nothing_more().await;
+        client.leave().await;
     }
     let (_stream, task) = bench.stream();
     tokio::time::timeout(Duration::from_secs(13), task).await.expect("who does not say who it is is ended").expect("no panic");
@@ -215,6 +283,13 @@ async fn another_version_or_another_protocol_is_refused() {
     let mut client = bench.client(true, "c").await;
     client.send(login("c").into()).await;
     assert_eq!(client.ended().await, Some(Reason::ProtocolError), "nobody connects twice");
+    let (mut stream, task) = bench.stream();
+    let without_id = b"\x10\x0c\x00\x04MQTT\x04\x00\x00\x3c\x00\x00";
+    tokio::io::AsyncWriteExt::write_all(&mut stream, without_id).await.expect("sent");
+    let mut answer = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.expect("read");
+    assert_eq!(answer, [0x20, 2, 0, 2], "a session that stays is that of an id");
+    task.await.expect("no panic");
     let mut client = bench.client(false, "c").await;
     client.send(message("a", "x", QoS::AtMostOnce, 0).into()).await;
     client.nothing_more().await;
