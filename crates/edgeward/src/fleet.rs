@@ -221,7 +221,7 @@ impl EdgeCluster {
         let trust = Arc::new(Trust::open(&documents, BTreeSet::new())?);
         let checking = RuntimeOptions { artifacts: Arc::clone(&artifacts), documents: None };
         let core = Core {
-            assignments: Assignments::new(documents.clone()),
+            assignments: Assignments::of_hub(documents.clone()),
             events: Arc::new(EventLog::new(&documents, id.clone())?),
             checker: EdgeRuntime::with_options(EdgeNode::new(id.as_str(), id.as_str())?, checking),
             members: Mutex::new(Members {
