@@ -219,7 +219,13 @@ async fn join(node: &Arc<Node>, joining: Joining) -> anyhow::Result<Membership> 
     let uplink = Uplink::start(
         Arc::clone(node),
         link.backbone(),
-        UplinkOptions { timing: joining.timing, documents, fetch_limit: joining.fetch_limit, topics: joining.topics },
+        UplinkOptions {
+            timing: joining.timing,
+            documents,
+            fetch_limit: joining.fetch_limit,
+            topics: joining.topics,
+            credentials: Some(link.credentials()),
+        },
     )
     .await?;
     Ok(Membership { link, uplink })

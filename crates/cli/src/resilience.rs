@@ -33,7 +33,7 @@ pub(crate) struct ResilienceArgs {
     /// For how long it is passed by at first, in seconds [default: 5]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     breaker_open: Option<f64>,
-    /// Calls under way to one node [default: 512]
+    /// Calls under way to one node [default: 384]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     calls_per_node: Option<u32>,
     /// Calls under way to all nodes [default: 4096]

@@ -38,7 +38,7 @@ use edgeward_model::{
 };
 use parking_lot::Mutex;
 
-use self::route::Route;
+use self::route::{Here, Route};
 pub use self::{
     candidate::{Candidate, Nearness, WEIGHT},
     circuit::BreakerState,
@@ -62,18 +62,17 @@ pub struct RouteSpec {
 /// Chooses nodes for calls.
 #[derive(Debug)]
 pub struct Router {
-    epoch: Instant,
-    site: Option<String>,
+    here: Arc<Here>,
     routes: ArcSwap<HashMap<FunctionId, Arc<Route>>>,
     /// Held while routes change.
     changing: Mutex<()>,
-    is_cut_off: AtomicBool,
 }
 
 impl Router {
     /// A router at a site, which knows of no function. `now` is when its time begins.
     pub fn new(site: Option<String>, now: Instant) -> Self {
-        Self { epoch: now, site, routes: ArcSwap::default(), changing: Mutex::new(()), is_cut_off: AtomicBool::new(false) }
+        let here = Arc::new(Here { epoch: now, site, is_cut_off: AtomicBool::new(false) });
+        Self { here, routes: ArcSwap::default(), changing: Mutex::new(()) }
     }
 
     /// Says which nodes have a function now, and how its calls are routed. What is known of nodes that had it before stays.
@@ -81,28 +80,25 @@ impl Router {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when something is past its bound, [`ErrorKind::TooLarge`] past [`ROUTES_MAX`] or [`NODES_MAX`].
     pub fn set(&self, function: FunctionId, spec: RouteSpec) -> Result<(), EdgeError> {
-        self.set_all([(function, spec)])
+        self.set_all([(function, spec)]).pop().map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// The same of many functions, in one step. What is wrong with one keeps none of the others.
-    ///
-    /// # Errors
-    /// Those of [`Router::set`], of the last one with which something is wrong.
-    pub fn set_all(&self, specs: impl IntoIterator<Item = (FunctionId, RouteSpec)>) -> Result<(), EdgeError> {
+    /// The same of many functions, in one step. What is wrong with one keeps none of the others; returns those, with why they stay as they were.
+    pub fn set_all(&self, specs: impl IntoIterator<Item = (FunctionId, RouteSpec)>) -> Vec<(FunctionId, EdgeError)> {
         let _changing = self.changing.lock();
         let mut routes = HashMap::clone(&self.routes.load());
-        let mut outcome = Ok(());
+        let mut refused = Vec::new();
         for (function, spec) in specs {
             let before = routes.get(&function);
             if let Err(error) = check(&function, &spec, before.is_none() && routes.len() >= ROUTES_MAX) {
-                outcome = Err(error);
+                refused.push((function, error));
                 continue;
             }
-            let route = Route::new(function.clone(), spec, self.site.as_deref(), self.epoch, before.map(Arc::as_ref));
+            let route = Route::new(function.clone(), spec, &self.here, before.map(Arc::as_ref));
             routes.insert(function, Arc::new(route));
         }
         self.routes.store(Arc::new(routes));
-        outcome
+        refused
     }
 
     /// Forgets the functions of which this is false. Calls that are under way go on.
@@ -115,7 +111,7 @@ impl Router {
 
     /// Says whether this member is connected to the others. While it is not, only its own node takes calls.
     pub fn set_connected(&self, is_connected: bool) {
-        self.is_cut_off.store(!is_connected, Ordering::Relaxed);
+        self.here.is_cut_off.store(!is_connected, Ordering::Relaxed);
     }
 
     /// Plans a call: its deadline, and its part in the budget of retries.
@@ -125,7 +121,7 @@ impl Router {
     pub fn plan(&self, function: &FunctionId, terms: Terms, now: Instant) -> Result<RetryPlan, EdgeError> {
         let route = self.route(function)?;
         if terms.left == Some(Duration::ZERO) {
-            return Err(EdgeError::new(ErrorKind::Timeout, format!("the deadline of the call of function `{function}` has passed")));
+            return Err(too_late(function));
         }
         route.shared.calls.fetch_add(1, Ordering::Relaxed);
         route.shared.budget.call(route.moment(now));
@@ -138,29 +134,30 @@ impl Router {
     /// [`ErrorKind::NotFound`] when no such function is known, [`ErrorKind::Unavailable`] when no node can take it now,
     /// [`ErrorKind::Overloaded`] when places are missing.
     pub fn pick(&self, function: &FunctionId, tried: &[NodeId], now: Instant, random: u64) -> Result<Picked, EdgeError> {
-        self.route(function)?.pick(tried, self.is_cut_off.load(Ordering::Relaxed), now, random)
+        self.route(function)?.pick(tried, now, random)
     }
 
     /// What people see of a function; none when it is not known.
     pub fn view(&self, function: &FunctionId, now: Instant) -> Option<RouteView> {
-        self.routes.load().get(function).map(|route| self.view_of(route, now))
+        self.routes.load().get(function).map(|route| RouteView::new(route, route.moment(now)))
     }
 
     /// What people see of all functions, by id.
     pub fn views(&self, now: Instant) -> Vec<RouteView> {
-        let mut views: Vec<_> = self.routes.load().values().map(|route| self.view_of(route, now)).collect();
+        let mut views: Vec<_> = self.routes.load().values().map(|route| RouteView::new(route, route.moment(now))).collect();
         views.sort_by(|one, other| one.function.cmp(&other.function));
         views
-    }
-
-    fn view_of(&self, route: &Route, now: Instant) -> RouteView {
-        RouteView::new(route, self.is_cut_off.load(Ordering::Relaxed), route.moment(now))
     }
 
     fn route(&self, function: &FunctionId) -> Result<Arc<Route>, EdgeError> {
         let routes = self.routes.load();
         routes.get(function).cloned().ok_or_else(|| EdgeError::function_not_found(function.as_str()))
     }
+}
+
+/// The error of a call for which there is no time left.
+pub fn too_late(function: &FunctionId) -> EdgeError {
+    EdgeError::new(ErrorKind::Timeout, format!("the deadline of the call of function `{function}` has passed"))
 }
 
 fn check(function: &FunctionId, spec: &RouteSpec, is_one_too_many: bool) -> Result<(), EdgeError> {

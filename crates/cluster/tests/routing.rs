@@ -38,13 +38,14 @@ impl Caller {
                 Err(error) => return Err(last.unwrap_or(error)),
             };
             let to = Subject::to_node(picked.node().clone(), INVOKE);
-            match self.backbone.request(&to, Message::new("x"), plan.attempt_time(now())).await {
+            let time = plan.attempt_time(now());
+            match self.backbone.request(&to, Message::new("x"), time).await {
                 Ok(answer) => {
                     picked.succeed(now());
                     return Ok(answer);
                 }
                 Err(error) => {
-                    let (node, failure) = (picked.node().clone(), CallFailure::from(&error));
+                    let (node, failure) = (picked.node().clone(), plan.judge(CallFailure::from(&error), time));
                     picked.fail(failure, &error.to_string(), now());
                     match plan.next_attempt(&node, failure, now(), random()) {
                         Next::After(pause) => sleep(pause).await,

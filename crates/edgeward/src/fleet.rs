@@ -6,6 +6,7 @@
 mod assigning;
 mod far;
 mod members;
+mod presence;
 mod registry;
 mod routing;
 mod runtime;
@@ -222,7 +223,7 @@ impl EdgeCluster {
         let trust = Arc::new(Trust::open(&documents, BTreeSet::new())?);
         let checking = RuntimeOptions { artifacts: Arc::clone(&artifacts), documents: None };
         let core = Core {
-            assignments: Assignments::new(documents.clone()),
+            assignments: Assignments::of_hub(documents.clone()),
             events: Arc::new(EventLog::new(&documents, id.clone())?),
             checker: EdgeRuntime::with_options(EdgeNode::new(id.as_str(), id.as_str())?, checking),
             members: Mutex::new(Members {

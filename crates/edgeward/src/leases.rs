@@ -108,6 +108,11 @@ impl NodeLeases {
         })
     }
 
+    /// Whether a function waits for its lease, and nobody said who has it.
+    pub(crate) fn is_unknown(&self, function: &FunctionId) -> bool {
+        self.0.lock().get(function).is_some_and(|known| !known.lease.is_held() && known.holder.is_none())
+    }
+
     /// Time until the next question.
     pub(crate) fn pause(&self) -> Duration {
         let leases = self.0.lock();
@@ -137,7 +142,7 @@ mod tests {
         let (leases, id, other) = (NodeLeases::default(), function.id.clone(), NodeId::new("b").expect("valid"));
         assert_eq!(leases.question(&runtime), None);
         runtime.install(runtime.prepare_under(function, Some(leases.of(&id))).await.expect("ready")).expect("serves");
-        assert!(runtime.invoke("f", "").await.is_err(), "nobody allowed it");
+        assert!(runtime.invoke("f", "").await.is_err() && leases.is_unknown(&id), "nobody allowed it");
 
         let question = leases.question(&runtime).expect("it wants it");
         let ttl_ms = u64::try_from(FUNCTION_LEASE_TTL.as_millis()).expect("short");
@@ -148,10 +153,12 @@ mod tests {
         assert!(leases.take(&runtime, uptime(), &question, &granted));
         assert_eq!(runtime.invoke("f", "").await.expect("it may"), "ran");
         assert_eq!((leases.why_waiting(&id), leases.pause()), (None, FUNCTION_LEASE_ASKED_EVERY));
+        assert!(!leases.is_unknown(&id) && !leases.is_unknown(&FunctionId::new("other").expect("valid")));
 
         let denied = LeaseAnswer { waiting: [(id.clone(), Some(other))].into(), ..LeaseAnswer::default() };
         assert!(leases.take(&runtime, uptime(), &question, &denied) && runtime.invoke("f", "").await.is_err());
         assert_eq!(leases.why_waiting(&id).expect("it waits"), "it is ready, and node `b` has its lease");
+        assert!(!leases.is_unknown(&id), "it is known who has it");
         leases.take(&runtime, uptime(), &question, &granted);
         runtime.undeploy("f");
         let last = leases.question(&runtime).expect("it gives it back");

@@ -18,7 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use edgeward_durable::{FolderLock, create_private_folder, disk_error, remove_leftovers};
-use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId, PublicKey};
+use edgeward_model::{Digest, EdgeError, EdgeFunction, EdgeNode, ErrorKind, FunctionId, NodeId, PublicKey, limits::FUNCTION_LEASE_TTL};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, RuntimeOptions, artifacts::GRACE, blocking};
 use edgeward_sync::{Documents, Epoch, Role, Store, backup};
 use jiff::Timestamp;
@@ -590,9 +590,32 @@ impl Node {
     /// Runs the schedules of this node, from when its functions have been looked at, until it is told to stop; then no other run starts, and those
     /// that go on get half a minute to end. Dropped, it ends at once, and what ran is told as interrupted.
     pub async fn keep_scheduled(self: Arc<Self>, stop: CancellationToken) {
-        if stop.run_until_cancelled(self.until_ready()).await.is_some() {
+        let ready = async {
+            self.until_ready().await;
+            self.until_leased().await;
+        };
+        if stop.run_until_cancelled(ready).await.is_some() {
             self.schedules.keep(&stop).await;
         }
+    }
+
+    /// Waits until it is known who has the leases of functions that schedules run here, for as long as one lasts at most: what is made up for at the
+    /// start would fail else.
+    async fn until_leased(&self) {
+        let settled = async {
+            let mut reconciled = self.reconciled();
+            loop {
+                reconciled.borrow_and_update();
+                if !self.schedules.functions().iter().any(|function| self.installer.leases().is_unknown(function)) {
+                    return;
+                }
+                if reconciled.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // Who hears nothing goes on: it has other schedules, too.
+        let _ = tokio::time::timeout(FUNCTION_LEASE_TTL, settled).await;
     }
 
     fn collect_garbage(&self, grace: Duration) -> Result<usize, EdgeError> {

@@ -14,7 +14,7 @@ use edgeward_cluster::{
     subject::{Subject, Subjects},
 };
 use edgeward_model::{
-    DocumentName, EdgeError, NodeId,
+    DocumentName, EdgeError, ErrorKind, NodeId,
     limits::{COMPARE_EVERY, POKE_PAUSE, PULL_EVERY, SYNC_CONCURRENCY, SYNC_TIMEOUT},
 };
 use edgeward_runtime::blocking;
@@ -117,6 +117,8 @@ pub struct Replication {
     pub synced_at: Option<Timestamp>,
     /// Why the last attempt failed; none when it did not.
     pub error: Option<String>,
+    /// Whether the hub said that this node does not belong to its fleet.
+    pub is_refused: bool,
 }
 
 /// Keeps the documents of a node the same as its hub's. Dropped, it stops soon.
@@ -135,7 +137,7 @@ impl Replicator {
     pub async fn start(store: Arc<Store>, backbone: Arc<dyn Backbone>, wanted: Vec<Pattern>) -> Result<Self, EdgeError> {
         let node = store.node().clone();
         let pokes = backbone.subscribe(&Subjects::to_node(node.clone(), POKE)).await?;
-        let begin = Replication { state: SessionState::Connecting, synced_at: None, error: None };
+        let begin = Replication { state: SessionState::Connecting, synced_at: None, error: None, is_refused: false };
         let (sender, replication) = watch::channel(begin);
         let commits = store.commits();
         let is_replica = store.role() == Role::Replica;
@@ -214,8 +216,13 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
             }
             Err(error) => {
                 exchange.session().reconnect();
-                let why = error.chain();
-                exchange.told.send_if_modified(|now| now.error.replace(why.clone()).as_ref() != Some(&why));
+                let (why, is_refused) = (error.chain(), error.kind() == ErrorKind::Forbidden);
+                exchange.told.send_if_modified(|now| {
+                    let is_refused = now.is_refused || is_refused;
+                    let is_news = now.error.as_ref() != Some(&why) || now.is_refused != is_refused;
+                    (now.error, now.is_refused) = (Some(why), is_refused);
+                    is_news
+                });
                 failures = failures.saturating_add(1);
                 backoff::pause(failures)
             }
@@ -320,7 +327,7 @@ impl Exchange {
         self.told.send_modify(|now| {
             let was_synced = std::mem::replace(&mut now.state, state) == SessionState::Synced;
             if state == SessionState::Synced && !was_synced {
-                (now.synced_at, now.error) = (Some(Timestamp::now()), None);
+                (now.synced_at, now.error, now.is_refused) = (Some(Timestamp::now()), None, false);
             }
         });
     }

@@ -9,10 +9,10 @@ mod keeper;
 mod ledger;
 pub mod record;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use edgeward_cluster::schedule::{Run, ScheduleState, Totals, Try};
-use edgeward_model::{EdgeError, ErrorKind, Schedule, ScheduleId};
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, Schedule, ScheduleId};
 use edgeward_runtime::{EdgeRuntime, blocking};
 use edgeward_sync::Documents;
 use jiff::Timestamp;
@@ -136,6 +136,21 @@ impl Schedules {
         Ok(history
             .map(|history| ScheduleHistory { runs: history.newest_first().cloned().collect(), totals: history.totals() })
             .unwrap_or_default())
+    }
+
+    /// Says whether the fleet refuses this node: then it starts none of the fleet's schedules, until it is taken again.
+    pub(crate) fn set_refused(&self, is_refused: bool) {
+        if self.ledger.set_refused(is_refused) {
+            if is_refused && self.list().iter().any(|view| view.source == Source::Fleet) {
+                tracing::warn!("the fleet refuses this node, which starts none of the fleet's schedules any more");
+            }
+            self.changed.notify_one();
+        }
+    }
+
+    /// The functions that schedules run.
+    pub(crate) fn functions(&self) -> BTreeSet<FunctionId> {
+        self.ledger.snapshot().all().into_values().map(|(record, _)| record.schedule.function.clone()).collect()
     }
 
     /// Runs them until it is told to stop, see [`Node::keep_scheduled`](crate::Node::keep_scheduled).

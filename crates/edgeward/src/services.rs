@@ -4,6 +4,7 @@
 //! understand each other.
 
 pub(crate) mod invocation;
+pub(crate) mod shares;
 
 use std::time::Duration;
 

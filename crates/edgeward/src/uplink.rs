@@ -11,9 +11,9 @@ mod load;
 mod outbox;
 mod topics;
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
-use edgeward_cluster::{Backbone, Service, membership::Timing};
+use edgeward_cluster::{Backbone, Service, membership::Timing, nats::CredentialState};
 use edgeward_model::EdgeError;
 use edgeward_runtime::blocking;
 use edgeward_sync::Pattern;
@@ -45,12 +45,20 @@ pub struct UplinkOptions {
     pub fetch_limit: Option<u64>,
     /// Which messages it forwards to its fleet, and which of others it gets.
     pub topics: TopicSharing,
+    /// How its credentials are, where it has some: a fleet that refuses them refuses the node.
+    pub credentials: Option<watch::Receiver<CredentialState>>,
 }
 
 impl Default for UplinkOptions {
     /// Every document, at the default heartbeat.
     fn default() -> Self {
-        Self { timing: Timing::default(), documents: vec![Pattern::all()], fetch_limit: None, topics: TopicSharing::default() }
+        Self {
+            timing: Timing::default(),
+            documents: vec![Pattern::all()],
+            fetch_limit: None,
+            topics: TopicSharing::default(),
+            credentials: None,
+        }
     }
 }
 
@@ -71,7 +79,7 @@ impl Uplink {
     /// # Errors
     /// Those of the backbone's `serve` and `subscribe`, and of the disk.
     pub async fn start(node: Arc<Node>, backbone: Arc<dyn Backbone>, options: UplinkOptions) -> Result<Self, EdgeError> {
-        let UplinkOptions { timing, documents, fetch_limit, topics: sharing } = options;
+        let UplinkOptions { timing, documents, fetch_limit, topics: sharing, credentials } = options;
         sharing.check()?;
         let (documents_here, id) = (node.documents().clone(), node.runtime().node().id.clone());
         let outbox = Arc::new(blocking(move || Outbox::open(&documents_here, id)).await?);
@@ -92,6 +100,7 @@ impl Uplink {
             tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone), fetch_limit)),
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
+            tokio::spawn(heed_refusal(Arc::clone(&node), replicator.replication(), credentials)),
             tokio::spawn(outbox::send(Arc::clone(&outbox), Arc::clone(&backbone))),
         ];
         tasks.extend(topics::share(&node, &backbone, sharing, &exchanged).await?);
@@ -119,5 +128,33 @@ impl Uplink {
     /// What waits to be told to the hub.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
+    }
+}
+
+/// Has the node leave to others what its fleet schedules while it is refused, for ever: by the hub, or by brokers that do not take its credentials.
+async fn heed_refusal(
+    node: Arc<Node>,
+    mut replication: watch::Receiver<Replication>,
+    mut credentials: Option<watch::Receiver<CredentialState>>,
+) {
+    loop {
+        let are_refused = |credentials: &mut watch::Receiver<CredentialState>| {
+            matches!(*credentials.borrow_and_update(), CredentialState::Refused { .. })
+        };
+        let is_refused = replication.borrow_and_update().is_refused | credentials.as_mut().is_some_and(are_refused);
+        node.schedules().set_refused(is_refused);
+        let credentials_changed = async {
+            let is_changed = match &mut credentials {
+                Some(credentials) => credentials.changed().await.is_ok(),
+                None => false,
+            };
+            if !is_changed {
+                pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            changed = replication.changed() => if changed.is_err() { return },
+            () = credentials_changed => {}
+        }
     }
 }

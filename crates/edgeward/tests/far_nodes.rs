@@ -56,7 +56,10 @@ on_each! {
         of_a_function_for_one_node_no_two_ever_run_it;
     schedules:
         a_schedule_of_the_fleet_fires_on_its_nodes_also_while_nobody_hears_of_them
-        a_schedule_for_one_node_stays_where_it_is_while_that_is_away_and_moves_when_it_is_removed;
+        a_schedule_for_one_node_stays_where_it_is_while_that_is_away_and_moves_when_it_is_removed
+        a_node_that_is_removed_leaves_schedules_of_the_fleet_to_others_until_it_is_back
+        a_node_that_writes_nonsense_to_its_schedules_keeps_no_other_from_them
+        what_is_made_up_for_at_a_start_waits_for_its_lease;
     routing:
         a_call_runs_in_this_process_first_and_elsewhere_when_it_is_not_there
         of_three_nodes_one_may_fail_or_vanish_under_load
@@ -65,7 +68,9 @@ on_each! {
         a_node_calls_what_it_has_and_its_hub_finds_the_rest
         a_function_for_one_node_is_called_where_its_lease_is
         nodes_that_are_full_are_not_asked_over_and_over
-        what_serves_is_called_while_what_is_to_follow_fails;
+        what_serves_is_called_while_what_is_to_follow_fails
+        a_function_that_hangs_leaves_room_for_another_on_its_node
+        a_node_cannot_make_itself_one_that_is_called;
     chaos:
         an_experiment_holds_or_breaks_and_its_report_stays
         an_experiment_ends_when_it_is_too_bad_or_somebody_says_so

@@ -1,10 +1,17 @@
 //! `EdgeCluster` in one process: nodes, their status, and what they should run.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use edgeward::{
-    CallOptions, ClusterHealth, EdgeCluster, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, Handler, HandlerName,
-    NativeHandler, Terms,
+    CallOptions, ClusterHealth, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, Handler,
+    HandlerName, NativeHandler, Terms,
 };
 use edgeward_model::Balance;
 
@@ -145,4 +152,46 @@ async fn a_call_finds_a_node_of_this_process_by_itself() {
     cluster.undeploy_from_all(&double().id).await.expect("takes it");
     assert!(picks().is_empty());
     assert_eq!(call().await, Err(ErrorKind::NotFound));
+}
+
+#[tokio::test]
+async fn a_handler_that_returns_the_error_of_a_call_of_its_own_runs_once() {
+    let cluster = EdgeCluster::new().expect("opens");
+    register(&cluster, &["edge-01", "edge-02"]);
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let asks = NativeHandler::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async {
+            let nobody = edgeward::cluster::BackboneError::NoResponder("another".to_owned());
+            Err(EdgeError::new(ErrorKind::Unavailable, "another function is away").with_source(nobody))
+        }
+    });
+    cluster.register_handler(HandlerName::new("double").expect("valid"), asks);
+    cluster.deploy_to_all(double()).await.expect("assigns");
+    let function = FunctionId::new("double").expect("valid");
+    let error = cluster.call(&function, "21", CallOptions::default(), Terms::default()).await.expect_err("it fails");
+    assert_eq!((error.kind(), runs.load(Ordering::SeqCst)), (ErrorKind::ExecutionFailed, 1), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn a_call_whose_time_is_over_before_it_is_sent_does_not_run() {
+    let cluster = EdgeCluster::new().expect("opens");
+    register(&cluster, &["edge-01"]);
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&runs);
+    let counts = NativeHandler::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, std::io::Error>("1".into()) }
+    });
+    cluster.register_handler(HandlerName::new("double").expect("valid"), counts);
+    cluster.deploy_to_all(double()).await.expect("assigns");
+    let function = FunctionId::new("double").expect("valid");
+    let terms = Terms { left: Some(Duration::from_nanos(1)), ..Terms::default() };
+    for _ in 0..3 {
+        let error = cluster.call(&function, "21", CallOptions::default(), terms).await.expect_err("a nanosecond is over");
+        assert_eq!((error.kind(), runs.load(Ordering::SeqCst)), (ErrorKind::Timeout, 0), "{error}");
+        cluster.call(&function, "21", CallOptions::default(), Terms::default()).await.expect("there is time");
+        runs.store(0, Ordering::SeqCst);
+    }
 }

@@ -243,12 +243,16 @@ pub const ARTIFACT_RANGE_BYTES_MAX: usize = 512 * 1024;
 pub const ARTIFACT_CONCURRENCY: usize = 16;
 /// Longest wait for a part of an artifact.
 pub const ARTIFACT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Calls from the hub that a node answers at once, of functions and of their logs each.
-pub const FAR_CALLS_MAX: usize = 256;
+/// Calls of functions from the hub that a node answers at once. One function gets half of them, which is what runs and waits of one that says nothing else.
+pub const FAR_CALLS_MAX: usize = 2 * (CONCURRENCY_DEFAULT + QUEUE_DEFAULT) as usize;
+/// Questions of the hub for logs that a node answers at once.
+pub const FAR_LOGS_MAX: usize = 256;
 /// Calls of functions that a hub answers at once for nodes that have them not.
 pub const ROUTED_CALLS_MAX: usize = SERVICE_CONCURRENCY_MAX;
 /// Longest wait for the answer of a function whose deadline is not known where it is called.
 pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// Time between two looks whether a node that runs a call of its hub is still there.
+pub const FAR_PRESENCE_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to a question about a node that it answers from memory.
 pub const FAR_QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time in which a node waits for a line of a log before it answers that there is none.
@@ -377,8 +381,8 @@ pub const BREAKER_OPEN_SECONDS_MAX: f64 = 3600.0;
 pub const BREAKER_CALLS_MAX: u32 = 100_000;
 /// Most calls by which a breaker tries whether a node does well again.
 pub const BREAKER_PROBES_MAX: u32 = 100;
-/// Calls of one function that are under way to one node, unless it says otherwise: more than a node runs and has waiting.
-pub const CALLS_PER_NODE_DEFAULT: u32 = 512;
+/// Calls of one function that are under way to one node, unless it says otherwise: what a node runs and has waiting of one that says nothing else.
+pub const CALLS_PER_NODE_DEFAULT: u32 = CONCURRENCY_DEFAULT + QUEUE_DEFAULT;
 /// Calls of one function that are under way to all nodes, unless it says otherwise.
 pub const CALLS_PER_FUNCTION_DEFAULT: u32 = 4096;
 /// Most calls of one function that may be under way.

@@ -131,7 +131,7 @@ mod tests {
         assert_eq!((empty.balance, empty.locality, empty.idempotent), (Balance::PowerOfTwo, Locality::Nearest, false));
         assert_eq!((empty.retry.attempts(), empty.retry.budget(), empty.retry.attempt()), (3, 0.2, None));
         assert_eq!((empty.breaker.failures(), empty.breaker.min_calls(), empty.breaker.probes()), (0.5, 10, 3));
-        assert_eq!((empty.bulkhead.calls_per_node_max(), empty.bulkhead.calls_max()), (512, 4096));
+        assert_eq!((empty.bulkhead.calls_per_node_max(), empty.bulkhead.calls_max()), (384, 4096));
     }
 
     #[test]

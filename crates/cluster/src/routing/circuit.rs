@@ -108,7 +108,15 @@ impl Circuit {
         }
     }
 
-    /// Takes what a call says.
+    /// Whether a call that began then tells of the node as it is now: not one from before the breaker opened or closed.
+    pub(super) fn counts(&self, ticket: Ticket, begun: u64) -> bool {
+        match ticket {
+            Ticket::Call => self.closed_at.is_none_or(|at| begun >= at),
+            Ticket::Probe(opening) => opening == self.openings,
+        }
+    }
+
+    /// Takes what a call says, if it counts.
     pub(super) fn record(&mut self, ticket: Ticket, verdict: Verdict, breaker: &Breaker, now: u64) {
         match (ticket, &mut self.state) {
             (Ticket::Call, State::Closed) if verdict != Verdict::Unknown => {
@@ -171,8 +179,9 @@ impl Circuit {
     }
 }
 
+/// Whether it may be tried once more. One that nobody tries may in any case: fewer probes may be enough than when it was tried.
 fn has_room(breaker: &Breaker, running: u32, succeeded: u32) -> bool {
-    running + succeeded < breaker.probes() || planted::has(Bug::ProbesNotBounded)
+    running == 0 || running + succeeded < breaker.probes() || planted::has(Bug::ProbesNotBounded)
 }
 
 #[cfg(test)]
@@ -256,6 +265,21 @@ mod tests {
             circuit.record(probe, Verdict::Good, &breaker(), until);
         }
         assert_eq!((circuit.state(until), circuit.gate(&breaker())), (BreakerState::Closed, 0));
+    }
+
+    #[test]
+    fn one_for_which_fewer_probes_are_enough_now_is_tried_once_more_and_closes() {
+        let mut circuit = opened(0);
+        call(&mut circuit, Verdict::Good, SECOND);
+        let fewer = Breaker { probes: Some(1), ..breaker() };
+        assert_eq!(circuit.gate(&fewer), 1);
+        let probe = circuit.admit(&fewer, SECOND).expect("a probe");
+        assert_eq!(circuit.admit(&fewer, SECOND), None, "one at once");
+        circuit.record(probe, Verdict::Unknown, &fewer, SECOND);
+        assert_eq!(circuit.gate(&fewer), 1, "one that tells nothing does not stand in its way");
+        let probe = circuit.admit(&fewer, SECOND).expect("a probe");
+        circuit.record(probe, Verdict::Good, &fewer, SECOND);
+        assert_eq!(circuit.state(SECOND), BreakerState::Closed);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a failure of a call says: whether the function may have run, and whose fault it is.
 
-use edgeward_model::{EdgeError, ErrorKind};
+use edgeward_model::ErrorKind;
 
 use crate::error::BackboneError;
 
@@ -13,6 +13,10 @@ pub enum Fault {
     Full,
     /// The call's: every node would answer the same. The node did well.
     Call,
+    /// The call's, which was never sent: none could be. It says nothing of the node.
+    Unsent,
+    /// The caller's, who left less time than the function may take. The node is slower than that, and may be well.
+    Caller,
     /// This member's, which is cut off or full itself. It says nothing of the node.
     Own,
 }
@@ -45,16 +49,14 @@ impl CallFailure {
         Self { kind, may_have_run, fault }
     }
 
-    /// Of an error of a call that may have gone over a backbone: what the backbone said is looked for among its causes.
-    pub fn of(error: &EdgeError) -> Self {
-        let mut cause = std::error::Error::source(error);
-        while let Some(next) = cause {
-            if let Some(backbone) = next.downcast_ref::<BackboneError>() {
-                return backbone.into();
-            }
-            cause = next.source();
-        }
-        Self::answered(error.kind())
+    /// Of a call that was not sent, as it cannot be.
+    pub fn unsent(kind: ErrorKind) -> Self {
+        Self { kind, may_have_run: false, fault: Fault::Unsent }
+    }
+
+    /// Of a call that was not sent, as this member has no way to the node.
+    pub fn no_way(kind: ErrorKind) -> Self {
+        Self { kind, may_have_run: false, fault: Fault::Own }
     }
 }
 
@@ -66,7 +68,7 @@ impl From<&BackboneError> for CallFailure {
             BackboneError::Timeout(_) => (true, Fault::Node),
             BackboneError::Disconnected(_) | BackboneError::Broker { .. } => (true, Fault::Own),
             BackboneError::Overloaded(_) => (false, Fault::Own),
-            BackboneError::TooLarge { .. } | BackboneError::Forbidden(_) | BackboneError::Invalid(_) => (false, Fault::Call),
+            BackboneError::TooLarge { .. } | BackboneError::Forbidden(_) | BackboneError::Invalid(_) => (false, Fault::Unsent),
         };
         Self { kind: error.kind(), may_have_run, fault }
     }
@@ -76,6 +78,8 @@ impl From<&BackboneError> for CallFailure {
 mod tests {
     use ErrorKind::{ExecutionFailed, Internal, NotFound, Overloaded, RefusedArtifact, Timeout, Unavailable};
 
+    use edgeward_model::EdgeError;
+
     use super::*;
 
     #[test]
@@ -83,13 +87,22 @@ mod tests {
         let no_responder = BackboneError::NoResponder("x".to_owned());
         let cut_off = BackboneError::Disconnected("x".to_owned());
         assert_eq!(no_responder.kind(), cut_off.kind(), "the kind alone does not tell");
-        let failure = |error: BackboneError| CallFailure::of(&EdgeError::new(error.kind(), "no").with_source(error));
+        let failure = |error: BackboneError| CallFailure::from(&error);
         assert_eq!(failure(no_responder), CallFailure { kind: ErrorKind::Unavailable, may_have_run: false, fault: Fault::Node });
         assert_eq!(failure(cut_off), CallFailure { kind: ErrorKind::Unavailable, may_have_run: true, fault: Fault::Own });
         assert_eq!(failure(BackboneError::Overloaded(3)).fault, Fault::Own);
         let answered = BackboneError::Answered(EdgeError::new(ErrorKind::Overloaded, "full"));
-        assert_eq!(CallFailure::from(&answered), CallFailure::of(&EdgeError::new(ErrorKind::Overloaded, "full")));
+        assert_eq!(CallFailure::from(&answered), CallFailure::answered(ErrorKind::Overloaded));
         assert_eq!(CallFailure::from(&answered).fault, Fault::Full);
+    }
+
+    #[test]
+    fn what_was_refused_on_the_way_out_says_nothing_of_the_node_and_the_same_answer_of_a_node_does() {
+        let large = BackboneError::TooLarge { subject: "x".to_owned(), bytes: 2, bytes_max: 1 };
+        for error in [large, BackboneError::Forbidden("x".to_owned()), BackboneError::Invalid("x".to_owned())] {
+            assert_eq!(CallFailure::from(&error), CallFailure::unsent(error.kind()));
+            assert_eq!(CallFailure::answered(error.kind()).fault, Fault::Call);
+        }
     }
 
     #[test]

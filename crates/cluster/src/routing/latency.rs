@@ -60,6 +60,16 @@ impl Latency {
         self.at = self.at.max(now);
     }
 
+    /// Takes that a call had no answer after so long, through no fault of the node.
+    pub(super) fn record_at_least(&mut self, latency: Duration, now: u64) {
+        let (micros, kept) = (latency.as_nanos() as f64 / 1000.0, self.kept(now));
+        if micros > self.peak_micros * kept {
+            self.share = self.share(kept);
+            self.peak_micros = micros;
+            self.at = self.at.max(now);
+        }
+    }
+
     /// The mean of calls that did well, those of the last seconds most, in milliseconds; none before the first.
     pub(super) fn mean_ms(&self) -> Option<f64> {
         self.mean_micros.map(|micros| micros / 1000.0)
@@ -117,6 +127,11 @@ mod tests {
         let slow = after(&[(0, 50, true), (0, 900, false)]);
         assert!(slow.cost(0, 0) > 10.0 * good.cost(0, 0), "one that fails slowly is slow");
         assert_eq!(slow.mean_ms(), Some(50.0));
+        let mut short = after(&[(0, 50, true)]);
+        short.record_at_least(Duration::from_millis(10), 0);
+        assert!((short.cost(0, 0) - good.cost(0, 0)).abs() < 1e-9, "that it takes 10 ms at least was known");
+        short.record_at_least(Duration::from_millis(80), 0);
+        assert!((short.cost(0, 0) - 80_000.0).abs() < 1e-6 && short.mean_ms() == Some(50.0), "slower, and no failure: {short:?}");
         let worst = after(&(0..1000).map(|_| (0, 1, false)).collect::<Vec<_>>());
         assert!(worst.cost(0, 0).is_finite() && worst.mean_ms().is_none());
     }

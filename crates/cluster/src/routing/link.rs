@@ -1,5 +1,5 @@
-//! What is known of one function on one node: its calls that are under way, its breaker, how fast it is. Choosing reads it without a lock
-//! as long as the breaker is closed.
+//! What is known of one function on one node: its calls that are under way, its breaker, how fast it is. Whether a node may be called is read
+//! without a lock as long as the breaker is closed; what a call of it costs, under the lock of this one.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -13,6 +13,7 @@ use super::{
     circuit::{BreakerState, Circuit, Ticket, Verdict},
     failure::{CallFailure, Fault},
     latency::Latency,
+    nanos,
 };
 use crate::planted::{self, Bug};
 
@@ -123,7 +124,9 @@ impl Link {
         }
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
+        let counts = inner.circuit.counts(ticket, now.saturating_sub(nanos(latency)));
         let verdict = match ended {
+            _ if !counts => Verdict::Unknown,
             Ended::Well | Ended::Badly(CallFailure { fault: Fault::Call, .. }, _) => Verdict::Good,
             Ended::Badly(CallFailure { fault: Fault::Node, .. }, _) => Verdict::Bad,
             Ended::Badly(..) | Ended::Cancelled => Verdict::Unknown,
@@ -136,9 +139,13 @@ impl Link {
             // What it was like while it failed tells nothing of it now.
             inner.latency = Latency::default();
         }
-        let is_full = matches!(ended, Ended::Badly(CallFailure { fault: Fault::Full, .. }, _));
-        if verdict != Verdict::Unknown || is_full {
-            inner.latency.record(latency, verdict == Verdict::Good, now);
+        match ended {
+            // What it was like before it failed, or while it did, tells nothing either.
+            _ if !counts => {}
+            Ended::Badly(CallFailure { fault: Fault::Full, .. }, _) => inner.latency.record(latency, false, now),
+            Ended::Badly(CallFailure { fault: Fault::Caller, .. }, _) => inner.latency.record_at_least(latency, now),
+            _ if verdict != Verdict::Unknown => inner.latency.record(latency, verdict == Verdict::Good, now),
+            _ => {}
         }
         match ended {
             Ended::Well => inner.tally.successes += 1,

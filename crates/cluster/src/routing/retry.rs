@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeward_model::NodeId;
+use edgeward_model::{ErrorKind, NodeId};
 
 use super::{
     failure::{CallFailure, Fault},
@@ -17,6 +17,9 @@ use crate::{
     backoff,
     planted::{self, Bug},
 };
+
+/// The part of a function's time that is as good as all of it: some of it passes on the way to an attempt.
+const FULL: f64 = 0.9;
 
 /// What a caller says of its call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +105,19 @@ impl RetryPlan {
         attempt.map_or(left, |attempt| attempt.min(left))
     }
 
+    /// Whose fault a failure is after an attempt that was given so much time: that a function did not answer in less than it may take says nothing of its
+    /// node.
+    pub fn judge(&self, failure: CallFailure, time: Duration) -> CallFailure {
+        let Route { resilience, timeout, deadline, .. } = &*self.route;
+        let full = resilience.retry.attempt().filter(|_| self.is_idempotent).unwrap_or(*timeout).min(*timeout).min(*deadline);
+        let is_short = time < full.mul_f64(FULL);
+        if failure.kind == ErrorKind::Timeout && failure.fault == Fault::Node && is_short {
+            CallFailure { fault: Fault::Caller, ..failure }
+        } else {
+            failure
+        }
+    }
+
     /// Takes an attempt that failed on a node, and says what is next. A retry that it allows is taken from the budget.
     pub fn next_attempt(&mut self, node: &NodeId, failure: CallFailure, now: Instant, random: u64) -> Next {
         self.failed += 1;
@@ -109,7 +125,7 @@ impl RetryPlan {
             self.tried.push(node.clone());
         }
         let retry = &self.route.resilience.retry;
-        if failure.fault == Fault::Call {
+        if matches!(failure.fault, Fault::Call | Fault::Unsent) {
             return Next::GiveUp(GiveUp::SameEverywhere);
         }
         if failure.may_have_run && !self.is_idempotent && !planted::has(Bug::RunTwice) {
@@ -118,7 +134,7 @@ impl RetryPlan {
         if self.failed >= retry.attempts() {
             return Next::GiveUp(GiveUp::Attempts);
         }
-        let pause = self.pause(failure, random);
+        let pause = self.pause(failure, now, random);
         if pause >= self.left(now) && !planted::has(Bug::DeadlineForgotten) {
             return Next::GiveUp(GiveUp::Deadline);
         }
@@ -129,8 +145,8 @@ impl RetryPlan {
     }
 
     /// The first time that a call surely did not run it goes to another node at once; a pause would help nobody.
-    fn pause(&self, failure: CallFailure, random: u64) -> Duration {
-        if self.failed == 1 && !failure.may_have_run && self.route.has_other(&self.tried) {
+    fn pause(&self, failure: CallFailure, now: Instant, random: u64) -> Duration {
+        if self.failed == 1 && !failure.may_have_run && self.route.has_other(&self.tried, now) {
             return Duration::ZERO;
         }
         let retry = &self.route.resilience.retry;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -51,10 +51,11 @@ pub(super) struct Shared {
 /// The way of one function's calls.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// When time began.
-    epoch: Instant,
+    here: Arc<Here>,
     pub(super) function: FunctionId,
     pub(super) resilience: Resilience,
+    /// How long one run of it may take.
+    pub(super) timeout: Duration,
     /// How long a call may take with all its attempts.
     pub(super) deadline: Duration,
     /// In the order of their classes; then those that are in none.
@@ -63,17 +64,25 @@ pub(super) struct Route {
     pub(super) shared: Arc<Shared>,
 }
 
+/// What a router is to all its routes.
+#[derive(Debug)]
+pub(super) struct Here {
+    /// When time began.
+    pub(super) epoch: Instant,
+    pub(super) site: Option<String>,
+    pub(super) is_cut_off: AtomicBool,
+}
+
 /// What a node is asked about.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
     tried: &'a [NodeId],
-    is_cut_off: bool,
     now: u64,
 }
 
 impl Route {
-    /// A route that goes on where the one before was. `epoch` is when time began.
-    pub(super) fn new(function: FunctionId, spec: RouteSpec, site: Option<&str>, epoch: Instant, before: Option<&Self>) -> Self {
+    /// A route that goes on where the one before was.
+    pub(super) fn new(function: FunctionId, spec: RouteSpec, here: &Arc<Here>, before: Option<&Self>) -> Self {
         let RouteSpec { resilience, timeout, candidates } = spec;
         let known: HashMap<&NodeId, &Arc<Link>> =
             before.into_iter().flat_map(|route| &route.entries).map(|entry| (&entry.candidate.node, &entry.link)).collect();
@@ -81,7 +90,7 @@ impl Route {
         let mut ranked: Vec<_> = candidates
             .into_iter()
             .map(|candidate| {
-                let nearness = candidate.nearness(site);
+                let nearness = candidate.nearness(here.site.as_deref());
                 let is_weightless = resilience.balance == Balance::Weighted && candidate.weight == 0;
                 let rank = if is_weightless { None } else { candidate.rank(nearness, locality) };
                 let link = known.get(&candidate.node).map_or_else(Arc::default, |link| Arc::clone(link));
@@ -104,8 +113,9 @@ impl Route {
             }
         }
         Self {
-            epoch,
+            here: Arc::clone(here),
             function,
+            timeout,
             deadline: resilience.deadline(timeout),
             resilience,
             entries: ranked.into_iter().map(|(_, entry)| entry).collect(),
@@ -116,15 +126,15 @@ impl Route {
 
     /// A moment, in nanoseconds since time began.
     pub(super) fn moment(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.epoch))
+        nanos(now.saturating_duration_since(self.here.epoch))
     }
 
     /// Chooses a node and takes a place there.
-    pub(super) fn pick(self: &Arc<Self>, tried: &[NodeId], is_cut_off: bool, now: Instant, random: u64) -> Result<Picked, EdgeError> {
+    pub(super) fn pick(self: &Arc<Self>, tried: &[NodeId], now: Instant, random: u64) -> Result<Picked, EdgeError> {
         let now = self.moment(now);
         let place = Place::take(self)?;
         let mut random = Random::new(random);
-        let untried = Asked { tried: if planted::has(Bug::TriedAskedAgain) { &[] } else { tried }, is_cut_off, now };
+        let untried = Asked { tried: if planted::has(Bug::TriedAskedAgain) { &[] } else { tried }, now };
         let found = self.choose(untried, &mut random).or_else(|| {
             let any = Asked { tried: &[], ..untried };
             // When there is no other node, the same one may do better now.
@@ -135,7 +145,7 @@ impl Route {
                 place.keep();
                 Ok(picked)
             }
-            None => Err(self.nobody(is_cut_off, now)),
+            None => Err(self.nobody(now)),
         }
     }
 
@@ -150,8 +160,7 @@ impl Route {
                 }
             }
         }
-        let ranked = self.classes.last().map_or(0, |class| class.range.end);
-        (0..ranked).filter(|index| self.fits(*index, asked)).find_map(|index| self.take(index, asked.now))
+        (0..self.ranked()).filter(|index| self.fits(*index, asked)).find_map(|index| self.take(index, asked.now))
     }
 
     fn take(self: &Arc<Self>, index: usize, now: u64) -> Option<Picked> {
@@ -161,19 +170,19 @@ impl Route {
 
     fn fits(&self, index: usize, asked: Asked<'_>) -> bool {
         let Entry { candidate, link, .. } = &self.entries[index];
-        let is_reachable = candidate.is_local || !asked.is_cut_off;
+        let is_reachable = candidate.is_local || !self.is_cut_off();
         let has_room = link.has_room(self.resilience.bulkhead.calls_per_node_max()) || planted::has(Bug::BulkheadIgnored);
         is_reachable && has_room && asked.now >= link.gate() && !asked.tried.contains(&candidate.node)
     }
 
     /// Why a node gets no call now, if it does not.
-    pub(super) fn why_not(&self, entry: &Entry, is_cut_off: bool, now: u64) -> Option<WhyNot> {
+    pub(super) fn why_not(&self, entry: &Entry, now: u64) -> Option<WhyNot> {
         let Entry { candidate, nearness, link } = entry;
         if self.resilience.balance == Balance::Weighted && candidate.weight == 0 {
             Some(WhyNot::Weightless)
         } else if candidate.rank(*nearness, self.resilience.locality).is_none() {
             Some(WhyNot::Offline)
-        } else if is_cut_off && !candidate.is_local {
+        } else if self.is_cut_off() && !candidate.is_local {
             Some(WhyNot::CutOff)
         } else if !link.has_room(self.resilience.bulkhead.calls_per_node_max()) {
             Some(WhyNot::Full)
@@ -185,12 +194,22 @@ impl Route {
         }
     }
 
-    /// Whether there is a node that a call was not tried on.
-    pub(super) fn has_other(&self, tried: &[NodeId]) -> bool {
-        self.entries.iter().any(|entry| !tried.contains(&entry.candidate.node))
+    /// Whether a node could take a call now that it was not tried on.
+    pub(super) fn has_other(&self, tried: &[NodeId], now: Instant) -> bool {
+        let asked = Asked { tried, now: self.moment(now) };
+        (0..self.ranked()).any(|index| self.fits(index, asked))
     }
 
-    fn nobody(&self, is_cut_off: bool, now: u64) -> EdgeError {
+    /// So many nodes are in a class; the others get nothing.
+    fn ranked(&self) -> usize {
+        self.classes.last().map_or(0, |class| class.range.end)
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.here.is_cut_off.load(Ordering::Relaxed)
+    }
+
+    fn nobody(&self, now: u64) -> EdgeError {
         let function = &self.function;
         if self.entries.is_empty() {
             self.shared.refused_unavailable.fetch_add(1, Ordering::Relaxed);
@@ -200,7 +219,7 @@ impl Route {
         let mut first_try = None;
         let mut named = Vec::new();
         for entry in &self.entries {
-            let why = self.why_not(entry, is_cut_off, now);
+            let why = self.why_not(entry, now);
             if let Some(WhyNot::Open { millis, .. }) = why {
                 first_try = Some(first_try.map_or(millis, |first: u64| first.min(millis)));
             }

@@ -13,7 +13,8 @@ use edgeward_model::{
 use proptest::prelude::*;
 
 use super::{
-    BreakerState, CallFailure, Candidate, GiveUp, Nearness, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms, random::Random,
+    BreakerState, CallFailure, Candidate, Fault, GiveUp, Nearness, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms,
+    random::Random,
 };
 use crate::error::BackboneError;
 
@@ -348,6 +349,96 @@ fn a_deadline_is_the_least_of_all_and_bounds_each_attempt() {
     assert_eq!(short.next_attempt(&id("a"), failure, now, u64::MAX), Next::GiveUp(GiveUp::Deadline), "the pause is 20 ms");
     let error = router.plan(&function(), Terms { left: Some(Duration::ZERO), ..Terms::default() }, now).expect_err("it has passed");
     assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
+#[test]
+fn a_timeout_is_the_nodes_fault_when_it_had_the_time_that_its_function_may_take() {
+    let fault = |resilience: &Resilience, terms: Terms, after: Duration| {
+        let (router, now) = router(resilience.clone(), three());
+        let plan = plan(&router, terms, now);
+        plan.judge(CallFailure::answered(ErrorKind::Timeout), plan.attempt_time(now + after)).fault
+    };
+    let left = |left| Terms { left: Some(left), ..Terms::default() };
+    let usual = Resilience::default();
+    assert_eq!(fault(&usual, Terms::default(), MS), Fault::Node);
+    assert_eq!(fault(&usual, left(MS * 3_600_000), MS), Fault::Node);
+    assert_eq!(fault(&usual, left(MS), Duration::ZERO), Fault::Caller, "nobody answers within a millisecond");
+    assert_eq!(fault(&usual, Terms::default(), MS * 20_000), Fault::Caller, "an attempt with what another left");
+    let short = Resilience { deadline_seconds: Some(2.0), ..Resilience::default() };
+    assert_eq!(fault(&short, Terms::default(), MS), Fault::Node, "it says so itself");
+    let long = Resilience { deadline_seconds: Some(100.0), ..Resilience::default() };
+    assert_eq!(fault(&long, Terms::default(), MS * 60_000), Fault::Node, "there is time for another attempt");
+    let retry = Retry { attempt_seconds: Some(0.5), ..Retry::default() };
+    let quick = Resilience { idempotent: true, retry, ..Resilience::default() };
+    assert_eq!((fault(&quick, left(MS * 600), MS), fault(&quick, left(MS * 300), MS)), (Fault::Node, Fault::Caller));
+    let (router, now) = router(usual, three());
+    let plan = plan(&router, left(MS), now);
+    let silent = CallFailure::from(&BackboneError::NoResponder("x".to_owned()));
+    assert_eq!(plan.judge(silent, MS), silent, "who is away is so at any time");
+}
+
+#[test]
+fn callers_who_do_not_wait_open_no_breaker_and_show_that_a_node_is_slow() {
+    let (router, now) = router(Resilience::default(), vec![far("a", "x"), far("b", "x")]);
+    for random in 0..50 {
+        let plan = plan(&router, Terms { left: Some(MS * 200), ..Terms::default() }, now);
+        let picked = router.pick(&function(), &[id("b")], now, random).expect("it is closed");
+        let failure = plan.judge(CallFailure::answered(ErrorKind::Timeout), plan.attempt_time(now));
+        assert_eq!(picked.fail(failure, "late", now + MS * 200), None);
+    }
+    assert_eq!(pick(&router, now + MS * 200, 1).node().as_str(), "b", "a takes 200 ms at least");
+}
+
+#[test]
+fn a_call_that_cannot_be_sent_says_nothing_of_its_node_and_is_not_tried_elsewhere() {
+    let (router, now) = router(Resilience::default(), vec![far("a", "x")]);
+    let large = BackboneError::TooLarge { subject: "x".to_owned(), bytes: 2, bytes_max: 1 };
+    for nth in 0..10 {
+        let failure = CallFailure::from(&large);
+        assert_eq!(plan(&router, Terms::default(), now).next_attempt(&id("a"), failure, now, 0), Next::GiveUp(GiveUp::SameEverywhere));
+        pick(&router, now, nth).fail(failure, "large", now);
+    }
+    for nth in 0..9 {
+        pick(&router, now, nth).fail(CallFailure::answered(ErrorKind::Internal), "oh", now);
+    }
+    let view = router.view(&function(), now).expect("known");
+    assert_eq!(view.candidates[0].latency_ms, None, "nothing was measured");
+    pick(&router, now, 1).fail(CallFailure::from(&large), "large", now);
+    let changed = pick(&router, now, 1).fail(CallFailure::answered(ErrorKind::Internal), "oh", now);
+    assert_eq!(changed, Some(BreakerState::Open), "ten failures one after the other, whatever was not sent between");
+}
+
+#[test]
+fn a_call_from_before_the_breaker_opened_tells_nothing_after_it_closed() {
+    let (router, now) = router(Resilience::default(), vec![far("a", "x")]);
+    let old: Vec<_> = (0..30).map(|random| pick(&router, now, random)).collect();
+    open_breaker(&router, "a", now).expect("it is asked");
+    let later = now + MS * 5000;
+    for random in 0..3 {
+        pick(&router, later, random).succeed(later);
+    }
+    for picked in old {
+        assert_eq!(picked.fail(CallFailure::answered(ErrorKind::Timeout), "late", later + MS), None);
+    }
+    let view = router.view(&function(), later + MS).expect("known");
+    let of = &view.candidates[0];
+    assert!(of.breaker == BreakerState::Closed && of.cost < 1_000_000.0, "{of:?}");
+}
+
+#[test]
+fn a_first_retry_pauses_when_nobody_else_could_take_the_call() {
+    let mut candidates = vec![far("a", "x"), far("b", "x"), far("c", "x")];
+    candidates[2].status = EdgeNodeStatus::Offline;
+    let bulkhead = Bulkhead { calls_per_node_max: Some(1), calls_max: None };
+    let (router, now) = router(Resilience { bulkhead, ..Resilience::default() }, candidates);
+    let gone = CallFailure::from(&BackboneError::NoResponder("x".to_owned()));
+    let next = || plan(&router, Terms::default(), now).next_attempt(&id("a"), gone, now, u64::MAX);
+    assert_eq!(next(), Next::After(Duration::ZERO), "b could");
+    let full = router.pick(&function(), &[id("a")], now, 0).expect("b");
+    assert_eq!(next(), Next::After(MS * 20), "b is full, and c is offline");
+    full.succeed(now);
+    router.set_connected(false);
+    assert_eq!(next(), Next::After(MS * 20), "this member is cut off");
 }
 
 #[test]

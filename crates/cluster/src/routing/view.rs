@@ -113,7 +113,7 @@ impl fmt::Display for WhyNot {
 }
 
 impl RouteView {
-    pub(super) fn new(route: &Route, is_cut_off: bool, now: u64) -> Self {
+    pub(super) fn new(route: &Route, now: u64) -> Self {
         let shared = &route.shared;
         let (retries, retries_denied) = shared.budget.spent();
         let candidates = route.entries.iter().map(|entry| {
@@ -127,7 +127,7 @@ impl RouteView {
                 weight: entry.candidate.weight,
                 breaker,
                 openings,
-                why_not: route.why_not(entry, is_cut_off, now).map(|why| why.to_string()),
+                why_not: route.why_not(entry, now).map(|why| why.to_string()),
                 in_flight,
                 latency_ms,
                 cost,

@@ -154,15 +154,16 @@ impl Facts {
         }
     }
 
-    /// The far nodes that are to run a schedule. Who was chosen stays chosen while it is away, as it goes on: only of nodes that have the function, and
+    /// The far nodes, as schedules are placed on them.
+    pub(super) fn candidates_far(&self, cluster: &EdgeCluster, now: Timestamp) -> Vec<Candidate<'_>> {
+        let mut candidates = self.candidates(cluster, now);
+        candidates.retain(|candidate| self.nodes[&candidate.node.id].here.is_none());
+        candidates
+    }
+
+    /// The far nodes that are to run a schedule, of all that there are. Who was chosen stays chosen while it is away, as it goes on: only of nodes that have the function, and
     /// until it is drained, relabelled or removed.
-    pub(super) fn of_schedule(
-        &self,
-        cluster: &EdgeCluster,
-        schedule: &Schedule,
-        holders: &BTreeSet<NodeId>,
-        now: Timestamp,
-    ) -> BTreeSet<NodeId> {
+    pub(super) fn of_schedule(&self, candidates: &[Candidate<'_>], schedule: &Schedule, holders: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let far = self.nodes.iter().filter(|(_, known)| known.here.is_none());
         let Some((wanted, selector)) = schedule.target.chosen() else {
             let is_for = |view: &NodeView| match &schedule.target {
@@ -172,14 +173,10 @@ impl Facts {
             };
             return far.filter(|(_, known)| is_for(&known.view)).map(|(node, _)| node.clone()).collect();
         };
-        let mut candidates = self.candidates(cluster, now);
-        candidates.retain(|candidate| {
-            let known = &self.nodes[&candidate.node.id];
-            known.here.is_none() && known.assigned.contains_key(&schedule.function)
-        });
-        for candidate in &mut candidates {
-            candidate.is_there |= holders.contains(&candidate.node.id);
-        }
+        let has_it = candidates.iter().filter(|candidate| self.nodes[&candidate.node.id].assigned.contains_key(&schedule.function));
+        let candidates: Vec<_> = has_it
+            .map(|candidate| Candidate { is_there: candidate.is_there || holders.contains(&candidate.node.id), ..candidate.clone() })
+            .collect();
         placement::place(wanted, Needs { selector, memory_bytes: 0 }, &candidates, holders).nodes
     }
 

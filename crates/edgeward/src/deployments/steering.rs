@@ -26,7 +26,10 @@ use crate::{
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
     node::Source,
-    schedules::{fleet::Assigner, record::ScheduleRecord},
+    schedules::{
+        fleet::{Assigner, WantedOf},
+        record::ScheduleRecord,
+    },
 };
 
 /// Time between two looks while a rollout is on its way, at least.
@@ -78,11 +81,12 @@ fn assign_schedules(
     facts: &Facts,
     now: Timestamp,
 ) -> Result<(), EdgeError> {
-    let mut wanted: BTreeMap<NodeId, Vec<Arc<ScheduleRecord>>> = BTreeMap::new();
+    let (mut wanted, holders, none) = (WantedOf::new(), assigner.holders(), BTreeSet::new());
+    let candidates = facts.candidates_far(cluster, now);
     for record in schedules {
-        let holders = assigner.holders(&record.schedule.id);
-        for node in facts.of_schedule(cluster, &record.schedule, &holders, now) {
-            wanted.entry(node).or_default().push(Arc::clone(record));
+        let id = &record.schedule.id;
+        for node in facts.of_schedule(&candidates, &record.schedule, holders.get(id).unwrap_or(&none)) {
+            wanted.entry(node).or_default().insert(id.clone(), Arc::clone(record));
         }
     }
     assigner.assign(cluster, &wanted)

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_cluster::{Backbone, BackboneError, Message, Subject, schedule::Try, subject::Name};
+use edgeward_cluster::{Backbone, BackboneError, Message, Subject, routing::CallFailure, schedule::Try, subject::Name};
 use edgeward_model::{
     EdgeError, ErrorKind, FunctionId, NodeId, ScheduleId,
     limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT},
@@ -18,6 +18,12 @@ use crate::{
     },
 };
 
+/// An attempt to call a function that failed: what who called sees of it, and what it says of the node.
+pub(super) struct Failed {
+    pub(super) error: EdgeError,
+    pub(super) failure: CallFailure,
+}
+
 /// A node that is reached over the backbone.
 #[derive(Clone)]
 pub(super) struct FarNode {
@@ -26,9 +32,17 @@ pub(super) struct FarNode {
 }
 
 impl FarNode {
-    pub(super) async fn invoke(&self, function: &str, payload: Bytes, options: CallOptions, time: Duration) -> Result<Output, EdgeError> {
-        let invocation = Invocation { function: FunctionId::new(function)?, payload, options, is_idempotent: false };
-        self.ask(INVOKE, invocation.write()?, time).await.map(read_output)
+    pub(super) async fn invoke(
+        &self,
+        function: FunctionId,
+        payload: Bytes,
+        options: CallOptions,
+        time: Duration,
+    ) -> Result<Output, Failed> {
+        let invocation = Invocation { function, payload, options, is_idempotent: false };
+        let message = invocation.write().map_err(|error| Failed { failure: CallFailure::unsent(error.kind()), error })?;
+        let answer = self.backbone.request(&Subject::to_node(self.id.clone(), INVOKE), message, time).await;
+        answer.map(read_output).map_err(|error| Failed { failure: CallFailure::from(&error), error: self.explain(error, time) })
     }
 
     pub(super) async fn logs(&self, function: FunctionId, after: u64, wait: Duration) -> Result<Vec<LogLine>, EdgeError> {
@@ -54,27 +68,25 @@ impl FarNode {
     }
 
     async fn ask(&self, service: Name, message: Message, time: Duration) -> Result<Message, EdgeError> {
+        let answer = self.backbone.request(&Subject::to_node(self.id.clone(), service), message, time).await;
+        answer.map_err(|error| self.explain(error, time))
+    }
+
+    /// The error of a request as a caller may see it.
+    fn explain(&self, error: BackboneError, time: Duration) -> EdgeError {
         let id = &self.id;
-        let answer = self.backbone.request(&Subject::to_node(id.clone(), service), message, time).await;
-        answer.map_err(|error| {
-            let (kind, why) = match &error {
-                BackboneError::Answered(_) => return error.into(),
-                BackboneError::NoResponder(_) => (ErrorKind::Unavailable, format!("node `{id}` is not connected; it goes on by itself")),
-                BackboneError::Timeout(_) => {
-                    (ErrorKind::Timeout, format!("node `{id}` did not answer within {time:?}; the call may have run"))
-                }
-                BackboneError::Disconnected(_) => {
-                    (ErrorKind::Unavailable, format!("the hub lost its connection while it called node `{id}`"))
-                }
-                BackboneError::TooLarge { bytes, bytes_max, .. } => {
-                    let message = format!(
-                        "a call of node `{id}` takes {bytes_max} bytes, not {bytes}; keep large data in documents or fetch it there"
-                    );
-                    (ErrorKind::TooLarge, message)
-                }
-                other => (other.kind(), format!("failed to call node `{id}`")),
-            };
-            EdgeError::new(kind, why).with_source(error)
-        })
+        let (kind, why) = match &error {
+            BackboneError::Answered(_) => return error.into(),
+            BackboneError::NoResponder(_) => (ErrorKind::Unavailable, format!("node `{id}` is not connected; it goes on by itself")),
+            BackboneError::Timeout(_) => (ErrorKind::Timeout, format!("node `{id}` did not answer within {time:?}; the call may have run")),
+            BackboneError::Disconnected(_) => (ErrorKind::Unavailable, format!("the hub lost its connection while it called node `{id}`")),
+            BackboneError::TooLarge { bytes, bytes_max, .. } => {
+                let message =
+                    format!("a call of node `{id}` takes {bytes_max} bytes, not {bytes}; keep large data in documents or fetch it there");
+                (ErrorKind::TooLarge, message)
+            }
+            other => (other.kind(), format!("failed to call node `{id}`")),
+        };
+        EdgeError::new(kind, why).with_source(error)
     }
 }

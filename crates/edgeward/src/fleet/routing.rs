@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_cluster::{
     Connection, Picked, RouteView, Router,
-    routing::{BreakerState, CallFailure, Next, RouteSpec, Terms},
+    routing::{BreakerState, CallFailure, Fault, Next, RouteSpec, Terms, too_late},
 };
 use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output, blocking};
@@ -25,11 +25,11 @@ use edgeward_telemetry::{Span, SpanKind, TraceContext, begin, span};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{sleep, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Core, EdgeCluster, runtime::Place};
+use super::{Core, EdgeCluster, far::Failed, presence::Presence, runtime::Place};
 use crate::{
     deployments,
     events::{EventKind, FleetEvent},
@@ -39,6 +39,8 @@ use crate::{
 const READ_EVERY: Duration = Duration::from_millis(50);
 /// Time between two readings as a multiple of what the last one took: a large fleet is not read all the time.
 const REST: u32 = 9;
+/// Longest time between two readings, and after one that failed.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// One try of a call, on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub struct Attempt {
 pub(super) struct Routing {
     router: Router,
     /// What the router was told last.
-    told: Mutex<BTreeMap<FunctionId, RouteSpec>>,
+    told: Mutex<Told>,
     /// Counts changes in this process after which routes may be others. Who keeps them fresh listens to it.
     changes: watch::Sender<u64>,
     /// That count as it was when they were read last.
@@ -63,6 +65,36 @@ pub(super) struct Routing {
     /// What keeps them fresh.
     keeping: Mutex<Option<AbortOnDropHandle<()>>>,
     random: AtomicU64,
+    /// Whether far nodes are still there while they run calls.
+    presence: Presence,
+}
+
+/// What a router was told.
+#[derive(Default)]
+struct Told {
+    routes: BTreeMap<FunctionId, RouteSpec>,
+    /// What it refused, which it is told anew with each reading: there may be room.
+    refused: BTreeMap<FunctionId, RouteSpec>,
+}
+
+impl Told {
+    /// Tells what is another than before, and anew what was refused.
+    fn tell(&mut self, router: &Router, mut specs: BTreeMap<FunctionId, RouteSpec>) {
+        // What goes makes room for what comes.
+        if self.routes.keys().chain(self.refused.keys()).any(|id| !specs.contains_key(id)) {
+            router.retain(|id| specs.contains_key(id));
+        }
+        let news = specs.iter().filter(|(id, route)| self.routes.get(*id) != Some(*route));
+        let mut refused = BTreeMap::new();
+        for (function, error) in router.set_all(news.map(|(id, route)| (id.clone(), route.clone()))) {
+            let Some((function, route)) = specs.remove_entry(&function) else { continue };
+            if self.refused.get(&function) != Some(&route) {
+                tracing::warn!(%function, error = error.chain(), "calls of a function are not routed as it says");
+            }
+            refused.insert(function, route);
+        }
+        *self = Self { routes: specs, refused };
+    }
 }
 
 impl Routing {
@@ -75,6 +107,7 @@ impl Routing {
             seen: AtomicU64::new(0),
             keeping: Mutex::default(),
             random: AtomicU64::new(RandomState::new().hash_one(0)),
+            presence: Presence::default(),
         }
     }
 
@@ -119,7 +152,7 @@ impl EdgeCluster {
         let mut span = call_span(function, options.trace());
         let (payload, options) = (payload.into(), options.below(span.as_ref()));
         let attempt = |attempt| self.attempt(function, payload.clone(), options.clone(), attempt);
-        let called = self.call_with(function, terms, attempt).await;
+        let called = self.call_routed(function, terms, attempt).await;
         called.inspect_err(|error| span::fail(&mut span, error))
     }
 
@@ -131,14 +164,27 @@ impl EdgeCluster {
     where
         A: Future<Output = Result<T, EdgeError>>,
     {
-        let routing = &self.0.routing;
+        let attempt = |made| {
+            let attempted = attempt(made);
+            async { attempted.await.map_err(|error| Failed { failure: CallFailure::answered(error.kind()), error }) }
+        };
+        self.call_routed(function, terms, attempt).await
+    }
+
+    async fn call_routed<T, A>(&self, function: &FunctionId, terms: Terms, attempt: impl Fn(Attempt) -> A) -> Result<T, EdgeError>
+    where
+        A: Future<Output = Result<T, Failed>>,
+    {
+        let (routing, begun) = (&self.0.routing, now());
+        // What is read on the way is of the call's time.
+        let until = terms.left.and_then(|left| begun.checked_add(left));
         if !routing.is_kept() {
-            self.begin_routing().await?;
+            within(until, function, self.begin_routing()).await?;
         }
-        let mut plan = match routing.router.plan(function, terms, now()) {
+        let mut plan = match routing.router.plan(function, terms, begun) {
             Err(error) if error.kind() == ErrorKind::NotFound && routing.is_stale() => {
-                self.read_routes_now().await?;
-                routing.router.plan(function, terms, now())?
+                within(until, function, self.read_routes_now()).await?;
+                routing.router.plan(function, terms, begun)?
             }
             planned => planned?,
         };
@@ -147,7 +193,7 @@ impl EdgeCluster {
             let picked = match routing.pick(function, plan.tried()) {
                 // It may have come to its first node just now.
                 Err(error) if last.is_none() && error.kind() == ErrorKind::Unavailable && routing.is_stale() => {
-                    self.read_routes_now().await?;
+                    within(Some(plan.deadline()), function, self.read_routes_now()).await?;
                     routing.pick(function, plan.tried())
                 }
                 picked => picked,
@@ -157,16 +203,19 @@ impl EdgeCluster {
                 Ok(picked) => picked,
                 Err(error) => return Err(last.unwrap_or(error)),
             };
-            let node = picked.node().clone();
+            let (node, time) = (picked.node().clone(), plan.attempt_time(now()));
+            if time.is_zero() {
+                return Err(last.unwrap_or_else(|| too_late(function)));
+            }
             attempts += 1;
-            let error = match attempt(Attempt { node: node.clone(), time: plan.attempt_time(now()), number: attempts }).await {
+            let Failed { error, failure } = match attempt(Attempt { node: node.clone(), time, number: attempts }).await {
                 Ok(answer) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));
                     return Ok(answer);
                 }
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            let failure = CallFailure::of(&error);
+            let failure = plan.judge(failure, time);
             self.tell_breaker(function, &node, picked.fail(failure, &error.to_string(), now()));
             match plan.next_attempt(&node, failure, now(), routing.random()) {
                 Next::After(pause) => sleep(pause).await,
@@ -185,26 +234,27 @@ impl EdgeCluster {
         payload: Bytes,
         options: CallOptions,
         Attempt { node, time, number }: Attempt,
-    ) -> Result<Output, EdgeError> {
+    ) -> Result<Output, Failed> {
         // It ends here: the pause before the next attempt is none of its time.
         let mut span = attempt_span(function, &node, options.trace(), number);
         let options = options.below(span.as_ref());
         let ran = match self.place(node.as_str()) {
             Ok(Place::Here(runtime)) => {
                 let running = timeout(time, runtime.invoke_with(function.as_str(), payload, options)).await;
-                running.unwrap_or_else(|_| {
+                let answered = running.unwrap_or_else(|_| {
                     let message = format!("function `{function}` did not answer within {time:?} on node `{node}`; the call may have run");
                     Err(EdgeError::new(ErrorKind::Timeout, message))
-                })
+                });
+                // Whatever the causes of a handler's error are, they are of calls that it made.
+                answered.map_err(|error| Failed { failure: CallFailure::answered(error.kind()), error })
             }
-            Ok(Place::Far(far)) => far.invoke(function.as_str(), payload, options, time.min(REQUEST_TIMEOUT_MAX)).await,
-            Err(error) => Err(error),
+            Ok(Place::Far(far)) => tokio::select! {
+                answered = far.invoke(function.clone(), payload, options, time.min(REQUEST_TIMEOUT_MAX)) => answered,
+                () = self.0.routing.presence.gone(&far) => Err(vanished(function, &node)),
+            },
+            Err(error) => Err(Failed { failure: CallFailure::no_way(error.kind()), error }),
         };
-        ran.inspect_err(|error| {
-            if let Some(span) = &mut span {
-                span.fail(error);
-            }
-        })
+        ran.inspect_err(|Failed { error, .. }| span::fail(&mut span, error))
     }
 
     /// The ways of the calls of this cluster, by function: its nodes in the order in which they are asked, and how they do. Reads the disk when something
@@ -241,15 +291,7 @@ impl EdgeCluster {
         }
         let changes = *routing.changes.borrow();
         routing.router.set_connected(self.connection().is_some_and(|connection| connection.borrow().is_up));
-        let routes = deployments::routes(self)?;
-        let news = routes.iter().filter(|(id, route)| told.get(*id) != Some(*route));
-        if let Err(error) = routing.router.set_all(news.map(|(id, route)| (id.clone(), route.clone()))) {
-            tracing::warn!(error = error.chain(), "calls of a function are not routed");
-        }
-        if told.keys().any(|id| !routes.contains_key(id)) {
-            routing.router.retain(|id| routes.contains_key(id));
-        }
-        *told = routes;
+        told.tell(&routing.router, deployments::routes(self)?);
         routing.seen.store(changes, Ordering::Release);
         Ok(())
     }
@@ -261,9 +303,9 @@ impl EdgeCluster {
 
     fn tell_breaker(&self, function: &FunctionId, node: &NodeId, now: Option<BreakerState>) {
         let does = match now {
-            None => return,
+            // One becomes half open with time, and not by what a call says.
+            None | Some(BreakerState::HalfOpen) => return,
             Some(BreakerState::Open) => "pass it by for a while, as it fails",
-            Some(BreakerState::HalfOpen) => "try it again",
             Some(BreakerState::Closed) => "go there again",
         };
         let message = format!("node `{node}`: calls of function `{function}` {does}");
@@ -287,6 +329,25 @@ pub(super) fn attempt_span(function: &FunctionId, node: &NodeId, parent: Option<
     Some(span)
 }
 
+/// What becomes of a call whose node is there no more.
+fn vanished(function: &FunctionId, node: &NodeId) -> Failed {
+    let message = format!("node `{node}` vanished while it ran function `{function}`; the call may have run");
+    let failure = CallFailure { kind: ErrorKind::Unavailable, may_have_run: true, fault: Fault::Node };
+    Failed { error: EdgeError::new(ErrorKind::Unavailable, message), failure }
+}
+
+/// Reads the routes for a call of a function that must have ended by then.
+async fn within(
+    until: Option<Instant>,
+    function: &FunctionId,
+    reading: impl Future<Output = Result<(), EdgeError>>,
+) -> Result<(), EdgeError> {
+    match until {
+        Some(until) => timeout_at(until.into(), reading).await.unwrap_or_else(|_| Err(too_late(function))),
+        None => reading.await,
+    }
+}
+
 /// Keeps the routes of a cluster fresh, until it is dropped.
 async fn keep(cluster: Weak<Core>, (mut changes, mut commits): (watch::Receiver<u64>, watch::Receiver<u64>)) {
     loop {
@@ -295,25 +356,75 @@ async fn keep(cluster: Weak<Core>, (mut changes, mut commits): (watch::Receiver<
         changes.mark_unchanged();
         commits.mark_unchanged();
         let mut connection = EdgeCluster(core.clone()).connection();
-        if let Err(error) = blocking(move || EdgeCluster(core).read_routes(false)).await {
-            tracing::warn!(error = error.chain(), "the routes could not be read; they stay as they were");
-        }
-        sleep(READ_EVERY.max(begun.elapsed() * REST)).await;
-        let connected = async {
-            match &mut connection {
-                Some(connection) => connection.changed().await.is_ok(),
-                None => pending().await,
+        let read = blocking(move || EdgeCluster(core).read_routes(false)).await.inspect_err(|error| {
+            tracing::warn!(error = error.chain(), "the routes could not be read; they stay as they were, and are read again");
+        });
+        let pause = rest_after(begun.elapsed(), read.is_ok());
+        let news = async {
+            sleep(pause).await;
+            if read.is_err() {
+                return true;
+            }
+            tokio::select! {
+                ended = changes.changed() => ended.is_ok(),
+                ended = commits.changed() => ended.is_ok(),
             }
         };
         tokio::select! {
-            ended = changes.changed() => if ended.is_err() { return },
-            ended = commits.changed() => if ended.is_err() { return },
-            true = connected => {}
+            is_there = news => if !is_there { return },
+            // Whether far nodes can be reached holds at once.
+            () = follow(&cluster, &mut connection) => {}
         }
     }
+}
+
+/// How long nothing is read after a reading that took so long.
+fn rest_after(took: Duration, is_ok: bool) -> Duration {
+    if is_ok { READ_EVERY.max(took * REST).min(REST_MAX) } else { REST_MAX }
+}
+
+/// Tells the router whether the way to far nodes is there, as long as that changes.
+async fn follow(cluster: &Weak<Core>, connection: &mut Option<watch::Receiver<Connection>>) {
+    if let Some(connection) = connection {
+        while connection.changed().await.is_ok() {
+            let Some(core) = cluster.upgrade() else { return };
+            core.routing.router.set_connected(connection.borrow_and_update().is_up);
+        }
+    }
+    pending::<()>().await;
 }
 
 /// The moment, by the clock that tests may stop.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_model::{Resilience, limits::ROUTES_MAX};
+
+    use super::*;
+
+    #[test]
+    fn a_route_that_found_no_room_is_told_again() {
+        let spec = RouteSpec { resilience: Resilience::default(), timeout: Duration::from_secs(1), candidates: Vec::new() };
+        let id = |number: usize| FunctionId::new(format!("f{number:05}")).expect("valid");
+        let specs = |numbers: std::ops::Range<usize>| numbers.map(|number| (id(number), spec.clone())).collect::<BTreeMap<_, _>>();
+        let (router, mut told, last) = (Router::new(None, now()), Told::default(), id(ROUTES_MAX));
+        let is_known = |id: &FunctionId| router.view(id, now()).is_some();
+        told.tell(&router, specs(0..ROUTES_MAX + 1));
+        assert!(is_known(&id(0)) && !is_known(&last), "it is one too many");
+        told.tell(&router, specs(1..ROUTES_MAX + 1));
+        assert!(!is_known(&id(0)) && is_known(&last), "there is room");
+        told.tell(&router, specs(1..2));
+        assert!(is_known(&id(1)) && !is_known(&last));
+    }
+
+    #[test]
+    fn routes_of_a_large_fleet_are_never_old_for_long() {
+        let millis = Duration::from_millis;
+        assert_eq!(rest_after(millis(1), true), READ_EVERY);
+        assert_eq!(rest_after(millis(20), true), millis(180));
+        assert_eq!((rest_after(millis(5000), true), rest_after(millis(1), false)), (REST_MAX, REST_MAX));
+    }
 }

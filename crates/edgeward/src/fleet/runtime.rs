@@ -114,8 +114,10 @@ impl NodeRuntime {
                 let mut call = call_span(&function, options.trace());
                 let options = options.below(call.as_ref());
                 let mut attempt = attempt_span(&function, &far.id, options.trace(), 1);
-                let called = far.invoke(id, payload.into(), options.below(attempt.as_ref()), time).await;
-                called.inspect_err(|error| call.iter_mut().chain(&mut attempt).for_each(|span| span.fail(error)))
+                let called = far.invoke(function, payload.into(), options.below(attempt.as_ref()), time).await;
+                called
+                    .map_err(|failed| failed.error)
+                    .inspect_err(|error| call.iter_mut().chain(&mut attempt).for_each(|span| span.fail(error)))
             }
         }
     }

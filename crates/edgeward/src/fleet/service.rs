@@ -31,6 +31,7 @@ use crate::{
     services::{
         self, ARTIFACT, ArtifactRange, CALL, HEARTBEAT, LEASES, OUTBOX, OutboxBatch, SIZE,
         invocation::{Invocation, write_output},
+        shares::Shares,
     },
 };
 
@@ -150,14 +151,15 @@ impl EdgeCluster {
 
     /// Calls functions for nodes that have them not.
     async fn serve_calls(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
-        let (cluster, guard) = (self.clone(), Arc::clone(guard));
+        let (cluster, guard, shares) = (self.clone(), Arc::clone(guard), Shares::new(ROUTED_CALLS_MAX));
         let answer = move |Call { subject, message, deadline }: Call| {
-            let (cluster, guard) = (cluster.clone(), Arc::clone(&guard));
+            let (cluster, guard, shares) = (cluster.clone(), Arc::clone(&guard), Arc::clone(&shares));
             async move {
                 guard.check(&subject.node)?;
                 let invocation = Invocation::read(message)?;
                 let span = invocation.span();
                 let Invocation { function, payload, options, is_idempotent } = invocation;
+                let _share = shares.enter(&function)?;
                 let terms = Terms { left: Some(deadline.saturating_duration_since(Instant::now())), is_idempotent };
                 cluster.call(&function, payload, options, terms).instrument(span).await.map(write_output)
             }

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use edgeward_cluster::{Backbone, BackboneError, Subject, routing::Terms};
-use edgeward_model::{
-    EdgeError, ErrorKind, FunctionId,
-    limits::{CALL_TIMEOUT, REQUEST_TIMEOUT_MAX},
+use edgeward_cluster::{
+    Backbone, BackboneError, Subject,
+    routing::{Terms, too_late},
 };
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output};
 use edgeward_telemetry::{SpanKind, begin, span};
 use parking_lot::RwLock;
@@ -50,8 +50,8 @@ impl Drop for KeptWay {
 }
 
 impl Node {
-    /// Calls a function: on this node when it is here and may run, else wherever the hub finds it, within the time that its caller leaves. The hub
-    /// retries; the node does not.
+    /// Calls a function: on this node when it is here and may run, else wherever the hub finds it, within the time that its caller leaves and the
+    /// function's own deadline. The hub retries; the node does not.
     ///
     /// # Errors
     /// Those of the function; [`ErrorKind::NotFound`] when no node of the fleet has it, or this one has it not and is alone;
@@ -65,26 +65,24 @@ impl Node {
     ) -> Result<Output, EdgeError> {
         let hub = if self.runs_here(function) { None } else { self.hub.0.read().clone() };
         if terms.left == Some(Duration::ZERO) {
-            return Err(EdgeError::new(ErrorKind::Timeout, format!("the deadline of the call of function `{function}` has passed")));
+            return Err(too_late(function));
         }
         if let Some(hub) = hub {
             let mut span = begin(options.trace(), SpanKind::Client, || format!("call {function} by the hub"));
             let (payload, options, is_idempotent) = (payload.into(), options.below(span.as_ref()), terms.is_idempotent);
             let invocation = Invocation { function: function.clone(), payload, options, is_idempotent };
-            return self
-                .call_by_hub(&*hub, invocation, terms.left.unwrap_or(CALL_TIMEOUT))
-                .await
-                .inspect_err(|error| span::fail(&mut span, error));
+            let left = terms.left.unwrap_or(REQUEST_TIMEOUT_MAX);
+            return self.call_by_hub(&*hub, invocation, left).await.inspect_err(|error| span::fail(&mut span, error));
         }
         // What is not here, of a node that is alone, is not found here.
-        let running = self.runtime().invoke_with(function.as_str(), payload, options);
-        match terms.left {
-            Some(left) => timeout(left, running).await.unwrap_or_else(|_| {
-                let message = format!("function `{function}` did not answer within {left:?}; the call may have run");
-                Err(EdgeError::new(ErrorKind::Timeout, message))
-            }),
-            None => running.await,
-        }
+        let deployed = self.runtime().find(function.as_str())?;
+        let function = deployed.function();
+        let deadline = function.resilience.deadline(function.timeout());
+        let time = terms.left.map_or(deadline, |left| left.min(deadline));
+        timeout(time, self.runtime().invoke_with(function.id.as_str(), payload, options)).await.unwrap_or_else(|_| {
+            let message = format!("function `{}` did not answer within {time:?}; the call may have run", function.id);
+            Err(EdgeError::new(ErrorKind::Timeout, message))
+        })
     }
 
     /// Whether a function is here, and is not another node's to run now.
@@ -109,5 +107,35 @@ impl Node {
             };
             EdgeError::new(error.kind(), why).with_source(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_cluster::{Call, LocalNetwork, Message, Subjects, handler};
+    use edgeward_model::{EdgeNode, NodeId};
+
+    use super::*;
+    use crate::node::NodeOptions;
+
+    #[tokio::test]
+    async fn who_names_no_time_leaves_the_function_all_that_it_may_take() {
+        let (network, folder) = (LocalNetwork::new(), tempfile::tempdir().expect("a folder"));
+        let node = Node::open(NodeOptions::new(EdgeNode::new("a", "a").expect("valid"), folder.path())).expect("opens");
+        let member = |id: &str| network.member(NodeId::new(id).expect("valid"));
+        let backbone: Arc<dyn Backbone> = Arc::new(member("a"));
+        let _way = KeptWay::new(&node, &backbone);
+        let told = handler(|Call { deadline, .. }: Call| async move {
+            let left = deadline - tokio::time::Instant::now();
+            Ok::<_, EdgeError>(Message::new(left.as_secs().to_string()))
+        });
+        let _hub = member("hub").serve(&Subjects::to_hub(CALL), 1, told).await.expect("serves");
+        let seconds = async |left| {
+            let (function, terms) = (FunctionId::new("f").expect("valid"), Terms { left, ..Terms::default() });
+            let output = node.call(&function, "", CallOptions::default(), terms).await.expect("the hub answers");
+            String::from_utf8_lossy(&output.body).parse::<u64>().expect("a number")
+        };
+        assert!(seconds(None).await >= 3600);
+        assert!(seconds(Some(Duration::from_secs(100))).await <= 100);
     }
 }

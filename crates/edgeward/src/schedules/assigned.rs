@@ -24,17 +24,26 @@ impl AssignedSchedules {
     /// The nodes that have, or had, any.
     pub(super) fn nodes(&self) -> Result<Vec<NodeId>, EdgeError> {
         let documents = self.documents.list()?.into_iter();
-        documents.filter_map(|info| info.name.as_str().strip_prefix(PREFIX).map(NodeId::new)).collect()
+        Ok(documents.filter_map(|info| info.name.as_str().strip_prefix(PREFIX).and_then(|id| NodeId::new(id).ok())).collect())
     }
 
-    /// The schedules of a node with their generations; 0 for what cannot be read, which is written anew.
+    /// The schedules of a node with their generations; 0 for what cannot be read, which is written anew. What has no name of a schedule is passed over: a
+    /// node may write anything there.
     pub(super) fn of(&self, node: &NodeId) -> Result<BTreeMap<ScheduleId, u64>, EdgeError> {
         let entries = self.documents.document(name(node)?).entries("")?.into_iter();
         let generation = |(key, value): (String, _)| {
             let generation = ScheduleRecord::of_value(&key, &value).map_or(0, |record| record.generation);
-            Ok((ScheduleId::new(key)?, generation))
+            let id = ScheduleId::new(key).inspect_err(|error| {
+                tracing::warn!(%node, error = error.chain(), "what a node says it was assigned is no schedule");
+            });
+            Some((id.ok()?, generation))
         };
-        entries.map(generation).collect()
+        Ok(entries.filter_map(generation).collect())
+    }
+
+    /// Whether a node has a schedule.
+    pub(super) fn has(&self, node: &NodeId, id: &str) -> Result<bool, EdgeError> {
+        Ok(self.documents.document(name(node)?).get(id)?.is_some())
     }
 
     /// Gives a node these, and takes those from it.

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -81,6 +84,8 @@ pub(super) struct Ledger {
     assigned: Document,
     snapshot: ArcSwap<Snapshot>,
     changing: Mutex<Changing>,
+    /// Whether the fleet refuses this node: then nothing of the fleet's starts, as it is others' to run.
+    is_refused: AtomicBool,
 }
 
 /// Held while something changes.
@@ -130,11 +135,24 @@ impl Ledger {
         if !gone.is_empty() {
             states.edit(DocumentPrecondition::None, move |draft| gone.iter().try_for_each(|key| draft.remove(key)))?;
         }
-        Ok(Self { node, schedules, states, assigned, snapshot: ArcSwap::from_pointee(snapshot), changing: Mutex::default() })
+        Ok(Self {
+            node,
+            schedules,
+            states,
+            assigned,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            changing: Mutex::default(),
+            is_refused: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Says whether the fleet refuses this node. Returns whether that is another than before.
+    pub(super) fn set_refused(&self, is_refused: bool) -> bool {
+        self.is_refused.swap(is_refused, Ordering::Relaxed) != is_refused
     }
 
     /// What the hub wants here.
@@ -146,7 +164,8 @@ impl Ledger {
     pub(super) fn put(&self, schedule: Schedule, precondition: Precondition) -> Result<(Arc<ScheduleRecord>, bool), EdgeError> {
         let mut changing = self.settled()?;
         let mut next = self.check(schedule.id.as_str(), precondition)?;
-        let record = Arc::new(ScheduleRecord { generation: next.version, schedule });
+        let since = next.own.get(&schedule.id).map_or(next.version, |before| before.since);
+        let record = Arc::new(ScheduleRecord { generation: next.version, since, schedule });
         let id = record.schedule.id.clone();
         let is_new = next.own.insert(id.clone(), Arc::clone(&record)).is_none();
         if next.own.len() > SCHEDULES_MAX {
@@ -273,18 +292,29 @@ impl Ledger {
             ends.entry(&one.id).or_default().push(one);
         }
         let (mut turn, mut changed) = (Turn::default(), BTreeMap::new());
-        for (id, (record, _)) in next.all() {
+        let is_refused = self.is_refused.load(Ordering::Relaxed);
+        for (id, (record, source)) in next.all() {
             let schedule = &record.schedule;
             let before = next.state(id.as_str());
+            let is_held = busy.contains(id) || (source == Source::Fleet && is_refused);
+            let ends = ends.remove(id).unwrap_or_default();
+            if let Some(before) = before.filter(|_| ends.is_empty()) {
+                // Of many, most have only to wait.
+                let at = before.next_look(schedule, &self.node, now).filter(|_| !is_held);
+                if !may_start || at.is_none_or(|at| at > now) {
+                    turn.next_look = turn.next_look.into_iter().chain(at).min();
+                    continue;
+                }
+            }
             let mut state = before.map(|state| ScheduleState::clone(state)).unwrap_or_default();
-            for Ended { run, result, .. } in ends.remove(id).unwrap_or_default() {
+            for Ended { run, result, .. } in ends {
                 state.end(schedule, &self.node, run, result.as_ref().copied().map_err(String::as_str), now);
             }
-            if may_start && !busy.contains(id) && state.next_look(schedule, &self.node, now).is_some_and(|at| at <= now) {
+            if may_start && !is_held && state.next_look(schedule, &self.node, now).is_some_and(|at| at <= now) {
                 let start = state.look(schedule, &self.node, now);
                 turn.starts.extend(start.map(|run| Start { record: Arc::clone(record), run }));
             }
-            let next_look = state.next_look(schedule, &self.node, now).filter(|_| !busy.contains(id));
+            let next_look = state.next_look(schedule, &self.node, now).filter(|_| !is_held);
             turn.next_look = turn.next_look.into_iter().chain(next_look).min();
             if before.is_none_or(|before| **before != state) {
                 changed.insert(id.clone(), state);
@@ -297,12 +327,14 @@ impl Ledger {
         Ok(turn)
     }
 
-    /// Reads what the hub wants here. What is not wanted any more loses its history.
+    /// Reads what the hub wants here. What is not wanted any more loses its history, also when another of its name has come meanwhile.
     pub(super) fn read_assigned(&self) -> Result<(), EdgeError> {
         let mut changing = self.settled()?;
         let mut next = Snapshot::clone(&self.snapshot.load());
-        next.assigned = read_assigned(&self.assigned, &next.assigned)?;
-        let gone: Vec<_> = next.states.keys().filter(|id| next.find(id.as_str()).is_none()).cloned().collect();
+        let before = std::mem::take(&mut next.assigned);
+        next.assigned = read_assigned(&self.assigned, &before)?;
+        let is_another = |id: &ScheduleId| before.get(id).zip(next.assigned.get(id)).is_some_and(|(before, now)| before.since != now.since);
+        let gone: Vec<_> = next.states.keys().filter(|id| next.find(id.as_str()).is_none() || is_another(id)).cloned().collect();
         next.states.retain(|id, _| !gone.contains(id));
         if !gone.is_empty() {
             let keys = gone.clone();

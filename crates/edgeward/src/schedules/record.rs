@@ -13,6 +13,9 @@ const FORMAT: u32 = 1;
 pub struct ScheduleRecord {
     /// Grows with every change of a schedule on this node, and is never used twice.
     pub generation: u64,
+    /// The generation with which a schedule of this id came to be: one that was removed and made anew is another. Not for people.
+    #[serde(default, skip_serializing)]
+    pub since: u64,
     /// The schedule.
     #[serde(flatten)]
     pub schedule: Schedule,
@@ -21,6 +24,7 @@ pub struct ScheduleRecord {
 #[derive(Serialize)]
 struct Stored<'a> {
     format: u32,
+    since: u64,
     #[serde(flatten)]
     record: &'a ScheduleRecord,
 }
@@ -34,7 +38,7 @@ struct Format {
 impl ScheduleRecord {
     /// The record as a value.
     pub(crate) fn to_value(&self) -> Result<Value, EdgeError> {
-        stored::to_value(&Stored { format: FORMAT, record: self })
+        stored::to_value(&Stored { format: FORMAT, since: self.since, record: self })
     }
 
     /// Reads the value of this key.
@@ -68,7 +72,7 @@ mod tests {
         (schedule.payload, schedule.timeout_seconds) = (r#"{"é": 1}"#.to_owned(), Some(0.1 + 0.2));
         (schedule.catch_up, schedule.jitter_seconds) = (CatchUp::All { runs_max: 7 }, 3);
         schedule.starts_at = Some("2026-01-01T00:00:00.5Z".parse().expect("valid"));
-        let record = ScheduleRecord { generation: u64::MAX, schedule };
+        let record = ScheduleRecord { generation: u64::MAX, since: 7, schedule };
         assert_eq!(ScheduleRecord::of_value("s", &record.to_value().expect("a value")).expect("a record"), record);
         assert!(ScheduleRecord::of_value("t", &record.to_value().expect("a value")).is_err());
     }

@@ -9,7 +9,7 @@ use edgeward_cluster::{
 };
 use edgeward_model::{
     EdgeError,
-    limits::{FAR_CALLS_MAX, FAR_LOG_BYTES_MAX},
+    limits::{FAR_CALLS_MAX, FAR_LOG_BYTES_MAX, FAR_LOGS_MAX},
 };
 use edgeward_runtime::{Filter, LogLine};
 use tracing::Instrument as _;
@@ -19,6 +19,7 @@ use crate::{
     services::{
         self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS, SCHEDULES, ScheduleQuestion,
         invocation::{Invocation, write_output},
+        shares::Shares,
     },
 };
 
@@ -26,8 +27,8 @@ use crate::{
 pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Result<[Service; 4], EdgeError> {
     let id = node.runtime().node().id.clone();
     let on = |service| Subjects::to_node(id.clone(), service);
-    let of = Arc::clone(node);
-    let invoking = handler(move |call| invoke(Arc::clone(&of), call));
+    let (of, shares) = (Arc::clone(node), Shares::new(FAR_CALLS_MAX));
+    let invoking = handler(move |call| invoke(Arc::clone(&of), Arc::clone(&shares), call));
     let of = Arc::clone(node);
     let logging = handler(move |call| logs(Arc::clone(&of), call));
     let of = Arc::clone(node);
@@ -39,16 +40,17 @@ pub(super) async fn serve(node: &Arc<Node>, backbone: &Arc<dyn Backbone>) -> Res
     let scheduling = handler(move |call| scheduled(Arc::clone(&of), call));
     Ok([
         backbone.serve(&on(INVOKE), FAR_CALLS_MAX, invoking).await?,
-        backbone.serve(&on(LOGS), FAR_CALLS_MAX, logging).await?,
+        backbone.serve(&on(LOGS), FAR_LOGS_MAX, logging).await?,
         backbone.serve(&on(METRICS), 1, counting).await?,
         backbone.serve(&on(SCHEDULES), FAR_CALLS_MAX, scheduling).await?,
     ])
 }
 
-async fn invoke(node: Arc<Node>, call: Call) -> Result<Message, EdgeError> {
+async fn invoke(node: Arc<Node>, shares: Arc<Shares>, call: Call) -> Result<Message, EdgeError> {
     let invocation = Invocation::read(call.message)?;
     let span = invocation.span();
     let Invocation { function, payload, options, .. } = invocation;
+    let _share = shares.enter(&function)?;
     node.runtime().invoke_with(function.as_str(), payload, options).instrument(span).await.map(write_output)
 }
 

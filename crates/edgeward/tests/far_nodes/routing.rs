@@ -9,12 +9,14 @@ use std::{
 };
 
 use edgeward::{
-    CallOptions, DeploymentSpec, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, EventKind, FunctionId, HandlerName,
-    NativeHandler, NodeId, Resilience, Terms,
+    CallOptions, DeploymentSpec, DocumentName, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, EventKind, FunctionId,
+    HandlerName, NativeHandler, NodeId, Resilience, Terms,
     cluster::routing::{BreakerState, CandidateView},
+    document::Precondition,
 };
 use edgeward_model::{Breaker, Retry};
 use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     site::{Site, eventually},
@@ -253,6 +255,14 @@ pub(crate) async fn the_deadline_of_a_call_reaches_the_node(site: Site) {
         assert_eq!(refused.kind(), ErrorKind::Timeout, "{refused}");
     }
     assert_eq!(switch.runs.load(Ordering::SeqCst), 2);
+    let own = Resilience { deadline_seconds: Some(0.2), ..Resilience::default() };
+    let own = EdgeFunction { resilience: own, timeout_seconds: 50.0, ..native("own", "hangs") };
+    hub.cluster.deploy_to_node("a", own).await.expect("assigns");
+    hub.serves("a", "own").await;
+    let begun = Instant::now();
+    let own = FunctionId::new("own").expect("valid");
+    let late = asking.node.call(&own, "", CallOptions::default(), Terms::default()).await.expect_err("it hangs");
+    assert!(late.kind() == ErrorKind::Timeout && begun.elapsed() < Duration::from_secs(30), "{late}");
 }
 
 pub(crate) async fn a_node_calls_what_it_has_and_its_hub_finds_the_rest(site: Site) {
@@ -351,4 +361,55 @@ pub(crate) async fn what_serves_is_called_while_what_is_to_follow_fails(site: Si
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(candidates(&hub.cluster).len(), 1);
+}
+
+pub(crate) async fn a_function_that_hangs_leaves_room_for_another_on_its_node(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (_node, switch) = start(&site, &hub, "a").await;
+    let hangs = EdgeFunction { max_concurrency: 1000, max_queue: 0, ..native("hangs", "hangs") };
+    hub.cluster.deploy_to_all(hangs).await.expect("assigns");
+    hub.cluster.deploy_to_all(routed(Resilience::default())).await.expect("assigns");
+    comes_to(&hub, 1).await;
+    hub.serves("a", "hangs").await;
+    let calls: Vec<_> = (0..1000)
+        .map(|_| {
+            let runtime = hub.cluster.runtime("a").expect("it is registered");
+            AbortOnDropHandle::new(tokio::spawn(async move { runtime.invoke("hangs", "").await.map(drop) }))
+        })
+        .collect();
+    eventually("what is too much is told so", async || calls.iter().filter(|call| call.is_finished()).count() >= 500).await;
+    let runs = switch.runs.load(Ordering::SeqCst);
+    assert!(runs >= 256, "and what fits runs: {runs}");
+    let terms = Terms { left: Some(Duration::from_secs(10)), ..Terms::default() };
+    assert_eq!(call_within(&hub.cluster, terms).await.expect("there is room"), "a");
+}
+
+pub(crate) async fn a_node_cannot_make_itself_one_that_is_called(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (_a, _) = start(&site, &hub, "a").await;
+    let (b, _) = start(&site, &hub, "b").await;
+    hub.cluster.deploy_to_node("a", routed(Resilience::default())).await.expect("assigns");
+    comes_to(&hub, 1).await;
+    let forged = serde_json::json!({
+        "format": 1, "generation": 1, "id": FUNCTION, "name": FUNCTION, "handler": {"native": FUNCTION},
+        "resilience": {"balance": "random", "bulkhead": {"calls_max": 1}},
+        "deployed": {"revision": u64::MAX},
+    });
+    let forged = edgeward_model::python_json::read(&forged.to_string()).expect("JSON");
+    let document = b.document("edgeward.assignments.b");
+    let edit = move || document.edit(Precondition::None, move |draft| draft.set(FUNCTION, &forged));
+    edgeward::blocking(edit).await.expect("a node may write anything to its store");
+    hub.serves("b", FUNCTION).await;
+    let at_hub = hub.cluster.documents().document(DocumentName::new("edgeward.assignments.b").expect("valid"));
+    eventually("the hub has it", async || at_hub.get(FUNCTION).expect("reads").is_some()).await;
+    let routes = hub.cluster.routes().expect("reads");
+    let route = routes.iter().find(|route| route.function == function()).expect("a has it");
+    assert_eq!((route.balance, route.candidates.len()), (edgeward_model::Balance::PowerOfTwo, 1), "{route:?}");
+    for _ in 0..10 {
+        assert_eq!(call(&hub.cluster).await.expect("runs"), "a");
+    }
+    hub.cluster.deploy_to_node("b", routed(Resilience::default())).await.expect("assigns");
+    comes_to(&hub, 2).await;
 }

@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, remote = "Self")]
 pub struct Bulkhead {
-    /// To one node; 512 when it is not said. Past it a call goes to another node.
+    /// To one node; 384 when it is not said. Past it a call goes to another node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_per_node_max: Option<u32>,
     /// To all nodes; 4096 when it is not said.

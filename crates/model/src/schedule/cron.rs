@@ -56,12 +56,18 @@ impl Cron {
         let mut changes = zone.following(after);
         let mut offset = zone.to_offset(after);
         let mut from = next_second(offset.to_datetime(after))?;
+        let mut local = self.next_local(from)?;
         loop {
-            let due = offset.to_timestamp(self.next_local(from)?).ok()?;
+            let due = offset.to_timestamp(local).ok()?;
             match changes.next() {
                 Some(change) if due >= change.timestamp() => {
                     offset = change.offset();
-                    from = offset.to_datetime(change.timestamp());
+                    let there = offset.to_datetime(change.timestamp());
+                    // What was found first from there on is still the first: what is rare is looked for once, and not at each change.
+                    if !(from..=local).contains(&there) {
+                        from = there;
+                        local = self.next_local(from)?;
+                    }
                 }
                 _ => return Some(due),
             }

@@ -41,6 +41,8 @@ struct Caller {
     plan: Option<RetryPlan>,
     attempt: u64,
     picked: Option<(Picked, usize)>,
+    /// What the attempt was given.
+    time: Duration,
     answer: Option<Result<(), BackboneError>>,
     runs: u32,
 }
@@ -208,7 +210,7 @@ impl World {
         let job = Job { caller, attempt: self.numbers };
         self.enter(node, picked.is_probe())?;
         let state = &mut self.callers[caller];
-        (state.attempt, state.picked) = (job.attempt, Some((picked, node)));
+        (state.attempt, state.picked, state.time) = (job.attempt, Some((picked, node)), time);
         self.outcome.attempts += 1;
         self.later(WAY, Event::Arrives(node, job));
         self.later(time, Event::TimesOut(job));
@@ -290,7 +292,8 @@ impl World {
             picked.succeed(now);
             return self.finish(caller, Ok(()));
         };
-        let (failure, id, random) = (CallFailure::from(&error), picked.node().clone(), self.random.next());
+        let (id, random) = (picked.node().clone(), self.random.next());
+        let failure = self.plan(caller).judge(CallFailure::from(&error), self.callers[caller].time);
         picked.fail(failure, &error.to_string(), now);
         let plan = self.callers[caller].plan.as_mut().expect("a call has one");
         match plan.next_attempt(&id, failure, now, random) {
