@@ -130,7 +130,7 @@ mod tests {
         .expect("routes of the API");
         let text = shown(&routes.routes, Palette::plain());
         for part in [
-            "hello     power_of_two  nearest       90          4        7       1     2        3",
+            "hello     power_of_two  nearest      90          4        7       1     2        3",
             "edge-01  far   online, draining  closed",
             "2.50 ms",
             "edge-02  far   offline           open",

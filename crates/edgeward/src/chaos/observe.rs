@@ -28,6 +28,8 @@ pub(super) fn compared(experiment: &Experiment) -> BTreeSet<DocumentName> {
 pub(super) async fn known(cluster: &EdgeCluster) -> Result<Known, EdgeError> {
     let cluster = cluster.clone();
     blocking(move || {
+        // Of a moment ago they may not be: what serves since then can be named too, and is called at once.
+        cluster.read_routes(false)?;
         let documents = cluster.documents().list()?.into_iter().map(|info| info.name).filter(|name| !name.is_reserved());
         Ok(Known {
             functions: cluster.routes()?.into_iter().map(|route| route.function).collect(),

@@ -39,6 +39,8 @@ use crate::{
 const READ_EVERY: Duration = Duration::from_millis(50);
 /// Time between two readings as a multiple of what the last one took: a large fleet is not read all the time.
 const REST: u32 = 9;
+/// How long a call that finds no node waits before it has the routes read anew: what changed may not be all yet.
+const REREAD_AFTER: Duration = Duration::from_millis(20);
 /// Longest time between two readings, and after one that failed.
 const REST_MAX: Duration = Duration::from_secs(1);
 
@@ -60,8 +62,8 @@ pub(super) struct Routing {
     told: Mutex<Told>,
     /// Counts changes in this process after which routes may be others. Who keeps them fresh listens to it.
     changes: watch::Sender<u64>,
-    /// That count as it was when they were read last.
-    seen: AtomicU64,
+    /// That count, and that of the commits of the documents, as they were when they were read last.
+    seen: [AtomicU64; 2],
     /// What keeps them fresh.
     keeping: Mutex<Option<AbortOnDropHandle<()>>>,
     random: AtomicU64,
@@ -104,7 +106,7 @@ impl Routing {
             router: Router::new(site, now()),
             told: Mutex::default(),
             changes: watch::Sender::new(1),
-            seen: AtomicU64::new(0),
+            seen: [const { AtomicU64::new(0) }; 2],
             keeping: Mutex::default(),
             random: AtomicU64::new(RandomState::new().hash_one(0)),
             presence: Presence::default(),
@@ -116,8 +118,8 @@ impl Routing {
         self.changes.send_modify(|changes| *changes += 1);
     }
 
-    fn is_stale(&self) -> bool {
-        self.seen.load(Ordering::Acquire) != *self.changes.borrow()
+    fn has_other(&self, counts: [u64; 2]) -> bool {
+        self.seen.iter().zip(counts).any(|(seen, count)| seen.load(Ordering::Acquire) != count)
     }
 
     fn is_kept(&self) -> bool {
@@ -182,8 +184,8 @@ impl EdgeCluster {
             within(until, function, self.begin_routing()).await?;
         }
         let mut plan = match routing.router.plan(function, terms, begun) {
-            Err(error) if error.kind() == ErrorKind::NotFound && routing.is_stale() => {
-                within(until, function, self.read_routes_now()).await?;
+            Err(error) if error.kind() == ErrorKind::NotFound && self.has_stale_routes() => {
+                within(until, function, self.reread_routes()).await?;
                 routing.router.plan(function, terms, begun)?
             }
             planned => planned?,
@@ -192,8 +194,8 @@ impl EdgeCluster {
         loop {
             let picked = match routing.pick(function, plan.tried()) {
                 // It may have come to its first node just now.
-                Err(error) if last.is_none() && error.kind() == ErrorKind::Unavailable && routing.is_stale() => {
-                    within(Some(plan.deadline()), function, self.read_routes_now()).await?;
+                Err(error) if last.is_none() && error.kind() == ErrorKind::Unavailable && self.has_stale_routes() => {
+                    within(Some(plan.deadline()), function, self.reread_routes()).await?;
                     routing.pick(function, plan.tried())
                 }
                 picked => picked,
@@ -277,22 +279,39 @@ impl EdgeCluster {
         Ok(())
     }
 
+    /// Whether something changed, here or in the documents, since the routes were read.
+    fn has_stale_routes(&self) -> bool {
+        self.0.routing.has_other(self.counts_of_changes())
+    }
+
+    fn counts_of_changes(&self) -> [u64; 2] {
+        [*self.0.routing.changes.borrow(), *self.0.documents.store().commits().borrow()]
+    }
+
+    /// For a call that found no node. However many these are, and however much is written meanwhile: the fleet is not read all the time.
+    async fn reread_routes(&self) -> Result<(), EdgeError> {
+        sleep(REREAD_AFTER).await;
+        self.read_routes_now().await
+    }
+
     async fn read_routes_now(&self) -> Result<(), EdgeError> {
         let cluster = self.clone();
         blocking(move || cluster.read_routes(true)).await
     }
 
     /// Reads what is known of the nodes, and tells the router what is another than before; of stale routes only, nothing when somebody else just did.
-    fn read_routes(&self, only_stale: bool) -> Result<(), EdgeError> {
+    pub(crate) fn read_routes(&self, only_stale: bool) -> Result<(), EdgeError> {
         let routing = &self.0.routing;
         let mut told = routing.told.lock();
-        if only_stale && !routing.is_stale() {
+        let counts = self.counts_of_changes();
+        if only_stale && !routing.has_other(counts) {
             return Ok(());
         }
-        let changes = *routing.changes.borrow();
         routing.router.set_connected(self.connection().is_some_and(|connection| connection.borrow().is_up));
         told.tell(&routing.router, deployments::routes(self)?);
-        routing.seen.store(changes, Ordering::Release);
+        for (seen, count) in routing.seen.iter().zip(counts) {
+            seen.store(count, Ordering::Release);
+        }
         Ok(())
     }
 

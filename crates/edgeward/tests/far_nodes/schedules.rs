@@ -108,6 +108,8 @@ pub(crate) async fn a_node_that_is_removed_leaves_schedules_of_the_fleet_to_othe
     .await;
     succeeds(&second).await;
     hub.cluster.admit(&id("edge-01"), None).expect("joins");
+    // What it was assigned went with it.
+    hub.cluster.deploy_to_all(native("double", "double")).await.expect("assigns");
     succeeds(&first).await;
 }
 

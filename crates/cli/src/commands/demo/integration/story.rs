@@ -170,8 +170,8 @@ pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Res
 
     terminal::spin(progress, "one site loses its network; its sensors go on");
     let away = sites.iter().position(|site| site.id.as_str() == AWAY).context("it is there")?;
-    let (cut, before) = (Instant::now(), (sites[away].ticks()?, at_hub(&cluster, AWAY).await?.readings));
     network.cut_off(&sites[away].id);
+    let (cut, before) = (Instant::now(), (sites[away].ticks()?, at_hub(&cluster, AWAY).await?.readings));
     let with_one = calls(&cluster, "one is cut off").await?;
     eventually("the hub notices the silence", async || Ok(status(&cluster, &sites[away])? == EdgeNodeStatus::Offline)).await?;
     let offline_after_ms = millis(cut.elapsed());
