@@ -69,9 +69,11 @@ fn count(request: &IncomingRequest) -> Result<&'static str, Refusal> {
     let days = store::open(&document).map_err(failed)?;
     let key = format!("{sensor}/{day}");
     let known = days.get(&key).map_err(failed)?;
-    let known: Option<Day> = known.as_deref().map(serde_json::from_slice).transpose().map_err(|_| {
-        Refusal { status: 500, reason: format!("`{key}` of document `{document}` holds something else") }
-    })?;
+    let known: Option<Day> = known
+        .as_deref()
+        .map(serde_json::from_slice)
+        .transpose()
+        .map_err(|_| Refusal { status: 500, reason: format!("`{key}` of document `{document}` holds something else") })?;
     let Some(next) = next(known, day, reading) else { return Ok("counted before\n") };
     let value = serde_json::to_vec(&next).map_err(|error| Refusal { status: 500, reason: error.to_string() })?;
     days.set(&key, &value).map_err(failed)?;
@@ -92,7 +94,8 @@ fn next(known: Option<Day>, day: String, Reading { date, temp }: Reading) -> Opt
 /// `2010-01-31` of `2010/01/31 13:00`.
 fn day_of(date: &str) -> Option<String> {
     let shape = |text: &str, like: &str| {
-        text.len() == like.len() && text.bytes().zip(like.bytes()).all(|(byte, like)| if like == b'0' { byte.is_ascii_digit() } else { byte == like })
+        text.len() == like.len()
+            && text.bytes().zip(like.bytes()).all(|(byte, like)| if like == b'0' { byte.is_ascii_digit() } else { byte == like })
     };
     shape(date, "0000/00/00 00:00").then(|| date[..10].replace('/', "-"))
 }
