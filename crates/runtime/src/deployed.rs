@@ -124,7 +124,6 @@ pub struct Output {
 }
 
 /// The end of what the guest wrote to standard error, beside an answer that `invoke` makes an error.
-#[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "native code has no standard error of its own"))]
 #[derive(Clone)]
 pub(crate) struct StderrTail(pub(crate) String);
 

@@ -1,6 +1,6 @@
 //! Schedules of a fleet: the hub keeps them, and has nodes run them by themselves, so that they fire while nobody hears of each other.
 //!
-//! They are the document `edgeward.hub.schedules`. Which nodes have one stands in the documents of these nodes alone ([`assigned`](super::assigned)):
+//! They are the document `edgeward.hub.schedules`. Which nodes have one stands in the documents of these nodes alone:
 //! who was chosen stays chosen.
 
 use std::{
