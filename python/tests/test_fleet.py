@@ -226,6 +226,43 @@ def moody(mood: str) -> EdgeFunction:
     return function("moody", environment={"MOOD": mood})
 
 
+def failing(name: str, seconds: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "before_seconds": 2,
+        "duration_seconds": seconds,
+        "load": [{"function": "hello", "per_second": 20}],
+        "fault": [{"kind": "error", "blast_radius": "100%", "duration_seconds": seconds - 1}],
+        "steady_state": [{"probe": "success_rate", "function": "hello", "at_least_percent": 99}],
+    }
+
+
+def test_an_experiment_runs_on_a_hub_and_its_report_is_read(fleet: Fleet) -> None:
+    hub = fleet.hub
+    hub.deploy(function("hello"), all_nodes=True)
+    wait_until(lambda: serves(hub, "hello", 2))
+    assert "node-failure" in [scenario["name"] for scenario in hub.scenarios()]
+    begun = hub.start_experiment(failing("failing", 3))
+    assert (begun["id"], begun["phase"], begun["verdict"]) == ("failing:1", "before", None)
+    report = hub.wait_for_experiment("failing:1", 60)
+    assert (report["verdict"], report["faults"][0]["nodes"]) == ("broken", ["edge-01", "edge-02"])
+    assert hub.experiment_markdown("failing:1").startswith("# Experiment failing: broken")
+    with pytest.raises(ValueError, match="there is no function `ghost`"):
+        hub.start_experiment(scenario="overload", function_id="ghost")
+    with pytest.raises(ValueError, match="experiment not found"):
+        hub.experiment("none:1")
+
+    async def stopped() -> dict[str, Any]:
+        client = AsyncClient(hub.url)
+        begun = await client.start_experiment(failing("endless", 600))
+        with pytest.raises(EdgeTimeoutError, match="is not over after"):
+            await client.wait_for_experiment(begun["id"], 0.1)
+        return await client.stop_experiment(begun["id"])
+
+    assert asyncio.run(stopped())["verdict"] == "aborted"
+    assert [experiment["id"] for experiment in hub.experiments()] == ["endless:1", "failing:1"]
+
+
 def test_a_function_is_rolled_out_and_a_canary_that_fails_goes_back(fleet: Fleet) -> None:
     hub = fleet.hub
     canary = {"kind": "canary", "bake_seconds": 0, "gate": {"probe": {"path": "/"}}}
@@ -316,40 +353,3 @@ def test_a_node_that_is_away_is_told_as_unavailable_and_can_be_removed(fleet: Fl
     assert [node["id"] for node in hub.nodes()] == ["edge-01"]
     with pytest.raises(ValueError, match="(?i)node not found"):
         hub.remove_node("edge-02")
-
-
-def failing(name: str, seconds: int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "before_seconds": 2,
-        "duration_seconds": seconds,
-        "load": [{"function": "hello", "per_second": 20}],
-        "fault": [{"kind": "error", "blast_radius": "100%", "duration_seconds": seconds - 1}],
-        "steady_state": [{"probe": "success_rate", "function": "hello", "at_least_percent": 99}],
-    }
-
-
-def test_an_experiment_runs_on_a_hub_and_its_report_is_read(fleet: Fleet) -> None:
-    hub = fleet.hub
-    hub.deploy(function("hello"), all_nodes=True)
-    wait_until(lambda: serves(hub, "hello", 2))
-    assert "node-failure" in [scenario["name"] for scenario in hub.scenarios()]
-    begun = hub.start_experiment(failing("failing", 3))
-    assert (begun["id"], begun["phase"], begun["verdict"]) == ("failing:1", "before", None)
-    report = hub.wait_for_experiment("failing:1", 60)
-    assert (report["verdict"], report["faults"][0]["nodes"]) == ("broken", ["edge-01", "edge-02"])
-    assert hub.experiment_markdown("failing:1").startswith("# Experiment failing: broken")
-    with pytest.raises(ValueError, match="there is no function `ghost`"):
-        hub.start_experiment(scenario="overload", function_id="ghost")
-    with pytest.raises(ValueError, match="experiment not found"):
-        hub.experiment("none:1")
-
-    async def stopped() -> dict[str, Any]:
-        client = AsyncClient(hub.url)
-        begun = await client.start_experiment(failing("endless", 600))
-        with pytest.raises(EdgeTimeoutError, match="is not over after"):
-            await client.wait_for_experiment(begun["id"], 0.1)
-        return await client.stop_experiment(begun["id"])
-
-    assert asyncio.run(stopped())["verdict"] == "aborted"
-    assert [experiment["id"] for experiment in hub.experiments()] == ["endless:1", "failing:1"]
