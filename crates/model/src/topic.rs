@@ -3,12 +3,11 @@
 //! The rules are those of MQTT 3.1.1 and 5: `a/#` matches `a` too, and a wildcard at the beginning does not match a name that begins with
 //! `$`.
 
-use std::{fmt, str::FromStr, sync::Arc};
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::Arc;
 
 use crate::{
     error::EdgeError,
+    id::checked_text,
     limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX},
 };
 
@@ -17,67 +16,21 @@ const ONE: &str = "+";
 /// Stands for the rest of a topic in a filter.
 const REST: &str = "#";
 
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            /// It as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-
-            /// Its levels, of which there is one at least.
-            pub fn levels(&self) -> impl Iterator<Item = &str> {
-                self.0.split('/')
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&*self.0, f)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = EdgeError;
-            fn from_str(text: &str) -> Result<Self, EdgeError> {
-                Self::new(text)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::new(std::borrow::Cow::<'de, str>::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-text!(
+checked_text!(
     /// Names a topic.
     TopicName
 );
-text!(
+checked_text!(
     /// Matches topics.
     TopicFilter
 );
 
 impl TopicName {
+    /// Its levels, of which there is one at least.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
     /// Checks `text` and makes it a name: 1 to [`TOPIC_BYTES_MAX`] bytes, at most [`TOPIC_LEVELS_MAX`] levels, no wildcard and no control
     /// character. A level may be empty.
     pub fn new(text: impl AsRef<str>) -> Result<Self, EdgeError> {
@@ -97,6 +50,11 @@ impl TopicName {
 }
 
 impl TopicFilter {
+    /// Its levels, of which there is one at least.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
     /// Checks `text` and makes it a filter: bounds as those of a name, `+` as a whole level, `#` as the whole last one.
     pub fn new(text: impl AsRef<str>) -> Result<Self, EdgeError> {
         let text = text.as_ref();
