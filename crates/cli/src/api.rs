@@ -17,7 +17,7 @@ mod topics;
 pub(crate) mod triggers;
 mod wire;
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{fmt::Display, net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -38,6 +38,7 @@ use edgeward::{
 };
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
+use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -268,6 +269,11 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         Problem::full(&self.0).response(Body::from)
     }
+}
+
+/// An answer with what tells its state from others, a generation or such, as its `ETag`.
+fn tagged(status: StatusCode, tag: impl Display, answer: impl Serialize) -> Response {
+    (status, [(header::ETAG, format!("\"{tag}\""))], axum::Json(answer)).into_response()
 }
 
 /// Bodies are counted in pieces of this size.

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{
-        IntoResponse, Response,
+        Response,
         sse::{Event, KeepAlive, Sse},
     },
 };
@@ -226,8 +226,7 @@ pub(super) fn event(line: &LogLine) -> Event {
 }
 
 fn tagged(status: StatusCode, answer: FunctionAnswer) -> Response {
-    let tag = format!("\"{}\"", answer.generation);
-    (status, [(header::ETAG, tag)], Json(answer)).into_response()
+    super::tagged(status, answer.generation, answer)
 }
 
 pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, EdgeError> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use edgeward::{
     CatchUp, EdgeError, ErrorKind, FunctionId, Node, Schedule, ScheduleHistory, ScheduleId, ScheduleView, Target, When, Zone,
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Refusal, functions::precondition, read_body, wire};
+use super::{Refusal, functions::precondition, read_body, tagged, wire};
 
 /// Largest description of a schedule, in bytes: its payload as JSON, which writes some bytes as six, and the rest.
 pub(super) const SCHEDULE_BODY_BYTES_MAX: usize = 6 * SCHEDULE_PAYLOAD_BYTES_MAX + 64 * 1024;
@@ -219,11 +219,6 @@ pub(crate) async fn history(
 
 pub(super) fn not_found(id: &str) -> EdgeError {
     EdgeError::new(ErrorKind::NotFound, format!("schedule not found: `{}`", id.escape_debug()))
-}
-
-/// An answer with its generation as its `ETag`.
-pub(super) fn tagged(status: StatusCode, generation: u64, answer: impl Serialize) -> Response {
-    (status, [(header::ETAG, format!("\"{generation}\""))], Json(answer)).into_response()
 }
 
 #[cfg(test)]

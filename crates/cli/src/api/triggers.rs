@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{Path, Request, State},
     http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use edgeward::{
     ContentMode, EdgeError, ErrorKind, FunctionId, Node, Redelivery, TopicFilter, Trigger, TriggerId, TriggerView,
@@ -236,8 +236,8 @@ pub(crate) async fn delete(
 }
 
 fn tagged(status: StatusCode, view: TriggerView) -> Response {
-    let tag = format!("\"{}\"", view.tag);
-    (status, [(header::ETAG, tag)], Json(TriggerAnswer::from(view))).into_response()
+    let tag = view.tag.clone();
+    super::tagged(status, tag, TriggerAnswer::from(view))
 }
 
 /// Reads `If-Match` and `If-None-Match` of a request that changes something.

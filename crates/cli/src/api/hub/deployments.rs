@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::{Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use edgeward::{
@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::api::{
     Refusal,
     functions::{FUNCTION_BODY_BYTES_MAX, IdPath, precondition},
-    read_body,
+    read_body, tagged,
     wire::{self, FunctionBody},
 };
 
@@ -99,7 +99,7 @@ pub(crate) async fn show(State(hub): State<Arc<FleetHub>>, Path(IdPath { id }): 
     let deployments = hub.cluster().deployments();
     let deployment = deployments.get(&id).await?;
     let revisions = deployments.revisions(&id).await?;
-    Ok(tagged(deployment.deployment.generation, Json(DeploymentAnswer { deployment, revisions })))
+    Ok(tagged(StatusCode::OK, deployment.deployment.generation, DeploymentAnswer { deployment, revisions }))
 }
 
 /// Wants a function deployed, durably: a new revision when none that is kept is the same. Its rollout begins as soon as the one before has ended. With
@@ -138,7 +138,7 @@ pub(crate) async fn put(
         return Ok(Json(deployments.plan(spec).await?).into_response());
     }
     let deployment = deployments.apply(spec, generation).await?;
-    Ok(tagged(deployment.deployment.generation, Json(deployment)))
+    Ok(tagged(StatusCode::OK, deployment.deployment.generation, deployment))
 }
 
 /// Removes a deployment: its function is taken from every node.
@@ -305,8 +305,4 @@ fn generation(headers: &HeaderMap) -> Result<Option<u64>, EdgeError> {
         Precondition::Absent => Ok(Some(0)),
         Precondition::Present => Err(EdgeError::invalid("If-Match `*` is not for deployments; give their generation")),
     }
-}
-
-fn tagged(generation: u64, answer: impl IntoResponse) -> Response {
-    ([(header::ETAG, format!("\"{generation}\""))], answer).into_response()
 }

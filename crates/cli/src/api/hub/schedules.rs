@@ -16,8 +16,8 @@ use crate::api::{
     Refusal,
     functions::precondition,
     read_body,
-    schedules::{SCHEDULE_BODY_BYTES_MAX, ScheduleBody, SchedulePath, not_found, tagged},
-    wire,
+    schedules::{SCHEDULE_BODY_BYTES_MAX, ScheduleBody, SchedulePath, not_found},
+    tagged, wire,
 };
 
 /// Schedules of the fleet, by id.
