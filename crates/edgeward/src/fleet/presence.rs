@@ -2,7 +2,7 @@
 //!
 //! A node is asked once for all of its calls, and only while there are such as take long.
 
-use std::{collections::HashMap, future::pending};
+use std::collections::HashMap;
 
 use edgeward_cluster::{BackboneError, Message, Subject};
 use edgeward_model::{NodeId, limits::FAR_PRESENCE_EVERY};
@@ -21,10 +21,8 @@ impl Presence {
     pub(super) async fn gone(&self, node: &FarNode) {
         // Most calls are done by then.
         sleep(FAR_PRESENCE_EVERY).await;
-        let mut gone = self.asked(node);
-        if gone.wait_for(|gone| *gone).await.is_err() {
-            pending::<()>().await;
-        }
+        // Who asked for others may have ended just now, as nobody listened.
+        while self.asked(node).wait_for(|gone| *gone).await.is_err() {}
     }
 
     fn asked(&self, node: &FarNode) -> watch::Receiver<bool> {
