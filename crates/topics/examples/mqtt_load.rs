@@ -1,7 +1,7 @@
 //! Measures any broker of MQTT 3.1.1: `mqtt_load ADDRESS PUBLISHERS MESSAGES QOS WINDOW BYTES [SUBSCRIBERS]`.
 //!
 //! Each publisher sends so many messages to a topic of its own, with at most `WINDOW` that are not acknowledged. With subscribers, each
-//! gets all messages, and the time ends when all have come, or none has for a second.
+//! gets all messages, and the time ends with the last that comes: when that was all, or none has come for a second.
 
 use std::{
     error::Error,
@@ -73,6 +73,14 @@ impl Client {
     }
 }
 
+/// What a client has when it is done.
+struct Ended {
+    /// Messages that came to it.
+    got: usize,
+    /// When the last one came, or was taken.
+    at: Instant,
+}
+
 #[derive(Clone)]
 struct Load {
     address: String,
@@ -83,7 +91,7 @@ struct Load {
     payload: Bytes,
 }
 
-async fn publish(load: Load, number: usize) -> Result<usize, Failed> {
+async fn publish(load: Load, number: usize) -> Result<Ended, Failed> {
     let mut client = Client::connect(&load.address, format!("publisher-{number}")).await?;
     let (mut sent, mut done, mut packet) = (0, 0, 0_u16);
     while done < load.messages {
@@ -110,13 +118,15 @@ async fn publish(load: Load, number: usize) -> Result<usize, Failed> {
     // What was sent is read by the broker before this is answered.
     client.send(Packet::PingRequest)?;
     while client.next().await? != Packet::PingResponse {}
-    Ok(0)
+    Ok(Ended { got: 0, at: Instant::now() })
 }
 
-/// Returns how many messages have come, when all have or none has for a second.
-async fn follow(mut client: Client, count: usize) -> Result<usize, Failed> {
-    for got in 0..count {
-        let Ok(next) = timeout(Duration::from_secs(if got == 0 { 60 } else { 1 }), client.next()).await else { return Ok(got) };
+/// Ends when all messages have come, or none has for a second.
+async fn follow(mut client: Client, count: usize) -> Result<Ended, Failed> {
+    let mut ended = Ended { got: 0, at: Instant::now() };
+    while ended.got < count {
+        let patience = Duration::from_secs(if ended.got == 0 { 60 } else { 1 });
+        let Ok(next) = timeout(patience, client.next()).await else { break };
         match next? {
             Packet::Publish(publish) => {
                 if let Some(packet_id) = publish.packet_id {
@@ -125,8 +135,9 @@ async fn follow(mut client: Client, count: usize) -> Result<usize, Failed> {
             }
             other => return Err(format!("{other:?}").into()),
         }
+        ended = Ended { got: ended.got + 1, at: Instant::now() };
     }
-    Ok(count)
+    Ok(ended)
 }
 
 #[tokio::main]
@@ -150,11 +161,12 @@ async fn main() -> Result<(), Failed> {
     for number in 0..load.publishers {
         tasks.spawn(publish(load.clone(), number));
     }
-    let mut got = 0;
+    let (mut got, mut end) = (0, begun);
     while let Some(done) = tasks.join_next().await {
-        got += done??;
+        let ended = done??;
+        (got, end) = (got + ended.got, end.max(ended.at));
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = (end - begun).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate is for people")]
     let rate = (publishers * messages) as f64 / seconds;
     println!(

@@ -66,7 +66,6 @@ pub(crate) struct Artifacts<'a> {
     documents: Program,
     fleet: Program,
     backbone: Program,
-    mqtt_broker: Program,
     mqtt_load: Program,
     calls: Program,
     pub(crate) nats_server: PathBuf,
@@ -88,7 +87,6 @@ impl<'a> Artifacts<'a> {
             documents: Program::new(&PACKAGES, "--bench", "documents"),
             fleet: Program::new(&WITHOUT_ENGINE, "--bench", "fleet"),
             backbone: Program::new(&PACKAGES, "--bench", "backbone"),
-            mqtt_broker: Program::new(&PACKAGES, "--example", "mqtt_broker"),
             mqtt_load: Program::new(&PACKAGES, "--example", "mqtt_load"),
             calls: Program::new(&PACKAGES, "--bench", "calls"),
             nats_server: project.nats_server(),
@@ -123,10 +121,6 @@ impl<'a> Artifacts<'a> {
 
     pub(crate) fn backbone(&self) -> Result<&Path> {
         self.backbone.built(self.project)
-    }
-
-    pub(crate) fn mqtt_broker(&self) -> Result<&Path> {
-        self.mqtt_broker.built(self.project)
     }
 
     pub(crate) fn mqtt_load(&self) -> Result<&Path> {

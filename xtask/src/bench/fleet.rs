@@ -65,8 +65,8 @@ pub(crate) fn resident(bench: &Bench<'_>) -> Result<Vec<Row>> {
     for round in 0..bench.rounds {
         bench.step("resident memory of a node of a fleet", round);
         let data = tempfile::tempdir()?;
-        let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
-        let node = Member::node(bench.artifacts, "bench", &data.path().join("node"), &hub)?;
+        let hub = Member::hub(bench.artifacts, &data.path().join("hub"), &[])?;
+        let node = Member::node(bench.artifacts, "bench", &data.path().join("node"), &hub, &[])?;
         sleep(SETTLE);
         values.push(node.server.resident_bytes()? as f64 / 1e6);
     }
@@ -81,7 +81,7 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
         let is_largest = nodes == NODES[NODES.len() - 1];
         let most = |most| if is_largest { Target::AtMost(most) } else { Target::None };
         let data = tempfile::tempdir()?;
-        let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
+        let hub = Member::hub(bench.artifacts, &data.path().join("hub"), &[])?;
         let joining = Instant::now();
         let mut fleet = Nodes::join(bench.artifacts.fleet()?, &data.path().join("hub"), nodes, &data.path().join("nodes"))?;
         hub.until_online(nodes)?;

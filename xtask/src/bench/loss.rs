@@ -1,4 +1,4 @@
-//! Calls by the name of a function, of a fleet of three nodes of which one is killed: how many fail, and how late the others are.
+//! Calls by the name of a function, of a fleet of three nodes of which one is killed, or fails: how many fail, and how late the others are.
 
 use std::fs;
 use std::process::Command;
@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use tempfile::TempDir;
 
 use crate::bench::Bench;
 use crate::bench::row::{Row, Target, Unit};
@@ -15,7 +16,20 @@ use crate::process::output;
 const CONNECTIONS: u32 = 64;
 const WARM_UP: Duration = Duration::from_secs(3);
 /// From the beginning of a load to the end of a node.
-const KILLED_AFTER: Duration = Duration::from_secs(1);
+const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Has one node answer every call with an error, from a second after it is begun on.
+const ERRORS: &str = r#"
+name = "errors"
+before_seconds = 1
+duration_seconds = 600
+[[fault]]
+kind = "error"
+nodes = "node=three"
+duration_seconds = 599
+[[steady_state]]
+probe = "nodes_online"
+at_least = 1
+"#;
 /// Calls that `wrk` makes: they may run twice.
 const SCRIPT: &str = "wrk.method = \"POST\"\nwrk.headers[\"edgeward-idempotent\"] = \"true\"\n";
 
@@ -28,46 +42,70 @@ struct Seen {
 }
 
 pub(crate) fn of_one_in_three(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    let what = "calls of a function on three nodes of which one is killed, 64 connections";
-    let (mut succeeded, mut healthy, mut lossy) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..bench.rounds {
-        bench.step(what, round);
+    let mut rows = Vec::new();
+    for (becomes, is_killed) in [("is killed", true), ("answers each call with an error", false)] {
+        let what = format!("calls of a function on three nodes of which one {becomes}, 64 connections");
+        let (mut succeeded, mut healthy, mut lossy) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..bench.rounds {
+            bench.step(&what, round);
+            // What is last is dropped first.
+            let Fleet { data, hub, mut nodes } = Fleet::start(bench)?;
+            let script = data.path().join("call.lua");
+            fs::write(&script, SCRIPT)?;
+            let load = |duration: Duration| {
+                let mut command = Command::new(&bench.artifacts.wrk);
+                command.args(["-t2", "--latency", "--timeout", "60s", &format!("-c{CONNECTIONS}"), &format!("-d{}", duration.as_secs())]);
+                command.arg("-s").arg(&script).arg(format!("http://{}/v1/functions/hello/invoke", hub.server.address));
+                command
+            };
+            output(&mut load(WARM_UP))?;
+            healthy.push(read(&output(&mut load(bench.load))?)?.p99_ms);
+            let begun = Instant::now();
+            let killed = if is_killed {
+                nodes.pop()
+            } else {
+                let experiment = data.path().join("errors.toml");
+                fs::write(&experiment, ERRORS)?;
+                hub.does(bench.artifacts, &["chaos", "run", "--detach", &experiment.display().to_string()])?;
+                None
+            };
+            let killing = std::thread::spawn(move || {
+                sleep(LOST_AFTER.saturating_sub(begun.elapsed()));
+                // By SIGKILL.
+                drop(killed);
+            });
+            let seen = read(&output(&mut load(bench.load))?)?;
+            killing.join().ok().context("failed to kill a node")?;
+            succeeded.push(100.0 * (1.0 - seen.failed / seen.requests));
+            lossy.push(seen.p99_ms);
+        }
+        rows.push(Row::alone(format!("{what}: succeed"), Target::AtLeast(99.9), Unit::Percent, &succeeded));
+        rows.push(Row::ratio(format!("{what}: p99"), Target::AtMost(3.0), Unit::Milliseconds, &lossy, ("before", &healthy)));
+    }
+    Ok(rows)
+}
+
+/// A hub and three nodes that all have the hello function.
+struct Fleet {
+    hub: Member,
+    nodes: Vec<Member>,
+    data: TempDir,
+}
+
+impl Fleet {
+    fn start(bench: &Bench<'_>) -> Result<Self> {
+        const OPTIONS: [&str; 1] = ["--allow-chaos"];
         let data = tempfile::tempdir()?;
-        let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
+        let hub = Member::hub(bench.artifacts, &data.path().join("hub"), &OPTIONS)?;
         let mut nodes = Vec::new();
         for id in ["one", "two", "three"] {
-            nodes.push(Member::node(bench.artifacts, id, &data.path().join(id), &hub)?);
+            nodes.push(Member::node(bench.artifacts, id, &data.path().join(id), &hub, &OPTIONS)?);
         }
         hub.until_online(nodes.len())?;
-        let mut deploy = Command::new(bench.artifacts.edgeward()?);
-        deploy.args(["--server", &format!("http://{}", hub.server.address), "deploy", "--id", "hello", "--to", "all", "--batch", "100%"]);
-        output(deploy.args(["--bake", "0"]).arg(bench.artifacts.component("hello")))?;
-        let script = data.path().join("call.lua");
-        fs::write(&script, SCRIPT)?;
-        let load = |duration: Duration| {
-            let mut command = Command::new(&bench.artifacts.wrk);
-            command.args(["-t2", "--latency", "--timeout", "60s", &format!("-c{CONNECTIONS}"), &format!("-d{}", duration.as_secs()), "-s"]);
-            command.arg(&script).arg(format!("http://{}/v1/functions/hello/invoke", hub.server.address));
-            command
-        };
-        output(&mut load(WARM_UP))?;
-        healthy.push(read(&output(&mut load(bench.load))?)?.p99_ms);
-        let killed = nodes.pop().context("there are three")?;
-        let begun = Instant::now();
-        let killing = std::thread::spawn(move || {
-            sleep(KILLED_AFTER.saturating_sub(begun.elapsed()));
-            // By SIGKILL.
-            drop(killed);
-        });
-        let seen = read(&output(&mut load(bench.load))?)?;
-        killing.join().ok().context("failed to kill a node")?;
-        succeeded.push(100.0 * (1.0 - seen.failed / seen.requests));
-        lossy.push(seen.p99_ms);
+        let component = bench.artifacts.component("hello").display().to_string();
+        hub.does(bench.artifacts, &["deploy", "--id", "hello", "--to", "all", "--batch", "100%", "--bake", "0", &component])?;
+        Ok(Self { hub, nodes, data })
     }
-    Ok(vec![
-        Row::alone(format!("{what}: succeed"), Target::AtLeast(99.9), Unit::Percent, &succeeded),
-        Row::ratio(format!("{what}: p99"), Target::AtMost(3.0), Unit::Milliseconds, &lossy, ("before", &healthy)),
-    ])
 }
 
 fn read(report: &str) -> Result<Seen> {

@@ -32,7 +32,7 @@ pub(crate) fn scale(bench: &Bench<'_>) -> Result<Vec<Row>> {
         bench.step(&format!("rollouts to {count} nodes"), 0);
         let is_largest = count == NODES[NODES.len() - 1];
         let data = tempfile::tempdir()?;
-        let hub = Member::hub(bench.artifacts, &data.path().join("hub"))?;
+        let hub = Member::hub(bench.artifacts, &data.path().join("hub"), &[])?;
         let nodes = Nodes::join(bench.artifacts.fleet()?, &data.path().join("hub"), count, &data.path().join("nodes"))?;
         let mut fleet = Fleet { edgeward: bench.artifacts.edgeward()?, hub, nodes, count };
         fleet.hub.until_online(count)?;

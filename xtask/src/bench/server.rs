@@ -128,7 +128,7 @@ impl Node {
 
     /// Runs a command against it.
     pub(crate) fn does(&self, arguments: &[&str]) -> Result<String> {
-        output(Command::new(&self.edgeward).args(["--server", &format!("http://{}", self.server.address)]).args(arguments))
+        does(&self.edgeward, &self.server, arguments)
     }
 
     /// A connection to the API.
@@ -143,23 +143,32 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn hub(artifacts: &Artifacts<'_>, data: &Path) -> Result<Self> {
+    pub(crate) fn hub(artifacts: &Artifacts<'_>, data: &Path, options: &[&str]) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(artifacts.edgeward()?);
         command.args(["hub", "--id", "bench-hub", "--broker-listen", "127.0.0.1:0", "--listen", &address.to_string(), "--nats-server"]);
-        command.arg(&artifacts.nats_server).arg("--data-dir").arg(data);
+        command.arg(&artifacts.nats_server).arg("--data-dir").arg(data).args(options);
         Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
     }
 
-    pub(crate) fn node(artifacts: &Artifacts<'_>, id: &str, data: &Path, hub: &Self) -> Result<Self> {
+    pub(crate) fn node(artifacts: &Artifacts<'_>, id: &str, data: &Path, hub: &Self, options: &[&str]) -> Result<Self> {
         let (address, functions) = (free_address()?, free_address()?);
         let server = format!("http://{}", hub.server.address);
         let token = output(Command::new(artifacts.edgeward()?).args(["--server", &server, "join-token"]))?;
         let mut command = Command::new(artifacts.edgeward()?);
         command.args(["node", "--id", id, "--listen", &address.to_string(), "--functions-listen", &functions.to_string()]);
-        command.args(["--join", token.trim(), "--data-dir"]).arg(data);
+        command.args(["--join", token.trim(), "--data-dir"]).arg(data).args(options);
         Ok(Self { server: Server::start(&mut command, address, || client::get(address, "/readyz").is_ok())? })
     }
+
+    /// Runs a command against it.
+    pub(crate) fn does(&self, artifacts: &Artifacts<'_>, arguments: &[&str]) -> Result<String> {
+        does(artifacts.edgeward()?, &self.server, arguments)
+    }
+}
+
+fn does(edgeward: &Path, server: &Server, arguments: &[&str]) -> Result<String> {
+    output(Command::new(edgeward).args(["--server", &format!("http://{}", server.address)]).args(arguments))
 }
 
 pub(crate) fn free_address() -> Result<SocketAddr> {

@@ -1,4 +1,4 @@
-//! Messages over MQTT: our broker beside mosquitto as it comes, which acknowledges what it has in memory.
+//! Messages over MQTT: a node beside mosquitto as it comes, which acknowledges what it has in memory.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -39,34 +39,31 @@ struct Load {
 }
 
 pub(crate) fn mqtt(bench: &Bench<'_>) -> Result<Vec<Row>> {
+    let many = Load { publishers: 16, messages: 4000, qos: 1, window: 20, subscribers: 0 };
+    let to_one = Load { publishers: 4, messages: 20_000, qos: 1, window: 100, subscribers: 1 };
+    let not_durable = Load { qos: 0, ..to_one };
     let mut rows = Vec::new();
-    for (what, target, load) in [
-        (
-            "MQTT, QoS 1 acknowledged when it is on the disk, 16 publishers with 20 messages under way",
-            Target::AtLeast(0.2),
-            Load { publishers: 16, messages: 4000, qos: 1, window: 20, subscribers: 0 },
-        ),
-        (
-            "MQTT, QoS 1 to a subscriber, 16 publishers with 20 messages under way",
-            Target::None,
-            Load { publishers: 16, messages: 2000, qos: 1, window: 20, subscribers: 1 },
-        ),
+    for (what, target, load, theirs_load) in [
+        ("MQTT, QoS 1 acknowledged when it is on the disk, 16 publishers with 20 messages under way", Target::AtLeast(0.2), many, many),
+        ("MQTT, QoS 1 to a subscriber, 4 publishers with 100 messages under way", Target::AtLeast(0.2), to_one, to_one),
+        ("MQTT, not durable (QoS 0) to a subscriber, 4 publishers, beside QoS 1", Target::AtLeast(0.7), not_durable, to_one),
+        ("MQTT, the same beside QoS 0", Target::None, not_durable, not_durable),
         (
             "MQTT, QoS 1, one publisher that waits for each",
             Target::None,
-            Load { publishers: 1, messages: 1000, qos: 1, window: 1, subscribers: 0 },
-        ),
-        (
-            "MQTT, QoS 0 (not durable) to a subscriber, 4 publishers",
-            Target::AtLeast(0.7),
-            Load { publishers: 4, messages: 20_000, qos: 0, window: 100, subscribers: 1 },
+            Load { publishers: 1, messages: 1000, window: 1, ..many },
+            Load { publishers: 1, messages: 1000, window: 1, ..many },
         ),
     ] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..bench.rounds {
             bench.step(what, round);
-            ours.push(rate(bench, &our_broker(bench)?, load)?);
-            theirs.push(rate(bench, &mosquitto()?, load)?);
+            let (data, address) = (tempfile::tempdir()?, free_address()?);
+            let node = Node::start_with(bench.artifacts, data.path(), &["--mqtt-listen", &address.to_string()])?;
+            ours.push(rate(bench, address, load)?);
+            drop(node);
+            let broker = mosquitto()?;
+            theirs.push(rate(bench, broker.server.address, theirs_load)?);
         }
         rows.push(Row::ratio(what, target, Unit::MessagesPerSecond, &ours, ("mosquitto", &theirs)));
     }
@@ -118,17 +115,10 @@ fn drained(node: &Node, id: &str) -> Result<f64> {
     }
 }
 
-/// A broker with a folder of its own.
+/// mosquitto with a folder of its own.
 struct Broker {
     server: Server,
     _folder: tempfile::TempDir,
-}
-
-fn our_broker(bench: &Bench<'_>) -> Result<Broker> {
-    let (folder, address) = (tempfile::tempdir()?, free_address()?);
-    let mut command = Command::new(bench.artifacts.mqtt_broker()?);
-    command.arg(folder.path().join("log")).arg(address.to_string());
-    Ok(Broker { server: Server::listening(&mut command, address)?, _folder: folder })
 }
 
 /// With its own defaults, but that it drops nothing for a subscriber that is behind.
@@ -143,8 +133,8 @@ fn mosquitto() -> Result<Broker> {
 }
 
 /// Messages a second: acknowledged ones, or those that came to the subscriber.
-fn rate(bench: &Bench<'_>, broker: &Broker, load: Load) -> Result<f64> {
-    let text = put(bench, broker.server.address, load)?;
+fn rate(bench: &Bench<'_>, address: SocketAddr, load: Load) -> Result<f64> {
+    let text = put(bench, address, load)?;
     let (rate, came) = read(&text).with_context(|| format!("failed to read what `mqtt_load` reports: {text}"))?;
     let sent = f64::from(load.publishers) * f64::from(load.messages);
     Ok(if load.subscribers == 0 { rate } else { rate * came / sent })
