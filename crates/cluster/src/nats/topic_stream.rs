@@ -2,6 +2,9 @@
 //!
 //! Each append says which message is the last one. So of two hubs that both take themselves for the active one, or after an append whose fate
 //! is not known, nothing is written twice or out of order: who was overtaken learns it.
+//!
+//! Of a bundle whose beginning was refused, the servers may take a later message: others may have written just as many as that one expects. So
+//! each says which of which bundle it is, and who follows passes over one that does not come right after the one before it.
 
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use async_nats::{
         consumer::{DeliverPolicy, pull},
         context::{ContextBuilder, GetStreamErrorKind, PublishAckFuture, PublishErrorKind},
         message::PublishMessage,
-        stream::{Config, DiscardPolicy, StorageType},
+        stream::{Config, DiscardPolicy, RawMessageErrorKind, StorageType},
     },
 };
 use bytes::Bytes;
@@ -26,9 +29,13 @@ use edgeward_model::{
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use self::subject::{subject_of, topic_of};
+use self::{
+    link::{Known, LINK, Link, Links},
+    subject::{subject_of, topic_of},
+};
 use crate::{backbone::Connection, error::BackboneError};
 
+mod link;
 mod subject;
 
 pub(super) use self::subject::SUBJECTS;
@@ -62,7 +69,7 @@ pub struct StreamState {
 pub struct StreamMessage {
     /// Its position, from 1.
     pub position: u64,
-    /// What it is; none of one that no hub wrote.
+    /// What it is; none of one that no hub wrote, or of a bundle of which one before it is not there.
     pub content: Option<StreamContent>,
 }
 
@@ -79,10 +86,11 @@ pub struct StreamContent {
     pub payload: Bytes,
 }
 
-/// An append on its way.
-#[must_use = "the message is in the stream only when this says so"]
+/// A bundle on its way.
+#[must_use = "its messages are in the stream only when this says so"]
 pub struct Appending {
-    acknowledgement: PublishAckFuture,
+    acknowledgements: Vec<PublishAckFuture>,
+    /// Of the message that it follows.
     position: u64,
 }
 
@@ -90,6 +98,7 @@ pub struct Appending {
 pub struct Following {
     messages: pull::Ordered,
     waiting: u64,
+    links: Links,
 }
 
 impl TopicStream {
@@ -141,23 +150,27 @@ impl TopicStream {
         }
     }
 
-    /// Hands a message over that is to follow the one at this position. Many may be on their way: when one is not appended, none of those after
-    /// it is.
-    pub async fn append(&self, content: StreamContent, follows: u64) -> Result<Appending, BackboneError> {
+    /// Hands messages over that are to follow the one at this position. Many bundles may be on their way: of one whose beginning is not appended
+    /// nobody who [follows](Self::follow) sees the rest.
+    pub async fn append(&self, bundle: Vec<StreamContent>, follows: u64) -> Result<Appending, BackboneError> {
         self.check_up()?;
-        let StreamContent { node, topic, head, payload } = content;
-        let message = PublishMessage::build().payload(payload).header(HEAD, head.as_str()).expected_last_sequence(follows);
-        let sending = timeout(SEND_TIMEOUT, self.context.send_publish(subject_of(&node, &topic), message));
-        let acknowledgement = sending
-            .await
-            .map_err(|_elapsed| BackboneError::Timeout(format!("stream {STREAM}")))?
-            .map_err(|error| failed("append to the stream of topics", error))?;
-        Ok(Appending { acknowledgement, position: follows + 1 })
+        let mut link = Link::first().map_err(|error| failed("append to the stream of topics", error))?;
+        let mut appending = Appending { acknowledgements: Vec::with_capacity(bundle.len()), position: follows };
+        for (StreamContent { node, topic, head, payload }, position) in bundle.into_iter().zip(follows..) {
+            let message = PublishMessage::build().payload(payload).header(HEAD, head.as_str()).header(LINK, link.to_string().as_str());
+            let message = message.expected_last_sequence(position);
+            let sending = timeout(SEND_TIMEOUT, self.context.send_publish(subject_of(&node, &topic), message));
+            let sent = sending.await.map_err(|_elapsed| BackboneError::Timeout(format!("stream {STREAM}")))?;
+            appending.acknowledgements.push(sent.map_err(|error| failed("append to the stream of topics", error))?);
+            link = link.next();
+        }
+        Ok(appending)
     }
 
     /// Follows what comes after this position.
     pub async fn follow(&self, after: u64) -> Result<Following, BackboneError> {
         self.check_up()?;
+        let links = Links { position: after, link: self.link(after).await? };
         let config = pull::OrderedConfig {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after + 1 },
             ..pull::OrderedConfig::default()
@@ -166,24 +179,42 @@ impl TopicStream {
         let consumer = consumer.map_err(|error| failed("read the stream of topics", error))?;
         let waiting = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.map_err(|error| failed("read the stream of topics", error))?;
-        Ok(Following { messages, waiting })
+        Ok(Following { messages, waiting, links })
+    }
+
+    /// Which message of which bundle is at a position that a hub has seen.
+    async fn link(&self, position: u64) -> Result<Known, BackboneError> {
+        if position == 0 {
+            return Ok(Known::Not);
+        }
+        let stream = self.context.get_stream_no_info(STREAM).await.map_err(|error| failed("read the stream of topics", error))?;
+        match stream.get_raw_message(position).await {
+            Ok(message) => Ok(Link::of(&message.headers).map_or(Known::Not, Known::Link)),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(Known::Gone),
+            Err(error) => Err(failed("read the stream of topics", error)),
+        }
     }
 }
 
 impl Appending {
-    /// Returns its position when it is in the stream, on the disks of those that keep it.
+    /// Returns the position of its last message when all are in the stream, on the disks of those that keep it.
     ///
     /// # Errors
-    /// [`BackboneError::Answered`] when it would not have followed the message that it was to follow: then it is not there. After any other error
-    /// it may be.
+    /// [`BackboneError::Answered`] when a message would not have followed the one that it was to follow: then none from that one on is there for
+    /// who follows. After any other error they may be.
     pub async fn done(self) -> Result<u64, BackboneError> {
-        match self.acknowledgement.await {
-            Ok(acknowledged) if acknowledged.sequence == self.position => Ok(self.position),
-            Ok(_) => Err(overtaken()),
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Err(overtaken()),
-            Err(error) if error.kind() == PublishErrorKind::TimedOut => Err(BackboneError::Timeout(format!("stream {STREAM}"))),
-            Err(error) => Err(failed("append to the stream of topics", error)),
+        let mut position = self.position;
+        for acknowledgement in self.acknowledgements {
+            position += 1;
+            match acknowledgement.await {
+                Ok(acknowledged) if acknowledged.sequence == position => {}
+                Ok(_) => return Err(overtaken()),
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => return Err(overtaken()),
+                Err(error) if error.kind() == PublishErrorKind::TimedOut => return Err(BackboneError::Timeout(format!("stream {STREAM}"))),
+                Err(error) => return Err(failed("append to the stream of topics", error)),
+            }
         }
+        Ok(position)
     }
 }
 
@@ -200,7 +231,8 @@ impl Following {
         let message = message.map_err(|error| failed("read the stream of topics", error))?;
         let position = message.info().map(|info| info.stream_sequence);
         let position = position.map_err(|source| BackboneError::Broker { what: "read the stream of topics".to_owned(), source })?;
-        let head = message.headers.as_ref().and_then(|headers| headers.get(HEAD)).map(ToString::to_string);
+        let follows = self.links.take(position, message.headers.as_ref().and_then(Link::of));
+        let head = message.headers.as_ref().and_then(|headers| headers.get(HEAD)).map(ToString::to_string).filter(|_| follows);
         let content = head.zip(topic_of(&message.subject)).map(|(head, (node, topic))| StreamContent {
             node,
             topic,

@@ -3,6 +3,7 @@
 use async_nats::jetstream::{self, stream::DiscardPolicy};
 use edgeward_cluster::nats::{Appending, StreamContent, TopicStream};
 use edgeward_model::{ErrorKind, TopicName};
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use crate::site::{Member, PATIENCE, Site, eventually, node, up};
@@ -12,11 +13,16 @@ fn content(topic: &str, payload: &str) -> StreamContent {
     StreamContent { node: node("edge.1"), topic, head: r#"{"ü":"\u0001"}"#.to_owned(), payload: payload.to_owned().into() }
 }
 
-/// Hands so many messages over at once, from after this position on.
+/// So many messages, with payloads that say the position from after this one on.
+fn bundle(after: u64, count: u64) -> Vec<StreamContent> {
+    (after + 1..=after + count).map(|n| content("a/b", &n.to_string())).collect()
+}
+
+/// Hands so many bundles of one message over at once, from after this position on.
 async fn append(stream: &TopicStream, after: u64, count: u64) -> Vec<Appending> {
     let mut appending = Vec::new();
-    for n in 0..count {
-        appending.push(stream.append(content("a/b", &(after + n + 1).to_string()), after + n).await.expect("handed over"));
+    for n in after..after + count {
+        appending.push(stream.append(bundle(n, 1), n).await.expect("handed over"));
     }
     appending
 }
@@ -47,7 +53,7 @@ pub(crate) async fn works(stream: &TopicStream) {
     assert_eq!(begun.last, 0);
     assert_eq!(done(append(stream, 0, 3).await).await, [Ok(1), Ok(2), Ok(3)]);
     let odd = content("/über.all/*/", "x");
-    stream.append(odd.clone(), 3).await.expect("handed over").done().await.expect("appended");
+    stream.append(vec![odd.clone()], 3).await.expect("handed over").done().await.expect("appended");
     let mut following = stream.follow(3).await.expect("follows");
     let message = timeout(PATIENCE, following.next()).await.expect("in time").expect("it comes");
     assert_eq!((message.position, message.content), (4, Some(odd)));
@@ -75,14 +81,35 @@ async fn what_is_appended_is_followed_at_its_position() {
     works(&stream).await;
 }
 
+/// Payloads after this position, until this one; none of a message that does not count.
+async fn seen(stream: &TopicStream, after: u64, until: u64) -> Vec<Option<String>> {
+    let mut following = stream.follow(after).await.expect("follows");
+    let mut seen = Vec::new();
+    for position in after + 1..=until {
+        let message = timeout(PATIENCE, following.next()).await.expect("in time").expect("it comes");
+        assert_eq!(message.position, position);
+        seen.push(message.content.map(|content| String::from_utf8(content.payload.to_vec()).expect("text")));
+    }
+    seen
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_who_append_after_the_same_message_one_is_overtaken() {
+async fn of_two_who_append_after_the_same_message_one_is_overtaken_with_all_of_its_bundle() {
     let (_site, _member, stream) = at_server().await;
     stream.open().await.expect("opens");
-    let (first, second) = (append(&stream, 0, 2).await, append(&stream, 0, 3).await);
-    // The second one's third message follows what the first one's never wrote.
-    assert_eq!(done(first).await, [Ok(1), Ok(2)]);
-    assert_eq!(done(second).await, [Err(ErrorKind::Unavailable), Err(ErrorKind::Unavailable), Ok(3)]);
+    let first = stream.append(bundle(0, 2), 0).await.expect("handed over");
+    let second = stream.append(bundle(100, 4), 0).await.expect("handed over");
+    assert_eq!(done(vec![first, second]).await, [Ok(2), Err(ErrorKind::Unavailable)]);
+    // The second one's third message follows what the first one's never wrote, and its server took it.
+    assert_eq!(stream.open().await.expect("opens").last, 4);
+    let again = stream.append(bundle(100, 4), 4).await.expect("handed over");
+    assert_eq!(again.done().await.map_err(|error| error.kind()), Ok(8));
+    let some = |text: &str| Some(text.to_owned());
+    let expected = [some("1"), some("2"), None, None, some("101"), some("102"), some("103"), some("104")];
+    // From wherever one follows, whom the stream says to be there is.
+    for after in [0, 1, 2, 4, 5, 7] {
+        assert_eq!(seen(&stream, after, 8).await, expected[usize::try_from(after).expect("small")..], "after {after}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,17 +135,12 @@ async fn what_was_acknowledged_survives_the_death_of_the_server() {
     let (site, member, stream) = at_server().await;
     let begun = stream.open().await.expect("opens");
     let Site::OverNats(servers) = &site else { unreachable!("it is over NATS") };
-    let appending = append(&stream, 0, 300).await;
-    let acknowledged = {
-        let mut done = Vec::new();
-        for (n, one) in appending.into_iter().enumerate() {
-            if n == 100 {
-                servers.server.lock().await.kill();
-            }
-            done.extend(one.done().await.ok());
-        }
-        done
-    };
+    let mut appending = append(&stream, 0, 300).await;
+    let rest = appending.split_off(100);
+    let mut acknowledged: Vec<_> = done(appending).await.into_iter().flatten().collect();
+    servers.server.lock().await.kill();
+    // Each waits for as long as an answer may take, and they do it together.
+    acknowledged.extend(join_all(rest.into_iter().map(Appending::done)).await.into_iter().flatten());
     assert!((100..=300).contains(&acknowledged.len()), "{}", acknowledged.len());
     servers.server.lock().await.start_again().await;
     up(&member, 2).await;

@@ -59,7 +59,8 @@ struct Chain {
 
 /// What became of a bundle.
 struct Sent {
-    appending: Vec<Appending>,
+    /// None when all of it was taken before.
+    appending: Option<Appending>,
     /// Messages that were taken before: of each epoch of a node the last position.
     passed_over: HashMap<(NodeId, u64), u64>,
     /// The last position of the stream, with all that is on its way.
@@ -118,10 +119,10 @@ impl StreamLog {
             (sent?, chained.losses)
         };
         let done = async {
-            let mut last_own = None;
-            for appending in appending {
-                last_own = Some(appending.done().await?);
-            }
+            let last_own = match appending {
+                Some(appending) => Some(appending.done().await?),
+                None => None,
+            };
             self.check_taken(passed_over, last).await?;
             Ok(last_own)
         };
@@ -153,7 +154,7 @@ impl StreamLog {
     }
 
     async fn send(&self, chain: &mut Chain, node: &NodeId, messages: Vec<Message>) -> Result<Sent, EdgeError> {
-        let (mut appending, mut passed_over) = (Vec::with_capacity(messages.len()), HashMap::new());
+        let (mut bundle, mut passed_over) = (Vec::with_capacity(messages.len()), HashMap::new());
         for message in messages {
             if let Some(Origin { node, epoch, position }) = &message.origin {
                 let key = (node.clone(), *epoch);
@@ -168,10 +169,11 @@ impl StreamLog {
                 }
             }
             let head = Head::of(&message).to_json();
-            let content = StreamContent { node: node.clone(), topic: message.topic, head, payload: message.payload };
-            appending.push(self.stream.append(content, chain.last).await?);
-            chain.last += 1;
+            bundle.push(StreamContent { node: node.clone(), topic: message.topic, head, payload: message.payload });
         }
+        let count = bundle.len() as u64;
+        let appending = if bundle.is_empty() { None } else { Some(self.stream.append(bundle, chain.last).await?) };
+        chain.last += count;
         Ok(Sent { appending, passed_over, last: chain.last })
     }
 
