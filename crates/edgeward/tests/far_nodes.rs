@@ -70,6 +70,7 @@ on_each! {
         nodes_that_are_full_are_not_asked_over_and_over
         what_serves_is_called_while_what_is_to_follow_fails
         a_function_that_hangs_leaves_room_for_another_on_its_node
+        of_calls_on_a_node_that_vanishes_one_that_may_run_twice_waits_least
         a_node_cannot_make_itself_one_that_is_called;
     chaos:
         an_experiment_holds_or_breaks_and_its_report_stays
@@ -81,6 +82,7 @@ on_each! {
         what_a_node_publishes_reaches_the_hub_and_calls_a_function_on_another_node
         what_was_published_while_a_node_was_away_arrives_once_and_in_order
         what_the_hub_took_and_the_node_did_not_hear_of_comes_once
+        what_is_left_of_a_log_that_gave_up_what_was_not_forwarded_arrives
         a_node_that_is_not_who_it_says_or_speaks_for_another_is_refused
         a_slow_hub_is_sent_one_bundle_at_a_time
         a_hub_that_takes_nothing_for_a_while_makes_a_node_lose_nothing

@@ -16,6 +16,7 @@ use edgeward::{
         Subscription as Arriving,
     },
 };
+use edgeward_topics::{LogOptions, TopicLog};
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -275,6 +276,30 @@ pub(crate) async fn what_the_hub_took_and_the_node_did_not_hear_of_comes_once(si
     has(&hub, 900).await;
     eventually("the node notes it", async || node.exchange().forwarded_up_to == 900).await;
     assert_eq!(payloads(&hub).await, numbers(900));
+}
+
+pub(crate) async fn what_is_left_of_a_log_that_gave_up_what_was_not_forwarded_arrives(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let node = start(&site, &hub, "edge-01", sharing(&["site/#"], &[])).await;
+    publish_many(&node, 0, 10).await;
+    has(&hub, 10).await;
+    eventually("the node notes it", async || node.exchange().forwarded_up_to == 10).await;
+    let home = node.stop().await;
+    // Each opening begins an epoch, and those are forgotten whose messages are gone.
+    for round in 1..=3 {
+        let options = LogOptions { messages_max: 8, ..LogOptions::default() };
+        let log = TopicLog::open(&home.path().join("topics"), options).expect("opens");
+        for n in round * 10..round * 10 + 10 {
+            log.publish(message("site/0", n.to_string())).await.expect("published");
+        }
+    }
+    let mut node = AtNode::open("edge-01", home);
+    node.connect_by(site.member("edge-01").await, sharing(&["site/#"], &[])).await;
+    publish(&node, "site/0", "40").await;
+    has(&hub, 19).await;
+    assert_eq!(payloads(&hub).await, (0..10).chain(32..=40).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(node.exchange().lost, 22);
 }
 
 /// A bundle with one message, as it goes over the wire.

@@ -156,6 +156,11 @@ impl Transaction<'_> {
                 if position < self.counts.next {
                     continue;
                 }
+                if self.counts.next == 1 && position > 1 {
+                    // What was before is gone from what it copies.
+                    self.execute("UPDATE log SET trimmed = ?1", [to_sql(position - 1)])?;
+                    self.counts.trimmed = position - 1;
+                }
                 self.counts.next = position;
             }
             if let Some(origin) = &message.origin {
@@ -213,6 +218,8 @@ impl Transaction<'_> {
             {
                 self.execute(statement, [])?;
             }
+            // Of those that come now the newest are remembered, whatever the positions were before.
+            self.execute("UPDATE origins SET used = 0", [])?;
             self.counts.begin_anew();
         }
         if known.is_none_or(|(known, _)| known != epoch) || self.counts.next == 1 {

@@ -95,9 +95,11 @@ impl FleetTopics {
         self.interest.note(node, &filters);
         let head = self.log.state().head;
         let Some(after) = after else { return Ok(Bundle { mark: Some(self.mark(head).await?), ..Bundle::default() }) };
-        // A log that was restored, or begun anew, has other messages: what a node has of it, it knows by where it came from.
-        let is_known = after.position <= head && (after.position == 0 || self.mark(after.position).await? == after);
-        let from = if is_known { after.position + 1 } else { self.log.state().trimmed + 1 };
+        // A log that was restored, or begun anew, has other messages: what a node has of it, it knows by where it came from. Of a position that is
+        // gone it is not known any more, and what came after it is lost.
+        let trimmed = self.log.state().trimmed;
+        let is_known = after.position <= head && (after.position <= trimmed || self.mark(after.position).await? == after);
+        let from = if is_known { after.position + 1 } else { trimmed + 1 };
         let batch = self.log.read_any(from, &filters).await?;
         let (mut room, mut messages, mut next) = (Room::default(), Vec::new(), batch.next);
         for message in &batch.messages {

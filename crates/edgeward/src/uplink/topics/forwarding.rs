@@ -1,12 +1,12 @@
 //! Forwards what is published on the node, in its order, bundle by bundle: the next one goes when the hub has the last one on its disk.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use edgeward_cluster::{Backbone, Subject, backoff};
 use edgeward_model::{EdgeError, TopicFilter, limits::TOPIC_EXCHANGE_TIMEOUT};
 use edgeward_topics::{Message, Origin, Start, Subscription, TopicLog};
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::TopicExchange;
 use crate::{
@@ -17,6 +17,9 @@ use crate::{
 
 /// The durable subscription that says how far it is.
 const SUBSCRIPTION: &str = "fleet:forward";
+
+/// How often the log is looked at, whatever comes.
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// Forwards, for ever.
 pub(super) async fn forward(
@@ -77,10 +80,14 @@ impl Begun {
 impl Forwarding<'_> {
     /// Forwards a bundle, or waits until there is something to look at.
     async fn go_on(&self, begun: &mut Begun) -> Result<(), EdgeError> {
-        let Some(span) = self.log.span(begun.next).await? else {
+        // What is gone has no epoch any more.
+        let first = begun.next.max(self.log.state().trimmed + 1);
+        let batch = self.log.read_any(first, self.filters).await?;
+        // Read after the messages: all of them are within an epoch that has begun.
+        let Some(span) = self.log.span(first).await? else {
             return wait(&mut begun.news).await;
         };
-        let batch = self.log.read_any(begun.next, self.filters).await?;
+        let lost = first - begun.next + batch.lost;
         // What was published before the log was opened belongs to another epoch than what came after it.
         let until = span.until.map_or(batch.next, |until| batch.next.min(until));
         let (mut room, mut messages, mut next) = (Room::default(), Vec::new(), until);
@@ -105,22 +112,25 @@ impl Forwarding<'_> {
             self.log.acknowledge(SUBSCRIPTION, next - 1, Timestamp::now()).await?;
             begun.kept = next - 1;
         }
-        if batch.lost > 0 {
-            tracing::warn!(lost = batch.lost, "messages were gone from the log before they could be forwarded");
+        if lost > 0 {
+            tracing::warn!(lost, "messages were gone from the log before they could be forwarded");
         }
         self.told.send_modify(|now| {
             now.forwarded += count;
             now.forwarded_up_to = next - 1;
-            now.lost += batch.lost;
+            now.lost += lost;
             now.forwarding_failed = None;
         });
         Ok(())
     }
 }
 
-/// Waits for something new, and forgets what it was: it lies in the log.
+/// Waits for something new, and forgets what it was: it lies in the log. After a while it returns all the same, so that what is of no filter is
+/// passed over before it is gone, and not taken for lost.
 async fn wait(news: &mut Subscription) -> Result<(), EdgeError> {
-    news.next().await?;
+    if let Ok(new) = timeout(LOOK_EVERY, news.next()).await {
+        new?;
+    }
     while news.try_next().is_some() {}
     Ok(())
 }

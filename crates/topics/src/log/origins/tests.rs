@@ -75,6 +75,11 @@ async fn of_many_epochs_of_a_member_the_newest_are_remembered() {
         known.push(log.taken(&node("a"), epoch).await.expect("reads"));
     }
     assert_eq!((&known[..3], &known[3..]), (&[0; 3][..], &[5; TOPIC_ORIGIN_EPOCHS_MAX as usize][..]));
+    // In a log that begins anew, too, where positions are small again.
+    log.begin_copy(77, 0).await.expect("begins");
+    let again = Message { position: Some(1), ..from("a", 100, 5) };
+    log.copy(vec![again]).await.expect("copies");
+    assert_eq!(log.taken(&node("a"), 100).await.expect("reads"), 5);
 }
 
 #[tokio::test]
@@ -127,8 +132,10 @@ async fn a_copy_has_the_positions_and_the_epoch_of_its_original_and_begins_anew_
     log.copy(vec![at(6, "six"), at(9, "nine"), at(10, "ten")]).await.expect("copies");
     let expected = [(5, "five"), (6, "six"), (9, "nine"), (10, "ten")].map(|(position, text)| (position, text.to_owned()));
     assert_eq!((all(&log).await, log.state().head), (expected.to_vec(), 10));
+    assert_eq!(log.state().trimmed, 4, "what was before is gone");
     drop(log);
     let log = open(&folder);
+    assert_eq!(log.state().trimmed, 4);
     log.begin_copy(77, 10).await.expect("begins");
     log.copy(vec![at(11, "eleven")]).await.expect("copies");
     assert_eq!(log.span(11).await.expect("reads"), Some(Span { epoch: 77, until: None }));
