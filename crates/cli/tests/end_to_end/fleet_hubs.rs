@@ -9,6 +9,7 @@ use http::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::fleet_topics::messages;
 use crate::support::{KillOnDrop, Node, artifact, edgeward, json as body, request, try_send, until};
 
 /// Time in which a hub that went silent is replaced and the nodes follow: its lease lapses, and the broker notices who is gone.
@@ -77,8 +78,12 @@ impl Pair {
 
     /// A node that joins by a hub.
     fn join(&self, hub: &Node, id: &str) -> Node {
+        self.join_with(hub, id, &[])
+    }
+
+    fn join_with(&self, hub: &Node, id: &str, more: &[&str]) -> Node {
         let token = text(hub.done(&["join-token"]));
-        let options = ["--id", id, "--heartbeat-seconds", "0.2", "--join", token.trim()];
+        let options = [&["--id", id, "--heartbeat-seconds", "0.2", "--join", token.trim()], more].concat();
         Node::launch_as("node", &self.at(id), &options, &[])
     }
 }
@@ -199,4 +204,42 @@ async fn a_hub_that_stands_still_is_replaced_and_when_it_wakes_it_follows_with_w
     assert_eq!(two.json("/v1/status").await["standing"], "active");
     online(&two, "edge-01").await;
     assert_eq!(text(two.done(&["invoke", "hello", "--node", "edge-01"])), "hello from the edge\n");
+}
+
+/// The payloads of all messages of a topic that a hub has, in the order of their positions.
+async fn numbers(hub: &Node, topic: &str) -> Vec<String> {
+    let payload = |(payload, _): (serde_json::Value, _)| payload.as_str().expect("text").to_owned();
+    messages(hub, topic).await.into_iter().map(payload).collect()
+}
+
+#[tokio::test]
+async fn messages_that_come_while_a_hub_is_replaced_are_at_both_once_and_in_order() {
+    const COUNT: usize = 600;
+    let pair = Pair::new();
+    let (one, two) = pair.start().await;
+    let node = pair.join_with(&one, "edge-01", &["--topics-forward", "site/#"]);
+    online(&one, "edge-01").await;
+    let published = async |numbers: std::ops::Range<usize>| {
+        for n in numbers {
+            let answer = node.ask(Method::POST, "/v1/topics/site/n", &[("content-type", "text/plain")], n.to_string()).await;
+            assert_eq!(answer.status(), 201);
+        }
+    };
+    published(0..COUNT / 3).await;
+    until("some are at the first", async || !messages(&one, "site/n").await.is_empty()).await;
+    // Some are on their way.
+    signal(&one, Signal::STOP);
+    published(COUNT / 3..COUNT / 3 * 2).await;
+    stands(&two, "active").await;
+    signal(&one, Signal::CONT);
+    published(COUNT / 3 * 2..COUNT).await;
+    stands(&one, "standby").await;
+    let expected: Vec<_> = (0..COUNT).map(|n| n.to_string()).collect();
+    for hub in [&two, &one] {
+        until("all have come", async || messages(hub, "site/n").await.len() >= COUNT).await;
+        assert_eq!(numbers(hub, "site/n").await, expected);
+    }
+    two.done(&["topics", "publish", "site/from-two", "x"]);
+    let refused = text(one.run(&["topics", "publish", "site/from-one", "x"]).stderr);
+    assert!(refused.contains("ask the active one, `hub-2`"), "{refused}");
 }

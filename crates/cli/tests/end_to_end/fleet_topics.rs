@@ -16,7 +16,7 @@ async fn start() -> Fleet {
 }
 
 /// The newest messages of a filter, as payload and the node on which each was published.
-async fn messages(process: &Node, filter: &str) -> Vec<(Value, Value)> {
+pub(crate) async fn messages(process: &Node, filter: &str) -> Vec<(Value, Value)> {
     let filter = filter.replace('#', "%23");
     let answer = process.json(&format!("/v1/topics/{filter}/messages?limit=1000")).await;
     let messages = answer["messages"].as_array().expect("a list");
