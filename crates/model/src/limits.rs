@@ -251,8 +251,14 @@ pub const FAR_LOGS_MAX: usize = 256;
 pub const ROUTED_CALLS_MAX: usize = SERVICE_CONCURRENCY_MAX;
 /// Longest wait for the answer of a function whose deadline is not known where it is called.
 pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// Time between two looks whether a node that runs a call of its hub is still there.
-pub const FAR_PRESENCE_EVERY: Duration = Duration::from_secs(1);
+/// How long a hub has waited for a call on a node before it looks whether that is still there.
+pub const FAR_PRESENCE_AFTER: Duration = Duration::from_millis(25);
+/// Time between two looks at one node, at least.
+pub const FAR_PRESENCE_EVERY: Duration = Duration::from_millis(50);
+/// Time between two looks at any node, on average, at least.
+pub const FAR_PRESENCE_SPACING: Duration = Duration::from_millis(1);
+/// How long a node may be away before a call on it that must not run twice is given up.
+pub const FAR_PRESENCE_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to a question about a node that it answers from memory.
 pub const FAR_QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time in which a node waits for a line of a log before it answers that there is none.

@@ -88,6 +88,11 @@ impl RetryPlan {
         &self.tried
     }
 
+    /// Whether the call may run twice.
+    pub fn is_idempotent(&self) -> bool {
+        self.is_idempotent
+    }
+
     /// When the call must have ended.
     pub fn deadline(&self) -> Instant {
         self.deadline

@@ -1,53 +1,85 @@
 //! Whether far nodes are still there while they run calls: one that vanishes answers nothing, and who called would wait out the deadline.
 //!
-//! A node is asked once for all of its calls, and only while there are such as take long.
+//! A node is asked once for all of its calls, and only while there are such as take long. The more nodes are asked, the less often each.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use edgeward_cluster::{BackboneError, Message, Subject};
-use edgeward_model::{NodeId, limits::FAR_PRESENCE_EVERY};
+use edgeward_model::{
+    NodeId,
+    limits::{FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING},
+};
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::far::FarNode;
 use crate::services::METRICS;
 
 /// The nodes that are asked.
 #[derive(Debug, Default)]
-pub(super) struct Presence(Mutex<HashMap<NodeId, watch::Receiver<bool>>>);
+pub(super) struct Presence {
+    nodes: Mutex<HashMap<NodeId, watch::Receiver<Seen>>>,
+    /// Each who asks has one.
+    asking: Arc<()>,
+}
+
+/// What is known of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    There,
+    /// Nobody listens where it did just now.
+    Missing,
+    /// Nobody has listened there for as long as it may take to connect again.
+    Gone,
+}
 
 impl Presence {
-    /// Ends when a node is there no more.
-    pub(super) async fn gone(&self, node: &FarNode) {
+    /// Ends when a node is there no more: at once for a call that may run twice, else when it had the time to connect again.
+    pub(super) async fn gone(&self, node: &FarNode, may_run_twice: bool) {
         // Most calls are done by then.
-        sleep(FAR_PRESENCE_EVERY).await;
+        sleep(FAR_PRESENCE_AFTER).await;
+        let enough = if may_run_twice { Seen::Missing } else { Seen::Gone };
         // Who asked for others may have ended just now, as nobody listened.
-        while self.asked(node).wait_for(|gone| *gone).await.is_err() {}
+        while self.asked(node).wait_for(|seen| *seen >= enough).await.is_err() {}
     }
 
-    fn asked(&self, node: &FarNode) -> watch::Receiver<bool> {
-        let mut asked = self.0.lock();
+    fn asked(&self, node: &FarNode) -> watch::Receiver<Seen> {
+        let mut nodes = self.nodes.lock();
         // Who has told, or whom nobody listened to, is done.
-        asked.retain(|_, gone| gone.has_changed().is_ok());
+        nodes.retain(|_, seen| seen.has_changed().is_ok());
         let begin = || {
-            let (told, gone) = watch::channel(false);
-            tokio::spawn(ask(node.clone(), told));
-            gone
+            let (told, seen) = watch::channel(Seen::There);
+            tokio::spawn(ask(node.clone(), told, Arc::clone(&self.asking)));
+            seen
         };
-        asked.entry(node.id.clone()).or_insert_with(begin).clone()
+        nodes.entry(node.id.clone()).or_insert_with(begin).clone()
     }
 }
 
 /// Asks a node until it is gone, or nobody wants to know.
-async fn ask(node: FarNode, told: watch::Sender<bool>) {
+async fn ask(node: FarNode, told: watch::Sender<Seen>, asking: Arc<()>) {
+    let mut missing_since = None;
     // One receiver is kept for those who come.
     while told.receiver_count() > 1 {
         let asked = Subject::to_node(node.id.clone(), METRICS);
+        let answered = node.backbone.request(&asked, Message::default(), FAR_PRESENCE_PATIENCE).await;
         // One that is slow, or too busy to answer, is there.
-        if let Err(BackboneError::NoResponder(_)) = node.backbone.request(&asked, Message::default(), FAR_PRESENCE_EVERY).await {
-            told.send_replace(true);
+        let is_missing = matches!(answered, Err(BackboneError::NoResponder(_)));
+        let since = *missing_since.get_or_insert_with(Instant::now);
+        let seen = match is_missing {
+            false => Seen::There,
+            true if since.elapsed() < FAR_PRESENCE_PATIENCE => Seen::Missing,
+            true => Seen::Gone,
+        };
+        missing_since = missing_since.filter(|_| is_missing);
+        told.send_replace(seen);
+        if seen == Seen::Gone {
             return;
         }
-        sleep(FAR_PRESENCE_EVERY).await;
+        let asking = u32::try_from(Arc::strong_count(&asking)).unwrap_or(u32::MAX);
+        sleep(FAR_PRESENCE_EVERY.max(FAR_PRESENCE_SPACING * asking)).await;
     }
 }

@@ -53,6 +53,8 @@ pub struct Attempt {
     pub time: Duration,
     /// Which one of its call it is, from 1 on.
     pub number: u64,
+    /// Whether its call may run twice, so that it need not be waited for when its node is away.
+    pub is_idempotent: bool,
 }
 
 /// What a cluster routes calls by.
@@ -210,7 +212,8 @@ impl EdgeCluster {
                 return Err(last.unwrap_or_else(|| too_late(function)));
             }
             attempts += 1;
-            let Failed { error, failure } = match attempt(Attempt { node: node.clone(), time, number: attempts }).await {
+            let made = Attempt { node: node.clone(), time, number: attempts, is_idempotent: plan.is_idempotent() };
+            let Failed { error, failure } = match attempt(made).await {
                 Ok(answer) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));
                     return Ok(answer);
@@ -235,7 +238,7 @@ impl EdgeCluster {
         function: &FunctionId,
         payload: Bytes,
         options: CallOptions,
-        Attempt { node, time, number }: Attempt,
+        Attempt { node, time, number, is_idempotent }: Attempt,
     ) -> Result<Output, Failed> {
         // It ends here: the pause before the next attempt is none of its time.
         let mut span = attempt_span(function, &node, options.trace(), number);
@@ -252,7 +255,7 @@ impl EdgeCluster {
             }
             Ok(Place::Far(far)) => tokio::select! {
                 answered = far.invoke(function.clone(), payload, options, time.min(REQUEST_TIMEOUT_MAX)) => answered,
-                () = self.0.routing.presence.gone(&far) => Err(vanished(function, &node)),
+                () = self.0.routing.presence.gone(&far, is_idempotent) => Err(vanished(function, &node)),
             },
             Err(error) => Err(Failed { failure: CallFailure::no_way(error.kind()), error }),
         };

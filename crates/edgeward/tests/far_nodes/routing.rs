@@ -14,7 +14,7 @@ use edgeward::{
     cluster::routing::{BreakerState, CandidateView},
     document::Precondition,
 };
-use edgeward_model::{Breaker, Retry};
+use edgeward_model::{Breaker, Retry, limits::FAR_PRESENCE_PATIENCE};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -383,6 +383,31 @@ pub(crate) async fn a_function_that_hangs_leaves_room_for_another_on_its_node(si
     assert!(runs >= 256, "and what fits runs: {runs}");
     let terms = Terms { left: Some(Duration::from_secs(10)), ..Terms::default() };
     assert_eq!(call_within(&hub.cluster, terms).await.expect("there is room"), "a");
+}
+
+pub(crate) async fn of_calls_on_a_node_that_vanishes_one_that_may_run_twice_waits_least(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (_node, switch) = start(&site, &hub, "a").await;
+    let retry = Retry { attempts: Some(1), ..Retry::default() };
+    let hangs = EdgeFunction { resilience: Resilience { retry, ..Resilience::default() }, ..native("hangs", "hangs") };
+    hub.cluster.deploy_to_all(hangs).await.expect("assigns");
+    hub.serves("a", "hangs").await;
+    let ends = async |is_idempotent: bool| {
+        let terms = Terms { is_idempotent, ..Terms::default() };
+        let called = hub.cluster.call(&FunctionId::new("hangs").expect("valid"), "", CallOptions::default(), terms).await;
+        (called.expect_err("its node vanishes").to_string(), Instant::now())
+    };
+    let cut = async {
+        eventually("both run", async || switch.runs.load(Ordering::SeqCst) == 2).await;
+        site.cut_off("a").await;
+        Instant::now()
+    };
+    let ((twice, twice_at), (once, once_at), cut_at) = tokio::join!(ends(true), ends(false), cut);
+    assert!(twice.contains("vanished") && once.contains("vanished"), "{twice}, {once}");
+    assert!(once_at.duration_since(twice_at) >= FAR_PRESENCE_PATIENCE / 2, "a node may connect again meanwhile");
+    // Without a look they would wait for the 30 seconds of the function.
+    assert!(once_at.duration_since(cut_at) < Duration::from_secs(20), "{:?}", once_at.duration_since(cut_at));
 }
 
 pub(crate) async fn a_node_cannot_make_itself_one_that_is_called(site: Site) {
