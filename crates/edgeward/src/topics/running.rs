@@ -6,16 +6,16 @@ use std::{
 };
 
 use edgeward_model::{
-    EdgeError, Trigger, TriggerId,
+    EdgeError, ErrorKind, Trigger, TriggerId,
     limits::{TRIGGER_RESTART_PAUSE, TRIGGER_STOP_TIMEOUT},
 };
 use edgeward_topics::{Delivery, Message, Retry, TopicLog};
 use jiff::Timestamp;
 use tokio::{
     sync::watch,
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     call::Caller,
@@ -88,7 +88,7 @@ pub(super) async fn run(triggers: &Triggers, log: &Arc<TopicLog>, caller: Caller
 async fn deliver(trigger: Arc<Trigger>, log: Arc<TopicLog>, caller: Caller, standing: Arc<Standing>, stop: CancellationToken) {
     let delivering = async {
         while !stop.is_cancelled() {
-            let Err(error) = deliver_once(&trigger, &log, &caller, &standing, &stop).await else { return };
+            let Err(error) = deliver_once(Arc::clone(&trigger), &log, &caller, &standing, &stop).await else { return };
             tracing::error!(trigger = %trigger.id, error = error.chain(), "a trigger cannot go on; it begins anew");
             *standing.failure.lock() = Some(error.chain());
             tokio::select! {
@@ -108,10 +108,10 @@ async fn deliver(trigger: Arc<Trigger>, log: Arc<TopicLog>, caller: Caller, stan
 }
 
 async fn deliver_once(
-    trigger: &Trigger,
+    trigger: Arc<Trigger>,
     log: &TopicLog,
     caller: &Caller,
-    standing: &Standing,
+    standing: &Arc<Standing>,
     stop: &CancellationToken,
 ) -> Result<(), EdgeError> {
     let subscription = subscription_of(&trigger.id);
@@ -121,6 +121,16 @@ async fn deliver_once(
     let retry = Retry { attempts: trigger.retry.attempts, pause_min: trigger.retry.pause_min(), pause_max: trigger.retry.pause_max() };
     let concurrency = usize::try_from(trigger.concurrency).expect("its bound is below 2^16");
     let delivery = Delivery { subscription, concurrency, retry };
-    let handle = |message: Arc<Message>| async move { caller.call(trigger, &message, standing, stop).await };
+    let handle = |message: Arc<Message>| {
+        let (trigger, caller, standing, stop) = (Arc::clone(&trigger), caller.clone(), Arc::clone(standing), stop.clone());
+        // A task of its own, so that calls run on all processors. It ends with the delivery.
+        let running = AbortOnDropHandle::new(tokio::spawn(async move { caller.call(&trigger, &message, &standing, &stop).await }));
+        async move { running.await.unwrap_or_else(|error| Err(broke(error))) }
+    };
     delivery.run(log, &standing.counts, handle, stop.cancelled()).await
+}
+
+/// What becomes of a call that panicked.
+fn broke(error: JoinError) -> EdgeError {
+    EdgeError::new(ErrorKind::ExecutionFailed, "the call for the message broke").with_source(error)
 }
