@@ -12,7 +12,7 @@ use edgeward_model::{
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::far::FarNode;
@@ -64,8 +64,12 @@ async fn ask(node: FarNode, told: watch::Sender<Seen>, asking: Arc<()>) {
     let mut missing_since = None;
     // One receiver is kept for those who come.
     while told.receiver_count() > 1 {
+        let nodes = u32::try_from(Arc::strong_count(&asking)).unwrap_or(u32::MAX);
+        let pause = FAR_PRESENCE_EVERY.max(FAR_PRESENCE_SPACING * nodes);
+        let next = Instant::now() + pause;
         let asked = Subject::to_node(node.id.clone(), METRICS);
-        let answered = node.backbone.request(&asked, Message::default(), FAR_PRESENCE_PATIENCE).await;
+        // What it was asked just before it vanished it does not answer; it is asked again.
+        let answered = node.backbone.request(&asked, Message::default(), pause).await;
         // One that is slow, or too busy to answer, is there.
         let is_missing = matches!(answered, Err(BackboneError::NoResponder(_)));
         let since = *missing_since.get_or_insert_with(Instant::now);
@@ -79,7 +83,6 @@ async fn ask(node: FarNode, told: watch::Sender<Seen>, asking: Arc<()>) {
         if seen == Seen::Gone {
             return;
         }
-        let asking = u32::try_from(Arc::strong_count(&asking)).unwrap_or(u32::MAX);
-        sleep(FAR_PRESENCE_EVERY.max(FAR_PRESENCE_SPACING * asking)).await;
+        sleep_until(next).await;
     }
 }
