@@ -88,6 +88,11 @@ impl RetryPlan {
         &self.tried
     }
 
+    /// Notes that it failed on a node before it was planned here.
+    pub fn failed_before_on(&mut self, node: NodeId) {
+        self.tried.push(node);
+    }
+
     /// When the call must have ended.
     pub fn deadline(&self) -> Instant {
         self.deadline
