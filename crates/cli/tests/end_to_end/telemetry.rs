@@ -280,6 +280,48 @@ async fn a_node_and_its_hub_export_what_they_measure() {
     assert_eq!((&nodes["kind"], &nodes["is_monotonic"]), (&json!("sum"), &json!(false)));
     let uptime = receiver.metric("process.uptime", "hub-1").expect("there");
     assert_eq!((&uptime["kind"], &uptime["unit"]), (&json!("gauge"), &json!("s")));
+
+    // All that there is, under the names of the table; what never had a number is not sent.
+    let documented = documented();
+    for (instance, places) in [("edge-01", ["both", "node", "member"]), ("hub-1", ["both", "hub", "hub"])] {
+        let sent: BTreeSet<_> = {
+            let metrics = receiver.all("metrics").into_iter().filter(|metric| metric["resource"]["service.instance.id"] == instance);
+            metrics.map(|metric| metric["name"].as_str().expect("a name").to_owned()).collect()
+        };
+        let all: BTreeSet<_> = edgeward::telemetry::INSTRUMENTS
+            .iter()
+            .filter(|instrument| places.contains(&documented[&instrument.prometheus_name()].1.as_str()))
+            .map(|instrument| instrument.name.to_owned())
+            .collect();
+        let text = {
+            let process = if instance == "edge-01" { &node } else { fleet.hub() };
+            String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text")
+        };
+        let has_number = |instrument: &&&edgeward::telemetry::Instrument| {
+            let name = instrument.prometheus_name();
+            text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ', '_'])))
+        };
+        let shown: BTreeSet<_> =
+            edgeward::telemetry::INSTRUMENTS.iter().filter(has_number).map(|instrument| instrument.name.to_owned()).collect();
+        assert!(sent.is_subset(&all), "{instance} sends what nobody knows: {:?}", sent.difference(&all));
+        assert!(shown.is_subset(&sent), "{instance} shows what it does not send: {:?}", shown.difference(&sent));
+    }
+
+    // Which node is how, by its name.
+    let of_node = |status: &str| format!("edgeward_node_status{{edgeward_node_id=\"edge-01\",edgeward_node_status=\"{status}\"}}");
+    assert_eq!(series(fleet.hub(), &of_node("online")).await, 1);
+    let age = async || real(fleet.hub(), "edgeward_node_heartbeat_age_seconds{edgeward_node_id=\"edge-01\"}").await;
+    assert!((0.0..10.0).contains(&age().await.expect("it was heard")));
+    node.kill();
+    fleet.is("edge-01", "offline").await;
+    assert_eq!(series(fleet.hub(), &of_node("offline")).await, 1);
+    until("nobody hears it", async || age().await > Some(1.0)).await;
+}
+
+/// The number of a series of the metrics of a process, if it is there.
+async fn real(process: &Node, name: &str) -> Option<f64> {
+    let text = String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text");
+    text.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().parse().expect("a number"))
 }
 
 /// The value of a series of the metrics of a process.
