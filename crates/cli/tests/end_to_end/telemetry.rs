@@ -376,6 +376,45 @@ async fn while_the_receiver_is_away_spans_are_bounded_and_they_come_when_it_is_b
 }
 
 #[tokio::test]
+async fn what_waits_at_a_stop_goes_out_also_when_the_receiver_was_away_a_moment_before() {
+    let port = {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        taken.local_addr().expect("bound").port()
+    };
+    let (_folder, data) = data_dir();
+    let traces = format!("http://127.0.0.1:{port}/v1/traces");
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces.as_str())]).collect();
+    let mut node = Node::launch_as("up", &data, &[], &variables);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("f", "hello", &[]);
+    assert_eq!(node.get_function("/fn/f/").await.status(), 200);
+    // The pauses grow: by the third there is time to come back within one.
+    let failed = "edgeward_otlp_requests_total{edgeward_signal=\"traces\",edgeward_outcome=\"failed\"}";
+    until("it was tried", async || series(&node, failed).await >= 3).await;
+    let receiver = Receiver::start(port);
+    node.terminate();
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+    assert_eq!(receiver.all("spans").len(), 1, "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn who_exports_metrics_alone_traces_nothing() {
+    let receiver = Receiver::start(0);
+    let (_folder, data) = data_dir();
+    let metrics = format!("{}/v1/metrics", receiver.url());
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", metrics.as_str())]).collect();
+    let node = Node::launch_as("up", &data, &[], &variables);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("echo", "hostile", &[]);
+    let caller = traceparent(TRACE);
+    let answer = node.ask(Method::POST, "/v1/functions/echo/invoke", &[("traceparent", &caller)], "").await;
+    let seen = serde_json::from_slice::<Value>(answer.body()).expect("JSON")["headers"].as_array().expect("pairs").clone();
+    assert!(seen.contains(&json!(["traceparent", caller])), "it passes as it came: {seen:?}");
+    until("the metrics", async || receiver.metric("process.uptime", "edge-test").is_some()).await;
+    assert_eq!(series(&node, "edgeward_otlp_spans_waiting").await, 0, "nobody would ever take them");
+}
+
+#[tokio::test]
 async fn telemetry_goes_over_tls_to_a_receiver_that_is_trusted_and_to_no_other() {
     let (certificate, stranger) = (Certificate::new(), Certificate::new());
     let receiver = Receiver::start_with(0, &[certificate.text("chain.pem"), certificate.text("key.pem")]);
