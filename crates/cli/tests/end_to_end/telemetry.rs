@@ -516,6 +516,21 @@ async fn the_documented_metrics_are_those_of_a_node_and_a_hub_and_no_others() {
     }
 }
 
+#[tokio::test]
+async fn a_command_tells_all_that_a_node_measures() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    assert_eq!(node.get_function("/fn/hello/").await.status(), 200);
+    let text = String::from_utf8(node.done(&["metrics", "--all"])).expect("text");
+    assert!(text.contains("# TYPE edgeward_functions gauge\n"), "{text}");
+    let series: Vec<Value> = serde_json::from_slice(&node.done(&["metrics", "--all", "--json"])).expect("a list");
+    let of_hello = json!({ "faas_name": "hello", "edgeward_node_id": "edge-test" });
+    assert!(series.contains(&json!({ "name": "faas_invocations_total", "labels": of_hello, "value": 1 })), "{series:?}");
+    assert_eq!(series.len(), text.lines().filter(|line| !line.starts_with('#')).count());
+    assert_eq!(node.run(&["metrics", "--all", "--function", "hello"]).status.code(), Some(2));
+}
+
 #[test]
 fn the_documented_metrics_have_the_names_units_and_labels_of_their_instruments() {
     let documented = documented();
