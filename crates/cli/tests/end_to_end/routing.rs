@@ -125,6 +125,30 @@ async fn a_node_that_fails_too_often_is_passed_by_and_routes_show_it() {
 #[tokio::test]
 async fn deadlines_and_places_hold_on_the_hub_and_on_a_node() {
     let fleet = Fleet::start().await;
+#[tokio::test]
+async fn a_node_with_no_weight_gets_no_calls_until_it_has_one() {
+    let fleet = Fleet::start().await;
+    let hub = fleet.hub();
+    let (_one, two) = (fleet.join("edge-01").await, fleet.join("edge-02").await);
+    hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--all", "--balance", "weighted"]);
+    fleet.serves("hello", 2).await;
+    let calls_there = async || two.json("/v1/metrics/summary").await["total"].as_u64().expect("a number");
+    let call_often = async || {
+        let answers = join_all((0..40).map(|_| call(hub, "hello", &[]))).await;
+        assert!(answers.iter().all(|answer| answer.status() == 200), "{answers:?}");
+    };
+    hub.done(&["nodes", "label", "edge-02", "weight=0"]);
+    until("the hub knows it", async || candidate(hub, "hello", "edge-02").await["why_not"].as_str().is_some()).await;
+    let before = calls_there().await;
+    call_often().await;
+    assert_eq!(calls_there().await, before, "it has no weight");
+    hub.done(&["nodes", "label", "edge-02", "weight=1000"]);
+    hub.done(&["nodes", "label", "edge-01", "weight=100"]);
+    until("the hub knows it", async || candidate(hub, "hello", "edge-02").await["why_not"].is_null()).await;
+    call_often().await;
+    assert!(calls_there().await > before + 20, "it has ten times the weight of the other");
+}
+
     let hub = fleet.hub();
     let one = fleet.join("edge-01").await;
     let slow = ["deploy", &artifact("moody"), "--id", "slow", "--env", "MOOD=slow", "--all", "--calls-max", "1"];
