@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     fleet_support::Fleet,
     support::{Node, artifact, data_dir, fails, json as body, problem, until},
+    telemetry::series,
 };
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -117,14 +118,13 @@ async fn a_node_that_fails_too_often_is_passed_by_and_routes_show_it() {
     assert!(shown.contains("open") && shown.contains("failed too often"), "{shown}");
     fails(&hub.run(&["invoke", "bad"]), 13, "failed too often");
     assert!(fleet.has_event("breaker_changed", "edge-01"));
+    let of_bad = |metric: &str| format!("edgeward_route_breaker_{metric}{{faas_name=\"bad\",edgeward_node_id=\"edge-01\"}}");
+    assert_eq!((series(hub, &of_bad("state")).await, series(hub, &of_bad("openings_total")).await), (2, 1));
     // Its fault is not that of the others.
     hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
     until("another is called there", async || call(hub, "hello", &[]).await.status() == 200).await;
 }
 
-#[tokio::test]
-async fn deadlines_and_places_hold_on_the_hub_and_on_a_node() {
-    let fleet = Fleet::start().await;
 #[tokio::test]
 async fn a_node_with_no_weight_gets_no_calls_until_it_has_one() {
     let fleet = Fleet::start().await;
@@ -149,6 +149,9 @@ async fn a_node_with_no_weight_gets_no_calls_until_it_has_one() {
     assert!(calls_there().await > before + 20, "it has ten times the weight of the other");
 }
 
+#[tokio::test]
+async fn deadlines_and_places_hold_on_the_hub_and_on_a_node() {
+    let fleet = Fleet::start().await;
     let hub = fleet.hub();
     let one = fleet.join("edge-01").await;
     let slow = ["deploy", &artifact("moody"), "--id", "slow", "--env", "MOOD=slow", "--all", "--calls-max", "1"];

@@ -325,7 +325,7 @@ async fn real(process: &Node, name: &str) -> Option<f64> {
 }
 
 /// The value of a series of the metrics of a process.
-async fn series(process: &Node, name: &str) -> u64 {
+pub(crate) async fn series(process: &Node, name: &str) -> u64 {
     let text = String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
     line.trim().parse().expect("a number")
