@@ -9,6 +9,7 @@ import os
 from edgeward import _records
 from edgeward._async_client import AsyncClient
 from edgeward._edgeward import (
+    Calls,
     Deployments,
     Document,
     Documents,
@@ -28,6 +29,7 @@ from edgeward.client import Client
 
 __all__ = [
     "AsyncClient",
+    "Calls",
     "Client",
     "Deployments",
     "Document",

@@ -35,6 +35,9 @@ class AsyncClient:
     async def summary(self, function_id: str | None = None, node: str | None = None) -> dict[str, Any]:
         return await asyncio.to_thread(self._client.summary, function_id, node)
 
+    async def metrics(self) -> str:
+        return await asyncio.to_thread(self._client.metrics)
+
     async def nodes(self, status: object = None) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.nodes, status)
 

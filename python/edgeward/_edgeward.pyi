@@ -186,6 +186,9 @@ class EdgeCluster:
         `resilience` of the function says. The arguments are those of `invoke` of a runtime."""
     def call_async(self, function_id: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """The same, to be awaited."""
+    def calling(self, timeout_seconds: float | None = None, *, idempotent: bool = False) -> Calls:
+        """Calls with less time than their functions may take, or which may run twice, as all arguments of `call` are those of the
+        function."""
     def routes(self) -> list[dict[str, Any]]:
         """How the calls of each function are routed: its nodes in the order in which they are asked, and how they do."""
     @property
@@ -212,6 +215,15 @@ class EdgeCluster:
         """The experiments that this cluster runs or ran, the newest first."""
     def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
         """Ends an experiment before its time, and returns it once its faults have ended."""
+
+@final
+class Calls:
+    """Calls of a cluster on terms of their own. Thread-safe."""
+
+    def call(self, function_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a function as `EdgeCluster.call` does."""
+    def call_async(self, function_id: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """The same, to be awaited."""
 
 @final
 class Deployments:

@@ -55,6 +55,10 @@ class Client:
         A node tells one function apart, a hub does not."""
         return self._api.object("GET", "/v1/metrics/summary", {"function": function_id, "node": node})
 
+    def metrics(self) -> str:
+        """Everything that the node or hub measures, in the text format of Prometheus."""
+        return self._api.send("GET", "/metrics").decode()
+
     def nodes(self, status: object = None) -> list[dict[str, Any]]:
         """The nodes of a hub, or those of one `EdgeNodeStatus`."""
         return self._api.objects("nodes", "/v1/nodes", {"status": getattr(status, "value", status)})

@@ -70,6 +70,8 @@ def test_functions_of_a_node(node: Client) -> None:
     assert (answer["id"], answer["state"], answer["environment"]) == ("hello", "ready", {"KEY": "[redacted]"})
     assert b"hello" in node.invoke("hello").lower()
     assert node.summary("hello")["total_invocations"] == 1
+    assert 'faas_invocations_total{faas_name="hello",edgeward_node_id=' in node.metrics()
+    assert "# TYPE edgeward_functions gauge" in asyncio.run(AsyncClient(node.url).metrics())
     assert isinstance(list(node.logs("hello")), list)
     node.deploy(EdgeFunction("celsius", "celsius", artifact=(BUILT / "celsius.wasm").read_bytes()))
     with pytest.raises(EdgeExecutionError) as caught:

@@ -1,6 +1,7 @@
 """A cluster in this process: its nodes are the objects that were registered."""
 
 import asyncio
+import contextlib
 import time
 from datetime import datetime, timezone
 
@@ -115,6 +116,37 @@ def test_a_call_goes_to_a_node_that_does_well_and_routes_show_which() -> None:
         cluster.get_runtime("edge-01").invoke("double", 1)
 
 
+def test_one_call_may_say_how_long_it_has_and_that_it_may_run_twice() -> None:
+    def fails(idempotent: bool, timeout_seconds: float) -> object:
+        raise OSError("broken")
+
+    def answers(idempotent: bool, timeout_seconds: float) -> object:
+        time.sleep(timeout_seconds)
+        return idempotent
+
+    cluster = EdgeCluster()
+    for id, handler in [("edge-01", fails), ("edge-02", answers)]:
+        cluster.register_node(EdgeNode(id, id))
+        cluster.deploy_to_node(id, EdgeFunction("f", "f", handler, resilience={"balance": "round_robin"}))
+    # What the call says of itself, and the arguments of the handler, are apart though they have the same names.
+    twice = cluster.calling(idempotent=True)
+    assert [twice.call("f", timeout_seconds=0, idempotent=n) for n in range(4)] == [0, 1, 2, 3]
+    once = cluster.calling(timeout_seconds=30)
+    failed = 0
+    for _ in range(4):
+        with contextlib.suppress(EdgeExecutionError):
+            once.call("f", True, 0)
+            continue
+        failed += 1
+    assert failed == 2, "what may not run twice fails where it fails"
+
+    async def late() -> None:
+        await cluster.calling(0.05, idempotent=True).call_async("f", True, 2)
+
+    with pytest.raises(EdgeTimeoutError):
+        asyncio.run(late())
+
+
 async def call_soon(cluster: EdgeCluster, number: int) -> object:
     return await cluster.call_async("double", number)
 
@@ -130,6 +162,9 @@ def test_what_is_wrong_with_a_call_or_how_it_is_routed_is_told() -> None:
     cluster.deploy_to_all(slow)
     with pytest.raises(EdgeTimeoutError, match="did not answer within"):
         cluster.call("slow")
+    for seconds in [-1, float("nan")]:
+        with pytest.raises(ValueError, match="`timeout_seconds` is not valid"):
+            cluster.calling(seconds)
     for resilience, why in [
         ({"balance": "fastest"}, "unknown variant `fastest`"),
         ({"retry": {"attempts": -1}}, "`-1`"),

@@ -4,6 +4,7 @@
 //! error that carries the problem as the node sent it. A token is shown over TLS only.
 
 mod events;
+mod metrics;
 pub(crate) mod tls;
 mod topics;
 mod wire;
@@ -42,6 +43,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::input::Input;
 pub(crate) use events::{Events, events_in};
+pub(crate) use metrics::{Series, series};
 pub(crate) use topics::{DeadLetters, LetterRecord, Messages, Published, TopicMessage, Topics, TriggerRecord, Triggers};
 pub(crate) use wire::{
     Change, Conflict, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, DocumentSummary, Documents, Functions, History, HubStatus,

@@ -531,6 +531,12 @@ impl EdgeCluster {
         health
     }
 
+    /// How each node is, and when it was last heard since this process began.
+    pub(crate) fn standings(&self) -> Vec<(NodeId, EdgeNodeStatus, Option<Timestamp>)> {
+        let members = self.0.members.lock();
+        members.membership.nodes().map(|(id, standing)| (id.clone(), standing.status(), standing.last_heartbeat())).collect()
+    }
+
     /// The nodes that are not OFFLINE.
     pub(crate) fn present(&self) -> BTreeSet<NodeId> {
         let members = self.0.members.lock();

@@ -92,16 +92,21 @@ impl Schedules {
         Ok(PutSchedule { created, view: self.get(id.as_str())? })
     }
 
+    /// The time by which schedules are due.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.ledger.now()
+    }
+
     /// One schedule.
     pub fn get(&self, id: &str) -> Result<ScheduleView, EdgeError> {
-        let (snapshot, now) = (self.ledger.snapshot(), Timestamp::now());
+        let (snapshot, now) = (self.ledger.snapshot(), self.now());
         let (record, source) = snapshot.find(id).ok_or_else(|| not_found(id))?;
         Ok(view(record, source, snapshot.state(id).map(AsRef::as_ref), now))
     }
 
     /// Every schedule, by id.
     pub fn list(&self) -> Vec<ScheduleView> {
-        let (snapshot, now) = (self.ledger.snapshot(), Timestamp::now());
+        let (snapshot, now) = (self.ledger.snapshot(), self.now());
         let all = snapshot.all().into_iter();
         all.map(|(id, (record, source))| view(record, source, snapshot.state(id.as_str()).map(AsRef::as_ref), now)).collect()
     }

@@ -66,6 +66,7 @@ on_each! {
         a_breaker_opens_is_tried_and_closes
         the_deadline_of_a_call_reaches_the_node
         a_node_calls_what_it_has_and_its_hub_finds_the_rest
+        a_node_that_is_full_or_fails_has_its_hub_find_another
         a_function_for_one_node_is_called_where_its_lease_is
         nodes_that_are_full_are_not_asked_over_and_over
         what_serves_is_called_while_what_is_to_follow_fails

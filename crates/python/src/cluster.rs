@@ -95,17 +95,18 @@ impl EdgeCluster {
         deploy(self.cluster.clone(), runtimes, node.map(str::to_owned), prepared)
     }
 
-    fn calling(
+    fn begin_call(
         &self,
-        py: Python<'_>,
+        terms: Terms,
         function: &str,
         arguments: Bound<'_, PyTuple>,
         named: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Calling> {
+        let py = arguments.py();
         let missing = |_| EdgeError::new(ErrorKind::NotFound, format!("Function not found: {function}"));
         let function = FunctionId::new(function).map_err(missing).or_raise(py)?;
         let (cluster, runtimes) = (self.cluster.clone(), self.runtimes.clone_ref(py));
-        Ok(Calling { cluster, runtimes, function, arguments: arguments.unbind(), named: named.map(Bound::unbind) })
+        Ok(Calling { cluster, runtimes, terms, function, arguments: arguments.unbind(), named: named.map(Bound::unbind) })
     }
 
     fn deploy_soon<'py>(&self, node: Option<&str>, function: &Bound<'py, EdgeFunction>) -> PyResult<Bound<'py, PyAny>> {
@@ -125,6 +126,7 @@ impl EdgeCluster {
 struct Calling {
     cluster: edgeward::EdgeCluster,
     runtimes: Py<PyDict>,
+    terms: Terms,
     function: FunctionId,
     arguments: Py<PyTuple>,
     named: Option<Py<PyDict>>,
@@ -132,7 +134,7 @@ struct Calling {
 
 impl Calling {
     async fn run(self) -> Result<Answer, EdgeError> {
-        self.cluster.call_with(&self.function, Terms::default(), |attempt| self.attempt(attempt)).await
+        self.cluster.call_with(&self.function, self.terms, |attempt| self.attempt(attempt)).await
     }
 
     /// One attempt, on one node of this process.
@@ -275,7 +277,7 @@ impl EdgeCluster {
     /// says. The arguments are those of `invoke` of a runtime.
     #[pyo3(signature = (function_id, *args, **kwargs))]
     fn call(&self, py: Python<'_>, function_id: &str, args: Bound<'_, PyTuple>, kwargs: Option<Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
-        Ok(wait(py, self.calling(py, function_id, args, kwargs)?.run())?.show(py))
+        Ok(wait(py, self.begin_call(Terms::default(), function_id, args, kwargs)?.run())?.show(py))
     }
 
     /// The same, to be awaited.
@@ -287,7 +289,18 @@ impl EdgeCluster {
         args: Bound<'py, PyTuple>,
         kwargs: Option<Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        awaitable(py, self.calling(py, function_id, args, kwargs)?.run(), |py, answer| Ok(answer.show(py)))
+        awaitable(py, self.begin_call(Terms::default(), function_id, args, kwargs)?.run(), |py, answer| Ok(answer.show(py)))
+    }
+
+    /// Calls with less time than their functions may take, or which may run twice, as all arguments of `call` are those of the function.
+    #[pyo3(signature = (timeout_seconds=None, *, idempotent=false))]
+    fn calling(slf: Py<Self>, py: Python<'_>, timeout_seconds: Option<f64>, idempotent: bool) -> PyResult<Calls> {
+        let left = timeout_seconds
+            .map(|seconds| Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()))
+            .transpose()
+            .map_err(|error| EdgeError::invalid(format!("`timeout_seconds` is not valid: {error}")))
+            .or_raise(py)?;
+        Ok(Calls { cluster: slf, terms: Terms { left, is_idempotent: idempotent } })
     }
 
     /// How the calls of each function are routed: its nodes in the order in which they are asked, and how they do.
@@ -373,5 +386,34 @@ impl EdgeCluster {
 
     fn __repr__(&self, py: Python<'_>) -> String {
         format!("<EdgeCluster of {} nodes>", self.runtimes.bind(py).len())
+    }
+}
+
+/// Calls of a cluster on terms of their own.
+#[pyclass(module = "edgeward", frozen)]
+pub(crate) struct Calls {
+    cluster: Py<EdgeCluster>,
+    terms: Terms,
+}
+
+#[pymethods]
+impl Calls {
+    /// Calls a function as `EdgeCluster.call` does.
+    #[pyo3(signature = (function_id, *args, **kwargs))]
+    fn call(&self, py: Python<'_>, function_id: &str, args: Bound<'_, PyTuple>, kwargs: Option<Bound<'_, PyDict>>) -> PyResult<Py<PyAny>> {
+        Ok(wait(py, self.cluster.get().begin_call(self.terms, function_id, args, kwargs)?.run())?.show(py))
+    }
+
+    /// The same, to be awaited.
+    #[pyo3(signature = (function_id, *args, **kwargs))]
+    fn call_async<'py>(
+        &self,
+        py: Python<'py>,
+        function_id: &str,
+        args: Bound<'py, PyTuple>,
+        kwargs: Option<Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let calling = self.cluster.get().begin_call(self.terms, function_id, args, kwargs)?;
+        awaitable(py, calling.run(), |py, answer| Ok(answer.show(py)))
     }
 }

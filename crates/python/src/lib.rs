@@ -31,7 +31,7 @@ mod _edgeward {
 
     #[pymodule_export]
     use super::{
-        cluster::EdgeCluster,
+        cluster::{Calls, EdgeCluster},
         deployments::Deployments,
         documents::{Document, DocumentWatch, Documents},
         function::EdgeFunction,

@@ -142,6 +142,8 @@ instruments! {
     // The fleet, on a hub.
     HUB_ACTIVE: UpDownCounter "edgeward.hub.active", "{hub}", [], "Whether this hub is the active one.";
     FLEET_NODES: UpDownCounter "edgeward.fleet.nodes", "{node}", ["edgeward.node.status"], "Nodes of the fleet by their status.";
+    NODE_STATUS: UpDownCounter "edgeward.node.status", "{node}", [NODE, "edgeward.node.status"], "1 for each node of the fleet, with the status that it has now.";
+    HEARTBEAT_AGE: Gauge "edgeward.node.heartbeat.age", "s", [NODE], "Time since the hub last heard of a node; none of one that it has not heard since it started.";
     FLEET_ASSIGNMENTS: UpDownCounter "edgeward.fleet.assignments", "{function}", [], "Functions that are assigned, each counted once a node.";
     FLEET_EVENTS_DROPPED: Counter "edgeward.fleet.events.dropped", "{event}", [], "Events that came faster than they could be written.";
     FLEET_OUTBOX_DROPPED: UpDownCounter "edgeward.fleet.outbox.dropped", "{event}", [], "Events that nodes had dropped when they were last heard, as their outboxes were full.";

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use edgeward_model::limits::{OTLP_PAUSE_MAX, OTLP_PAUSE_MIN, OTLP_REQUEST_BYTES, OTLP_STOP_TIMEOUT};
+use edgeward_model::{
+    EdgeError,
+    limits::{OTLP_PAUSE_MAX, OTLP_PAUSE_MIN, OTLP_REQUEST_BYTES, OTLP_STOP_TIMEOUT},
+};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -59,17 +62,24 @@ enum Signal {
 pub struct Exporter {
     options: OtlpOptions,
     resource: Resource,
-    tracer: &'static Tracer,
+    /// None when spans go nowhere: then nothing is traced.
+    tracer: Option<&'static Tracer>,
     began_at: Timestamp,
 }
 
 impl Exporter {
-    /// Has this process trace from now on. `attributes` say what it is, beside what the options say.
+    /// Has this process trace from now on, if spans are to go anywhere. `attributes` say what it is, beside what the options say.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`](edgeward_model::ErrorKind::Conflict) when it does already.
-    pub fn new(options: OtlpOptions, attributes: &[(String, String)]) -> Result<Self, edgeward_model::EdgeError> {
-        let tracer = span::install(options.sampler)?;
+    /// [`ErrorKind::Conflict`](edgeward_model::ErrorKind::Conflict) when it traces already,
+    /// [`ErrorKind::InvalidInput`](edgeward_model::ErrorKind::InvalidInput) when a URL is of `https` and nobody said whom to trust.
+    pub fn new(options: OtlpOptions, attributes: &[(String, String)]) -> Result<Self, EdgeError> {
+        if options.needs_tls() && options.tls.is_none() {
+            return Err(EdgeError::invalid(
+                "the receiver of OTLP is reached by `https://`, and whom to trust is not said: set `tls` of the options",
+            ));
+        }
+        let tracer = options.traces.as_ref().map(|_| span::install(options.sampler)).transpose()?;
         Ok(Self { resource: Resource::new(attributes, &options.attributes), options, tracer, began_at: Timestamp::now() })
     }
 
@@ -87,17 +97,17 @@ impl Exporter {
     }
 
     async fn send_spans(&self, stop: &CancellationToken) {
-        let Some(target) = &self.options.traces else { return };
+        let (Some(target), Some(tracer)) = (&self.options.traces, self.tracer) else { return };
         let mut sender = Sender::new(&self.options, target, "traces");
         let mut failures = 0_u32;
         loop {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = self.tracer.until_full() => {}
+                () = tracer.until_full() => {}
                 () = sleep(self.options.span_delay) => {}
             }
             loop {
-                let batch = self.tracer.take();
+                let batch = tracer.take();
                 if batch.is_empty() {
                     break;
                 }
@@ -105,6 +115,7 @@ impl Exporter {
                 let count = batch.len() as u64;
                 drop(batch);
                 loop {
+                    let was_stopped = stop.is_cancelled();
                     let outcome = sender.send(request.clone()).await;
                     count_request(Signal::Traces, &outcome);
                     match outcome {
@@ -119,12 +130,13 @@ impl Exporter {
                             break;
                         }
                         Outcome::Away { retry_after } => {
-                            failures = failures.saturating_add(1);
-                            // Who stops tries once.
-                            if stop.run_until_cancelled(sleep(pause(failures, retry_after))).await.is_none() {
+                            // Who stops tries once more.
+                            if was_stopped {
                                 COUNTS.spans_dropped.fetch_add(count, Ordering::Relaxed);
                                 return;
                             }
+                            failures = failures.saturating_add(1);
+                            stop.run_until_cancelled(sleep(pause(failures, retry_after, random()))).await;
                         }
                     }
                 }
@@ -161,10 +173,21 @@ impl Exporter {
     }
 }
 
-/// How long a receiver that is away is left alone.
-fn pause(failures: u32, retry_after: Option<Duration>) -> Duration {
-    let doubled = OTLP_PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    retry_after.unwrap_or(doubled).clamp(OTLP_PAUSE_MIN, OTLP_PAUSE_MAX)
+/// How long a receiver that is away is left alone. When it does not say so itself, up to half of the time is left off, as `random` says, so that a fleet
+/// does not come back all at once.
+fn pause(failures: u32, retry_after: Option<Duration>, random: u8) -> Duration {
+    if let Some(said) = retry_after {
+        return said.clamp(OTLP_PAUSE_MIN, OTLP_PAUSE_MAX);
+    }
+    let doubled = OTLP_PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(OTLP_PAUSE_MAX);
+    doubled.mul_f64(1.0 - f64::from(random) / 512.0)
+}
+
+/// Any number. Without chance the pauses are only longer.
+fn random() -> u8 {
+    let mut byte = [0];
+    let _ = getrandom::fill(&mut byte);
+    byte[0]
 }
 
 fn count_request(signal: Signal, outcome: &Outcome) {
@@ -196,10 +219,21 @@ mod tests {
 
     #[test]
     fn a_receiver_that_is_away_is_left_alone_for_longer_and_longer_within_a_bound() {
-        assert_eq!(pause(1, None), OTLP_PAUSE_MIN);
-        assert_eq!(pause(3, None), OTLP_PAUSE_MIN * 4);
-        assert_eq!(pause(u32::MAX, None), OTLP_PAUSE_MAX);
-        assert_eq!(pause(1, Some(Duration::from_secs(5))), Duration::from_secs(5));
-        assert_eq!(pause(1, Some(Duration::from_hours(5))), OTLP_PAUSE_MAX);
+        assert_eq!(pause(1, None, 0), OTLP_PAUSE_MIN);
+        assert_eq!(pause(3, None, 0), OTLP_PAUSE_MIN * 4);
+        assert_eq!(pause(u32::MAX, None, 0), OTLP_PAUSE_MAX);
+        assert_eq!(pause(1, Some(Duration::from_secs(5)), u8::MAX), Duration::from_secs(5));
+        assert_eq!(pause(1, Some(Duration::from_hours(5)), u8::MAX), OTLP_PAUSE_MAX);
+        assert_eq!(pause(3, None, 128), OTLP_PAUSE_MIN * 3, "not all come back at once");
+        assert!(pause(u32::MAX, None, u8::MAX) >= OTLP_PAUSE_MAX / 2);
+    }
+
+    #[test]
+    fn whom_to_trust_is_said_before_anything_is_sent_by_tls() {
+        let secret = |name: &str| (name == "OTEL_EXPORTER_OTLP_HEADERS").then(|| "authorization=c2VjcmV0".to_owned());
+        let options = OtlpOptions::read(Some("https://otel.example"), None, secret).expect("valid").expect("on");
+        let refused = Exporter::new(options, &[]).expect_err("it would be sent in the clear");
+        assert!(refused.to_string().contains("whom to trust"), "{refused}");
+        assert!(span::tracer().is_none(), "nothing began");
     }
 }

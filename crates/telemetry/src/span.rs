@@ -233,7 +233,8 @@ impl Tracer {
             trace_id = parent.trace_id;
         }
         let is_sampled = self.sampler.keeps(trace_id, parent);
-        if let Some(parent) = parent.filter(|_| !is_sampled) {
+        // Where nothing is kept below what is not kept, all passes as it came. One id never says both that it is kept and that it is not.
+        if let Some(parent) = parent.filter(|parent| !is_sampled && !parent.is_sampled) {
             span_id = parent.span_id;
         }
         let context = TraceContext { trace_id, span_id, is_sampled };
@@ -346,6 +347,10 @@ mod tests {
         assert_eq!(passed.context(), parent(false), "those below are told what it was told");
         let root = begin(never, None);
         assert!(root.kept.is_none() && !root.context().is_sampled, "and nobody below decides anew");
+        let ended = begin(Sampler { is_parent_based: false, ratio: 0.0 }, Some(parent(true)));
+        assert!(ended.kept.is_none() && !ended.context().is_sampled);
+        assert_eq!(ended.context().trace_id, parent(true).trace_id);
+        assert_ne!(ended.context().span_id, parent(true).span_id, "who sent it said of this span that it is kept");
         let always = Sampler { is_parent_based: false, ratio: 1.0 };
         assert!(begin(always, Some(parent(false))).kept.is_some());
         let half = Sampler { is_parent_based: true, ratio: 0.5 };

@@ -1,9 +1,10 @@
-//! `edgeward metrics`: what was invoked, how fast, and what failed.
+//! `edgeward metrics`: what was invoked, how fast, and what failed; or everything that a process measures.
 
 use edgeward::FunctionId;
+use http::Method;
 
 use crate::{
-    client::{Client, Summary},
+    client::{Client, Request, Series, Summary, series},
     target::OneNode,
     terminal::{self, Cell, Palette, Style, Table, bar, latency},
 };
@@ -16,28 +17,47 @@ Examples:
   edgeward metrics
   edgeward metrics --function hello
   edgeward metrics --json | jq .p99_ms
+  edgeward metrics --all | grep edgeward_trigger
+  edgeward metrics --all --json | jq '.[] | select(.name == \"edgeward_node_heartbeat_age_seconds\" and .value > 60)'
 
-For Prometheus, the node serves /metrics.";
+Prometheus reads what --all shows at /metrics. docs/metrics.md says what each name means.";
 
-/// Show counts, latencies and errors since the node started
+/// Show counts, latencies and errors since the node started, or with --all everything that a node or hub measures
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Only this function [default: all]
     #[arg(long, value_name = "ID", conflicts_with = "node")]
     function: Option<FunctionId>,
+    /// Everything that the node or hub which is asked measures: functions, documents, topics, schedules, routing, the fleet
+    #[arg(long, conflicts_with_all = ["function", "node"])]
+    all: bool,
     #[command(flatten)]
     target: OneNode,
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: &Args, client: &Client, json: bool) -> anyhow::Result<()> {
+    if args.all {
+        return everything(client, json).await;
+    }
     let query = args.function.as_ref().map_or_else(|| args.target.query('?'), |id| format!("?function={id}"));
     let answer = client.get(format!("/v1/metrics/summary{query}")).await?.json().await?;
     if json {
         terminal::write_json(answer.bytes())?;
     } else {
         terminal::write(shown(&answer.read()?, Palette::stdout()))?;
+    }
+    Ok(())
+}
+
+async fn everything(client: &Client, json: bool) -> anyhow::Result<()> {
+    let (_, bytes) = client.send(Request::new(Method::GET, "/metrics")).await?.into_whole().await?;
+    let text = String::from_utf8_lossy(&bytes);
+    if json {
+        terminal::write_json(&serde_json::to_vec::<[Series]>(&series(&text))?)?;
+    } else {
+        terminal::write(text.into_owned())?;
     }
     Ok(())
 }

@@ -10,12 +10,14 @@ use super::{
     session::{Session, ToolError},
     tool::{EdgeTool, Effect},
 };
-use crate::client::{LogLine, events_in};
+use crate::client::{LogLine, Series, events_in, series};
 
 /// Lines of a log that are told when nobody says how many.
 const LINES_DEFAULT: usize = 100;
 /// Most lines of a log.
 const LINES_MAX: usize = 1000;
+/// Most numbers of metrics.
+const SERIES_MAX: usize = 1000;
 
 /// Parameters of `edge_function_logs`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -86,24 +88,51 @@ pub(super) struct Metrics {
     /// Only of this function. A hub does not tell it apart.
     #[serde(default)]
     function_id: Option<String>,
+    /// Instead of that summary, everything that the node or hub which is asked measures: functions, documents, topics, triggers, schedules, routing, nodes.
+    #[serde(default)]
+    all: bool,
+    /// With `all`, only the metrics whose names begin so, as `edgeward_node_`.
+    #[serde(default)]
+    prefix: Option<String>,
 }
 
-/// What ran on a node.
+/// What ran on a node, or what a process measures.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct MetricsOutput {
     /// Totals, `success_rate` in percent, durations in milliseconds (mean and quantiles), errors by kind.
-    summary: serde_json::Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<serde_json::Map<String, Value>>,
+    /// With `all`: numbers by the names and labels that Prometheus sees, without the buckets of histograms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    series: Option<Vec<Series>>,
+    /// Whether there are more than are told; a longer `prefix` tells them.
+    truncated: bool,
 }
 
 impl EdgeTool for Metrics {
     const NAME: &'static str = "edge_metrics";
     const TITLE: &'static str = "Metrics";
     const ABOUT: &'static str = "Tells what ran on a node since it started: invocations, success rate, mean and quantiles of the durations, \
-        errors by kind.";
+        errors by kind. With `all`, every number that the node or hub which is asked measures, by name.";
     const EFFECT: Effect = Effect::Reads;
     type Output = MetricsOutput;
 
     async fn run(self, session: &Session<'_>) -> Result<MetricsOutput, ToolError> {
+        if self.all {
+            if self.node_id.is_some() || self.function_id.is_some() {
+                return Err(ToolError::invalid("`all` is of whom you ask: leave out `node_id` and `function_id`"));
+            }
+            let text = session.get("/metrics").await?.bytes;
+            let prefix = self.prefix.unwrap_or_default();
+            let mut found = series(&String::from_utf8_lossy(&text));
+            found.retain(|series| series.name.starts_with(&prefix) && !series.labels.contains_key("le"));
+            let truncated = found.len() > SERIES_MAX;
+            found.truncate(SERIES_MAX);
+            return Ok(MetricsOutput { summary: None, series: Some(found), truncated });
+        }
+        if self.prefix.is_some() {
+            return Err(ToolError::invalid("`prefix` goes with `all`"));
+        }
         let node = of_node(self.node_id.as_deref())?;
         let function = self.function_id.map(FunctionId::new).transpose()?.map(|id| format!("function={id}"));
         let query = match (node.is_empty(), function) {
@@ -111,6 +140,7 @@ impl EdgeTool for Metrics {
             (true, Some(function)) => format!("?{function}"),
             (false, Some(function)) => format!("{node}&{function}"),
         };
-        Ok(MetricsOutput { summary: session.read(format!("/v1/metrics/summary{query}")).await? })
+        let summary = session.read(format!("/v1/metrics/summary{query}")).await?;
+        Ok(MetricsOutput { summary: Some(summary), series: None, truncated: false })
     }
 }

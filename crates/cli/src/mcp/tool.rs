@@ -203,6 +203,36 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_tells_the_effect_of_each_tool() {
+        let mut told = BTreeSet::new();
+        for row in include_str!("../../../../docs/mcp.md").lines() {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [tools, _, effects] = cells[..] else { continue };
+            let names: Vec<_> = tools.split(", ").filter_map(|name| name.strip_prefix("`edge_")?.strip_suffix('`')).collect();
+            let effects: Vec<_> = effects.split(", ").collect();
+            for (number, name) in names.iter().enumerate() {
+                let name = format!("edge_{name}");
+                let hints = tool(&name).annotations.expect("hints");
+                let hints =
+                    [hints.read_only_hint, hints.destructive_hint, hints.idempotent_hint, hints.open_world_hint].map(Option::unwrap);
+                let means = match *effects.get(number).unwrap_or(&effects[0]) {
+                    "reads" => [true, false, true, false],
+                    "replaces" | "removes" => [false, true, true, false],
+                    "changes" => [false, true, false, false],
+                    "runs" => [false, true, false, true],
+                    // The four of the specification have parameters there.
+                    _ => continue,
+                };
+                assert_eq!(hints, means, "{name}");
+                told.insert(name);
+            }
+        }
+        let contract = ["edge_deploy_function", "edge_node_status", "edge_sync", "edge_list_nodes"];
+        let all = Toolbox::all().list().into_iter().map(|tool| tool.name.to_string());
+        assert_eq!(told, all.filter(|name| !contract.contains(&name.as_str())).collect());
+    }
+
+    #[test]
     fn annotations_tell_what_only_reads() {
         let reads = |name| tool(name).annotations.and_then(|hints| hints.read_only_hint).expect("told");
         for name in [

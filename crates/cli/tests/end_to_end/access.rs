@@ -95,6 +95,19 @@ impl Exposed {
         Self { node, certificate, admin, folder, data }
     }
 
+    /// A hub in its place, which serves.
+    async fn start_hub(options: &[&str]) -> Self {
+        let ((folder, data), certificate) = (data_dir(), Certificate::new());
+        let admin = secret(&create_offline(&data, "first", &["--role", "admin", "--id", "hub-1"]));
+        let (chain, key) = (certificate.text("chain.pem"), certificate.text("key.pem"));
+        let of_hub = ["--id", "hub-1", "--broker-listen", "127.0.0.1:0"];
+        let of_api = ["--listen", "0.0.0.0:0", "--tls-cert", &chain, "--tls-key", &key, "--mcp", "read-write"];
+        let node = Node::launch_as("hub", &data, &[&of_hub[..], &of_api, options].concat(), &[]);
+        let exposed = Self { node, certificate, admin, folder, data };
+        until("the hub serves", async || exposed.ask(Method::GET, "/readyz", Some(&exposed.admin), "").await.status() == 200).await;
+        exposed
+    }
+
     async fn open(&self, method: Method, path: &str, token: Option<&str>, body: &str) -> Response<hyper::body::Incoming> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "edge.example:7700");
         if let Some(token) = token {
@@ -202,6 +215,17 @@ async fn functions_are_served_to_everybody_over_tls_while_the_api_stays_on_loopb
     assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "hello from the edge\n");
 }
 
+/// What a deployer may change, beside documents and artifacts.
+const DEPLOYERS: [&str; 7] = [
+    "/v1/functions/{id}",
+    "/v1/schedules/{id}",
+    "/v1/triggers/",
+    "/v1/dead-letters/",
+    "/v1/deployments/{id}",
+    "/v1/rollouts/{id}",
+    "/v1/rebalance",
+];
+
 /// What each role may do, said once more and another way than in the code.
 fn needed(method: &str, path: &str) -> &'static str {
     let of_documents = path.starts_with("/v1/documents") && !path.ends_with("/policy");
@@ -210,12 +234,7 @@ fn needed(method: &str, path: &str) -> &'static str {
         _ if path.starts_with("/v1/topics/") => "client",
         "get" => "viewer",
         _ if of_documents || path == "/v1/artifacts" => "deployer",
-        _ if ["/v1/functions/{id}", "/v1/schedules/{id}", "/v1/triggers/", "/v1/dead-letters/"]
-            .iter()
-            .any(|begin| path.starts_with(begin)) =>
-        {
-            "deployer"
-        }
+        _ if DEPLOYERS.iter().any(|begin| path.starts_with(begin)) => "deployer",
         "patch" if path == "/v1/nodes/{id}" => "deployer",
         _ => "admin",
     }
@@ -223,14 +242,36 @@ fn needed(method: &str, path: &str) -> &'static str {
 
 #[tokio::test]
 async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
-    let exposed = Exposed::start(&[]);
+    let walked = walk(&Exposed::start(&[])).await;
+    assert!(walked.len() >= 32, "{walked:?}");
+}
+
+#[tokio::test]
+async fn on_every_route_of_a_hub_each_role_may_do_what_it_says_and_no_more() {
+    let hub = Exposed::start_hub(&["--allow-chaos"]).await;
+    let walked = walk(&hub).await;
+    for route in ["post /v1/chaos/experiments", "post /v1/chaos/experiments/{id}/stop", "post /v1/join-tokens", "delete /v1/nodes/{id}"] {
+        assert!(walked.iter().any(|walked| walked == route), "{route} is not in {walked:?}");
+    }
+    // A tool may do no more than that.
+    let deployer = hub.create("ships", "deployer", &[]);
+    let run = serde_json::json!({ "scenario": "overload", "function_id": "hello" });
+    let refused = json(&call_tool(&hub, Some(&deployer), "edge_run_experiment", &run).await);
+    assert_eq!((&refused["result"]["isError"], &refused["result"]["structuredContent"]["kind"]), (&true.into(), &"forbidden".into()));
+    assert!(refused.to_string().contains("this needs the role admin, and token `ships` has the role deployer"), "{refused}");
+    let refused = json(&call_tool(&hub, Some(&hub.admin), "edge_run_experiment", &run).await);
+    assert!(refused.to_string().contains("there is no function `hello`"), "who may is told what is wrong: {refused}");
+}
+
+/// Asks each route as nobody and as each role; returns what was asked.
+async fn walk(exposed: &Exposed) -> Vec<String> {
     let roles = ["client", "viewer", "deployer", "admin"];
     let tokens = roles.map(|role| exposed.create(role, role, if role == "client" { &["--publish", "#", "--subscribe", "#"] } else { &[] }));
     let description = json(&exposed.ask(Method::GET, "/openapi.json", Some(&tokens[1]), "").await);
-    let mut walked = 0;
+    let mut walked = Vec::new();
     for (path, operations) in description["paths"].as_object().expect("paths") {
         for (method, operation) in operations.as_object().expect("operations").iter().filter(|(key, _)| *key != "parameters") {
-            let needed = needed(method, path);
+            let (needed, route) = (needed(method, path), format!("{method} {path}"));
             assert_eq!(operation["x-required-role"], needed, "{method} {path}");
             let (method, path) = (method.to_uppercase().parse::<Method>().expect("a method"), path.replace(['{', '}'], ""));
             let refused = exposed.ask(method.clone(), &path, None, "").await;
@@ -256,13 +297,28 @@ async fn on_every_route_each_role_may_do_what_it_says_and_no_more() {
                     assert!(status != 401 && status != 403, "{} {method} {path}: {status}", roles[n]);
                 }
             }
-            walked += 1;
+            walked.push(route);
         }
     }
-    assert!(walked >= 32, "{walked}");
     problem(&exposed.ask(Method::GET, "/v2", Some(&tokens[0]), "").await, 404, "not_found", "/openapi.json");
     problem(&exposed.ask(Method::GET, "/v2", None, "").await, 401, "unauthenticated", "token");
     problem(&exposed.ask(Method::OPTIONS, "/v1/status", Some(&tokens[2]), "").await, 403, "forbidden", "admin");
+    walked
+}
+
+/// Calls a tool of an assistant over HTTP, with this token.
+async fn call_tool(exposed: &Exposed, token: Option<&str>, tool: &str, arguments: &Value) -> Response<Bytes> {
+    let params = serde_json::json!({ "name": tool, "arguments": arguments });
+    let message = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
+    let mut request = Request::post("/mcp").header(header::HOST, "edge.example:7700").header(header::CONTENT_TYPE, "application/json");
+    request = request.header(header::ACCEPT, "application/json, text/event-stream");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let stream = exposed.certificate.connect(exposed.node.api, &["http/1.1"]).await.expect("TLS");
+    let answer = send_over(stream, request.body(Full::from(message)).expect("valid")).await.expect("an answer");
+    let (parts, body) = answer.into_parts();
+    Response::from_parts(parts, body.collect().await.expect("whole").to_bytes())
 }
 
 #[tokio::test]
@@ -359,19 +415,7 @@ async fn commands_show_a_token_over_tls_to_whom_they_trust() {
 async fn a_tool_of_an_assistant_may_do_what_the_token_of_its_caller_may() {
     let exposed = Exposed::start(&[]);
     let (viewer, deployer) = (exposed.create("looks", "viewer", &[]), exposed.create("ships", "deployer", &[]));
-    let call = async |token: Option<&str>, tool: &str, arguments: Value| {
-        let params = serde_json::json!({ "name": tool, "arguments": arguments });
-        let message = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }).to_string();
-        let mut request = Request::post("/mcp").header(header::HOST, "edge.example:7700").header(header::CONTENT_TYPE, "application/json");
-        request = request.header(header::ACCEPT, "application/json, text/event-stream");
-        if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let stream = exposed.certificate.connect(exposed.node.api, &["http/1.1"]).await.expect("TLS");
-        let answer = send_over(stream, request.body(Full::from(message)).expect("valid")).await.expect("an answer");
-        let (parts, body) = answer.into_parts();
-        Response::from_parts(parts, body.collect().await.expect("whole").to_bytes())
-    };
+    let call = async |token: Option<&str>, tool: &str, arguments: Value| call_tool(&exposed, token, tool, &arguments).await;
     let edit = || serde_json::json!({ "document": "cellar", "patch": { "celsius": 12 } });
     problem(&call(None, "edge_list_nodes", serde_json::json!({})).await, 401, "unauthenticated", "a token is needed");
     assert_eq!(json(&call(Some(&viewer), "edge_list_nodes", serde_json::json!({})).await)["result"]["structuredContent"]["total"], 1);

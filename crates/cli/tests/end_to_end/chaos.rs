@@ -156,3 +156,36 @@ async fn long_the_ready_made_scenarios_hold_as_they_are() {
         assert_eq!(output.status.code(), Some(0), "{name}: {report} {}", String::from_utf8_lossy(&output.stderr));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_began_and_stopped_an_experiment_and_each_fault_are_in_the_audit_logs() {
+    let fleet = Fleet::start_with(&ALLOWED, &ALLOWED).await;
+    let node = fleet.join("edge-01").await;
+    fleet.hub().done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 1).await;
+    let file = fleet.path("audited.toml");
+    let text = r#"
+        name = "audited"
+        before_seconds = 1
+        duration_seconds = 300
+        [[fault]]
+        kind = "latency"
+        delay_ms = 1
+        duration_seconds = 200
+        [[steady_state]]
+        probe = "nodes_online"
+        at_least = 1
+        "#;
+    fs::write(&file, text).expect("writes");
+    let audited = |process: &Node, words: &[&str]| {
+        process.stderr().lines().any(|line| line.contains("audit") && words.iter().all(|words| line.contains(words)))
+    };
+    fleet.hub().done(&["chaos", "run", &file.display().to_string(), "--detach"]);
+    until("who began it is told", async || audited(fleet.hub(), &["began an experiment", "audited:1", "by=", "loopback"])).await;
+    assert!(audited(fleet.hub(), &["an experiment begins", "audited:1"]), "{}", fleet.hub().stderr());
+    until("its fault is told", async || audited(&node, &["the fault `", "latency", "is injected", "edge-01"])).await;
+    fleet.hub().done(&["chaos", "stop", "audited:1"]);
+    until("who stopped it is told", async || audited(fleet.hub(), &["stopped an experiment", "audited:1", "by=", "loopback"])).await;
+    assert!(audited(fleet.hub(), &["an experiment has ended", "audited:1", "aborted", "somebody ended it"]), "{}", fleet.hub().stderr());
+    until("its end is told", async || audited(&node, &["the fault `", "latency", "ended", "edge-01"])).await;
+}

@@ -286,6 +286,17 @@ fn sensors_of_two_sites_are_counted_and_the_hub_has_both_though_one_was_away() {
     }
     assert_eq!(outcome["experiment"]["verdict"], "held", "{}", outcome["experiment"]["reason"]);
     assert_eq!(outcome["experiment"]["faults"][0]["nodes"], json!(["sf"]));
+    let measured = |name: &str, of: &[&str]| {
+        let all = outcome["telemetry"].as_array().expect("readings");
+        let found = all.iter().find(|reading| reading["name"] == name && reading["attributes"] == json!(of));
+        found.unwrap_or_else(|| panic!("no {name} of {of:?} in {all:?}"))["value"].as_f64().expect("a number")
+    };
+    let count = |name: &str, of: &[&str]| format!("{:.0}", measured(name, of)).parse::<u64>().expect("whole");
+    assert!(count("faas.invocations", &["hello", "sf"]) > 100 && measured("faas.invoke_duration", &["site-stats", "sf"]) > 0.0);
+    assert_eq!(count("edgeward.trigger.dead_letters", &["readings"]), 1);
+    let first = &outcome["sites"][0];
+    assert_eq!(count("messaging.client.consumed.messages", &["edgeward", "process", "readings"]), number(&first["handled"]));
+    assert!(count("edgeward.schedule.runs", &["tick", "succeeded"]) >= number(&first["ticks"]));
     let away = &outcome["away"];
     assert_eq!((&away["node"], &away["breaker"]), (&"seattle".into(), &"open".into()), "{away}");
     // What was on its way when the network went may have come.

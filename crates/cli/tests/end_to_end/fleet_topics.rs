@@ -63,6 +63,9 @@ async fn what_is_published_on_a_node_is_at_the_hub_and_on_a_node_that_imports_it
     assert!(listed.contains("site/own") && listed.contains("all/news"), "{listed}");
     let status = String::from_utf8(one.done(&["status"])).expect("text");
     assert!(status.contains("2 forwarded"), "{status}");
+    assert_eq!(crate::telemetry::series(&one, "edgeward_topics_forwarded_total").await, 2);
+    let imported = messages(&two, "all/#").await.len() + messages(&two, "site/#").await.len();
+    assert_eq!(crate::telemetry::series(&two, "edgeward_topics_imported_total").await, imported as u64);
     problem(&hub.ask(Method::GET, "/v1/triggers", &[], "").await, 404, "not_found", "a node answers that");
     problem(&hub.ask(Method::POST, "/v1/topics/$SYS/x", &[], "x").await, 403, "forbidden", "`$`");
 }

@@ -16,6 +16,7 @@ mod fleet_support;
 mod fleet_topics;
 mod load;
 mod mcp;
+mod mcp_chaos;
 mod mcp_deployments;
 mod mcp_schedules;
 mod mqtt;

@@ -1,4 +1,4 @@
-//! Schedules, routes and calls without a node by the tools of the Model Context Protocol, with a hub and a node.
+//! Schedules, routes, calls without a node and metrics by the tools of the Model Context Protocol, with a hub and a node.
 
 use serde_json::{Value, json};
 
@@ -48,8 +48,18 @@ async fn an_assistant_calls_by_name_and_has_functions_run_by_themselves() {
             ["edge_schedule_history", { "schedule_id": "none" }],
             ["edge_remove_schedule", { "schedule_id": "beat" }],
             ["edge_list_schedules", {}],
+            ["edge_metrics", { "all": true, "prefix": "edgeward_node_status" }],
+            ["edge_metrics", { "all": true, "node_id": "edge-01" }],
+            ["edge_metrics", { "node_id": "edge-01", "prefix": "faas_" }],
         ]),
     );
+    let online = json!({
+        "name": "edgeward_node_status",
+        "labels": { "edgeward_node_id": "edge-01", "edgeward_node_status": "online" },
+        "value": 1,
+    });
+    assert_eq!(*told.output(4), json!({ "series": [online], "truncated": false }));
+    assert!(told.error(5).contains("leave out `node_id`") && told.error(6).contains("goes with `all`"));
     assert_eq!(told.output(0)["runs"][0]["outcome"], "succeeded");
     assert!(told.error(1).contains("schedule not found: `none`"));
     assert_eq!((&told.output(2)["status"], &told.output(3)["schedules"]), (&"removed".into(), &json!([])));

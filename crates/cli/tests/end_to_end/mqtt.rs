@@ -90,6 +90,10 @@ async fn sensors_publish_with_tls_and_a_token_to_the_topics_that_it_names() {
     assert_eq!((&topics["topics"][0]["topic"], &topics["topics"][0]["messages"]), (&"site/berlin/temp".into(), &2.into()));
     assert_eq!(topics["topics"].as_array().map(Vec::len), Some(1), "{topics}");
     assert!(node.stderr().contains("refused a client of MQTT"), "the audit log tells it");
+    let of_mqtt = async |metric: &str| crate::telemetry::series(node, &format!("edgeward_mqtt_{metric}")).await;
+    assert_eq!(of_mqtt("connections_refused_total").await, 2);
+    let received = async |outcome: &str| of_mqtt(&format!("messages_received_total{{edgeward_outcome=\"{outcome}\"}}")).await;
+    assert_eq!((received("taken").await, received("refused").await), (3, 1));
 
     // The same token has the same rights over HTTP, where it is of no other use.
     node.done(&["topics", "publish", "commands/sensor-7", "reboot", "--retain"]);

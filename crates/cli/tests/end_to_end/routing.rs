@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     fleet_support::Fleet,
     support::{Node, artifact, data_dir, fails, json as body, problem, until},
+    telemetry::series,
 };
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -117,9 +118,35 @@ async fn a_node_that_fails_too_often_is_passed_by_and_routes_show_it() {
     assert!(shown.contains("open") && shown.contains("failed too often"), "{shown}");
     fails(&hub.run(&["invoke", "bad"]), 13, "failed too often");
     assert!(fleet.has_event("breaker_changed", "edge-01"));
+    let of_bad = |metric: &str| format!("edgeward_route_breaker_{metric}{{faas_name=\"bad\",edgeward_node_id=\"edge-01\"}}");
+    assert_eq!((series(hub, &of_bad("state")).await, series(hub, &of_bad("openings_total")).await), (2, 1));
     // Its fault is not that of the others.
     hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
     until("another is called there", async || call(hub, "hello", &[]).await.status() == 200).await;
+}
+
+#[tokio::test]
+async fn a_node_with_no_weight_gets_no_calls_until_it_has_one() {
+    let fleet = Fleet::start().await;
+    let hub = fleet.hub();
+    let (_one, two) = (fleet.join("edge-01").await, fleet.join("edge-02").await);
+    hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--all", "--balance", "weighted"]);
+    fleet.serves("hello", 2).await;
+    let calls_there = async || two.json("/v1/metrics/summary").await["total"].as_u64().expect("a number");
+    let call_often = async || {
+        let answers = join_all((0..40).map(|_| call(hub, "hello", &[]))).await;
+        assert!(answers.iter().all(|answer| answer.status() == 200), "{answers:?}");
+    };
+    hub.done(&["nodes", "label", "edge-02", "weight=0"]);
+    until("the hub knows it", async || candidate(hub, "hello", "edge-02").await["why_not"].as_str().is_some()).await;
+    let before = calls_there().await;
+    call_often().await;
+    assert_eq!(calls_there().await, before, "it has no weight");
+    hub.done(&["nodes", "label", "edge-02", "weight=1000"]);
+    hub.done(&["nodes", "label", "edge-01", "weight=100"]);
+    until("the hub knows it", async || candidate(hub, "hello", "edge-02").await["why_not"].is_null()).await;
+    call_often().await;
+    assert!(calls_there().await > before + 20, "it has ten times the weight of the other");
 }
 
 #[tokio::test]

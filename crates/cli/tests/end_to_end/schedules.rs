@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     fleet_support::Fleet,
     support::{Node, artifact, data_dir, fails, json as body, problem, until},
+    telemetry::series,
 };
 
 fn text(bytes: Vec<u8>) -> String {
@@ -41,6 +42,9 @@ async fn a_schedule_fires_on_a_node_and_goes_on_with_its_history_after_a_kill() 
     assert!(shown.contains("{\"a\": 1} (application/json)"), "{shown}");
     let log = text(node.done(&["metrics", "--json"]));
     assert!(serde_json::from_str::<Value>(&log).expect("JSON")["total"].as_u64().expect("a number") >= before);
+
+    let runs = "edgeward_schedule_runs_total{edgeward_schedule_id=\"beat\",edgeward_outcome=\"succeeded\"}";
+    assert!(series(&node, runs).await >= before);
 
     node.kill();
     let node = Node::start(&data_dir).await;

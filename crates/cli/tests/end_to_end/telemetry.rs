@@ -280,10 +280,52 @@ async fn a_node_and_its_hub_export_what_they_measure() {
     assert_eq!((&nodes["kind"], &nodes["is_monotonic"]), (&json!("sum"), &json!(false)));
     let uptime = receiver.metric("process.uptime", "hub-1").expect("there");
     assert_eq!((&uptime["kind"], &uptime["unit"]), (&json!("gauge"), &json!("s")));
+
+    // All that there is, under the names of the table; what never had a number is not sent.
+    let documented = documented();
+    for (instance, places) in [("edge-01", ["both", "node", "member"]), ("hub-1", ["both", "hub", "hub"])] {
+        let sent: BTreeSet<_> = {
+            let metrics = receiver.all("metrics").into_iter().filter(|metric| metric["resource"]["service.instance.id"] == instance);
+            metrics.map(|metric| metric["name"].as_str().expect("a name").to_owned()).collect()
+        };
+        let all: BTreeSet<_> = edgeward::telemetry::INSTRUMENTS
+            .iter()
+            .filter(|instrument| places.contains(&documented[&instrument.prometheus_name()].1.as_str()))
+            .map(|instrument| instrument.name.to_owned())
+            .collect();
+        let text = {
+            let process = if instance == "edge-01" { &node } else { fleet.hub() };
+            String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text")
+        };
+        let has_number = |instrument: &&&edgeward::telemetry::Instrument| {
+            let name = instrument.prometheus_name();
+            text.lines().any(|line| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['{', ' ', '_'])))
+        };
+        let shown: BTreeSet<_> =
+            edgeward::telemetry::INSTRUMENTS.iter().filter(has_number).map(|instrument| instrument.name.to_owned()).collect();
+        assert!(sent.is_subset(&all), "{instance} sends what nobody knows: {:?}", sent.difference(&all));
+        assert!(shown.is_subset(&sent), "{instance} shows what it does not send: {:?}", shown.difference(&sent));
+    }
+
+    // Which node is how, by its name.
+    let of_node = |status: &str| format!("edgeward_node_status{{edgeward_node_id=\"edge-01\",edgeward_node_status=\"{status}\"}}");
+    assert_eq!(series(fleet.hub(), &of_node("online")).await, 1);
+    let age = async || real(fleet.hub(), "edgeward_node_heartbeat_age_seconds{edgeward_node_id=\"edge-01\"}").await;
+    assert!((0.0..10.0).contains(&age().await.expect("it was heard")));
+    node.kill();
+    fleet.is("edge-01", "offline").await;
+    assert_eq!(series(fleet.hub(), &of_node("offline")).await, 1);
+    until("nobody hears it", async || age().await > Some(1.0)).await;
+}
+
+/// The number of a series of the metrics of a process, if it is there.
+async fn real(process: &Node, name: &str) -> Option<f64> {
+    let text = String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text");
+    text.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().parse().expect("a number"))
 }
 
 /// The value of a series of the metrics of a process.
-async fn series(process: &Node, name: &str) -> u64 {
+pub(crate) async fn series(process: &Node, name: &str) -> u64 {
     let text = String::from_utf8(process.ask(Method::GET, "/metrics", &[], "").await.body().to_vec()).expect("text");
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
     line.trim().parse().expect("a number")
@@ -331,6 +373,45 @@ async fn while_the_receiver_is_away_spans_are_bounded_and_they_come_when_it_is_b
     node.terminate();
     assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
     until("the last span", async || receiver.all("spans").len() > before).await;
+}
+
+#[tokio::test]
+async fn what_waits_at_a_stop_goes_out_also_when_the_receiver_was_away_a_moment_before() {
+    let port = {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        taken.local_addr().expect("bound").port()
+    };
+    let (_folder, data) = data_dir();
+    let traces = format!("http://127.0.0.1:{port}/v1/traces");
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", traces.as_str())]).collect();
+    let mut node = Node::launch_as("up", &data, &[], &variables);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("f", "hello", &[]);
+    assert_eq!(node.get_function("/fn/f/").await.status(), 200);
+    // The pauses grow: by the third there is time to come back within one.
+    let failed = "edgeward_otlp_requests_total{edgeward_signal=\"traces\",edgeward_outcome=\"failed\"}";
+    until("it was tried", async || series(&node, failed).await >= 3).await;
+    let receiver = Receiver::start(port);
+    node.terminate();
+    assert_eq!(node.ended().await.code(), Some(0), "{}", node.stderr());
+    assert_eq!(receiver.all("spans").len(), 1, "{}", node.stderr());
+}
+
+#[tokio::test]
+async fn who_exports_metrics_alone_traces_nothing() {
+    let receiver = Receiver::start(0);
+    let (_folder, data) = data_dir();
+    let metrics = format!("{}/v1/metrics", receiver.url());
+    let variables: Vec<_> = SOON.into_iter().chain([("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", metrics.as_str())]).collect();
+    let node = Node::launch_as("up", &data, &[], &variables);
+    until("the node is ready", async || node.ask(Method::GET, "/readyz", &[], "").await.status() == 200).await;
+    node.deploy("echo", "hostile", &[]);
+    let caller = traceparent(TRACE);
+    let answer = node.ask(Method::POST, "/v1/functions/echo/invoke", &[("traceparent", &caller)], "").await;
+    let seen = serde_json::from_slice::<Value>(answer.body()).expect("JSON")["headers"].as_array().expect("pairs").clone();
+    assert!(seen.contains(&json!(["traceparent", caller])), "it passes as it came: {seen:?}");
+    until("the metrics", async || receiver.metric("process.uptime", "edge-test").is_some()).await;
+    assert_eq!(series(&node, "edgeward_otlp_spans_waiting").await, 0, "nobody would ever take them");
 }
 
 #[tokio::test]
@@ -433,6 +514,21 @@ async fn the_documented_metrics_are_those_of_a_node_and_a_hub_and_no_others() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_command_tells_all_that_a_node_measures() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    node.deploy("hello", "hello", &[]);
+    assert_eq!(node.get_function("/fn/hello/").await.status(), 200);
+    let text = String::from_utf8(node.done(&["metrics", "--all"])).expect("text");
+    assert!(text.contains("# TYPE edgeward_functions gauge\n"), "{text}");
+    let series: Vec<Value> = serde_json::from_slice(&node.done(&["metrics", "--all", "--json"])).expect("a list");
+    let of_hello = json!({ "faas_name": "hello", "edgeward_node_id": "edge-test" });
+    assert!(series.contains(&json!({ "name": "faas_invocations_total", "labels": of_hello, "value": 1 })), "{series:?}");
+    assert_eq!(series.len(), text.lines().filter(|line| !line.starts_with('#')).count());
+    assert_eq!(node.run(&["metrics", "--all", "--function", "hello"]).status.code(), Some(2));
 }
 
 #[test]

@@ -295,6 +295,12 @@ async fn what_a_function_cannot_handle_is_a_dead_letter_that_is_tried_again_or_d
     assert_eq!((&first["trigger"], &first["attempts"], &first["message"]["data"]), (&"t".into(), &2.into(), &"one".into()));
     let shown = String::from_utf8(node.done(&["topics", "dead-letters"])).expect("text");
     assert!(shown.contains("function `moody` answered 500"), "{shown}");
+    let of_trigger = async |metric: &str| {
+        let name = format!("edgeward_trigger_{metric}{{messaging_consumer_group_name=\"t\"}}");
+        crate::telemetry::series(&node, &name).await
+    };
+    assert_eq!((of_trigger("dead_letters_total").await, of_trigger("retries_total").await), (2, 2));
+    until("all is handled or given up", async || of_trigger("lag").await == 0).await;
 
     node.deploy("moody", "moody", &["--env", "MOOD=well"]);
     node.done(&["topics", "dead-letters", "retry", &first["id"].to_string()]);

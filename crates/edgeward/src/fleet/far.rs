@@ -39,7 +39,7 @@ impl FarNode {
         options: CallOptions,
         time: Duration,
     ) -> Result<Output, Failed> {
-        let invocation = Invocation { function, payload, options, is_idempotent: false };
+        let invocation = Invocation { function, payload, options, is_idempotent: false, was_tried: false };
         let message = invocation.write().map_err(|error| Failed { failure: CallFailure::unsent(error.kind()), error })?;
         let answer = self.backbone.request(&Subject::to_node(self.id.clone(), INVOKE), message, time).await;
         answer.map(read_output).map_err(|error| Failed { failure: CallFailure::from(&error), error: self.explain(error, time) })

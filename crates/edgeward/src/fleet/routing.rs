@@ -153,10 +153,22 @@ impl EdgeCluster {
         options: CallOptions,
         terms: Terms,
     ) -> Result<Output, EdgeError> {
+        self.call_elsewhere(None, function, payload.into(), options, terms).await
+    }
+
+    /// The same of a call that failed on this node before: others come first.
+    pub(super) async fn call_elsewhere(
+        &self,
+        than: Option<&NodeId>,
+        function: &FunctionId,
+        payload: Bytes,
+        options: CallOptions,
+        terms: Terms,
+    ) -> Result<Output, EdgeError> {
         let mut span = call_span(function, options.trace());
-        let (payload, options) = (payload.into(), options.below(span.as_ref()));
+        let options = options.below(span.as_ref());
         let attempt = |attempt| self.attempt(function, payload.clone(), options.clone(), attempt);
-        let called = self.call_routed(function, terms, attempt).await;
+        let called = self.call_routed(function, terms, than, attempt).await;
         called.inspect_err(|error| span::fail(&mut span, error))
     }
 
@@ -172,10 +184,16 @@ impl EdgeCluster {
             let attempted = attempt(made);
             async { attempted.await.map_err(|error| Failed { failure: CallFailure::answered(error.kind()), error }) }
         };
-        self.call_routed(function, terms, attempt).await
+        self.call_routed(function, terms, None, attempt).await
     }
 
-    async fn call_routed<T, A>(&self, function: &FunctionId, terms: Terms, attempt: impl Fn(Attempt) -> A) -> Result<T, EdgeError>
+    async fn call_routed<T, A>(
+        &self,
+        function: &FunctionId,
+        terms: Terms,
+        failed_on: Option<&NodeId>,
+        attempt: impl Fn(Attempt) -> A,
+    ) -> Result<T, EdgeError>
     where
         A: Future<Output = Result<T, Failed>>,
     {
@@ -192,6 +210,9 @@ impl EdgeCluster {
             }
             planned => planned?,
         };
+        if let Some(node) = failed_on {
+            plan.failed_before_on(node.clone());
+        }
         let (mut last, mut attempts) = (None, 0);
         loop {
             let picked = match routing.pick(function, plan.tried()) {

@@ -149,7 +149,7 @@ impl EdgeCluster {
         guard.serve(backbone, (LEASES, "a question for leases"), answer).await
     }
 
-    /// Calls functions for nodes that have them not.
+    /// Calls functions for nodes that have them not, or could not run them.
     async fn serve_calls(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
         let (cluster, guard, shares) = (self.clone(), Arc::clone(guard), Shares::new(ROUTED_CALLS_MAX));
         let answer = move |Call { subject, message, deadline }: Call| {
@@ -158,10 +158,11 @@ impl EdgeCluster {
                 guard.check(&subject.node)?;
                 let invocation = Invocation::read(message)?;
                 let span = invocation.span();
-                let Invocation { function, payload, options, is_idempotent } = invocation;
+                let Invocation { function, payload, options, is_idempotent, was_tried } = invocation;
                 let _share = shares.enter(&function)?;
                 let terms = Terms { left: Some(deadline.saturating_duration_since(Instant::now())), is_idempotent };
-                cluster.call(&function, payload, options, terms).instrument(span).await.map(write_output)
+                let failed_on = was_tried.then_some(&subject.node);
+                cluster.call_elsewhere(failed_on, &function, payload, options, terms).instrument(span).await.map(write_output)
             }
         };
         Ok(backbone.serve(&Subjects::to_hub(CALL), ROUTED_CALLS_MAX, handler(answer)).await?)

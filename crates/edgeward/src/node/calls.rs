@@ -1,17 +1,17 @@
-//! Calls by the name of a function on a node: here when it is here, else its hub finds a node for it.
+//! Calls by the name of a function on a node: here when it is here, and where that is not so or fails, its hub finds a node for it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use edgeward_cluster::{
     Backbone, BackboneError, Subject,
-    routing::{Terms, too_late},
+    routing::{CallFailure, Fault, Terms, too_late},
 };
-use edgeward_model::{EdgeError, ErrorKind, FunctionId, limits::REQUEST_TIMEOUT_MAX};
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, Resilience, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output};
 use edgeward_telemetry::{SpanKind, begin, span};
 use parking_lot::RwLock;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Node;
 use crate::services::{
@@ -51,7 +51,8 @@ impl Drop for KeptWay {
 
 impl Node {
     /// Calls a function: on this node when it is here and may run, else wherever the hub finds it, within the time that its caller leaves and the
-    /// function's own deadline. The hub retries; the node does not.
+    /// function's own deadline. When this node is full, or it fails here and may run twice, the hub finds another for it. The hub retries; the node
+    /// runs it once.
     ///
     /// # Errors
     /// Those of the function; [`ErrorKind::NotFound`] when no node of the fleet has it, or this one has it not and is alone;
@@ -63,26 +64,46 @@ impl Node {
         options: CallOptions,
         terms: Terms,
     ) -> Result<Output, EdgeError> {
-        let hub = if self.runs_here(function) { None } else { self.hub.0.read().clone() };
         if terms.left == Some(Duration::ZERO) {
             return Err(too_late(function));
         }
-        if let Some(hub) = hub {
-            let mut span = begin(options.trace(), SpanKind::Client, || format!("call {function} by the hub"));
-            let (payload, options, is_idempotent) = (payload.into(), options.below(span.as_ref()), terms.is_idempotent);
-            let invocation = Invocation { function: function.clone(), payload, options, is_idempotent };
-            let left = terms.left.unwrap_or(REQUEST_TIMEOUT_MAX);
-            return self.call_by_hub(&*hub, invocation, left).await.inspect_err(|error| span::fail(&mut span, error));
+        let (function, payload) = (function.clone(), payload.into());
+        if !self.runs_here(&function)
+            && let Some(hub) = self.way_to_hub()
+        {
+            let invocation = Invocation { function, payload, options, is_idempotent: terms.is_idempotent, was_tried: false };
+            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(REQUEST_TIMEOUT_MAX)).await;
         }
         // What is not here, of a node that is alone, is not found here.
         let deployed = self.runtime().find(function.as_str())?;
-        let function = deployed.function();
-        let deadline = function.resilience.deadline(function.timeout());
-        let time = terms.left.map_or(deadline, |left| left.min(deadline));
-        timeout(time, self.runtime().invoke_with(function.id.as_str(), payload, options)).await.unwrap_or_else(|_| {
-            let message = format!("function `{}` did not answer within {time:?}; the call may have run", function.id);
+        let Resilience { retry, idempotent, .. } = &deployed.function().resilience;
+        let is_idempotent = terms.is_idempotent || *idempotent;
+        let deadline = deployed.function().resilience.deadline(deployed.function().timeout());
+        let left = terms.left.map_or(deadline, |left| left.min(deadline));
+        let until = Instant::now() + left;
+        let attempt = retry.attempt().filter(|_| is_idempotent && self.way_to_hub().is_some());
+        let time = attempt.map_or(left, |attempt| attempt.min(left));
+        let running = timeout(time, self.runtime().invoke_with(function.as_str(), payload.clone(), options.clone()));
+        let ran = running.await.unwrap_or_else(|_| {
+            let message = format!("function `{function}` did not answer within {time:?}; the call may have run");
             Err(EdgeError::new(ErrorKind::Timeout, message))
-        })
+        });
+        let Err(error) = ran else { return ran };
+        let failure = CallFailure::answered(error.kind());
+        let may_run_elsewhere = failure.fault != Fault::Call && (is_idempotent || !failure.may_have_run) && retry.attempts() > 1;
+        let left = until.saturating_duration_since(Instant::now());
+        let Some(hub) = self.way_to_hub().filter(|hub| may_run_elsewhere && !left.is_zero() && hub.connection().borrow().is_up) else {
+            return Err(error);
+        };
+        tracing::debug!(%function, error = error.chain(), "a call that failed here is the hub's");
+        let invocation = Invocation { function, payload, options, is_idempotent, was_tried: true };
+        let called = self.call_by_hub(&*hub, invocation, left).await;
+        // That nobody else could take it tells less than what went wrong here.
+        called.map_err(|theirs| if CallFailure::answered(theirs.kind()).may_have_run { theirs } else { error })
+    }
+
+    fn way_to_hub(&self) -> Option<Arc<dyn Backbone>> {
+        self.hub.0.read().clone()
     }
 
     /// Whether a function is here, and is not another node's to run now.
@@ -91,10 +112,15 @@ impl Node {
         !deployed.is_leased() || self.installer.leases().why_waiting(function).is_none()
     }
 
-    async fn call_by_hub(&self, hub: &dyn Backbone, invocation: Invocation, time: Duration) -> Result<Output, EdgeError> {
+    async fn call_by_hub(&self, hub: &dyn Backbone, mut invocation: Invocation, time: Duration) -> Result<Output, EdgeError> {
         let (to, function) = (Subject::to_hub(self.runtime().node().id.clone(), CALL), invocation.function.clone());
-        let answer = hub.request(&to, invocation.write()?, time.min(REQUEST_TIMEOUT_MAX)).await;
-        answer.map(read_output).map_err(|error| {
+        let mut span = begin(invocation.options.trace(), SpanKind::Client, || format!("call {function} by the hub"));
+        invocation.options = invocation.options.below(span.as_ref());
+        let answer = match invocation.write() {
+            Ok(message) => hub.request(&to, message, time.min(REQUEST_TIMEOUT_MAX)).await,
+            Err(error) => Err(BackboneError::Answered(error)),
+        };
+        let answer = answer.map(read_output).map_err(|error| {
             let why = match &error {
                 BackboneError::Answered(_) => return error.into(),
                 BackboneError::Timeout(_) => {
@@ -106,7 +132,8 @@ impl Node {
                 _ => format!("failed to call function `{function}` by the hub"),
             };
             EdgeError::new(error.kind(), why).with_source(error)
-        })
+        });
+        answer.inspect_err(|error| span::fail(&mut span, error))
     }
 }
 

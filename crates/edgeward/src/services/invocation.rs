@@ -15,6 +15,8 @@ use super::CONTENT_TYPE;
 const FUNCTION: &str = "function";
 /// The header field of a call that may run twice.
 const IDEMPOTENT: &str = "idempotent";
+/// The header field of a call that failed on the node which asks its hub for another.
+const TRIED: &str = "tried";
 
 /// A call of a function.
 pub(crate) struct Invocation {
@@ -23,16 +25,20 @@ pub(crate) struct Invocation {
     pub(crate) options: CallOptions,
     /// Whether its caller says that it may run twice.
     pub(crate) is_idempotent: bool,
+    /// Whether it failed on the member that asks.
+    pub(crate) was_tried: bool,
 }
 
 impl Invocation {
     /// The message of a call.
     pub(crate) fn write(self) -> Result<Message, EdgeError> {
-        let Self { function, payload, options, is_idempotent } = self;
+        let Self { function, payload, options, is_idempotent, was_tried } = self;
         let mut message = Message::new(payload);
         message.headers.set(FUNCTION, function.as_str())?;
-        if is_idempotent {
-            message.headers.set(IDEMPOTENT, "true")?;
+        for (name, holds) in [(IDEMPOTENT, is_idempotent), (TRIED, was_tried)] {
+            if holds {
+                message.headers.set(name, "true")?;
+            }
         }
         if let Some(content_type) = options.content_type.as_ref().and_then(|value| value.to_str().ok()) {
             message.headers.set(CONTENT_TYPE, content_type)?;
@@ -55,7 +61,8 @@ impl Invocation {
         let traceparent = value(TRACEPARENT);
         let tracestate = value(TRACESTATE).filter(|_| traceparent.is_some());
         let options = CallOptions { content_type: value(CONTENT_TYPE), traceparent, tracestate };
-        Ok(Self { function, payload, options, is_idempotent: headers.get(IDEMPOTENT) == Some("true") })
+        let holds = |name| headers.get(name) == Some("true");
+        Ok(Self { function, payload, options, is_idempotent: holds(IDEMPOTENT), was_tried: holds(TRIED) })
     }
 
     /// The span in which it is answered.
@@ -87,9 +94,9 @@ mod tests {
 
     const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn there(options: CallOptions, is_idempotent: bool) -> Invocation {
+    fn there(options: CallOptions, [is_idempotent, was_tried]: [bool; 2]) -> Invocation {
         let function = FunctionId::new("f").expect("valid");
-        let message = Invocation { function, payload: "x".into(), options, is_idempotent }.write().expect("valid");
+        let message = Invocation { function, payload: "x".into(), options, is_idempotent, was_tried }.write().expect("valid");
         Invocation::read(message).expect("its own")
     }
 
@@ -97,12 +104,16 @@ mod tests {
     fn a_call_reads_back_with_its_type_and_its_trace() {
         let value = |text: &'static str| Some(HeaderValue::from_static(text));
         let options = CallOptions { content_type: value("text/plain"), traceparent: value(TRACE), tracestate: value("a=1") };
-        let read = there(options.clone(), true);
-        assert_eq!((read.function.as_str(), read.payload, read.is_idempotent), ("f", Bytes::from("x"), true));
+        let read = there(options.clone(), [true, false]);
+        assert_eq!((read.function.as_str(), read.payload, read.is_idempotent, read.was_tried), ("f", Bytes::from("x"), true, false));
         let known = |options: CallOptions| (options.content_type, options.traceparent, options.tracestate);
         assert_eq!(known(read.options), known(options));
-        let read = there(CallOptions { traceparent: value("no trace"), tracestate: value("a=1"), content_type: None }, false);
-        assert_eq!((known(read.options), read.is_idempotent), ((None, None, None), false), "without a trace its state says nothing");
+        let read = there(CallOptions { traceparent: value("no trace"), tracestate: value("a=1"), content_type: None }, [false, true]);
+        assert_eq!(
+            (known(read.options), read.is_idempotent, read.was_tried),
+            ((None, None, None), false, true),
+            "without a trace its state says nothing"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use edgeward_runtime::blocking;
 use edgeward_telemetry::{Instrument, Reading, instruments, otlp};
 use edgeward_topics::LogState;
 
-use super::{documents, optional, process, read};
+use super::{documents, optional, process, read, seconds_since};
 use crate::{
     DeploymentView,
     fleet::{ClusterHealth, EdgeCluster},
@@ -34,7 +34,7 @@ pub async fn hub_readings(hub: &FleetHub, started: Instant) -> Vec<Reading> {
     readings
 }
 
-async fn fleet(cluster: &EdgeCluster) -> [Reading; 4] {
+async fn fleet(cluster: &EdgeCluster) -> [Reading; 6] {
     let of = cluster.clone();
     let health = read("the nodes", blocking(move || Ok(of.health())).await).unwrap_or_default();
     let ClusterHealth { online, degraded, syncing, offline, assignments, dropped_events, .. } = health;
@@ -42,8 +42,17 @@ async fn fleet(cluster: &EdgeCluster) -> [Reading; 4] {
     for (status, count) in [("online", online), ("degraded", degraded), ("syncing", syncing), ("offline", offline)] {
         nodes.push([status], count);
     }
+    let (mut status, mut age) = (Reading::new(&instruments::NODE_STATUS), Reading::new(&instruments::HEARTBEAT_AGE));
+    for (node, is, heard_at) in cluster.standings() {
+        status.push([node.as_str(), is.as_str()], true);
+        if let Some(at) = heard_at {
+            age.push([node.as_str()], seconds_since(at));
+        }
+    }
     [
         nodes,
+        status,
+        age,
         Reading::of(&instruments::FLEET_ASSIGNMENTS, assignments),
         Reading::of(&instruments::FLEET_EVENTS_DROPPED, cluster.events().dropped()),
         Reading::of(&instruments::FLEET_OUTBOX_DROPPED, dropped_events),

@@ -2,12 +2,11 @@
 
 use edgeward_cluster::schedule::Outcome;
 use edgeward_telemetry::{Reading, instruments};
-use jiff::Timestamp;
 
 use crate::schedules::Schedules;
 
 pub(super) fn readings(schedules: &Schedules) -> [Reading; 5] {
-    let now = Timestamp::now();
+    let now = schedules.now();
     let mut runs = Reading::new(&instruments::SCHEDULE_RUNS);
     let mut running = Reading::new(&instruments::SCHEDULE_RUNNING);
     let mut waiting = Reading::new(&instruments::SCHEDULE_WAITING);

@@ -292,6 +292,66 @@ pub(crate) async fn a_node_calls_what_it_has_and_its_hub_finds_the_rest(site: Si
     assert_eq!(call_from(&a).await.expect_err("it is alone").kind(), ErrorKind::NotFound);
 }
 
+pub(crate) async fn a_node_that_is_full_or_fails_has_its_hub_find_another(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let (a, at_a) = start(&site, &hub, "a").await;
+    let (_b, at_b) = start(&site, &hub, "b").await;
+    let runs = |at: &Switch| at.runs.load(Ordering::SeqCst);
+    let call_with = async |terms: Terms| {
+        let output = a.node.call(&function(), "", CallOptions::default(), terms).await?;
+        Ok::<_, EdgeError>(String::from_utf8(output.body.to_vec()).expect("text"))
+    };
+    let idempotent = Terms { is_idempotent: true, ..Terms::default() };
+    let picks_of_a = || candidates(&hub.cluster).iter().find(|candidate| candidate.node == id("a")).expect("it has it").picks;
+
+    // Full.
+    hub.cluster.deploy_to_node("b", routed(Resilience::default())).await.expect("assigns");
+    let hangs = EdgeFunction { max_concurrency: 1, max_queue: 0, ..native(FUNCTION, "hangs") };
+    hub.cluster.deploy_to_node("a", hangs.clone()).await.expect("assigns");
+    comes_to(&hub, 2).await;
+    let runtime = Arc::clone(a.node.runtime());
+    let busy = AbortOnDropHandle::new(tokio::spawn(async move { runtime.invoke(FUNCTION, "").await.map(drop) }));
+    eventually("it is full", async || runs(&at_a) == 1).await;
+    for _ in 0..20 {
+        assert_eq!(call_from(&a).await.expect("the other has room"), "b");
+    }
+    assert_eq!((runs(&at_a), runs(&at_b), picks_of_a()), (1, 20, 0), "the hub asks nobody who just said no");
+    site.cut_off("a").await;
+    eventually("what went wrong here is told, as nobody else can be asked", async || {
+        let terms = Terms { left: Some(Duration::from_secs(1)), ..Terms::default() };
+        call_with(terms).await.is_err_and(|error| error.kind() == ErrorKind::Overloaded)
+    })
+    .await;
+    site.bring_back("a").await;
+    hub.is("a", edgeward::EdgeNodeStatus::Online).await;
+    eventually("the way is there again", async || call_from(&a).await.is_ok_and(|said| said == "b")).await;
+    drop(busy);
+
+    // Late, of a call that may run twice.
+    let retry = Retry { attempt_seconds: Some(0.2), ..Retry::default() };
+    let late = EdgeFunction { resilience: Resilience { retry, ..Resilience::default() }, timeout_seconds: 50.0, ..hangs };
+    hub.cluster.deploy_to_node("a", late).await.expect("assigns");
+    hub.serves("a", FUNCTION).await;
+    eventually("it serves as it says now", async || {
+        let begun = Instant::now();
+        call_with(idempotent).await.is_ok_and(|said| said == "b") && begun.elapsed() >= Duration::from_millis(200)
+    })
+    .await;
+
+    // Failing.
+    hub.cluster.deploy_to_node("a", routed(Resilience::default())).await.expect("assigns");
+    eventually("it serves again", async || call_from(&a).await.is_ok_and(|said| said == "a")).await;
+    at_a.fails.store(true, Ordering::SeqCst);
+    let before = runs(&at_b);
+    assert_eq!(call_from(&a).await.expect_err("it may not run twice").kind(), ErrorKind::ExecutionFailed);
+    assert_eq!(runs(&at_b), before);
+    assert_eq!(call_with(idempotent).await.expect("it may"), "b");
+    let once = Resilience { retry: Retry { attempts: Some(1), ..Retry::default() }, ..Resilience::default() };
+    hub.cluster.deploy_to_node("a", routed(once)).await.expect("assigns");
+    eventually("it says that it is tried once", async || call_with(idempotent).await.is_err()).await;
+}
+
 pub(crate) async fn a_function_for_one_node_is_called_where_its_lease_is(site: Site) {
     let folder = tempfile::tempdir().expect("a folder");
     let hub = AtHub::start(&site, folder.path()).await;

@@ -108,7 +108,10 @@ impl<'a> Sender<'a> {
         let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
         // Without it requests are only slower.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = self.tls.filter(|_| self.url.is_tls) else { return Ok(Box::new(stream)) };
+        if !self.url.is_tls {
+            return Ok(Box::new(stream));
+        }
+        let tls = self.tls.ok_or("whom to trust is not said")?;
         let name = ServerName::try_from(self.url.host.clone())?;
         Ok(Box::new(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?))
     }

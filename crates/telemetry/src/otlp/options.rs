@@ -61,8 +61,8 @@ impl fmt::Debug for OtlpOptions {
     }
 }
 
-/// Where a receiver takes one signal: `http://HOST[:PORT]/PATH` or `https://HOST[:PORT]/PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a receiver takes one signal: `http://HOST[:PORT]/PATH` or `https://HOST[:PORT]/PATH`. The path is not shown: some have a key there.
+#[derive(Clone, PartialEq, Eq)]
 pub struct OtlpUrl {
     pub(super) is_tls: bool,
     /// Host without the brackets of an IPv6 address.
@@ -120,7 +120,13 @@ impl FromStr for OtlpUrl {
 
 impl fmt::Display for OtlpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http{}://{}{}", if self.is_tls { "s" } else { "" }, self.authority, self.path)
+        write!(f, "http{}://{}", if self.is_tls { "s" } else { "" }, self.authority)
+    }
+}
+
+impl fmt::Debug for OtlpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -256,7 +262,10 @@ fn pairs(variable: &str, text: &str) -> Result<Vec<(String, String)>, EdgeError>
         let refused = |why: &str| EdgeError::invalid(format!("{variable} is not valid: {why}"));
         let (key, value) = pair.split_once('=').ok_or_else(|| refused("it must be like `key=value,key=value`"))?;
         let decoded = |text: &str| percent_decoded(text.trim()).ok_or_else(|| refused("what follows a `%` must be two hexadecimal digits"));
-        pairs.push((decoded(key)?, decoded(value)?));
+        let (key, value) = (decoded(key)?, decoded(value)?);
+        // What is said last counts.
+        pairs.retain(|(known, _)| *known != key);
+        pairs.push((key, value));
         if pairs.len() > OTLP_HEADERS_MAX {
             return Err(refused(&format!("it has more than {OTLP_HEADERS_MAX} parts")));
         }
@@ -301,8 +310,10 @@ mod tests {
     fn signals_go_below_the_endpoint_or_where_their_own_variable_says() {
         let options = read(Some("http://[::1]:4318/otlp/"), &[(ENDPOINT, "http://other"), (METRICS_ENDPOINT, "https://m.example/in")]);
         let options = options.expect("valid").expect("on");
-        let urls = (options.traces.map(|url| url.to_string()), options.metrics.map(|url| url.to_string()));
-        assert_eq!(urls, (Some("http://[::1]:4318/otlp/v1/traces".to_owned()), Some("https://m.example/in".to_owned())));
+        let [traces, metrics] = [options.traces, options.metrics].map(|url| url.expect("it goes somewhere"));
+        assert_eq!((traces.to_string().as_str(), traces.path.as_str()), ("http://[::1]:4318", "/otlp/v1/traces"));
+        assert_eq!((metrics.to_string().as_str(), metrics.path.as_str()), ("https://m.example", "/in"));
+        assert!(!format!("{metrics:?}").contains("/in"), "some have a key there");
     }
 
     #[test]
@@ -310,7 +321,7 @@ mod tests {
         let variables = [
             (ENDPOINT, "https://otel.example"),
             (HEADERS, "authorization=Basic%20c2VjcmV0, x-tenant = a"),
-            (ATTRIBUTES, "service.name=no,deployment.environment.name=test"),
+            (ATTRIBUTES, "service.name=no,deployment.environment.name=no,deployment.environment.name=test"),
             (SERVICE_NAME, "mill"),
             (TIMEOUT, "2500"),
             (METRIC_INTERVAL, "1"),

@@ -12,7 +12,7 @@ use edgeward::{
 
 use self::{
     site::SENSORS,
-    story::{Away, Calls, HELLO, Outcome, STATS, SiteOutcome},
+    story::{Away, Calls, HELLO, Measured, Outcome, STATS, SiteOutcome},
 };
 use super::{CITIES, chart, monthly, waiting::time};
 use crate::terminal::{Cell, Palette, Style, Table, heading, latency, printable};
@@ -26,7 +26,7 @@ Examples:
 ///
 /// The sensors of two sites send a year of real readings over MQTT. A trigger hands each message to a function, which keeps statistics in a
 /// document, and the hub sees those of both sites. A function runs by a schedule, and another is called by its name wherever it runs. Then one site loses its network: its sensors, its
-/// trigger and its schedule go on, and calls go to the other. At the end an experiment has calls fail at one site, which no caller notices. It all happens in this process, with a data folder for each in a temporary folder, which
+/// trigger and its schedule go on, and calls go to the other. At the end an experiment has calls fail at one site, which no caller notices, and a site tells what it measured. It all happens in this process, with a data folder for each in a temporary folder, which
 /// is removed. It takes half a minute.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -53,9 +53,14 @@ fn text(outcome: &Outcome, palette: Palette) -> String {
         away_table(away).render(palette),
         heading("Experiment", &format!("each second call of `{HELLO}` fails at `sf`; of those that call none shall notice"), palette),
         experiment(&outcome.experiment, palette),
+        heading("Telemetry", "a few numbers of `sf`, as `edgeward metrics --all`, Prometheus and receivers of OTLP get them", palette),
+        telemetry(&outcome.telemetry).render(palette),
         heading("Result", &format!("what `{STATS}` counted, at the hub, out of the document of each site"), palette),
         months(outcome, palette),
-        format!("\nIt took {}. More: docs/topics.md, docs/schedules.md, docs/routing.md and docs/chaos.md.\n", time(outcome.took_ms)),
+        format!(
+            "\nIt took {}. More: docs/topics.md, docs/schedules.md, docs/routing.md, docs/chaos.md and docs/metrics.md.\n",
+            time(outcome.took_ms)
+        ),
     ];
     parts.concat()
 }
@@ -122,6 +127,19 @@ fn experiment(report: &Report, palette: Palette) -> String {
     let chart = markdown.split_once("```text\n").and_then(|(_, rest)| rest.split_once("```")).map_or("", |(chart, _)| chart);
     let lines: String = chart.lines().map(|line| format!("  {line}\n")).collect();
     format!("  {}: {}\n{lines}", palette.paint(style, report.verdict.as_str()), printable(&report.reason))
+}
+
+fn telemetry(measured: &[Measured]) -> Table {
+    let mut table = Table::new(&["  metric", "of", ">value"]);
+    for Measured { name, attributes, value, .. } in measured {
+        let value = if value.fract() == 0.0 { format!("{value:.0}") } else { latency(value * 1e3) };
+        table.row(vec![
+            format!("  {name}").into(),
+            Cell::new(Style::Plain, &printable(&attributes.join(", "))),
+            Cell::new(Style::Good, &value),
+        ]);
+    }
+    table
 }
 
 fn months(outcome: &Outcome, palette: Palette) -> String {

@@ -1,6 +1,11 @@
 //! A site of the demonstration: a node with a broker, triggers and a schedule, and the sensors that speak to it.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use edgeward::{
@@ -9,7 +14,7 @@ use edgeward::{
     access::{NODE_TOKENS, Tokens},
     cluster::{LocalNetwork, membership::Timing},
     listener::Listener,
-    serve_mqtt,
+    serve_mqtt, telemetry,
 };
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, Packet, QoS};
 use serde_json::json;
@@ -114,6 +119,11 @@ impl Site {
     pub(super) async fn dead_letter(&self) -> anyhow::Result<Option<(String, String)>> {
         let letters = self.node.topics().dead_letters(None, 0).await?;
         Ok(letters.first().map(|letter| (String::from_utf8_lossy(&letter.message.payload).into_owned(), letter.why.clone())))
+    }
+
+    /// What its process measures, as Prometheus and the receivers of OTLP get it.
+    pub(super) async fn readings_of_all(&self) -> Vec<telemetry::Reading> {
+        telemetry::node_readings(&self.node, None, Instant::now()).await
     }
 
     /// What the retained message of a topic says.

@@ -16,6 +16,7 @@ use edgeward::{
     chaos::{Experiment, Report},
     cluster::{LocalNetwork, membership::Timing, routing::BreakerState},
     python_json,
+    telemetry::{Number, Point},
 };
 use futures::future::try_join_all;
 use indicatif::ProgressBar;
@@ -45,6 +46,16 @@ const CALLING: Duration = Duration::from_secs(2);
 /// Percent of the readings that are sent before the network is lost, and before it is back.
 const LOST_AT: usize = 40;
 const BACK_AT: usize = 80;
+
+/// The metrics that are shown.
+const SHOWN: [&str; 6] = [
+    "faas.invocations",
+    "faas.invoke_duration",
+    "messaging.client.consumed.messages",
+    "edgeward.trigger.dead_letters",
+    "edgeward.mqtt.messages.received",
+    "edgeward.schedule.runs",
+];
 
 /// What is tried at the end: each second call fails at one site, and nobody who calls shall notice.
 const EXPERIMENT: &str = r#"
@@ -83,7 +94,19 @@ pub(super) struct Outcome {
     /// The readings that each site's document has at the hub, and its days.
     pub(super) hub: BTreeMap<String, HubDocument>,
     pub(super) experiment: Report,
+    /// A few numbers of what the first site measured.
+    pub(super) telemetry: Vec<Measured>,
     pub(super) took_ms: u64,
+}
+
+/// A number of a metric, by the name that OpenTelemetry's rules give it.
+#[derive(Debug, Serialize)]
+pub(super) struct Measured {
+    pub(super) name: &'static str,
+    /// What it is of.
+    pub(super) attributes: Vec<String>,
+    pub(super) value: f64,
+    pub(super) means: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -205,10 +228,12 @@ pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Res
     for ((site, readings), sending_ms) in sites.iter().zip(&readings).zip(sending_ms) {
         outcomes.push(outcome(site, readings.len(), sending_ms).await?);
     }
+    let telemetry = measured(&sites[0]).await;
     for site in sites {
         site.end().await?;
     }
-    Ok(Outcome { sites: outcomes, calls: [with_all, with_one], away, hub, experiment, took_ms: millis(begun.elapsed()) })
+    let took_ms = millis(begun.elapsed());
+    Ok(Outcome { sites: outcomes, calls: [with_all, with_one], away, hub, experiment, telemetry, took_ms })
 }
 
 /// The two functions, with the documents of the sites.
@@ -305,6 +330,25 @@ async fn outcome(site: &Site, acknowledged: usize, sending_ms: u64) -> anyhow::R
         lost_sensor,
         ticks: site.ticks()?,
     })
+}
+
+/// What a site measured, of the metrics that are shown.
+async fn measured(site: &Site) -> Vec<Measured> {
+    let mut found = Vec::new();
+    for reading in site.readings_of_all().await.into_iter().filter(|reading| SHOWN.contains(&reading.instrument.name)) {
+        for Point { attributes, number } in reading.points {
+            let value = match number {
+                Number::Whole(whole) => whole as f64,
+                Number::Real(real) => real,
+                // The mean.
+                Number::Distribution(values) => values.sum / (values.count.max(1) as f64),
+            };
+            if value > 0.0 {
+                found.push(Measured { name: reading.instrument.name, attributes, value, means: reading.instrument.help });
+            }
+        }
+    }
+    found
 }
 
 fn document_name(site: &str) -> anyhow::Result<DocumentName> {
