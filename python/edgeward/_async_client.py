@@ -322,8 +322,9 @@ class AsyncClient:
         mode: str = "binary",
         concurrency: int | None = None,
         retry: dict[str, int] | None = None,
+        to: str | None = None,
     ) -> dict[str, Any]:
-        options: dict[str, Any] = {"mode": mode, "concurrency": concurrency, "retry": retry}
+        options: dict[str, Any] = {"mode": mode, "concurrency": concurrency, "retry": retry, "to": to}
         return await asyncio.to_thread(self._client.put_trigger, trigger_id, function_id, filters, **options)
 
     async def delete_trigger(self, trigger_id: str) -> bool:

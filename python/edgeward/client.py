@@ -504,11 +504,11 @@ class Client:
         self._api.send("DELETE", f"/v1/dead-letters/{letter_id}")
 
     def triggers(self) -> list[dict[str, Any]]:
-        """The triggers of a node, and how each does."""
+        """The triggers: of a node with how each does, of a hub with the nodes that have it."""
         return self._api.objects("triggers", "/v1/triggers")
 
     def trigger(self, trigger_id: str) -> dict[str, Any]:
-        """One trigger, and how it does."""
+        """One trigger."""
         return self._api.object("GET", f"/v1/triggers/{_part(trigger_id)}")
 
     def put_trigger(
@@ -520,13 +520,22 @@ class Client:
         mode: str = "binary",
         concurrency: int | None = None,
         retry: dict[str, int] | None = None,
+        to: str | None = None,
     ) -> dict[str, Any]:
         """Has a function called for each message of some filters, at least once; a changed trigger goes on where it was.
 
         `mode` is `binary`, with the payload as the body, or `structured`, with one JSON object; `retry` has `attempts`, `pause_min_ms` and
-        `pause_max_ms`."""
-        trigger = {"function": function_id, "filters": filters, "mode": mode, "concurrency": concurrency, "retry": retry}
-        body = _dumps({name: value for name, value in trigger.items() if value is not None})
+        `pause_max_ms`. `to` is for a hub, which puts the trigger on those nodes of this target that are to have the function: `all`,
+        `node=ID`, `site=berlin`, or `one` for any one of them."""
+        wanted = {
+            "function": function_id,
+            "filters": filters,
+            "mode": mode,
+            "concurrency": concurrency,
+            "retry": retry,
+            "target": to,
+        }
+        body = _dumps({name: value for name, value in wanted.items() if value is not None})
         return self._api.object("PUT", f"/v1/triggers/{_part(trigger_id)}", body=body, content_type=JSON)
 
     def delete_trigger(self, trigger_id: str) -> bool:

@@ -161,6 +161,24 @@ def test_a_call_without_a_node_is_routed_and_a_schedule_runs_by_itself(fleet: Fl
     assert hub.undeploy("hello", all_nodes=True)
 
 
+def test_a_trigger_of_a_fleet_calls_a_function_where_a_message_is_published(fleet: Fleet) -> None:
+    hub, node = fleet.hub, fleet.nodes["edge-01"]
+    hub.deploy(function("hello"), node="edge-01")
+    put = hub.put_trigger("seen", "hello", ["site/+"], to="all")
+    assert (put["target"], put["filters"]) == ("all", ["site/+"])
+    wait_until(lambda: hub.trigger("seen")["nodes"] == ["edge-01"])
+    wait_until(lambda: [trigger["source"] for trigger in node.triggers()] == ["fleet"])
+    node.publish("site/berlin", "21.5")
+    wait_until(lambda: node.trigger("seen")["delivered"] == 1)
+    with pytest.raises(PermissionError, match="assigned to this node"):
+        node.delete_trigger("seen")
+    with pytest.raises(ValueError, match="is for the hub of a fleet"):
+        node.put_trigger("own", "hello", ["site/+"], to="node=edge-02")
+    assert hub.delete_trigger("seen") and not hub.delete_trigger("seen")
+    wait_until(lambda: node.triggers() == [])
+    assert hub.undeploy("hello", node="edge-01")
+
+
 def test_documents_of_a_fleet_are_the_same_at_the_hub_and_at_its_nodes(fleet: Fleet) -> None:
     hub, (first, second) = fleet.hub, fleet.nodes.values()
 

@@ -30,7 +30,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use edgeward::{
-    Documents, EdgeError, ErrorKind, Node,
+    Documents, EdgeError, ErrorKind, Node, Target,
     access::Tokens,
     limits::{API_BODIES_BYTES_MAX, CLIENT_STALL_TIMEOUT},
     listener::{Listener, accept, is_loopback},
@@ -269,6 +269,15 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         Problem::full(&self.0).response(Body::from)
     }
+}
+
+/// Refuses what is for other nodes: a node does itself what its schedules and triggers say, so that what is for others is for their hub.
+fn check_target_here(node: &Node, kind: &str, id: &str, target: &Target, unsaid: &Target) -> Result<(), EdgeError> {
+    if target == unsaid {
+        return Ok(());
+    }
+    let own = &node.runtime().node().id;
+    Err(EdgeError::invalid(format!("the target `{target}` of {kind} `{id}` is for the hub of a fleet, and this is node `{own}`")))
 }
 
 /// An answer with what tells its state from others, a generation or such, as its `ETag`.

@@ -45,7 +45,7 @@ Edgeward runs functions on edge nodes and keeps their documents in sync. This se
 node that the tools know, or the hub of a fleet. Begin with `edge_list_nodes`. On a hub, tools about functions take a `node_id`; `edge_invoke_function` finds a node without. \
 Documents are JSON objects that merge between nodes; edit them with a merge patch. On a hub, `edge_roll_out_artifact` deploys to many nodes step \
 by step and goes back by itself; it, `edge_deploy_artifact` and `edge_undeploy_function` take `dry_run`. A \
-node has topics: a message calls the functions that `edge_put_trigger` names.";
+node has topics: a message calls the functions that `edge_put_trigger` names, on a hub for nodes of its fleet.";
 
 /// What the tools of a server may do, whatever the role of who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,6 +1,6 @@
 //! The options that say on which nodes of a fleet a command acts. A node that is asked itself takes none of them.
 
-use edgeward::NodeId;
+use edgeward::{NodeId, Target};
 
 // No doc comment: it would become the description of each command that takes the options.
 #[derive(Debug, Default, clap::Args)]
@@ -36,6 +36,11 @@ impl Targets {
     /// What it adds to a path.
     pub(crate) fn query(&self) -> String {
         if self.all { "?all=true".to_owned() } else { self.one.query('?') }
+    }
+
+    /// The same as a target.
+    pub(crate) fn target(&self) -> Target {
+        self.one.node.clone().map_or_else(Target::all, |node| Target::Nodes([node].into()))
     }
 
     /// Whom it means, for people.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use edgeward::backup::{Progress, Step};
+use edgeward::{
+    NodeId,
+    backup::{Progress, Step},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use unicode_width::UnicodeWidthStr;
 
@@ -85,6 +88,19 @@ impl Cell {
     /// `text` in this style.
     pub(crate) fn new(style: Style, text: &str) -> Self {
         Self { text: printable(text).into_owned(), style }
+    }
+
+    /// How many nodes have something, and the first of them.
+    pub(crate) fn of_nodes(nodes: &[NodeId]) -> Self {
+        const SHOWN: usize = 3;
+        if nodes.is_empty() {
+            return Self::new(Style::Warning, "none yet");
+        }
+        let mut names: Vec<_> = nodes.iter().take(SHOWN).map(NodeId::as_str).collect();
+        if nodes.len() > SHOWN {
+            names.push("…");
+        }
+        format!("{} ({})", nodes.len(), names.join(", ")).into()
     }
 
     fn width(&self) -> usize {

@@ -5,6 +5,7 @@
 //! state with its unconfirmed changes, in memory or in a folder.
 
 pub mod access;
+mod allotments;
 mod assignments;
 pub mod backup;
 pub mod chaos;
@@ -32,6 +33,7 @@ pub mod topics;
 pub mod trust;
 pub mod uplink;
 
+pub use allotments::record::Record;
 pub use chaos::{ClusterChaos, ExperimentView, NodeChaos};
 pub use deployments::{
     ClusterDeployments, Deployment as FleetDeployment, DeploymentSpec, DeploymentView, Plan, Revision, RolloutView, steering::Steering,
@@ -67,10 +69,13 @@ pub use hub::{FleetHub, HubOptions, HubServers, HubStanding};
 pub use node::{Deployment, FunctionState, FunctionView, Node, NodeOptions, Source};
 pub use reports::FunctionReport;
 pub use schedules::{
-    PutSchedule, ScheduleHistory, ScheduleView, Schedules,
+    PutSchedule, ScheduleHistory, ScheduleRecord, ScheduleView, Schedules,
     fleet::{ClusterSchedules, FleetScheduleView},
-    record::ScheduleRecord,
 };
-pub use topics::{MqttOptions, Topics, TriggerView, serve_mqtt};
+pub use topics::{
+    MqttOptions, Topics, TriggerView,
+    fleet::{ClusterTriggers, FleetTriggerView, TriggerRecord},
+    serve_mqtt,
+};
 pub use trust::{Trust, TrustedKey, TrustedKeys};
 pub use uplink::{TopicExchange, TopicSharing, Uplink, UplinkOptions};

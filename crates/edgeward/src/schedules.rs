@@ -2,17 +2,15 @@
 //!
 //! What is decided is `edgeward_cluster::schedule`'s; here it is kept, started and told. Nothing starts before it is on the disk that it does.
 
-pub(crate) mod assigned;
 mod event;
 pub mod fleet;
 mod keeper;
 mod ledger;
-pub mod record;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use edgeward_cluster::schedule::{Run, ScheduleState, Totals, Try};
-use edgeward_model::{EdgeError, ErrorKind, FunctionId, Schedule, ScheduleId};
+use edgeward_model::{EdgeError, ErrorKind, FunctionId, Schedule, ScheduleId, Target, limits::SCHEDULES_MAX};
 use edgeward_runtime::{EdgeRuntime, blocking};
 use edgeward_sync::Documents;
 use jiff::Timestamp;
@@ -20,8 +18,15 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::{ledger::Ledger, record::ScheduleRecord};
-use crate::{desired::Precondition, node::Source};
+use self::ledger::Ledger;
+use crate::{
+    allotments::{Allotted, not_found, record::Record},
+    desired::Precondition,
+    node::Source,
+};
+
+/// A schedule as it was put, on a node or in a fleet.
+pub type ScheduleRecord = Record<Schedule>;
 
 /// A schedule as a caller may see it: what is wanted, and how it stands.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -100,7 +105,7 @@ impl Schedules {
     /// One schedule.
     pub fn get(&self, id: &str) -> Result<ScheduleView, EdgeError> {
         let (snapshot, now) = (self.ledger.snapshot(), self.now());
-        let (record, source) = snapshot.find(id).ok_or_else(|| not_found(id))?;
+        let (record, source) = snapshot.find(id).ok_or_else(|| not_found::<Schedule>(id))?;
         Ok(view(record, source, snapshot.state(id).map(AsRef::as_ref), now))
     }
 
@@ -136,7 +141,7 @@ impl Schedules {
     /// What ran of a schedule, and what did not.
     pub fn history(&self, id: &str) -> Result<ScheduleHistory, EdgeError> {
         let snapshot = self.ledger.snapshot();
-        snapshot.find(id).ok_or_else(|| not_found(id))?;
+        snapshot.find(id).ok_or_else(|| not_found::<Schedule>(id))?;
         let history = snapshot.state(id).map(|state| state.history());
         Ok(history
             .map(|history| ScheduleHistory { runs: history.newest_first().cloned().collect(), totals: history.totals() })
@@ -155,7 +160,7 @@ impl Schedules {
 
     /// The functions that schedules run.
     pub(crate) fn functions(&self) -> BTreeSet<FunctionId> {
-        self.ledger.snapshot().all().into_values().map(|(record, _)| record.schedule.function.clone()).collect()
+        self.ledger.snapshot().all().into_values().map(|(record, _)| record.wanted.function.clone()).collect()
     }
 
     /// Runs them until it is told to stop, see [`Node::keep_scheduled`](crate::Node::keep_scheduled).
@@ -178,7 +183,7 @@ pub(crate) fn check(schedule: &Schedule, now: Timestamp) -> Result<(), EdgeError
 }
 
 fn view(record: &ScheduleRecord, source: Source, state: Option<&ScheduleState>, now: Timestamp) -> ScheduleView {
-    let schedule = &record.schedule;
+    let schedule = &record.wanted;
     ScheduleView {
         record: record.clone(),
         source,
@@ -190,7 +195,26 @@ fn view(record: &ScheduleRecord, source: Source, state: Option<&ScheduleState>, 
     }
 }
 
-fn not_found(id: &str) -> EdgeError {
-    let shown: String = id.chars().take(128).collect();
-    EdgeError::new(ErrorKind::NotFound, format!("schedule not found: `{}`", shown.escape_debug()))
+impl Allotted for Schedule {
+    type Id = ScheduleId;
+    const KIND: &'static str = "schedule";
+    const MAX: usize = SCHEDULES_MAX;
+    /// Where a schedule is and its function is not, its runs fail, which its history tells.
+    const FOLLOWS_FUNCTION: bool = false;
+
+    fn id(&self) -> &ScheduleId {
+        &self.id
+    }
+
+    fn function(&self) -> &FunctionId {
+        &self.function
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn validate(&self) -> Result<(), EdgeError> {
+        Self::validate(self)
+    }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod bundle;
 mod call;
+pub mod fleet;
 mod mqtt;
 mod running;
 pub(crate) mod spans;
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::triggers::Triggers;
+use crate::allotments::not_found;
 
 pub use self::{
     mqtt::{CLIENTS, MqttOptions, serve_mqtt},
@@ -61,7 +63,8 @@ impl Topics {
     pub(crate) fn open(data_dir: &Path, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
         let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), LogOptions::default())?);
         let source = format!("/nodes/{}/topics", runtime.node().id).into();
-        Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source, broker: Mutex::default() })
+        let triggers = Triggers::open(documents, &runtime.node().id)?;
+        Ok(Self { log, runtime, triggers, source, broker: Mutex::default() })
     }
 
     /// The log itself.
@@ -154,7 +157,8 @@ impl Topics {
     /// now on, a changed one goes on where it was.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] past a bound of a trigger, [`ErrorKind::TooLarge`] when there are as many as may be, those of the disk.
+    /// [`ErrorKind::InvalidInput`] past a bound of a trigger, [`ErrorKind::TooLarge`] when there are as many as may be,
+    /// [`ErrorKind::Forbidden`] for an id that the hub assigned, those of the disk.
     pub async fn put_trigger(&self, trigger: Trigger) -> Result<bool, EdgeError> {
         self.put_trigger_if(trigger, &Expected::Any).await
     }
@@ -174,7 +178,7 @@ impl Topics {
     pub async fn trigger(&self, id: &TriggerId) -> Result<TriggerView, EdgeError> {
         let views = self.triggers().await?;
         let found = views.into_iter().find(|view| view.trigger.id == *id);
-        found.ok_or_else(|| EdgeError::new(ErrorKind::NotFound, format!("trigger not found: `{id}`")))
+        found.ok_or_else(|| not_found::<Trigger>(id.as_str()))
     }
 
     /// Every trigger by id, and how it does.
@@ -183,6 +187,9 @@ impl Topics {
     }
 
     /// Removes a trigger, durably; returns whether there was one. Its dead letters stay until they are discarded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] for an id that the hub assigned, those of the disk.
     pub async fn remove_trigger(&self, id: &TriggerId) -> Result<bool, EdgeError> {
         self.remove_trigger_if(id, &Expected::Any).await
     }
@@ -190,12 +197,12 @@ impl Topics {
     /// The same, when the trigger of this id is what is expected.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] when it is not, those of the disk.
+    /// [`ErrorKind::Conflict`] when it is not, and those of [`Topics::remove_trigger`].
     pub async fn remove_trigger_if(&self, id: &TriggerId, expected: &Expected) -> Result<bool, EdgeError> {
         self.triggers.remove(&self.log, id, expected).await
     }
 
-    /// Runs the triggers, those included that are made meanwhile, until `stop`; then waits for calls under way, for a while. One of
+    /// Runs the triggers, those included that are made meanwhile and those that the hub gives to the node, until `stop`; then waits for calls under way, for a while. One of
     /// several such calls runs them.
     pub async fn run_triggers(&self, stop: CancellationToken) {
         running::run(

@@ -25,6 +25,8 @@ mod site;
 mod support;
 #[path = "far_nodes/topics.rs"]
 mod topics;
+#[path = "far_nodes/triggers.rs"]
+mod triggers;
 #[path = "far_nodes/trust.rs"]
 mod trust;
 
@@ -90,6 +92,10 @@ on_each! {
         a_hub_that_starts_again_has_what_was_published_and_goes_on
         what_a_node_imported_comes_once_also_when_it_starts_again
         topics_whose_servers_were_emptied_begin_anew_and_nothing_comes_twice;
+    triggers:
+        a_trigger_of_the_fleet_calls_its_function_where_messages_are_published_also_while_nobody_hears_of_them
+        a_trigger_of_the_fleet_comes_to_a_node_with_its_function_and_goes_with_it
+        of_two_triggers_of_one_name_the_one_of_the_hub_runs_and_the_other_goes_on_after_it;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

@@ -482,7 +482,7 @@ pub const DELIVERY_CONCURRENCY_MAX: usize = 256;
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 100;
 /// Shortest time between two writes of how far a durable subscription got.
 pub const DELIVERY_ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(100);
-/// Triggers of one node.
+/// Triggers that a node has of itself, and those of one fleet: a node may have both.
 pub const TRIGGERS_MAX: usize = 256;
 /// Filters of one trigger.
 pub const TRIGGER_FILTERS_MAX: usize = 32;

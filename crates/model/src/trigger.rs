@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    deployment::Target,
     error::EdgeError,
     id::{FunctionId, TriggerId},
     limits::{DELIVERY_ATTEMPTS_MAX, DELIVERY_CONCURRENCY_MAX, TRIGGER_CONCURRENCY_DEFAULT, TRIGGER_FILTERS_MAX, TRIGGER_PAUSE_MS_MAX},
@@ -71,16 +72,30 @@ pub struct Trigger {
     /// What the function gets.
     #[serde(default)]
     pub mode: ContentMode,
+    /// Which nodes of a fleet have it, of those that are to have the function; all of them when it is not said.
+    #[serde(default = "Target::all", skip_serializing_if = "is_all")]
+    pub target: Target,
 }
 
 fn default_concurrency() -> u32 {
     TRIGGER_CONCURRENCY_DEFAULT
 }
+fn is_all(target: &Target) -> bool {
+    *target == Target::all()
+}
 
 impl Trigger {
     /// A trigger with the defaults.
     pub fn new(id: TriggerId, function: FunctionId, filters: Vec<TopicFilter>) -> Self {
-        Self { id, function, filters, retry: Redelivery::default(), concurrency: TRIGGER_CONCURRENCY_DEFAULT, mode: ContentMode::default() }
+        Self {
+            id,
+            function,
+            filters,
+            retry: Redelivery::default(),
+            concurrency: TRIGGER_CONCURRENCY_DEFAULT,
+            mode: ContentMode::default(),
+            target: Target::all(),
+        }
     }
 
     /// Checks every field against its bound.
@@ -96,7 +111,8 @@ impl Trigger {
         within("concurrency", self.concurrency.into(), 1, DELIVERY_CONCURRENCY_MAX as u64)?;
         within("attempts", attempts.into(), 1, DELIVERY_ATTEMPTS_MAX.into())?;
         within("pause_max_ms", pause_max_ms, 1, TRIGGER_PAUSE_MS_MAX)?;
-        within("pause_min_ms", pause_min_ms, 1, pause_max_ms)
+        within("pause_min_ms", pause_min_ms, 1, pause_max_ms)?;
+        self.target.validate()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 /// Documents whose name begins so are between hubs alone.
 pub const HUB_PREFIX: &str = "edgeward.hub.";
 /// Documents whose name begins so are between hubs and the one node whose id follows.
-pub const NODE_PREFIXES: [&str; 3] = ["edgeward.assignments.", "edgeward.reports.", "edgeward.schedules."];
+pub const NODE_PREFIXES: [&str; 4] = ["edgeward.assignments.", "edgeward.reports.", "edgeward.schedules.", "edgeward.triggers."];
 
 /// Says whether a node may see and write the document of a name.
 type Rule = dyn Fn(&NodeId, &str) -> bool + Send + Sync;
@@ -73,14 +73,15 @@ mod tests {
                 "edgeward.assignments.edge-1",
                 "edgeward.reports.edge-1",
                 "edgeward.schedules.edge-1",
+                "edgeward.triggers.edge-1",
                 "edgeward.hub.nodes",
                 "edgeward.local.tokens",
             ];
             names.map(|document| access.allows(node, document))
         };
-        assert_eq!(seen(&edge), [true, false, true, true, true, false, false]);
-        assert_eq!(seen(&other), [true, false, false, false, false, false, false]);
-        assert_eq!(seen(&standby), [true, true, true, true, true, true, false]);
+        assert_eq!(seen(&edge), [true, false, true, true, true, true, false, false]);
+        assert_eq!(seen(&other), [true, false, false, false, false, false, false, false]);
+        assert_eq!(seen(&standby), [true, true, true, true, true, true, true, false]);
         let fleet = "edgeward.fleet.trusted-keys";
         assert!(access.allows(&edge, fleet) && !access.allows_writing(&edge, fleet) && access.allows_writing(&edge, "cellar"));
         assert!(access.allows_writing(&standby, fleet) && !access.allows_writing(&standby, "edgeward.local.tokens"));

@@ -281,8 +281,10 @@ mod tests {
             let ranges = scope.ranges(prefix);
             ranges.iter().map(|(from, to)| format!("{from}-{to}").replace('\u{7f}', "~")).collect::<Vec<_>>()
         });
-        let between = ["edgeward.assignments.~-edgeward.reports.", "edgeward.reports.~-edgeward.schedules."];
-        assert_eq!(all, ["-edgeward.assignments.", between[0], between[1], "edgeward.schedules.~-~"]);
+        let names = ["assignments", "reports", "schedules", "triggers"].map(|name| format!("edgeward.{name}."));
+        let between = names.windows(2).map(|pair| format!("{}~-{}", pair[0], pair[1]));
+        let apart = [format!("-{}", names[0])].into_iter().chain(between).chain([format!("{}~-~", names[3])]);
+        assert_eq!(all, apart.collect::<Vec<_>>());
         assert_eq!((reports.len(), sites), (0, vec!["sites.-sites.~".to_owned()]));
     }
 

@@ -1,4 +1,4 @@
-//! The routes of a hub: its nodes, what each should run, calls of far functions, events, the tokens by which nodes join, and the keys that they trust.
+//! The routes of a hub: its nodes, what each should run, at which times and for which messages, calls of far functions, events, the tokens by which nodes join, and the keys that they trust.
 
 pub(crate) mod chaos;
 pub(crate) mod deployments;
@@ -9,6 +9,7 @@ pub(crate) mod nodes;
 pub(crate) mod observe;
 pub(crate) mod routes;
 pub(crate) mod schedules;
+pub(crate) mod triggers;
 pub(crate) mod trusted_keys;
 
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
         .routes(routes!(schedules::show, schedules::put, schedules::delete))
         .routes(routes!(schedules::run))
         .routes(routes!(schedules::history))
+        .routes(routes!(triggers::list))
+        .routes(routes!(triggers::show, triggers::put, triggers::delete))
         .routes(routes!(events::list))
         .routes(routes!(join_tokens::create))
         .routes(routes!(trusted_keys::list, trusted_keys::add))
@@ -76,7 +79,7 @@ pub(crate) fn hub_router(shared: Shared, hub: Arc<FleetHub>) -> Router {
 
 /// Who answers a path that only a node answers.
 fn of_node(path: &str) -> Option<&'static str> {
-    let is_of_node = ["triggers", "dead-letters"].contains(&first_of(path)?);
+    let is_of_node = first_of(path)? == "dead-letters";
     is_of_node.then_some("a node answers that, and this is the hub of a fleet; name the node by `--server`")
 }
 

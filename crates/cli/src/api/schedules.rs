@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Refusal, functions::precondition, read_body, tagged, wire};
+use super::{Refusal, check_target_here, functions::precondition, read_body, tagged, wire};
 
 /// Largest description of a schedule, in bytes: its payload as JSON, which writes some bytes as six, and the rest.
 pub(super) const SCHEDULE_BODY_BYTES_MAX: usize = 6 * SCHEDULE_PAYLOAD_BYTES_MAX + 64 * 1024;
@@ -148,21 +148,12 @@ pub(crate) async fn put(
     let id = ScheduleId::new(id)?;
     let precondition = precondition(request.headers())?;
     let body = read_body(request, SCHEDULE_BODY_BYTES_MAX).await?;
-    let schedule = ScheduleBody::read(&body.bytes, id)?;
-    check_here(&node, &schedule)?;
+    let schedule = ScheduleBody::read(&body.bytes, id.clone())?;
+    let new = Schedule::new(id.clone(), schedule.function.clone(), schedule.when.clone());
+    check_target_here(&node, "schedule", id.as_str(), &schedule.target, &new.target)?;
     let put = node.schedules().put(schedule, precondition).await?;
     let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(tagged(status, put.view.record.generation, put.view))
-}
-
-/// A node runs its schedules itself, so that one for others is for their hub.
-fn check_here(node: &Node, schedule: &Schedule) -> Result<(), EdgeError> {
-    let Schedule { id, target, function, when, .. } = schedule;
-    if *target == Schedule::new(id.clone(), function.clone(), when.clone()).target {
-        return Ok(());
-    }
-    let own = &node.runtime().node().id;
-    Err(EdgeError::invalid(format!("the target `{target}` of schedule `{id}` is for the hub of a fleet, and this is node `{own}`")))
 }
 
 /// Removes a schedule and its history. A run of it that goes on ends by itself.

@@ -9,20 +9,20 @@ use axum::{
     response::Response,
 };
 use edgeward::{
-    ContentMode, EdgeError, ErrorKind, FunctionId, Node, Redelivery, TopicFilter, Trigger, TriggerId, TriggerView,
+    ContentMode, EdgeError, ErrorKind, FunctionId, Node, Redelivery, Source, Target, TopicFilter, Trigger, TriggerId, TriggerView,
     limits::{TRIGGER_BODY_BYTES_MAX, TRIGGER_CONCURRENCY_DEFAULT},
     topics::Expected,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Refusal, read_body};
+use super::{Refusal, check_target_here, read_body};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct IdPath {
     /// The trigger.
-    id: String,
+    pub(super) id: String,
 }
 
 /// How a message that failed is tried again.
@@ -73,10 +73,15 @@ pub(crate) struct TriggerBody {
     /// How a message becomes a request: `binary` has its payload as the body, `structured` one JSON object.
     #[serde(default = "mode_default")]
     pub(crate) mode: String,
+    /// Of a hub: which nodes have it, of those that are to have the function, as `all`, `node=ID` or `site=berlin`; `all` when it is left out.
+    #[serde(default = "Target::all")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) target: Target,
 }
 
 impl TriggerBody {
-    fn read(body: &[u8], id: TriggerId) -> Result<Trigger, EdgeError> {
+    /// The trigger of this id that a body describes.
+    pub(super) fn read(body: &[u8], id: TriggerId) -> Result<Trigger, EdgeError> {
         let read: Self = serde_json::from_slice(body).map_err(|error| {
             let example = r#"{"function": "average", "filters": ["site/+/temp"]}"#;
             EdgeError::invalid(format!("the description of trigger `{id}` is not valid, send {example}: {error}"))
@@ -86,7 +91,7 @@ impl TriggerBody {
 
     /// The trigger of this id. Its bounds are checked when it is made.
     fn into_trigger(self, id: TriggerId) -> Result<Trigger, EdgeError> {
-        let Self { function, filters, retry: RetryBody { attempts, pause_min_ms, pause_max_ms }, concurrency, mode } = self;
+        let Self { function, filters, retry: RetryBody { attempts, pause_min_ms, pause_max_ms }, concurrency, mode, target } = self;
         let mode = match mode.as_str() {
             "binary" => ContentMode::Binary,
             "structured" => ContentMode::Structured,
@@ -102,6 +107,7 @@ impl TriggerBody {
             retry: Redelivery { attempts, pause_min_ms, pause_max_ms },
             concurrency,
             mode,
+            target,
         })
     }
 }
@@ -118,6 +124,7 @@ impl From<Trigger> for TriggerBody {
                 ContentMode::Structured => "structured",
             }
             .to_owned(),
+            target: trigger.target,
         }
     }
 }
@@ -128,6 +135,9 @@ pub(crate) struct TriggerAnswer {
     id: String,
     #[serde(flatten)]
     trigger: TriggerBody,
+    /// `node`, or `fleet` for what the hub wants here.
+    #[schema(value_type = String)]
+    source: Source,
     /// Up to which position every message of its filters was handled, or is a dead letter.
     acknowledged: u64,
     /// Positions of the log after that, of whatever topic.
@@ -155,6 +165,7 @@ impl From<TriggerView> for TriggerAnswer {
         Self {
             id: view.trigger.id.to_string(),
             trigger: view.trigger.into(),
+            source: view.source,
             acknowledged: view.acknowledged,
             behind: view.behind,
             delivered: view.delivered,
@@ -204,6 +215,7 @@ pub(crate) async fn show(State(node): State<Arc<Node>>, Path(IdPath { id }): Pat
         (status = 200, description = "Replaced.", body = TriggerAnswer),
         (status = 201, description = "New.", body = TriggerAnswer),
         (status = 400, body = super::wire::Problem),
+        (status = 403, description = "The hub wants a trigger of this id here.", body = super::wire::Problem),
         (status = 412, description = "It is another by now.", body = super::wire::Problem),
         (status = 413, description = "There are as many as may be.", body = super::wire::Problem),
     )
@@ -212,7 +224,9 @@ pub(crate) async fn put(State(node): State<Arc<Node>>, Path(IdPath { id }): Path
     let id = TriggerId::new(id)?;
     let expected = expected(request.headers())?;
     let body = read_body(request, TRIGGER_BODY_BYTES_MAX).await?;
-    let is_new = node.topics().put_trigger_if(TriggerBody::read(&body.bytes, id.clone())?, &expected).await?;
+    let trigger = TriggerBody::read(&body.bytes, id.clone())?;
+    check_target_here(&node, "trigger", id.as_str(), &trigger.target, &Target::all())?;
+    let is_new = node.topics().put_trigger_if(trigger, &expected).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok(tagged(status, node.topics().trigger(&id).await?))
 }
@@ -221,7 +235,12 @@ pub(crate) async fn put(State(node): State<Arc<Node>>, Path(IdPath { id }): Path
 #[utoipa::path(
     delete, path = "/v1/triggers/{id}", operation_id = "delete_trigger", tag = "triggers",
     params(IdPath, ("If-Match" = Option<String>, Header, description = "The ETag of the trigger that is to go; `*`: any.")),
-    responses((status = 204), (status = 404, body = super::wire::Problem), (status = 412, body = super::wire::Problem))
+    responses(
+        (status = 204),
+        (status = 403, body = super::wire::Problem),
+        (status = 404, body = super::wire::Problem),
+        (status = 412, body = super::wire::Problem),
+    )
 )]
 pub(crate) async fn delete(
     State(node): State<Arc<Node>>,
@@ -232,7 +251,11 @@ pub(crate) async fn delete(
     if node.topics().remove_trigger_if(&id, &expected(&headers)?).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    Err(EdgeError::new(ErrorKind::NotFound, format!("trigger not found: `{id}`")).into())
+    Err(not_found(&id).into())
+}
+
+pub(super) fn not_found(id: &TriggerId) -> EdgeError {
+    EdgeError::new(ErrorKind::NotFound, format!("trigger not found: `{id}`"))
 }
 
 fn tagged(status: StatusCode, view: TriggerView) -> Response {
@@ -271,7 +294,7 @@ mod tests {
         let filters = vec![TopicFilter::new("site/+/temp").expect("valid")];
         assert_eq!(least, Trigger::new(least.id.clone(), FunctionId::new("f").expect("valid"), filters));
         for mode in [ContentMode::Binary, ContentMode::Structured] {
-            let trigger = Trigger { mode, concurrency: 3, ..least.clone() };
+            let trigger = Trigger { mode, concurrency: 3, target: "site=berlin".parse().expect("valid"), ..least.clone() };
             let json = serde_json::to_string(&TriggerBody::from(trigger.clone())).expect("writes");
             assert_eq!(read(&json).expect("reads"), trigger);
         }
@@ -286,6 +309,7 @@ mod tests {
             (r#"{"function": "a b", "filters": ["a"]}"#, "`a b`"),
             (r#"{"function": "f", "filters": ["a/#/b"]}"#, "last level"),
             (r#"{"function": "f", "filters": ["a"], "mode": "batch"}"#, "`binary` and `structured`"),
+            (r#"{"function": "f", "filters": ["a"], "target": "count=0"}"#, "count"),
         ] {
             let error = read(json).expect_err(json).to_string();
             assert!(error.contains(why), "{error}");

@@ -1,5 +1,6 @@
 //! What the API answers of topics and triggers, as far as the command line shows it.
 
+use edgeward::{NodeId, Source, Target};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -97,7 +98,7 @@ pub(crate) struct Triggers {
     pub(crate) triggers: Vec<TriggerRecord>,
 }
 
-/// A trigger, and how it does.
+/// A trigger, as the API answers: on a hub with its nodes, on a node with how it does.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TriggerRecord {
     pub(crate) id: String,
@@ -106,10 +107,23 @@ pub(crate) struct TriggerRecord {
     pub(crate) retry: RetryRecord,
     pub(crate) concurrency: u32,
     pub(crate) mode: String,
+    #[serde(default = "Target::all")]
+    pub(crate) target: Target,
+    /// Of a hub.
+    #[serde(default)]
+    pub(crate) nodes: Option<Vec<NodeId>>,
+    /// Of a node, and what follows too.
+    #[serde(default)]
+    pub(crate) source: Option<Source>,
+    #[serde(default)]
     pub(crate) acknowledged: u64,
+    #[serde(default)]
     pub(crate) behind: u64,
+    #[serde(default)]
     pub(crate) delivered: u64,
+    #[serde(default)]
     pub(crate) retried: u64,
+    #[serde(default)]
     pub(crate) dead: u64,
     #[serde(default)]
     pub(crate) lost: u64,

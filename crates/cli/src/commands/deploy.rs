@@ -156,11 +156,6 @@ impl Args {
             self.deployment.to.get_or_insert(plan.target);
             plan.strategy
         });
-        if !project.triggers.is_empty() && (self.targets.is_fleet() || self.deployment.is_given() || self.dry_run || self.no_wait) {
-            let why = format!("`{}` has triggers by topics, which a fleet does not carry to its nodes yet", project.file.display());
-            let hint = "deploy it to each node itself, by `--server`, or take the triggers out and make them with `edgeward triggers put`";
-            return Err(Hinted::new(EdgeError::invalid(why), hint).into());
-        }
         Ok(OfProject { strategy, triggers: project.triggers })
     }
 }
@@ -248,9 +243,19 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
         }
         let target = args.deployment.to.clone().ok_or_else(|| EdgeError::invalid("say which nodes it is for, as `--to all`"))?;
         let strategy = args.deployment.over(strategy)?;
-        let wanted = fleet::Wanted { target, strategy, if_generation: args.if_generation, dry_run: args.dry_run, no_wait: args.no_wait };
+        let wanted = fleet::Wanted {
+            target: target.clone(),
+            strategy,
+            if_generation: args.if_generation,
+            dry_run: args.dry_run,
+            no_wait: args.no_wait,
+        };
         fleet::deploy(&id, &desired, wanted, client, json).await?;
-        return if args.dry_run { Ok(()) } else { schedules::put_all(&schedules, client, json).await };
+        if args.dry_run {
+            return Ok(());
+        }
+        triggers::put_all(&triggers, &target, client, json).await?;
+        return schedules::put_all(&schedules, client, json).await;
     }
     let mut request = Request::new(Method::PUT, format!("/v1/functions/{id}{}", args.targets.query()))
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -272,6 +277,7 @@ pub(crate) async fn run(mut args: Args, client: &Client, json: bool) -> anyhow::
             let whom = args.targets.whom(nodes);
             terminal::write(format!("assigned {id} to {whom}; `edgeward functions show {id}` tells where it serves\n"))?;
         }
+        triggers::put_all(&triggers, &args.targets.target(), client, json).await?;
         return schedules::put_all(&schedules, client, json).await;
     }
     let record: Record = answer.read()?;

@@ -1,6 +1,6 @@
 //! `edgeward triggers`: which messages call which function.
 
-use edgeward::{ContentMode, FunctionId, Redelivery, TopicFilter, Trigger, TriggerId};
+use edgeward::{ContentMode, FunctionId, NodeId, Redelivery, Source, Target, TopicFilter, Trigger, TriggerId};
 use http::{
     HeaderValue, Method,
     header::{CONTENT_TYPE, ETAG, IF_MATCH},
@@ -16,12 +16,15 @@ const EXAMPLES: &str = "\
 Examples:
   edgeward triggers put average --function average --topic 'site/+/temp'
   edgeward triggers put alarm --function alarm --topic 'site/#' --mode structured --attempts 10
+  edgeward triggers put count --function count --topic 'site/#' --to site=berlin    # on nodes of a fleet, by its hub
   edgeward triggers list
   edgeward triggers show average
   edgeward triggers remove average
 
 A function gets each message as a CloudEvent, at least once, in the order of the keys. What it cannot handle is tried again, and
-then is a dead letter: `edgeward topics dead-letters`. A new trigger gets what is published from now on.";
+then is a dead letter: `edgeward topics dead-letters`. A new trigger gets what is published from now on.
+A hub puts a trigger on those nodes of its target that are to have the function. Each handles the messages that are published on it,
+and those that it imports, also while the hub is away.";
 
 /// Have functions called by messages
 #[derive(Debug, clap::Args)]
@@ -77,7 +80,11 @@ struct PutArgs {
     /// Longest pause between two attempts
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pause_max_ms: u64,
-    /// Only when it is what this ETag names
+    /// Which nodes of a fleet have it, of those that are to have the function: `all`, `node=ID`, `site=berlin`, or `one` for any one of them; a hub is
+    /// asked [default: all]
+    #[arg(long, value_name = "TARGET")]
+    to: Option<Target>,
+    /// Only when it is what this ETag names; of a hub that is the generation
     #[arg(long, value_name = "ETAG")]
     if_match: Option<String>,
 }
@@ -126,18 +133,35 @@ async fn run_put(args: PutArgs, client: &Client, json: bool) -> anyhow::Result<(
         retry: Redelivery { attempts: args.attempts, pause_min_ms: args.pause_min_ms, pause_max_ms: args.pause_max_ms },
         concurrency: args.concurrency,
         mode: if args.mode == "structured" { ContentMode::Structured } else { ContentMode::Binary },
+        target: args.to.unwrap_or_else(Target::all),
     };
     let answer = put(client, trigger, args.if_match.as_deref()).await?;
     if json {
         terminal::write_json(answer.bytes())?;
     } else {
-        let TriggerRecord { id, function, filters, .. } = answer.read()?;
-        terminal::write(format!("trigger {id} calls {function} for {}\n", filters.join(" ")))?;
+        terminal::write(told(&answer.read()?))?;
     }
     Ok(())
 }
 
-/// Has the node make a trigger, or change it.
+/// Puts the triggers of a project for nodes of a fleet; tells of each.
+pub(super) async fn put_all(triggers: &[Trigger], target: &Target, client: &Client, json: bool) -> anyhow::Result<()> {
+    for trigger in triggers {
+        let answer = put(client, Trigger { target: target.clone(), ..trigger.clone() }, None).await?;
+        if !json {
+            terminal::write(told(&answer.read()?))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was put, in a line.
+fn told(TriggerRecord { id, function, filters, nodes, target, .. }: &TriggerRecord) -> String {
+    let whereabouts = if nodes.is_some() { format!(", on nodes of `{target}` that have it") } else { String::new() };
+    terminal::printable(&format!("trigger {id} calls {function} for {}{whereabouts}", filters.join(" "))).into_owned() + "\n"
+}
+
+/// Has the node or the hub make a trigger, or change it.
 pub(crate) async fn put(client: &Client, trigger: Trigger, if_match: Option<&str>) -> anyhow::Result<Json> {
     let path = format!("/v1/triggers/{}", trigger.id);
     let request = Request::new(Method::PUT, path)
@@ -157,6 +181,20 @@ fn conditional(request: Request, tag: Option<&str>) -> anyhow::Result<Request> {
 fn listed(Triggers { triggers }: &Triggers, palette: Palette) -> String {
     if triggers.is_empty() {
         return "there are no triggers; `edgeward triggers --help` shows how to make one\n".to_owned();
+    }
+    if triggers.iter().any(|trigger| trigger.nodes.is_some()) {
+        let mut table = Table::new(&["ID", "FUNCTION", "TOPICS", "TARGET", "NODES"]);
+        for trigger in triggers {
+            let nodes = trigger.nodes.as_deref().unwrap_or_default();
+            table.row(vec![
+                Cell::new(Style::Strong, &trigger.id),
+                trigger.function.as_str().into(),
+                terminal::printable(&trigger.filters.join(" ")).as_ref().into(),
+                trigger.target.to_string().into(),
+                Cell::of_nodes(nodes),
+            ]);
+        }
+        return table.render(palette);
     }
     let mut table = Table::new(&["ID", "FUNCTION", "TOPICS", ">DELIVERED", ">RETRIED", ">DEAD", ">BEHIND", "STATE"]);
     for trigger in triggers {
@@ -193,14 +231,23 @@ fn fields(trigger: &TriggerRecord, tag: Option<&str>, palette: Palette) -> Strin
     let retry = &trigger.retry;
     let retries = format!("{} attempts, {} to {} ms apart", retry.attempts, retry.pause_min_ms, retry.pause_max_ms);
     table.field("retry", retries.as_str());
-    let (style, state) = state(trigger);
-    table.field("state", Cell::new(style, &state));
-    table.field("acknowledged", format!("position {}, {} behind", trigger.acknowledged, trigger.behind).as_str());
-    let counts = format!(
-        "{} delivered, {} retried, {} dead, {} lost, since the node started",
-        trigger.delivered, trigger.retried, trigger.dead, trigger.lost
-    );
-    table.field("messages", counts.as_str());
+    if let Some(nodes) = &trigger.nodes {
+        table.field("target", trigger.target.to_string());
+        let all: Vec<_> = nodes.iter().map(NodeId::as_str).collect();
+        table.field("nodes", if all.is_empty() { "none yet".to_owned() } else { all.join(", ") });
+    } else {
+        if trigger.source == Some(Source::Fleet) {
+            table.field("wanted by", "the hub of its fleet");
+        }
+        let (style, state) = state(trigger);
+        table.field("state", Cell::new(style, &state));
+        table.field("acknowledged", format!("position {}, {} behind", trigger.acknowledged, trigger.behind).as_str());
+        let counts = format!(
+            "{} delivered, {} retried, {} dead, {} lost, since the node started",
+            trigger.delivered, trigger.retried, trigger.dead, trigger.lost
+        );
+        table.field("messages", counts.as_str());
+    }
     if let Some(tag) = tag {
         table.field("ETag", tag);
     }
@@ -232,6 +279,19 @@ mod tests {
         for part in ["site/+/temp x", "5 attempts, 100 to 30000 ms apart", "position 40, 2 behind", "38 delivered", "0a1b"] {
             assert!(shown.contains(part), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_trigger_of_a_hub_is_shown_with_its_nodes_and_one_of_a_node_says_who_wants_it() {
+        let of_hub = r#"{"id":"count","function":"count","filters":["site/#"],"retry":{"attempts":5,"pause_min_ms":100,"pause_max_ms":30000},
+            "concurrency":8,"mode":"binary","target":"site=berlin","generation":3,"nodes":["a","b","c","d"]}"#;
+        let table = listed(&serde_json::from_str(&format!("{{\"triggers\":[{of_hub}]}}")).expect("of the API"), Palette::plain());
+        assert!(table.ends_with("count  count     site/#  site=berlin  4 (a, b, c, …)\n"), "{table}");
+        let shown = fields(&serde_json::from_str(of_hub).expect("of the API"), Some("3"), Palette::plain());
+        assert!(shown.contains("a, b, c, d") && shown.contains("site=berlin") && !shown.contains("since the node started"), "{shown}");
+        let of_fleet = AVERAGE.replace("null}", "null,\"source\":\"fleet\"}");
+        let shown = fields(&serde_json::from_str(&of_fleet).expect("of the API"), None, Palette::plain());
+        assert!(shown.contains("the hub of its fleet") && shown.contains("38 delivered"), "{shown}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A payload is told as text, or in base 64, so that no number in it is changed.
 
 use edgeward::{
-    ContentMode, FunctionId, Redelivery, TopicFilter, TopicName, Trigger, TriggerId,
+    ContentMode, FunctionId, Redelivery, Source, Target, TopicFilter, TopicName, Trigger, TriggerId,
     limits::{TOPIC_PAGE_MAX, TRIGGER_CONCURRENCY_DEFAULT},
 };
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
@@ -226,7 +226,7 @@ pub(super) struct TriggerList {
     triggers: Vec<TriggerEntry>,
 }
 
-/// A trigger, and what it has done since the node started.
+/// A trigger; of a node with what it has done since the node started, of a hub with the nodes that have it.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct TriggerEntry {
     trigger_id: String,
@@ -236,33 +236,53 @@ pub(super) struct TriggerEntry {
     mode: String,
     /// Messages that are handled at once.
     concurrency: u32,
+    /// Of a hub: which nodes have it, of those that are to have the function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    /// Of a hub: the nodes that have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<String>>,
+    /// Of a node, and what follows too: `node`, or `fleet` for what its hub wants there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
     /// Messages that were handled.
-    delivered: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered: Option<u64>,
     /// Attempts that failed and were followed by another.
-    retried: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retried: Option<u64>,
     /// Messages that became dead letters.
-    dead: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead: Option<u64>,
     /// Positions of the log that it has not come to.
-    behind: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<u64>,
     /// Messages that wait for the function to be deployed.
-    waiting: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<u64>,
     /// Why it does not run, if it should and cannot.
+    #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }
 
 impl From<TriggerRecord> for TriggerEntry {
     fn from(record: TriggerRecord) -> Self {
+        let is_of_node = record.nodes.is_none();
+        let count = |count: u64| is_of_node.then_some(count);
         Self {
             trigger_id: record.id,
             function_id: record.function,
             filters: record.filters,
             mode: record.mode,
             concurrency: record.concurrency,
-            delivered: record.delivered,
-            retried: record.retried,
-            dead: record.dead,
-            behind: record.behind,
-            waiting: record.waiting,
+            target: (!is_of_node).then(|| record.target.to_string()),
+            nodes: record.nodes.map(|nodes| nodes.iter().map(ToString::to_string).collect()),
+            source: record.source.map(|source| if source == Source::Fleet { "fleet" } else { "node" }.to_owned()),
+            delivered: count(record.delivered),
+            retried: count(record.retried),
+            dead: count(record.dead),
+            behind: count(record.behind),
+            waiting: count(record.waiting),
             failure: record.failure,
         }
     }
@@ -271,7 +291,8 @@ impl From<TriggerRecord> for TriggerEntry {
 impl EdgeTool for ListTriggers {
     const NAME: &'static str = "edge_list_triggers";
     const TITLE: &'static str = "Triggers";
-    const ABOUT: &'static str = "Lists the triggers of this node, which call functions for messages, and how each does.";
+    const ABOUT: &'static str =
+        "Lists the triggers, which call functions for messages: of a node with how each does, of a hub with the nodes that have it.";
     const EFFECT: Effect = Effect::Reads;
     type Output = TriggerList;
 
@@ -300,13 +321,16 @@ pub(super) struct PutTrigger {
     /// How often a message is tried, 1 to 100; 5 when it is left out.
     #[serde(default)]
     attempts: Option<u32>,
+    /// On a hub: which nodes have it, of those that are to have the function, as `all`, `node=ID` or `site=berlin`; `all` when it is left out.
+    #[serde(default)]
+    target: Option<String>,
 }
 
 impl EdgeTool for PutTrigger {
     const NAME: &'static str = "edge_put_trigger";
     const TITLE: &'static str = "Make or change a trigger";
-    const ABOUT: &'static str = "Has a function of this node called for each message of some topics, at least once and in order, as a CloudEvent. A \
-        new trigger gets what is published from now on, a changed one goes on where it was.";
+    const ABOUT: &'static str = "Has a function called for each message of some topics, at least once and in order, as a CloudEvent: on a node, or by a \
+        hub on nodes of its fleet, also while they are offline. A new trigger gets what is published from now on, a changed one goes on where it was.";
     const EFFECT: Effect = Effect::Replaces;
     type Output = TriggerEntry;
 
@@ -316,6 +340,7 @@ impl EdgeTool for PutTrigger {
         trigger.mode = if self.structured { ContentMode::Structured } else { ContentMode::Binary };
         trigger.concurrency = self.concurrency.unwrap_or(TRIGGER_CONCURRENCY_DEFAULT);
         trigger.retry.attempts = self.attempts.unwrap_or(Redelivery::default().attempts);
+        trigger.target = self.target.map_or_else(|| Ok(Target::all()), |target| target.parse())?;
         let path = format!("/v1/triggers/{}", trigger.id);
         let body = serde_json::to_vec(&TriggerBody::from(trigger)).expect("a trigger has only texts and numbers");
         let request = Request::new(Method::PUT, path).header(CONTENT_TYPE, HeaderValue::from_static("application/json")).payload(body);
@@ -341,7 +366,7 @@ pub(super) struct RemovedTrigger {
 impl EdgeTool for RemoveTrigger {
     const NAME: &'static str = "edge_remove_trigger";
     const TITLE: &'static str = "Remove a trigger";
-    const ABOUT: &'static str = "Removes a trigger of this node, and how far it got. Its function and its dead letters stay.";
+    const ABOUT: &'static str = "Removes a trigger, and how far it got. Its function and its dead letters stay.";
     const EFFECT: Effect = Effect::Replaces;
     type Output = RemovedTrigger;
 

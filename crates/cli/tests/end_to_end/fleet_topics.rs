@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::{
     fleet_support::Fleet,
-    support::{Node, problem, until},
+    support::{Node, fails, json as body, problem, until},
+    topics::{visits, write_project},
 };
 
 const SHORT: [&str; 2] = ["--heartbeat-seconds", "0.2"];
@@ -66,7 +67,7 @@ async fn what_is_published_on_a_node_is_at_the_hub_and_on_a_node_that_imports_it
     assert_eq!(crate::telemetry::series(&one, "edgeward_topics_forwarded_total").await, 2);
     let imported = messages(&two, "all/#").await.len() + messages(&two, "site/#").await.len();
     assert_eq!(crate::telemetry::series(&two, "edgeward_topics_imported_total").await, imported as u64);
-    problem(&hub.ask(Method::GET, "/v1/triggers", &[], "").await, 404, "not_found", "a node answers that");
+    problem(&hub.ask(Method::GET, "/v1/dead-letters", &[], "").await, 404, "not_found", "a node answers that");
     problem(&hub.ask(Method::POST, "/v1/topics/$SYS/x", &[], "x").await, 403, "forbidden", "`$`");
 }
 
@@ -97,4 +98,81 @@ async fn messages_outlive_the_death_of_their_node_and_of_the_hub_and_come_once()
     has(fleet.hub(), "site/n", COUNT).await;
     let arrived: Vec<_> = messages(fleet.hub(), "site/n").await.into_iter().map(|(payload, _)| payload).collect();
     assert_eq!(arrived, (0..COUNT).map(|n| json!(n.to_string())).collect::<Vec<_>>());
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("text")
+}
+
+#[tokio::test]
+async fn a_project_that_is_deployed_to_a_fleet_brings_its_triggers_which_go_on_while_the_hub_is_gone() {
+    const TRIGGER: &str = "/v1/triggers/visits.gates";
+    let mut fleet = Fleet::start_with(&SHORT, &SHORT).await;
+    let (one, two) = (fleet.join("edge-01").await, fleet.join("edge-02").await);
+    let folder = fleet.path("project");
+    let project = folder.display().to_string();
+    write_project(&folder, "[deployment]\ntarget = \"node=edge-01\"\n[deployment.strategy]\nkind = \"rolling\"\nbake_seconds = 0\n");
+    let hub = fleet.hub();
+    let planned = text(hub.done(&["deploy", &project, "--dry-run"]));
+    assert!(planned.contains("revision 1") && hub.json("/v1/triggers").await["triggers"] == json!([]), "{planned}");
+    let told = text(hub.done(&["deploy", &project]));
+    assert!(told.contains("trigger visits.gates calls visits for gates/+/opened, on nodes of `node=edge-01` that have it\n"), "{told}");
+    let on = async |hub: &Node, nodes: Value| until(&format!("it is on {nodes}"), async || hub.json(TRIGGER).await["nodes"] == nodes).await;
+    on(hub, json!(["edge-01"])).await;
+    until("the node has it", async || one.ask(Method::GET, TRIGGER, &[], "").await.status() == 200).await;
+    assert_eq!((&one.json(TRIGGER).await["source"], two.json("/v1/triggers").await), (&json!("fleet"), json!({ "triggers": [] })));
+    let delivered = async |node: &Node, count: u64| {
+        until(&format!("{count} are handled"), async || node.json(TRIGGER).await["delivered"] == count).await;
+    };
+    publish(&one, "gates/north/opened", "x");
+    delivered(&one, 1).await;
+    assert_eq!(visits(&one).await, Some(1));
+    for refused in [&["remove", "visits.gates"][..], &["put", "visits.gates", "--function", "visits", "--topic", "a"]] {
+        fails(&one.run(&[&["triggers"], refused].concat()), 14, "change it there");
+    }
+    fails(
+        &one.run(&["triggers", "put", "t", "--function", "visits", "--topic", "a", "--to", "site=berlin"]),
+        9,
+        "is for the hub of a fleet",
+    );
+    let shown = text(one.done(&["triggers", "show", "visits.gates"]));
+    assert!(shown.contains("the hub of its fleet"), "{shown}");
+
+    fleet.hub.take().expect("it runs").kill();
+    until("the node notices", async || one.json("/v1/status").await["fleet"]["connected"] == false).await;
+    publish(&one, "gates/north/opened", "x");
+    delivered(&one, 2).await;
+    fleet.start_hub().await;
+    for node in ["edge-01", "edge-02"] {
+        fleet.is(node, "online").await;
+    }
+
+    // The command line wins, and the trigger goes where the function goes.
+    let hub = fleet.hub();
+    hub.done(&["deploy", &project, "--to", "site=berlin", "--no-wait"]);
+    on(hub, json!(["edge-01", "edge-02"])).await;
+    until("the other has it", async || two.ask(Method::GET, TRIGGER, &[], "").await.status() == 200).await;
+    publish(&two, "gates/south/opened", "x");
+    delivered(&two, 1).await;
+    let listed = text(hub.done(&["triggers", "list"]));
+    assert!(listed.contains("site=berlin") && listed.contains("2 (edge-01, edge-02)"), "{listed}");
+
+    let made = hub.json(TRIGGER).await;
+    let tag = format!("\"{}\"", made["generation"]);
+    let wanted = json!({ "function": "visits", "filters": ["gates/+/opened"], "target": "node=edge-02", "concurrency": 2 });
+    let stale = hub.ask(Method::PUT, TRIGGER, &[("if-match", "\"1000\"")], wanted.to_string()).await;
+    problem(&stale, 412, "conflict", "is at generation");
+    let changed = hub.ask(Method::PUT, TRIGGER, &[("if-match", &tag)], wanted.to_string()).await;
+    assert_eq!((changed.status().as_u16(), &body(&changed)["concurrency"]), (200, &json!(2)), "{:?}", changed.body());
+    on(hub, json!(["edge-02"])).await;
+    until("the first has it no more", async || one.json("/v1/triggers").await["triggers"] == json!([])).await;
+    fails(&hub.run(&["triggers", "remove", "visits.gates", "--if-match", tag.trim_matches('"')]), 12, "`edgeward triggers show ID`");
+    hub.done(&["triggers", "remove", "visits.gates"]);
+    until("the other has it no more", async || two.json("/v1/triggers").await["triggers"] == json!([])).await;
+    problem(&hub.ask(Method::DELETE, TRIGGER, &[], "").await, 404, "not_found", "trigger not found: `visits.gates`");
+
+    // By itself assigned, it brings them too.
+    hub.done(&["deploy", &project, "--id", "other", "--node", "edge-02"]);
+    assert_eq!(hub.json("/v1/triggers/other.gates").await["target"], "node=edge-02");
+    until("the other has this one", async || two.ask(Method::GET, "/v1/triggers/other.gates", &[], "").await.status() == 200).await;
 }

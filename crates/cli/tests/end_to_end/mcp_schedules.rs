@@ -1,4 +1,4 @@
-//! Schedules, routes, calls without a node and metrics by the tools of the Model Context Protocol, with a hub and a node.
+//! Schedules, triggers of a fleet, routes, calls without a node and metrics by the tools of the Model Context Protocol, with a hub and a node.
 
 use serde_json::{Value, json};
 
@@ -63,6 +63,15 @@ async fn an_assistant_calls_by_name_and_has_functions_run_by_themselves() {
     assert_eq!(told.output(0)["runs"][0]["outcome"], "succeeded");
     assert!(told.error(1).contains("schedule not found: `none`"));
     assert_eq!((&told.output(2)["status"], &told.output(3)["schedules"]), (&"removed".into(), &json!([])));
+
+    let seen = |target: &str| json!({ "trigger_id": "seen", "function_id": "hello", "filters": ["site/+"], "target": target });
+    let told = of(hub, &json!([["edge_put_trigger", seen("site=berlin")], ["edge_put_trigger", seen("somewhere")]]));
+    assert_eq!((&told.output(0)["target"], &told.output(0)["delivered"]), (&"site=berlin".into(), &Value::Null));
+    assert!(told.error(1).contains("`somewhere` says not which nodes"), "{}", told.error(1));
+    until("it is on its node", async || node.json("/v1/triggers").await["triggers"][0]["source"] == "fleet").await;
+    let told = of(hub, &json!([["edge_list_triggers", {}], ["edge_remove_trigger", { "trigger_id": "seen" }], ["edge_list_triggers", {}]]));
+    assert_eq!((&told.output(0)["triggers"][0]["nodes"], &told.output(2)["triggers"]), (&json!(["edge-01"]), &json!([])));
+    until("it is gone", async || node.json("/v1/triggers").await["triggers"] == json!([])).await;
 
     let own = json!({ "schedule_id": "own", "function_id": "hello", "when": "@yearly", "enabled": false });
     let told = of(&node, &json!([["edge_list_routes", {}], ["edge_put_schedule", own], ["edge_run_schedule", { "schedule_id": "own" }]]));

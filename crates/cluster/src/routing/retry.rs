@@ -91,6 +91,7 @@ impl RetryPlan {
     /// Whether the call may run twice.
     pub fn is_idempotent(&self) -> bool {
         self.is_idempotent
+    }
 
     /// Notes that it failed on a node before it was planned here.
     pub fn failed_before_on(&mut self, node: NodeId) {

@@ -12,14 +12,13 @@ use edgeward_cluster::{
     rollout::{NodeFacts, Observed, Order, Served},
     routing::{self, RouteSpec},
 };
-use edgeward_model::{
-    EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Schedule, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX,
-};
+use edgeward_model::{EdgeError, EdgeFunction, EdgeNodeStatus, FunctionId, NodeId, Selector, Target, limits::NODE_MESSAGE_BYTES_MAX};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::stored::{Deployment, Deployments, Revision};
 use crate::{
+    allotments::Allotted,
     assignments,
     desired::record::FunctionRecord,
     fleet::{EdgeCluster, NodeView},
@@ -154,30 +153,36 @@ impl Facts {
         }
     }
 
-    /// The far nodes, as schedules are placed on them.
+    /// The far nodes, as what is allotted is placed on them.
     pub(super) fn candidates_far(&self, cluster: &EdgeCluster, now: Timestamp) -> Vec<Candidate<'_>> {
         let mut candidates = self.candidates(cluster, now);
         candidates.retain(|candidate| self.nodes[&candidate.node.id].here.is_none());
         candidates
     }
 
-    /// The far nodes that are to run a schedule, of all that there are. Who was chosen stays chosen while it is away, as it goes on: only of nodes that have the function, and
+    /// The far nodes that are to have this, of all that there are. Who was chosen stays chosen while it is away, as it goes on: only of nodes that have the function, and
     /// until it is drained, relabelled or removed.
-    pub(super) fn of_schedule(&self, candidates: &[Candidate<'_>], schedule: &Schedule, holders: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        let far = self.nodes.iter().filter(|(_, known)| known.here.is_none());
-        let Some((wanted, selector)) = schedule.target.chosen() else {
-            let is_for = |view: &NodeView| match &schedule.target {
+    pub(super) fn of_allotted<T: Allotted>(
+        &self,
+        candidates: &[Candidate<'_>],
+        wanted: &T,
+        holders: &BTreeSet<NodeId>,
+    ) -> BTreeSet<NodeId> {
+        let has_function = |known: &Known| known.assigned.contains_key(wanted.function());
+        let Some((count, selector)) = wanted.target().chosen() else {
+            let is_for = |view: &NodeView| match wanted.target() {
                 Target::Nodes(nodes) => nodes.contains(&view.node.id),
                 Target::Matching(selector) => selector.matches(&view.node),
                 Target::Count { .. } | Target::One { .. } => false,
             };
-            return far.filter(|(_, known)| is_for(&known.view)).map(|(node, _)| node.clone()).collect();
+            let is_for = |known: &Known| known.here.is_none() && is_for(&known.view) && (!T::FOLLOWS_FUNCTION || has_function(known));
+            return self.nodes.iter().filter(|(_, known)| is_for(known)).map(|(node, _)| node.clone()).collect();
         };
-        let has_it = candidates.iter().filter(|candidate| self.nodes[&candidate.node.id].assigned.contains_key(&schedule.function));
+        let has_it = candidates.iter().filter(|candidate| has_function(&self.nodes[&candidate.node.id]));
         let candidates: Vec<_> = has_it
             .map(|candidate| Candidate { is_there: candidate.is_there || holders.contains(&candidate.node.id), ..candidate.clone() })
             .collect();
-        placement::place(wanted, Needs { selector, memory_bytes: 0 }, &candidates, holders).nodes
+        placement::place(count, Needs { selector, memory_bytes: 0 }, &candidates, holders).nodes
     }
 
     fn candidates(&self, cluster: &EdgeCluster, now: Timestamp) -> Vec<Candidate<'_>> {

@@ -3,13 +3,14 @@
 //! It looks at everything anew each time, so it goes on after any crash from what is kept. A decision is on the disk before its first order.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use edgeward_cluster::rollout::{self, Approval, Decision, Order, Phase, Rollout, RolloutState, Scope};
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, limits::FUNCTION_LEASE_ASKED_EVERY};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, NodeId, Schedule, Trigger, limits::FUNCTION_LEASE_ASKED_EVERY};
 use edgeward_runtime::{blocking, uptime};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -22,14 +23,15 @@ use super::{
     stored::{Deployment, Deployments},
 };
 use crate::{
+    allotments::{
+        Allotted,
+        assigner::{All, Assigner, WantedOf},
+        record::Record,
+    },
     desired::record::{RevisionRecord, WarmRecord},
     events::{EventKind, FleetEvent},
     fleet::EdgeCluster,
     node::Source,
-    schedules::{
-        fleet::{Assigner, WantedOf},
-        record::ScheduleRecord,
-    },
 };
 
 /// Time between two looks while a rollout is on its way, at least.
@@ -54,7 +56,7 @@ impl EdgeCluster {
 async fn steer(cluster: EdgeCluster) {
     // What was read as a standby may be something else now under the same version.
     *cluster.known_facts().lock() = Cache::default();
-    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default(), schedules: Arc::default(), failures: Mutex::default() };
+    let steering = Steersman { cluster: cluster.clone(), wanted: Arc::default(), allotments: Arc::default(), failures: Mutex::default() };
     loop {
         let begun = Instant::now();
         let is_busy = match steering.look(Timestamp::now()).await {
@@ -73,31 +75,42 @@ async fn steer(cluster: EdgeCluster) {
     }
 }
 
-/// Has each schedule run on the nodes that it is for.
-fn assign_schedules(
-    cluster: &EdgeCluster,
-    assigner: &mut Assigner,
-    schedules: &[Arc<ScheduleRecord>],
-    facts: &Facts,
-    now: Timestamp,
-) -> Result<(), EdgeError> {
-    let (mut wanted, holders, none) = (WantedOf::new(), assigner.holders(), BTreeSet::new());
+/// Has each node have what is for it of a kind. What fails is tried again with the next look.
+fn allot<T: Allotted>(cluster: &EdgeCluster, assigner: &mut Assigner<T>, all: &[Arc<Record<T>>], facts: &Facts, now: Timestamp) {
+    let (mut wanted, holders, none) = (WantedOf::<T>::new(), assigner.holders(), BTreeSet::new());
     let candidates = facts.candidates_far(cluster, now);
-    for record in schedules {
-        let id = &record.schedule.id;
-        for node in facts.of_schedule(&candidates, &record.schedule, holders.get(id).unwrap_or(&none)) {
+    for record in all {
+        let id = record.wanted.id();
+        for node in facts.of_allotted(&candidates, &record.wanted, holders.get(id.borrow()).unwrap_or(&none)) {
             wanted.entry(node).or_default().insert(id.clone(), Arc::clone(record));
         }
     }
-    assigner.assign(cluster, &wanted)
+    if let Err(error) = assigner.assign(cluster, &wanted) {
+        tracing::warn!(error = error.chain(), "{}s could not be assigned; it is tried again", T::KIND);
+        *assigner = Assigner::default();
+    }
+}
+
+/// What there is to be of a kind; none where nothing is to be done.
+fn wanted_of<T: Allotted>(cluster: &EdgeCluster, assigner: &mut Assigner<T>) -> Option<All<T>> {
+    assigner.wanted(cluster).unwrap_or_else(|error| {
+        tracing::warn!(error = error.chain(), "the {}s of the fleet could not be read", T::KIND);
+        None
+    })
+}
+
+/// Which nodes have what of each kind.
+#[derive(Default)]
+struct Allotments {
+    schedules: Assigner<Schedule>,
+    triggers: Assigner<Trigger>,
 }
 
 struct Steersman {
     cluster: EdgeCluster,
     /// The deployments as they were read last: most looks find them unchanged.
     wanted: Arc<Mutex<Wanted>>,
-    /// Which nodes have which schedules.
-    schedules: Arc<Mutex<Assigner>>,
+    allotments: Arc<Mutex<Allotments>>,
     /// Why orders could not be given that were given last.
     failures: Mutex<BTreeMap<(FunctionId, NodeId), String>>,
 }
@@ -131,21 +144,19 @@ impl Wanted {
 impl Steersman {
     /// Looks after every deployment once. Says whether something is on its way.
     async fn look(&self, now: Timestamp) -> Result<bool, EdgeError> {
-        let (cluster, wanted, assigner) = (self.cluster.clone(), Arc::clone(&self.wanted), Arc::clone(&self.schedules));
+        let (cluster, wanted, allotments) = (self.cluster.clone(), Arc::clone(&self.wanted), Arc::clone(&self.allotments));
         let (deployments, facts) = blocking(move || {
             let mut wanted = wanted.lock();
             wanted.refresh(cluster.deployment_store())?;
-            let mut assigner = assigner.lock();
-            let schedules = assigner.wanted(&cluster).unwrap_or_else(|error| {
-                tracing::warn!(error = error.chain(), "the schedules of the fleet could not be read");
-                None
-            });
-            let facts = if wanted.deployments.is_empty() && schedules.is_none() { Facts::default() } else { Facts::read(&cluster)? };
-            if let Some(schedules) = schedules
-                && let Err(error) = assign_schedules(&cluster, &mut assigner, &schedules, &facts, now)
-            {
-                tracing::warn!(error = error.chain(), "schedules could not be assigned; it is tried again");
-                *assigner = Assigner::default();
+            let Allotments { schedules, triggers } = &mut *allotments.lock();
+            let (all_schedules, all_triggers) = (wanted_of(&cluster, schedules), wanted_of(&cluster, triggers));
+            let is_idle = wanted.deployments.is_empty() && all_schedules.is_none() && all_triggers.is_none();
+            let facts = if is_idle { Facts::default() } else { Facts::read(&cluster)? };
+            if let Some(all) = all_schedules {
+                allot(&cluster, schedules, &all, &facts, now);
+            }
+            if let Some(all) = all_triggers {
+                allot(&cluster, triggers, &all, &facts, now);
             }
             Ok((Arc::clone(&wanted.deployments), facts))
         })

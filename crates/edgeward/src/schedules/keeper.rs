@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use edgeward_cluster::backoff;
-use edgeward_model::{EdgeError, ErrorKind, limits::DRAIN_TIMEOUT};
+use edgeward_model::{EdgeError, ErrorKind, Schedule, limits::DRAIN_TIMEOUT};
 use edgeward_runtime::{EdgeRuntime, blocking};
 use futures::FutureExt;
 use tokio::{task::JoinSet, time::Instant};
@@ -13,6 +13,7 @@ use super::{
     Schedules, event,
     ledger::{Ended, Start},
 };
+use crate::allotments::given;
 
 /// Longest wait for the next run: a clock that jumps is noticed after it.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -48,27 +49,15 @@ pub(super) async fn keep(schedules: &Schedules, stop: &CancellationToken) {
         }
         keeper.drain().await;
     };
+    let take = || async {
+        let ledger = Arc::clone(&schedules.ledger);
+        let taken = blocking(move || ledger.read_assigned()).await;
+        schedules.changed.notify_one();
+        taken
+    };
     tokio::select! {
         () = running => {}
-        () = follow_assigned(schedules) => {}
-    }
-}
-
-/// Takes what the hub wants here, for ever.
-async fn follow_assigned(schedules: &Schedules) {
-    let mut assigned = schedules.ledger.assigned().watch();
-    loop {
-        let ledger = Arc::clone(&schedules.ledger);
-        let read = match assigned.changed().await {
-            Ok(_) => blocking(move || ledger.read_assigned()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = read {
-            tracing::warn!(error = error.chain(), "the assigned schedules could not be read; they stay as they were");
-            assigned = schedules.ledger.assigned().watch();
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-        schedules.changed.notify_one();
+        () = given::follow::<Schedule, _>(schedules.ledger.assigned(), take) => {}
     }
 }
 
@@ -124,7 +113,7 @@ impl Keeper<'_> {
 }
 
 async fn run(runtime: Arc<EdgeRuntime>, Start { record, run }: Start) -> Ended {
-    let schedule = &record.schedule;
+    let schedule = &record.wanted;
     let called = AssertUnwindSafe(event::call(&runtime, schedule, &run)).catch_unwind().await;
     let result = called.unwrap_or_else(|_| Err(EdgeError::new(ErrorKind::Internal, "the run panicked")));
     let result = result.map_err(|error| {

@@ -18,18 +18,24 @@ use edgeward_sync::{Document, Documents, Draft, Precondition as DocumentPrecondi
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::record::ScheduleRecord;
-use crate::{desired::Precondition, node::Source, stored};
-
-type Records = BTreeMap<ScheduleId, Arc<ScheduleRecord>>;
+use super::ScheduleRecord;
+use crate::{
+    allotments::{
+        given, not_found,
+        record::{self, Records},
+    },
+    desired::Precondition,
+    node::Source,
+    stored,
+};
 
 /// What is known at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     /// Of the document of the node's own schedules.
     version: u64,
-    own: Records,
-    assigned: Records,
+    own: Records<Schedule>,
+    assigned: Records<Schedule>,
     states: BTreeMap<ScheduleId, Arc<ScheduleState>>,
 }
 
@@ -102,8 +108,8 @@ struct Changing {
 impl Changing {
     /// Starts none of the runs that somebody asked for of these.
     fn forget_asked(&mut self, is_gone: impl Fn(&ScheduleId) -> bool) {
-        for start in self.asked.extract_if(.., |start| is_gone(&start.record.schedule.id)) {
-            self.busy.remove(&start.record.schedule.id);
+        for start in self.asked.extract_if(.., |start| is_gone(&start.record.wanted.id)) {
+            self.busy.remove(&start.record.wanted.id);
         }
     }
 }
@@ -118,12 +124,13 @@ impl Ledger {
         let document = |name: String| Ok::<_, EdgeError>(documents.document(DocumentName::new(name)?));
         let schedules = document(format!("{LOCAL_PREFIX}schedules"))?;
         let states = document(format!("{LOCAL_PREFIX}schedule-states"))?;
-        let assigned = document(format!("{}{node}", super::assigned::PREFIX))?;
-        let (version, own) = read_own(&schedules)?;
-        let mut snapshot = Snapshot { version, own, assigned: read_assigned(&assigned, &Records::new())?, states: BTreeMap::new() };
+        let assigned = given::document::<Schedule>(documents, &node)?;
+        let (version, own) = record::read::<Schedule>(&schedules)?;
+        let mut snapshot =
+            Snapshot { version, own, assigned: given::read(&assigned, &Records::<Schedule>::new())?, states: BTreeMap::new() };
         let mut gone = Vec::new();
         for (key, value) in states.entries("")? {
-            match (snapshot.find(&key).map(|(record, _)| record.schedule.id.clone()), stored::of_value(&value, || "its state".to_owned())) {
+            match (snapshot.find(&key).map(|(record, _)| record.wanted.id.clone()), stored::of_value(&value, || "its state".to_owned())) {
                 (Some(id), Ok(state)) => drop(snapshot.states.insert(id, Arc::new(state))),
                 (Some(_), Err(error)) => {
                     tracing::warn!(schedule = key, error = error.chain(), "how a schedule stood could not be read; it begins anew");
@@ -165,14 +172,14 @@ impl Ledger {
         let mut changing = self.settled()?;
         let mut next = self.check(schedule.id.as_str(), precondition)?;
         let since = next.own.get(&schedule.id).map_or(next.version, |before| before.since);
-        let record = Arc::new(ScheduleRecord { generation: next.version, since, schedule });
-        let id = record.schedule.id.clone();
+        let record = Arc::new(ScheduleRecord { generation: next.version, since, wanted: schedule });
+        let id = record.wanted.id.clone();
         let is_new = next.own.insert(id.clone(), Arc::clone(&record)).is_none();
         if next.own.len() > SCHEDULES_MAX {
             let message = format!("this node has {SCHEDULES_MAX} schedules, which is the most; remove one first");
             return Err(EdgeError::new(ErrorKind::TooLarge, message));
         }
-        let value = record.to_value()?;
+        let value = record::to_value(&record)?;
         self.change(&mut changing, next, move |draft| draft.set(id.as_str(), &value))?;
         Ok((record, is_new))
     }
@@ -198,10 +205,7 @@ impl Ledger {
     /// What comes after a change of the schedule of this id, if it may be made.
     fn check(&self, id: &str, precondition: Precondition) -> Result<Snapshot, EdgeError> {
         let snapshot = self.snapshot.load();
-        if snapshot.assigned.contains_key(id) {
-            let message = format!("schedule `{id}` is assigned to this node by the hub of its fleet; change it there");
-            return Err(EdgeError::new(ErrorKind::Forbidden, message));
-        }
+        given::check_own::<Schedule>(&snapshot.assigned, id)?;
         precondition.check(|| format!("schedule `{id}`"), snapshot.own.get(id).map(|record| record.generation))?;
         let mut next = Snapshot::clone(&snapshot);
         next.version += 1;
@@ -212,7 +216,7 @@ impl Ledger {
     fn settled(&self) -> Result<MutexGuard<'_, Changing>, EdgeError> {
         let mut changing = self.changing.lock();
         if changing.is_doubtful {
-            let (version, own) = read_own(&self.schedules)?;
+            let (version, own) = record::read::<Schedule>(&self.schedules)?;
             self.snapshot.store(Arc::new(Snapshot { version, own, ..Snapshot::clone(&self.snapshot.load()) }));
             changing.is_doubtful = false;
         }
@@ -239,19 +243,19 @@ impl Ledger {
     pub(super) fn ask(&self, id: &str, now: Timestamp) -> Result<Try, EdgeError> {
         let mut changing = self.settled()?;
         let mut next = Snapshot::clone(&self.snapshot.load());
-        let (record, _) = next.find(id).ok_or_else(|| super::not_found(id))?;
+        let (record, _) = next.find(id).ok_or_else(|| not_found::<Schedule>(id))?;
         let record = Arc::clone(record);
         let mut state = next.state(id).map(|state| ScheduleState::clone(state)).unwrap_or_default();
         let is_free = !changing.busy.contains(id) && state.running().is_none();
-        let due = if is_free { state.look(&record.schedule, &self.node, now) } else { None };
+        let due = if is_free { state.look(&record.wanted, &self.node, now) } else { None };
         let run = due.or_else(|| state.start_asked(now)).filter(|_| is_free).ok_or_else(|| {
             EdgeError::new(
                 ErrorKind::Conflict,
                 format!("schedule `{id}` runs now, and two of its runs never go on at once; wait for its end"),
             )
         })?;
-        self.keep(&mut next, [(record.schedule.id.clone(), state)].into())?;
-        changing.busy.insert(record.schedule.id.clone());
+        self.keep(&mut next, [(record.wanted.id.clone(), state)].into())?;
+        changing.busy.insert(record.wanted.id.clone());
         changing.asked.push(Start { record, run: run.clone() });
         Ok(run)
     }
@@ -265,7 +269,7 @@ impl Ledger {
         for (id, (record, _)) in next.all() {
             if let Some(state) = next.state(id.as_str()).filter(|state| state.running().is_some()) {
                 let mut state = ScheduleState::clone(state);
-                state.recover(&record.schedule, now);
+                state.recover(&record.wanted, now);
                 changed.insert(id.clone(), state);
             }
         }
@@ -294,7 +298,7 @@ impl Ledger {
         let (mut turn, mut changed) = (Turn::default(), BTreeMap::new());
         let is_refused = self.is_refused.load(Ordering::Relaxed);
         for (id, (record, source)) in next.all() {
-            let schedule = &record.schedule;
+            let schedule = &record.wanted;
             let before = next.state(id.as_str());
             let is_held = busy.contains(id) || (source == Source::Fleet && is_refused);
             let ends = ends.remove(id).unwrap_or_default();
@@ -321,7 +325,7 @@ impl Ledger {
             }
         }
         self.keep(&mut next, changed)?;
-        busy.extend(turn.starts.iter().map(|start| start.record.schedule.id.clone()));
+        busy.extend(turn.starts.iter().map(|start| start.record.wanted.id.clone()));
         changing.busy = busy;
         turn.starts.append(&mut changing.asked);
         Ok(turn)
@@ -332,7 +336,7 @@ impl Ledger {
         let mut changing = self.settled()?;
         let mut next = Snapshot::clone(&self.snapshot.load());
         let before = std::mem::take(&mut next.assigned);
-        next.assigned = read_assigned(&self.assigned, &before)?;
+        next.assigned = given::read(&self.assigned, &before)?;
         let is_another = |id: &ScheduleId| before.get(id).zip(next.assigned.get(id)).is_some_and(|(before, now)| before.since != now.since);
         let gone: Vec<_> = next.states.keys().filter(|id| next.find(id.as_str()).is_none() || is_another(id)).cloned().collect();
         next.states.retain(|id, _| !gone.contains(id));
@@ -358,32 +362,4 @@ impl Ledger {
         self.snapshot.store(Arc::new(next.clone()));
         Ok(())
     }
-}
-
-/// The node's own schedules, and the version of their document. One that cannot be read, as of a newer release, does not run.
-fn read_own(document: &Document) -> Result<(u64, Records), EdgeError> {
-    let Some(state) = document.view()? else { return Ok((0, Records::new())) };
-    let mut records = Records::new();
-    for (key, value) in &state.data.0 {
-        match ScheduleRecord::of_value(key, value) {
-            Ok(record) => drop(records.insert(record.schedule.id.clone(), Arc::new(record))),
-            Err(error) => tracing::warn!(schedule = key, error = error.chain(), "a schedule could not be read and does not run"),
-        }
-    }
-    Ok((state.version, records))
-}
-
-/// What the hub wants here. One that cannot be read stays as it was.
-fn read_assigned(document: &Document, before: &Records) -> Result<Records, EdgeError> {
-    let mut records = Records::new();
-    for (key, value) in document.entries("")? {
-        match ScheduleRecord::of_value(&key, &value) {
-            Ok(record) => drop(records.insert(record.schedule.id.clone(), Arc::new(record))),
-            Err(error) => {
-                tracing::warn!(schedule = key, error = error.chain(), "an assigned schedule could not be read; it stays as it was");
-                records.extend(before.get(key.as_str()).map(|record| (record.schedule.id.clone(), Arc::clone(record))));
-            }
-        }
-    }
-    Ok(records)
 }

@@ -13,7 +13,7 @@ pub(super) fn readings(schedules: &Schedules) -> [Reading; 5] {
     let mut lateness = Reading::new(&instruments::SCHEDULE_LATENESS);
     let mut next = Reading::new(&instruments::SCHEDULE_NEXT);
     for view in schedules.list() {
-        let id = view.record.schedule.id.as_str();
+        let id = view.record.wanted.id.as_str();
         for outcome in Outcome::ALL {
             runs.push([id, outcome.as_str()], view.totals.of(outcome));
         }

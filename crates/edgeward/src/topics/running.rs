@@ -37,12 +37,19 @@ impl Drop for Cleared<'_> {
     }
 }
 
-/// Runs the triggers that are wanted, until `stop` and until the last one has ended.
+/// Runs the triggers that are wanted, and takes those of the hub, until `stop` and until the last one has ended.
 pub(super) async fn run(triggers: &Triggers, log: &Arc<TopicLog>, caller: Caller, stop: CancellationToken) {
     let _one = triggers.running.lock().await;
     if let Err(error) = triggers.remove_orphans(log).await {
         tracing::warn!(error = error.chain(), "what former triggers left could not be removed; it is tried again at the next start");
     }
+    tokio::select! {
+        () = run_wanted(triggers, log, caller, stop) => {}
+        () = triggers.follow_given(log) => {}
+    }
+}
+
+async fn run_wanted(triggers: &Triggers, log: &Arc<TopicLog>, caller: Caller, stop: CancellationToken) {
     let (mut wanted, mut tasks, mut active) = (triggers.wanted.subscribe(), JoinSet::new(), HashMap::<Id, Active>::new());
     // Who changes one waits for nobody when this is dropped.
     let _cleared = Cleared(&triggers.active);

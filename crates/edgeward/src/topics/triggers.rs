@@ -1,7 +1,9 @@
-//! The triggers of a node: a document of its own with one key for each, and how each does.
+//! The triggers of a node: a document of its own with one key for each, those that its hub gives to it, and how each does.
 //!
 //! A trigger reads the log under the durable subscription `trigger:ID`. Its filters change only while nobody delivers for it: who reads by
 //! the old ones would acknowledge what only the new ones match.
+
+mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,20 +11,24 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use edgeward_model::{DocumentName, EdgeError, ErrorKind, Trigger, TriggerId, limits::TRIGGERS_MAX};
+use edgeward_model::{DocumentName, EdgeError, ErrorKind, NodeId, Trigger, TriggerId, limits::TRIGGERS_MAX};
 use edgeward_runtime::blocking;
 use edgeward_sync::{Document, Documents, Draft, Precondition, policy::LOCAL_PREFIX};
-use edgeward_telemetry::{Distribution, Histogram};
-use edgeward_topics::{DeadLetter, DeliveryCounts, TopicLog};
+use edgeward_telemetry::Distribution;
+use edgeward_topics::{DeadLetter, TopicLog};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-use crate::stored;
+pub(super) use self::standing::Standing;
+pub use self::standing::TriggerView;
+use crate::{
+    allotments::{given, record::Records},
+    node::Source,
+    stored,
+};
 
 /// How the names of the durable subscriptions of triggers begin.
 pub(super) const SUBSCRIPTION_PREFIX: &str = "trigger:";
@@ -63,73 +69,23 @@ fn tag_of(trigger: &Trigger) -> String {
     blake3::hash(&json).to_hex()[..16].to_owned()
 }
 
-/// A trigger, and what it has done since the node started.
-#[derive(Clone, Debug, Serialize)]
-pub struct TriggerView {
-    /// The trigger.
-    #[serde(flatten)]
-    pub trigger: Trigger,
-    /// Names what the trigger is, for [`Expected::Tag`].
-    #[serde(skip)]
-    pub tag: String,
-    /// Up to where every message of its filters was handled, or is a dead letter.
-    pub acknowledged: u64,
-    /// Positions of the log after that, of whatever topic.
-    pub behind: u64,
-    /// Messages that were handled.
-    pub delivered: u64,
-    /// Attempts that failed and were followed by another.
-    pub retried: u64,
-    /// Messages that became dead letters.
-    pub dead: u64,
-    /// Dead letters that gave way to newer ones.
-    pub dead_dropped: u64,
-    /// Messages, of whatever topic, that were gone from the log before it came to them.
-    pub lost: u64,
-    /// Messages that were not durable, and came while too many waited already.
-    pub dropped: u64,
-    /// Messages that wait for the function to be deployed here.
-    pub waiting: u64,
-    /// Why it does not run, if it should and cannot.
-    pub failure: Option<String>,
+/// The triggers that are wanted, and by whom.
+#[derive(Debug)]
+struct Kept {
+    own: Known,
+    given: Records<Trigger>,
 }
 
-/// How a trigger does.
-#[derive(Debug, Default)]
-pub(super) struct Standing {
-    pub(super) counts: DeliveryCounts,
-    waiting: AtomicU64,
-    pub(super) failure: Mutex<Option<String>>,
-    attempts: Mutex<Attempts>,
-}
-
-/// How long attempts took.
-#[derive(Debug, Default)]
-struct Attempts {
-    histogram: Histogram,
-    nanos: u128,
-}
-
-/// A message that waits for its function.
-pub(super) struct Waiting<'a>(&'a AtomicU64);
-
-impl Standing {
-    /// Counts an attempt that took so long.
-    pub(super) fn attempted(&self, took: Duration) {
-        let mut attempts = self.attempts.lock();
-        attempts.histogram.record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-        attempts.nanos += took.as_nanos();
+impl Kept {
+    /// What is to run under an id, and who wants it. Of two of one id the hub's runs.
+    fn find(&self, id: &TriggerId) -> Option<(Arc<Trigger>, Source)> {
+        let given = self.given.get(id).map(|record| (Arc::new(record.wanted.clone()), Source::Fleet));
+        given.or_else(|| self.own.get(id).map(|trigger| (Arc::clone(trigger), Source::Node)))
     }
 
-    pub(super) fn wait(&self) -> Waiting<'_> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(&self.waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    /// All that is to run.
+    fn all(&self) -> Known {
+        self.own.keys().chain(self.given.keys()).filter_map(|id| Some((id.clone(), self.find(id)?.0))).collect()
     }
 }
 
@@ -137,13 +93,15 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub(super) struct Triggers {
     document: Document,
+    /// What the hub wants here.
+    given: Document,
     /// Those that are to run: without one that is being changed.
     pub(super) wanted: Arc<watch::Sender<Arc<Known>>>,
     /// Those that are delivered for.
     pub(super) active: watch::Sender<BTreeSet<TriggerId>>,
     standings: Mutex<HashMap<TriggerId, Arc<Standing>>>,
     /// Held while one is changed.
-    changing: Arc<tokio::sync::Mutex<()>>,
+    kept: Arc<tokio::sync::Mutex<Kept>>,
     /// Held by who runs them.
     pub(super) running: tokio::sync::Mutex<()>,
 }
@@ -158,23 +116,26 @@ pub fn trigger_of(letter: &DeadLetter) -> &str {
 }
 
 impl Triggers {
-    pub(super) fn open(documents: &Documents) -> Result<Self, EdgeError> {
+    pub(super) fn open(documents: &Documents, node: &NodeId) -> Result<Self, EdgeError> {
         let document = documents.document(DocumentName::new(format!("{LOCAL_PREFIX}triggers"))?);
-        let mut known = Known::new();
+        let mut own = Known::new();
         for (key, value) in document.view()?.map(|state| state.data.0).unwrap_or_default() {
             let read = stored::of_value::<Trigger>(&value, || format!("trigger `{}`", key.escape_debug()));
             match read.and_then(|trigger| trigger.validate().map(|()| trigger)) {
-                Ok(trigger) => drop(known.insert(trigger.id.clone(), Arc::new(trigger))),
+                Ok(trigger) => drop(own.insert(trigger.id.clone(), Arc::new(trigger))),
                 // The others run, and what it has not handled stays in the log.
                 Err(error) => tracing::warn!(trigger = key, error = error.chain(), "a trigger could not be read"),
             }
         }
+        let given = given::document::<Trigger>(documents, node)?;
+        let kept = Kept { own, given: given::read(&given, &Records::<Trigger>::new())? };
         Ok(Self {
             document,
-            wanted: Arc::new(watch::Sender::new(Arc::new(known))),
+            given,
+            wanted: Arc::new(watch::Sender::new(Arc::new(kept.all()))),
             active: watch::Sender::default(),
             standings: Mutex::default(),
-            changing: Arc::default(),
+            kept: Arc::new(tokio::sync::Mutex::new(kept)),
             running: tokio::sync::Mutex::default(),
         })
     }
@@ -186,71 +147,106 @@ impl Triggers {
     /// How long the attempts of each took.
     pub(super) fn attempts(&self) -> Vec<(TriggerId, Distribution)> {
         let known = Arc::clone(&self.wanted.borrow());
-        let of = |id: &TriggerId| {
-            let standing = self.standing(id);
-            let attempts = standing.attempts.lock();
-            (id.clone(), attempts.histogram.in_seconds(attempts.nanos))
-        };
-        known.keys().map(of).collect()
+        known.keys().map(|id| (id.clone(), self.standing(id).attempts())).collect()
     }
 
     pub(super) async fn put(&self, log: &TopicLog, trigger: Trigger, expected: &Expected) -> Result<bool, EdgeError> {
         trigger.validate()?;
-        let one = Arc::clone(&self.changing).lock_owned().await;
-        let before = self.wanted.borrow().get(&trigger.id).cloned();
-        expected.check(&trigger.id, before.as_deref())?;
-        if before.as_deref() == Some(&trigger) {
+        let kept = Arc::clone(&self.kept).lock_owned().await;
+        given::check_own::<Trigger>(&kept.given, trigger.id.as_str())?;
+        let before = kept.own.get(&trigger.id);
+        expected.check(&trigger.id, before.map(AsRef::as_ref))?;
+        if before.map(AsRef::as_ref) == Some(&trigger) {
             return Ok(false);
         }
-        if before.is_none() && self.wanted.borrow().len() >= TRIGGERS_MAX {
+        let is_new = before.is_none();
+        if is_new && kept.own.len() >= TRIGGERS_MAX {
             let why = format!("there are {TRIGGERS_MAX} triggers, which is the most; remove one first");
             return Err(EdgeError::new(ErrorKind::TooLarge, why));
         }
-        let paused = self.pause(one, &trigger.id, before.clone()).await;
-        if before.is_none() {
-            // One of the same id was removed, and a crash kept its place in the log: a new one begins now.
-            log.remove_durable(&subscription_of(&trigger.id)).await?;
-        }
-        log.put_durable(&subscription_of(&trigger.id), trigger.filters.clone(), Vec::new(), Timestamp::now()).await?;
+        let paused = self.pause(kept, &trigger.id).await;
+        // One of the same id was removed, and a crash kept its place in the log: a new one begins now.
+        place(log, &trigger, is_new).await?;
         let (key, value) = (trigger.id.to_string(), stored::to_value(&trigger)?);
-        self.edit(paused, Some(Arc::new(trigger)), move |draft| draft.set(&key, &value)).await?;
-        Ok(before.is_none())
+        let keep = |own: &mut Known| drop(own.insert(trigger.id.clone(), Arc::new(trigger)));
+        self.edit(paused, keep, move |draft| draft.set(&key, &value)).await?;
+        Ok(is_new)
     }
 
     pub(super) async fn remove(&self, log: &TopicLog, id: &TriggerId, expected: &Expected) -> Result<bool, EdgeError> {
-        let one = Arc::clone(&self.changing).lock_owned().await;
-        let before = self.wanted.borrow().get(id).cloned();
-        expected.check(id, before.as_deref())?;
+        let kept = Arc::clone(&self.kept).lock_owned().await;
+        given::check_own::<Trigger>(&kept.given, id.as_str())?;
+        let before = kept.own.get(id);
+        expected.check(id, before.map(AsRef::as_ref))?;
         // One that could not be read is there as well.
-        if before.is_none() && !self.document_keys().await?.contains(id.as_str()) {
+        if before.is_none() && !keys(&self.document).await?.contains(id.as_str()) {
             return Ok(false);
         }
-        let paused = self.pause(one, id, before).await;
-        let key = id.to_string();
-        let _one = self.edit(paused, None, move |draft| draft.remove(&key)).await?;
-        self.standings.lock().remove(id);
-        log.remove_durable(&subscription_of(id)).await?;
+        let paused = self.pause(kept, id).await;
+        let (key, gone) = (id.to_string(), id.clone());
+        let keep = move |own: &mut Known| drop(own.remove(&gone));
+        let _paused = self.edit(paused, keep, move |draft| draft.remove(&key)).await?;
+        self.forget(log, id).await?;
         Ok(true)
     }
 
-    /// Changes the document, and has the trigger go on as it is there. Once begun it is done whole, whether its caller waits or not.
+    /// Takes what the hub wants here now, and whenever it changes, for ever.
+    pub(super) async fn follow_given(&self, log: &TopicLog) {
+        given::follow::<Trigger, _>(&self.given, || self.take_given(log)).await;
+    }
+
+    /// Takes what the hub wants here. How far a trigger got belongs to its name, also when the hub's takes the place of the node's own; one that was removed
+    /// and made anew meanwhile begins now.
+    async fn take_given(&self, log: &TopicLog) -> Result<(), EdgeError> {
+        let (document, before) = (self.given.clone(), self.kept.lock().await.given.clone());
+        let (given, before) = blocking(move || Ok::<_, EdgeError>((given::read(&document, &before)?, before))).await?;
+        for id in before.keys().chain(given.keys()).collect::<BTreeSet<_>>() {
+            let (was, next) = (before.get(id), given.get(id));
+            if was == next {
+                continue;
+            }
+            let kept = Arc::clone(&self.kept).lock_owned().await;
+            let runs_already = kept.find(id).is_some();
+            let mut paused = self.pause(kept, id).await;
+            let is_another = was.zip(next).is_some_and(|(was, next)| was.since != next.since);
+            match next.map(|record| &record.wanted).or(paused.kept.own.get(id).map(AsRef::as_ref)) {
+                Some(trigger) => place(log, trigger, is_another || !runs_already).await?,
+                None => self.forget(log, id).await?,
+            }
+            match next {
+                Some(record) => drop(paused.kept.given.insert(id.clone(), Arc::clone(record))),
+                None => drop(paused.kept.given.remove(id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the document and what is kept of it. Once begun it is done whole, whether its caller waits or not.
     async fn edit(
         &self,
-        paused: Paused,
-        next: Option<Arc<Trigger>>,
+        mut paused: Paused,
+        keep: impl FnOnce(&mut Known) + Send + 'static,
         edit: impl FnOnce(&mut Draft<'_, '_>) -> Result<(), EdgeError> + Send + 'static,
-    ) -> Result<Arc<OwnedMutexGuard<()>>, EdgeError> {
+    ) -> Result<Paused, EdgeError> {
         let document = self.document.clone();
         blocking(move || {
             document.edit(Precondition::None, edit)?;
-            Ok(paused.goes_on_as(next))
+            keep(&mut paused.kept.own);
+            Ok(paused)
         })
         .await
     }
 
-    /// Has nobody deliver for a trigger. It goes on as it was when what is returned is dropped.
-    async fn pause(&self, one: OwnedMutexGuard<()>, id: &TriggerId, before: Option<Arc<Trigger>>) -> Paused {
-        let paused = Paused { wanted: Arc::clone(&self.wanted), id: id.clone(), next: before, one: Arc::new(one) };
+    /// Forgets how far a trigger got that is gone, and what it did.
+    async fn forget(&self, log: &TopicLog, id: &TriggerId) -> Result<(), EdgeError> {
+        self.standings.lock().remove(id);
+        log.remove_durable(&subscription_of(id)).await?;
+        Ok(())
+    }
+
+    /// Has nobody deliver for a trigger. When what is returned is dropped, that goes on which is kept then.
+    async fn pause(&self, kept: OwnedMutexGuard<Kept>, id: &TriggerId) -> Paused {
+        let paused = Paused { wanted: Arc::clone(&self.wanted), id: id.clone(), kept };
         paused.set(None);
         let mut active = self.active.subscribe();
         active.wait_for(|active| !active.contains(id)).await.expect("it lives as long as its owner");
@@ -259,17 +255,17 @@ impl Triggers {
 
     pub(super) async fn views(&self, log: &TopicLog) -> Result<Vec<TriggerView>, EdgeError> {
         // No one is being changed meanwhile.
-        let _one = self.changing.lock().await;
-        let known = Arc::clone(&self.wanted.borrow());
+        let kept = self.kept.lock().await;
         let mut views = Vec::new();
-        for (id, trigger) in known.iter() {
+        for (id, trigger) in kept.all() {
             // One whose log was removed begins anew.
-            let acknowledged = log.durable(&subscription_of(id)).await?.map_or(0, |durable| durable.acknowledged);
-            let standing = self.standing(id);
+            let acknowledged = log.durable(&subscription_of(&id)).await?.map_or(0, |durable| durable.acknowledged);
+            let standing = self.standing(&id);
             let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
             views.push(TriggerView {
-                trigger: Trigger::clone(trigger),
-                tag: tag_of(trigger),
+                source: if kept.given.contains_key(&id) { Source::Fleet } else { Source::Node },
+                tag: tag_of(&trigger),
+                trigger: Trigger::clone(&trigger),
                 acknowledged,
                 behind: log.state().head.saturating_sub(acknowledged),
                 delivered: get(&standing.counts.delivered),
@@ -287,8 +283,8 @@ impl Triggers {
 
     /// Removes what triggers that are gone have left in the log, as those do that a crash kept from it.
     pub(super) async fn remove_orphans(&self, log: &TopicLog) -> Result<(), EdgeError> {
-        let _one = self.changing.lock().await;
-        let known = self.document_keys().await?;
+        let _one = self.kept.lock().await;
+        let (own, given) = (keys(&self.document).await?, keys(&self.given).await?);
         let mut after = String::new();
         loop {
             let page = log.durables(SUBSCRIPTION_PREFIX, &after).await?;
@@ -296,36 +292,40 @@ impl Triggers {
             after.clone_from(&last.name);
             for durable in page {
                 let id = durable.name.strip_prefix(SUBSCRIPTION_PREFIX).unwrap_or_default();
-                if !known.contains(id) {
+                if !own.contains(id) && !given.contains(id) {
                     log.remove_durable(&durable.name).await?;
                 }
             }
         }
     }
+}
 
-    /// Of all that the document holds, those included that this release cannot read.
-    async fn document_keys(&self) -> Result<BTreeSet<String>, EdgeError> {
-        let document = self.document.clone();
-        let state = blocking(move || document.view()).await?;
-        Ok(state.map(|state| state.data.0.into_keys().collect()).unwrap_or_default())
+/// Of all that a document holds, those included that this release cannot read.
+async fn keys(document: &Document) -> Result<BTreeSet<String>, EdgeError> {
+    let document = document.clone();
+    let entries = blocking(move || document.entries("")).await?;
+    Ok(entries.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Has a trigger its place in the log: a new one the end of it, another the one that it got to.
+async fn place(log: &TopicLog, trigger: &Trigger, is_new: bool) -> Result<(), EdgeError> {
+    let subscription = subscription_of(&trigger.id);
+    if is_new {
+        log.remove_durable(&subscription).await?;
     }
+    log.put_durable(&subscription, trigger.filters.clone(), Vec::new(), Timestamp::now()).await?;
+    Ok(())
 }
 
 /// A trigger that nobody delivers for.
 struct Paused {
     wanted: Arc<watch::Sender<Arc<Known>>>,
     id: TriggerId,
-    next: Option<Arc<Trigger>>,
     /// Held until the trigger goes on.
-    one: Arc<OwnedMutexGuard<()>>,
+    kept: OwnedMutexGuard<Kept>,
 }
 
 impl Paused {
-    fn goes_on_as(mut self, trigger: Option<Arc<Trigger>>) -> Arc<OwnedMutexGuard<()>> {
-        self.next = trigger;
-        Arc::clone(&self.one)
-    }
-
     fn set(&self, trigger: Option<Arc<Trigger>>) {
         self.wanted.send_modify(|wanted| {
             let wanted = Arc::make_mut(wanted);
@@ -339,7 +339,6 @@ impl Paused {
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        let next = self.next.take();
-        self.set(next);
+        self.set(self.kept.find(&self.id).map(|(trigger, _)| trigger));
     }
 }

@@ -121,8 +121,9 @@ impl Transaction<'_> {
         let old = self.find("SELECT acknowledged, created_at FROM subscriptions WHERE name = ?1", [&name], |row| {
             Ok((from_sql(row.get(0)?), row.get::<_, i64>(1)?))
         })?;
-        // However many clients there are, triggers have their places.
-        let max = if name.starts_with(session::PREFIX) { DURABLE_SUBSCRIPTIONS_MAX - TRIGGERS_MAX } else { DURABLE_SUBSCRIPTIONS_MAX };
+        // However many clients there are, triggers have their places: the node's own, and those of its fleet.
+        let kept = if name.starts_with(session::PREFIX) { 2 * TRIGGERS_MAX } else { 0 };
+        let max = DURABLE_SUBSCRIPTIONS_MAX - kept;
         if old.is_none() && self.counts.subscriptions >= max as u64 {
             let message =
                 format!("failed to make the durable subscription `{}`: there are {max} already; remove some", name.escape_debug());

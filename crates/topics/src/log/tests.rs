@@ -434,11 +434,11 @@ async fn however_many_sessions_there_are_triggers_have_their_places() {
         let log = &log;
         async move { log.put_durable(&name, Vec::new(), Vec::new(), Timestamp::now()).await }
     };
-    let sessions: Vec<_> = (0..DURABLE_SUBSCRIPTIONS_MAX - TRIGGERS_MAX).map(|n| put(format!("mqtt:u/{n}"))).collect();
+    let sessions: Vec<_> = (0..DURABLE_SUBSCRIPTIONS_MAX - 2 * TRIGGERS_MAX).map(|n| put(format!("mqtt:u/{n}"))).collect();
     assert!(futures::future::join_all(sessions).await.iter().all(Result::is_ok));
     assert_eq!(put("mqtt:u/more".to_owned()).await.expect_err("too many").kind(), ErrorKind::TooLarge);
     put("mqtt:u/7".to_owned()).await.expect("one that there is may change");
-    let triggers: Vec<_> = (0..TRIGGERS_MAX).map(|n| put(format!("trigger:{n}"))).collect();
+    let triggers: Vec<_> = (0..2 * TRIGGERS_MAX).map(|n| put(format!("trigger:{n}"))).collect();
     assert!(futures::future::join_all(triggers).await.iter().all(Result::is_ok));
     assert_eq!(put("trigger:more".to_owned()).await.expect_err("too many").kind(), ErrorKind::TooLarge);
 }

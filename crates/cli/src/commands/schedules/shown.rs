@@ -44,15 +44,6 @@ fn times(record: &ScheduleRecord) -> String {
     }
 }
 
-fn names(nodes: &[NodeId]) -> String {
-    const SHOWN: usize = 3;
-    let mut names: Vec<_> = nodes.iter().take(SHOWN).map(NodeId::as_str).collect();
-    if nodes.len() > SHOWN {
-        names.push("…");
-    }
-    format!("{} ({})", nodes.len(), names.join(", "))
-}
-
 /// A line for each schedule.
 pub(super) fn table(schedules: &[ScheduleRecord], now: Timestamp, palette: Palette) -> String {
     if schedules.is_empty() {
@@ -68,7 +59,7 @@ pub(super) fn table(schedules: &[ScheduleRecord], now: Timestamp, palette: Palet
                 times(record).into(),
                 due(record, now),
                 record.target.to_string().into(),
-                if nodes.is_empty() { Cell::new(Style::Warning, "none yet") } else { names(nodes).into() },
+                Cell::of_nodes(nodes),
             ]);
         }
         return table.render(palette);

@@ -12,7 +12,7 @@ fn steersman() -> Steersman {
     let runtime = cluster.register_node(EdgeNode::new("a", "a").expect("valid")).expect("registers");
     let handler = NativeHandler::new(async |payload| Ok::<_, std::io::Error>(payload));
     runtime.register(HandlerName::new("h").expect("valid"), handler).expect("it is here");
-    Steersman { cluster, wanted: Arc::default(), schedules: Arc::default(), failures: Mutex::default() }
+    Steersman { cluster, wanted: Arc::default(), allotments: Arc::default(), failures: Mutex::default() }
 }
 
 /// A function whose environment takes so many bytes, and six times that as JSON.
