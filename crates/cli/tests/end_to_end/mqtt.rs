@@ -3,6 +3,8 @@
 //! The clients are `mosquitto_pub` and `mosquitto_sub` of the Debian package `mosquitto-clients`, and paho of Python.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -105,6 +107,30 @@ async fn sensors_publish_with_tls_and_a_token_to_the_topics_that_it_names() {
 async fn a_will_and_the_news_of_a_client_reach_functions() {
     if !is_installed("mosquitto_sub", &[]) {
         return;
+#[tokio::test]
+async fn refused_clients_past_a_bound_are_counted_in_the_audit_log_and_not_told_one_by_one() {
+    const CLIENTS: usize = 300;
+    let (_folder, data) = data_dir();
+    let node = Node::launch(&data, &["--mqtt-listen", "127.0.0.1:0"], &[]);
+    let address = node.mqtt.expect("it serves MQTT");
+    let knock = || {
+        // A first packet of version 3.1.1 with a password that is no token.
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.write_all(b"\x10\x18\0\x04MQTT\x04\xc2\0\x3c\0\x01s\0\x01u\0\x06secret").expect("sent");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("answered");
+        assert!(answer.starts_with(b"\x20\x02\0") && answer.last() > Some(&0), "it is refused: {answer:?}");
+    };
+    let told = || node.stderr().lines().filter(|line| line.contains("audit") && line.contains("refused a client of MQTT")).count();
+    (0..CLIENTS).for_each(|_| knock());
+    assert!((1..CLIENTS / 2).contains(&told()), "{} lines of {CLIENTS} clients", told());
+    until("the others are counted", async || {
+        knock();
+        node.stderr().contains("more clients of MQTT were refused than this log tells")
+    })
+    .await;
+}
+
     }
     let (_folder, data) = data_dir();
     let node = Node::launch(&data, &["--mqtt-listen", "127.0.0.1:0"], &[]);
