@@ -26,7 +26,7 @@ use utoipa::{IntoParams, OpenApi};
 
 use self::{
     kept::KeptTopics,
-    wire::{LatestAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer},
+    wire::{MessagesAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer},
 };
 use super::{Api, Refusal, read_body};
 
@@ -242,19 +242,32 @@ struct MessagesQuery {
     limit: Option<usize>,
 }
 
-/// The newest messages of a filter, the oldest of them first. A page may have less than there are, or none; as long as `before` is given,
-/// older ones may be found with it.
+/// The newest messages of a filter, or those from a position on; the oldest of them first. A page may have less than there are, or none: as
+/// long as `before` is given, older ones may be found with it, and as long as `next` grows, newer ones.
 #[utoipa::path(
     get, path = "/v1/topics/{filter}/messages", operation_id = "latest_messages", tag = "topics",
     params(("filter" = String, Path, description = "Such as `site/+/temp`; `#` is escaped as `%23`."), MessagesQuery),
-    responses((status = 200, body = LatestAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
+    responses((status = 200, body = MessagesAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
 )]
-async fn messages(kept: &KeptTopics, filter: &TopicFilter, MessagesQuery { before, limit }: MessagesQuery) -> Result<Response, Refusal> {
+async fn messages(
+    kept: &KeptTopics,
+    filter: &TopicFilter,
+    MessagesQuery { before, from, limit }: MessagesQuery,
+) -> Result<Response, Refusal> {
+    /// Messages from this position on, 1 for the oldest that there is: the `next` of the page before. Not with `before`.
+    from: Option<u64>,
     let limit = limit.unwrap_or(LATEST_DEFAULT);
     if !(1..=TOPIC_PAGE_MAX).contains(&limit) {
         return Err(EdgeError::invalid(format!("`limit` is {limit}; it must be from 1 to {TOPIC_PAGE_MAX}")).into());
     }
-    Ok(Json(LatestAnswer::from(kept.latest(filter, before, limit).await?)).into_response())
+    let answer = match (from, before) {
+        (None, before) => kept.latest(filter, before, limit).await?.into(),
+        (Some(from), None) => MessagesAnswer::of(kept.read(from, filter).await?, limit),
+        (Some(_), Some(_)) => {
+            return Err(EdgeError::invalid("messages are read from a position on, or before one: give `from` or `before`").into());
+        }
+    };
+    Ok(Json(answer).into_response())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

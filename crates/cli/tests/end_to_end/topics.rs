@@ -206,6 +206,16 @@ async fn messages_are_retained_expire_and_are_read_a_page_at_a_time() {
     let older = node.json("/v1/topics/site/%23/messages?before=3").await;
     assert_eq!((positions(&older), &older["before"]), (vec![Some(1), Some(2)], &Value::Null));
     let listed = node.json("/v1/topics?filter=site/%2B/temp").await;
+    let read = node.json("/v1/topics/site/%23/messages?from=2&limit=2").await;
+    assert_eq!((positions(&read), &read["next"], &read["lost"]), (vec![Some(2), Some(3)], &4.into(), &0.into()));
+    let end = node.json("/v1/topics/site/%23/messages?from=4").await;
+    assert_eq!((positions(&end), &end["next"]), (vec![Some(4)], &5.into()));
+    assert_eq!(node.json("/v1/topics/site/%23/messages?from=5").await["next"], 5, "there is no more");
+    assert_eq!(node.json("/v1/topics/other/messages?from=1").await, json!({ "messages": [], "before": null, "next": 5, "lost": 0 }));
+    let shown = String::from_utf8(node.done(&["topics", "messages", "site/#", "--from", "2", "--limit", "1"])).expect("text");
+    assert!(shown.contains("open") && shown.lines().count() == 1, "{shown}");
+    let both = node.ask(Method::GET, "/v1/topics/a/messages?from=1&before=2", &[], "").await;
+    problem(&both, 400, "invalid_input", "give `from` or `before`");
     assert_eq!(
         (&listed["topics"][0]["topic"], &listed["topics"][0]["messages"], &listed["head"]),
         (&"site/berlin/temp".into(), &1.into(), &4.into())
@@ -219,6 +229,9 @@ async fn messages_are_retained_expire_and_are_read_a_page_at_a_time() {
     let raw = String::from_utf8_lossy(raw.body()).into_owned();
     assert!(raw.contains(r#""data":[18446744073709551617]"#) && raw.contains(r#""data_base64":"/wA=""#), "{raw}");
 }
+    node.done(&["topics", "publish", "a/kept", "x", "--retain"]);
+    let shown = String::from_utf8(node.done(&["topics", "messages", "#", "--retained"])).expect("text");
+    assert!(shown.contains("a/kept") && shown.lines().count() == 1, "{shown}");
 
 #[tokio::test]
 async fn bad_topics_filters_bodies_and_queries_are_problems_with_a_hint() {
