@@ -20,7 +20,7 @@ use crate::{
 const PYTHON_VARIABLE: &str = "EDGEWARD_PYTHON";
 
 /// Whether a program is here; when not, says why the test proves nothing.
-fn is_installed(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn is_installed(program: &str, arguments: &[&str]) -> bool {
     let found = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let found = found.is_ok_and(|status| status.success() || arguments.is_empty());
     if !found {
@@ -30,7 +30,7 @@ fn is_installed(program: &str, arguments: &[&str]) -> bool {
 }
 
 /// Runs a client of mosquitto against this node.
-fn mosquitto(program: &str, node: &Node, arguments: &[&str]) -> Output {
+pub(crate) fn mosquitto(program: &str, node: &Node, arguments: &[&str]) -> Output {
     let port = node.mqtt.expect("it serves MQTT").port().to_string();
     Command::new(program).args(["-h", "localhost", "-p", &port]).args(arguments).output().expect("starts")
 }
