@@ -124,7 +124,7 @@ impl TopicsAnswer {
             last_position: info.last_position,
             last_published_at: info.last_published_at,
         });
-        let LogState { head, trimmed, bytes, subscribers } = state;
+        let LogState { head, trimmed, bytes, subscribers, .. } = state;
         Self { topics: topics.collect(), next, head, trimmed, bytes, followers: subscribers }
     }
 }
