@@ -59,8 +59,8 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub(crate) fn open(data_dir: &Path, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
-        let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), LogOptions::default())?);
+    pub(crate) fn open(data_dir: &Path, kept: LogOptions, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
+        let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), kept)?);
         let source = format!("/nodes/{}/topics", runtime.node().id).into();
         Ok(Self { log, runtime, triggers: Triggers::open(documents)?, source, broker: Mutex::default() })
     }

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::support::{KillOnDrop, Node, PATIENCE, data_dir, fails, json as read, open, problem, request, until};
+use crate::support::{KillOnDrop, Node, PATIENCE, data_dir, fails, json as read, open, problem, refused_up, request, until};
 
 const TEMP: &str = "/v1/topics/site/berlin/temp";
 
