@@ -289,8 +289,10 @@ class AsyncClient:
     def follow(self, filter: str, *, from_position: int | None = None) -> AsyncIterator[dict[str, Any]]:
         return stream(lambda: self._client.follow(filter, from_position=from_position))
 
-    async def messages(self, filter: str, *, limit: int | None = None, before: int | None = None) -> dict[str, Any]:
-        return await asyncio.to_thread(self._client.messages, filter, limit=limit, before=before)
+    async def messages(
+        self, filter: str, *, limit: int | None = None, before: int | None = None, from_position: int | None = None
+    ) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.messages, filter, limit=limit, before=before, from_position=from_position)
 
     async def retained_messages(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.retained_messages, filter, after=after)

@@ -464,7 +464,7 @@ class Client:
         retain: bool = False,
         expires_in_seconds: int | None = None,
     ) -> int:
-        """Publishes a message on a node; returns its position when it is on the disk.
+        """Publishes a message on a node or to a fleet; returns its position when it is on the disk.
 
         Messages of one `key` come in their order; with `retain`, who follows the topic later gets it first. A payload of the type
         `application/cloudevents+json` is published as the CloudEvent that it is."""
@@ -479,9 +479,15 @@ class Client:
         After a lost connection, go on with the `position` of the last one and 1 more."""
         return self._api.events(_filter(filter, "events"), {"from": from_position}, only="message")
 
-    def messages(self, filter: str, *, limit: int | None = None, before: int | None = None) -> dict[str, Any]:
-        """The newest messages of a filter, in pages: `messages`, the oldest first, and `before` for the page of older ones."""
-        return self._api.object("GET", _filter(filter, "messages"), {"limit": limit, "before": before})
+    def messages(
+        self, filter: str, *, limit: int | None = None, before: int | None = None, from_position: int | None = None
+    ) -> dict[str, Any]:
+        """The newest messages of a filter, in pages: `messages`, the oldest first, and `before` for the page of older ones.
+
+        With `from_position` those from there on, 1 for the oldest: `next` is where the next page begins, and there may be more as long as
+        it grows; `lost` are those that are gone from there."""
+        query = {"limit": limit, "before": before, "from": from_position}
+        return self._api.object("GET", _filter(filter, "messages"), query)
 
     def retained_messages(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
         """The retained messages of a filter whose topics come after `after`, a page of them; the last page is empty."""

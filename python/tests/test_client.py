@@ -180,6 +180,9 @@ def test_topics_of_a_node(node: Client) -> None:
     assert (messages[0]["data"], messages[0]["key"], messages[1]["data_base64"], messages[2]["data"]) == ("21.5", "k", "/w==", {"t": 1.5})
     page = node.messages("a/b", limit=1)
     assert page["messages"][0]["position"] == first + 1 and page["before"] == first + 1
+    read = node.messages("a/b", from_position=first, limit=1)
+    assert (read["messages"][0]["data"], read["next"], read["lost"]) == ("21.5", first + 1, 0)
+    assert node.messages("a/b", from_position=read["next"])["messages"][0]["data_base64"] == "/w=="
     assert [message["topic"] for message in node.retained_messages("a/#")] == ["a/b"]
     assert [topic["topic"] for topic in node.topics("a/+")] == ["a/b", "a/c"]
     assert node.dead_letters("t") == []
@@ -197,6 +200,7 @@ def test_topics_of_a_node(node: Client) -> None:
             assert message["data"] == "again"
             break
         assert (await client.messages("a/b"))["messages"][-1]["data"] == "again"
+        assert (await client.messages("a/b", from_position=position))["messages"][0]["data"] == "again"
         assert (await client.put_trigger("u", "f", ["x"]))["id"] == "u" and await client.delete_trigger("u")
 
     asyncio.run(use(AsyncClient(node.url)))

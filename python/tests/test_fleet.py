@@ -106,6 +106,19 @@ def test_a_function_is_deployed_to_one_node_or_to_all_and_runs_there(fleet: Flee
     assert hub.undeploy("celsius", all_nodes=True) and not hub.undeploy("celsius", all_nodes=True)
 
 
+def test_the_topics_of_a_fleet_are_published_to_and_read_at_its_hub(fleet: Fleet) -> None:
+    hub = fleet.hub
+    first = hub.publish("site/berlin", "21.5")
+    assert hub.publish("site/rome", "30", retain=True) == first + 1
+    with contextlib.closing(hub.follow("site/+", from_position=first)) as followed:
+        assert [next(followed)["data"], next(followed)["data"]] == ["21.5", "30"]
+    read = hub.messages("site/+", from_position=first, limit=1)
+    assert (read["messages"][0]["data"], read["next"]) == ("21.5", first + 1)
+    assert [message["topic"] for message in hub.messages("site/#")["messages"]] == ["site/berlin", "site/rome"]
+    assert [message["data"] for message in hub.retained_messages("site/#")] == ["30"]
+    assert [topic["topic"] for topic in hub.topics("site/#")] == ["site/berlin", "site/rome"]
+
+
 def test_what_is_wrong_with_a_call_is_told_as_everywhere(fleet: Fleet) -> None:
     hub = fleet.hub
     for wrong, why, word in [

@@ -19,6 +19,8 @@ const NATS_SERVER_VARIABLE: &str = "EDGEWARD_NATS_SERVER";
 
 /// A Python with the packages of set-up.
 const PYTHON_VARIABLE: &str = "EDGEWARD_PYTHON";
+/// Says that set-up has run, so that a test whose program is missing fails in place of proving nothing.
+const SET_UP_VARIABLE: &str = "EDGEWARD_IS_SET_UP";
 
 /// Set up the machine, check the code and run all tests
 #[derive(clap::Args)]
@@ -57,6 +59,9 @@ pub(crate) fn run(project: &Project, progress: &Progress, options: &Options) -> 
     progress.step("tests");
     let mut tests = project.cargo();
     tests.args(nextest_arguments(options.long)).env(GUESTS_VARIABLE, &guests).env(PYTHON_VARIABLE, project.venv().join("bin/python"));
+    if !options.no_setup {
+        tests.env(SET_UP_VARIABLE, "1");
+    }
     process::run(with_nats_server(project, &mut tests))
 }
 

@@ -44,7 +44,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::input::Input;
 pub(crate) use events::{Events, events_in};
 pub(crate) use metrics::{Series, series};
-pub(crate) use topics::{DeadLetters, LetterRecord, Messages, Published, TopicMessage, Topics, TriggerRecord, Triggers};
+pub(crate) use topics::{DeadLetters, LetterRecord, Messages, Published, RetainedMessages, TopicMessage, Topics, TriggerRecord, Triggers};
 pub(crate) use wire::{
     Change, Conflict, Conflicts, CreatedJoinToken, CreatedToken, DocumentState, DocumentSummary, Documents, Functions, History, HubStatus,
     LogLine, NodeRecord, Nodes, NodesChanged, Pending, Policies, Problem, Process, Record, Side, Status, Summary, TokenTopics, Tokens,

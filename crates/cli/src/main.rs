@@ -24,6 +24,7 @@ mod signals;
 mod strategy;
 mod target;
 mod terminal;
+mod topics_kept;
 mod trusted_keys;
 
 use std::{io, process::ExitCode};

@@ -27,7 +27,9 @@ use crate::{
     notify::Notify,
     otlp::{self, Export, OtlpArgs},
     signals::StopSignals,
-    terminal, trusted_keys,
+    terminal,
+    topics_kept::TopicsKept,
+    trusted_keys,
 };
 
 // No doc comment: it would become the description of each command that takes the options.
@@ -59,6 +61,8 @@ pub(crate) struct NodeArgs {
     /// Address at which clients of MQTT connect, such as `127.0.0.1:1883` or `0.0.0.0:8883` [default: none may]
     #[arg(long, value_name = "ADDRESS")]
     mqtt_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    topics: TopicsKept,
     /// A key to trust, as `edgeward sign keygen` prints it, or a file with one on each line; may be given more than once. With any, this node runs
     /// only artifacts that one of them signed, whatever its fleet trusts
     #[arg(long = "trusted-key", value_name = "KEY|FILE")]
@@ -128,7 +132,8 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     described.labels = args.labels.into_iter().map(|label| (label.name, label.value)).collect::<BTreeMap<_, _>>();
     let update_hours = joining.as_ref().and_then(|joining| joining.update_hours);
     let trusted_keys = trusted_keys::read(&args.trusted_keys)?;
-    let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours, trusted_keys }).map_err(opening_failed)?;
+    let topics = args.topics.read().unwrap_or_default();
+    let node = Node::open(NodeOptions { node: described.clone(), data_dir, update_hours, trusted_keys, topics }).map_err(opening_failed)?;
     if args.allow_chaos {
         tracing::warn!(target: "audit", "faults may be injected on this node");
         node.chaos().allow(Some(Arc::new(|down| match crash::crash(down) {})));

@@ -63,7 +63,7 @@ pub use self::options::{Credentials, NatsOptions, PING_INTERVAL_DEFAULT, Tls};
 pub use self::reception::{Reception, Refusal, Registry};
 pub use self::server_config::ServerConfig;
 pub use self::server_files::ServerFiles;
-pub use self::topic_stream::{Appending, Following, StreamContent, StreamMessage, StreamState, TopicStream};
+pub use self::topic_stream::{Appending, Following, StreamBounds, StreamContent, StreamMessage, StreamState, TopicStream};
 use self::{
     lease::Leases,
     replies::{Broken, Replies},

@@ -29,6 +29,7 @@ use edgeward_cluster::{
 use edgeward_model::{DocumentName, EdgeError, EdgeNode, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, NodeId};
 use edgeward_runtime::{ArtifactStore, EdgeRuntime, NativeHandler, RuntimeOptions};
 use edgeward_sync::{Documents, Epoch, Precondition, Role, Store};
+use edgeward_topics::LogOptions;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -83,12 +84,21 @@ pub struct ClusterOptions {
     pub heal_after: Option<Duration>,
     /// Where it stands, as nodes say it by their label `site`: calls of functions go to nodes there before others.
     pub site: Option<String>,
+    /// How much it keeps of the fleet's topics.
+    pub topics: LogOptions,
 }
 
 impl ClusterOptions {
     /// A cluster that ends with the process.
     pub fn in_memory() -> Self {
-        Self { id: NodeId::new(HUB).expect("it is a valid id"), folder: None, timing: Timing::default(), heal_after: None, site: None }
+        Self {
+            id: NodeId::new(HUB).expect("it is a valid id"),
+            folder: None,
+            timing: Timing::default(),
+            heal_after: None,
+            site: None,
+            topics: LogOptions::default(),
+        }
     }
 
     /// A cluster in this folder.
@@ -204,9 +214,9 @@ impl EdgeCluster {
 
     /// A cluster with these options.
     pub fn with_options(options: ClusterOptions) -> Result<Self, EdgeError> {
-        let ClusterOptions { id, folder, timing, heal_after, site } = options;
+        let ClusterOptions { id, folder, timing, heal_after, site, topics } = options;
         let epoch = Epoch::draw()?;
-        let topics = folder.as_deref().map(|folder| FleetTopics::open(id.clone(), folder)).transpose()?.map(Arc::new);
+        let topics = folder.as_deref().map(|folder| FleetTopics::open(id.clone(), folder, topics)).transpose()?.map(Arc::new);
         let (store, artifacts) = match folder {
             Some(folder) => {
                 let store = Store::open_as_it_is(&folder.join(crate::node::DOCUMENTS), id.clone(), epoch, Role::Hub)?;

@@ -23,6 +23,7 @@ use edgeward_cluster::{
 use edgeward_durable::{FolderLock, create_private_folder, disk_error};
 use edgeward_model::{EdgeError, ErrorKind, NodeId};
 use edgeward_runtime::blocking;
+use edgeward_topics::LogOptions;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -71,6 +72,8 @@ pub struct HubOptions {
     pub ping_interval: Duration,
     /// Servers that keep each lease: 1, or 3 where there are three.
     pub lease_replicas: usize,
+    /// How much is kept of the fleet's topics, here and on the servers; none for what is usual, and on the servers as it is set there.
+    pub topics: Option<LogOptions>,
 }
 
 /// What a hub is to its fleet.
@@ -114,7 +117,8 @@ impl FleetHub {
     /// # Errors
     /// Those of [`HubLink::open`] and of the disk; [`ErrorKind::Conflict`] when another process has the data folder.
     pub async fn start(options: HubOptions) -> Result<Self, EdgeError> {
-        let HubOptions { id, data_dir, peers, servers, timing, heal_after, credentials_ttl, ping_interval, lease_replicas } = options;
+        let HubOptions { id, data_dir, peers, servers, timing, heal_after, credentials_ttl, ping_interval, lease_replicas, topics } =
+            options;
         if peers.contains(&id) {
             return Err(EdgeError::invalid(format!("hub `{id}` cannot stand by for itself: each hub has an id of its own")));
         }
@@ -125,7 +129,9 @@ impl FleetHub {
             let lock = FolderLock::take(&data_dir, LOCK)?;
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
             let is_new = !data_dir.join(DOCUMENTS).exists();
-            let cluster = EdgeCluster::with_options(ClusterOptions { id, timing, heal_after, ..ClusterOptions::in_folder(data_dir) })?;
+            let topics = topics.unwrap_or_default();
+            let options = ClusterOptions { id, timing, heal_after, topics, ..ClusterOptions::in_folder(data_dir) };
+            let cluster = EdgeCluster::with_options(options)?;
             cluster.keep_topics_in_stream();
             Ok((lock, fleet, cluster, is_new))
         })
@@ -160,6 +166,7 @@ impl FleetHub {
             fleet: fleet.clone(),
             link: Arc::clone(&link),
             credentials_ttl,
+            topics,
             told,
             stop: stop.clone(),
         };

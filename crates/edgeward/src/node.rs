@@ -38,7 +38,7 @@ use crate::{
     leases::{LeaseAnswer, LeaseQuestion},
     reports::FunctionReport,
     schedules::Schedules,
-    topics::Topics,
+    topics::{LogOptions, Topics},
     trust::{self, Trust},
 };
 
@@ -61,12 +61,14 @@ pub struct NodeOptions {
     pub update_hours: Option<UpdateHours>,
     /// Keys that its owner trusts: with any, it runs only artifacts that one of them signed, whatever its fleet trusts.
     pub trusted_keys: BTreeSet<PublicKey>,
+    /// How much it keeps of its topics.
+    pub topics: LogOptions,
 }
 
 impl NodeOptions {
-    /// A node in this folder that takes updates at any time, without keys of its own.
+    /// A node in this folder that takes updates at any time, without keys of its own, and keeps as much of its topics as is usual.
     pub fn new(node: EdgeNode, data_dir: impl Into<PathBuf>) -> Self {
-        Self { node, data_dir: data_dir.into(), update_hours: None, trusted_keys: BTreeSet::new() }
+        Self { node, data_dir: data_dir.into(), update_hours: None, trusted_keys: BTreeSet::new(), topics: LogOptions::default() }
     }
 }
 
@@ -186,7 +188,7 @@ impl Node {
         let trust = Arc::new(Trust::open(&documents, options.trusted_keys)?);
         let runtime_options = RuntimeOptions { artifacts, documents: Some(Arc::new(FunctionDocuments(documents.clone()))) };
         let runtime = Arc::new(EdgeRuntime::with_options(options.node, runtime_options));
-        let topics = Topics::open(&data_dir, &documents, Arc::clone(&runtime))?;
+        let topics = Topics::open(&data_dir, options.topics, &documents, Arc::clone(&runtime))?;
         let own = Own { store: Arc::clone(documents.store()), topics: Some(Arc::clone(topics.log())) };
         Ok(Arc::new(Self {
             topics,

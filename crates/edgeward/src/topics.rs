@@ -20,7 +20,7 @@ use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
 use edgeward_telemetry::{Distribution, span};
 use edgeward_topics::{
-    CloudEvent, DeadLetter, Latest, LogOptions, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
+    Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
     mqtt::{Broker, BrokerState},
 };
 use jiff::Timestamp;
@@ -34,6 +34,7 @@ pub use self::{
     mqtt::{CLIENTS, MqttOptions, serve_mqtt},
     triggers::{Expected, TriggerView, trigger_of},
 };
+pub use edgeward_topics::LogOptions;
 
 /// The folder of the log in a data folder.
 pub(crate) const FOLDER: &str = "topics";
@@ -60,8 +61,8 @@ pub struct Topics {
 }
 
 impl Topics {
-    pub(crate) fn open(data_dir: &Path, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
-        let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), LogOptions::default())?);
+    pub(crate) fn open(data_dir: &Path, kept: LogOptions, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
+        let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), kept)?);
         let source = format!("/nodes/{}/topics", runtime.node().id).into();
         let triggers = Triggers::open(documents, &runtime.node().id)?;
         Ok(Self { log, runtime, triggers, source, broker: Mutex::default() })
@@ -100,6 +101,11 @@ impl Topics {
     /// Follows the messages of these filters, from now on or from a position.
     pub fn subscribe(&self, filters: &[TopicFilter], start: Start) -> Result<Subscription, EdgeError> {
         self.log.subscribe(filters, start)
+    }
+
+    /// The messages of this filter from this position on, a page of them: see [`TopicLog::read`].
+    pub async fn read(&self, from: u64, filter: &TopicFilter) -> Result<Batch, EdgeError> {
+        self.log.read(from, filter).await
     }
 
     /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.

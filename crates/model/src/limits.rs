@@ -414,6 +414,14 @@ pub const TOPIC_LOG_MESSAGES_DEFAULT: u64 = 1_000_000;
 pub const TOPIC_LOG_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
 /// Age up to which a log of topics keeps messages, unless its owner says otherwise.
 pub const TOPIC_LOG_AGE_DEFAULT: Duration = Duration::from_hours(7 * 24);
+/// Most messages that a log of topics may be told to keep.
+pub const TOPIC_LOG_MESSAGES_MAX: u64 = 100_000_000;
+/// Least bytes that a log of topics may be told to keep: the largest message has room.
+pub const TOPIC_LOG_BYTES_MIN: u64 = 1024 * 1024;
+/// Most bytes that a log of topics may be told to keep.
+pub const TOPIC_LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+/// Most days for which a log of topics may be told to keep messages.
+pub const TOPIC_LOG_DAYS_MAX: u64 = 3650;
 /// Writes that wait for a commit of a log of topics; who writes more waits for its turn.
 pub const TOPIC_WRITES_WAITING_MAX: usize = 4096;
 /// Writes that wait for a commit of a log of topics, in bytes; who writes more waits for its turn.

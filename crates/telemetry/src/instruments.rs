@@ -100,7 +100,7 @@ instruments! {
     OUTBOX: UpDownCounter "edgeward.outbox.events", "{event}", [], "Events that wait for the hub.";
     OUTBOX_DROPPED: Total "edgeward.outbox.dropped", "{event}", [], "Events that gave way to others while the hub was away, over all starts.";
     // Topics.
-    SENT_MESSAGES: Total "messaging.client.sent.messages", "{message}", [SYSTEM, OPERATION], "Messages that were published durably to topics here, over all starts.";
+    SENT_MESSAGES: Counter "messaging.client.sent.messages", "{message}", [SYSTEM, OPERATION], "Messages that were published durably to topics here. What was imported is not among them.";
     CONSUMED_MESSAGES: Counter "messaging.client.consumed.messages", "{message}", [SYSTEM, OPERATION, TRIGGER], "Messages that a trigger's function has handled.";
     PROCESS_DURATION: Histogram "messaging.process.duration", "s", [SYSTEM, OPERATION, TRIGGER], "Duration of one attempt of a trigger's function to handle a message.";
     TOPICS_MESSAGES: UpDownCounter "edgeward.topics.log.messages", "{message}", [], "Messages that the log of topics holds.";

@@ -1,14 +1,19 @@
 //! Messages as CloudEvents 1.0, as functions get them over HTTP: in binary mode as header fields and a body, in structured mode as one JSON
-//! object.
+//! object. What an event has as its data goes through both as it was written: no number of it is read.
 //!
 //! A message whose attributes are those of an event (`specversion`, `id`, `source`, `type`) is that event. Any other becomes one, named by
 //! its position.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
 use edgeward_model::{EdgeError, limits::TOPIC_ATTRIBUTES_MAX};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 
 use crate::message::Message;
 
@@ -75,17 +80,20 @@ impl CloudEvent {
     /// The event in structured mode, of the media type [`STRUCTURED`]. Data that is JSON is in it as such, text as text, and other bytes in
     /// base 64.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut object: Map<String, Value> = self.attributes.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        let text = |text: &str| to_raw_value(text).expect("text is JSON");
+        let mut object: BTreeMap<&str, Box<RawValue>> = self.attributes.iter().map(|(name, value)| (&**name, text(value))).collect();
         if let Some(content_type) = &self.content_type {
-            object.insert("datacontenttype".to_owned(), content_type.clone().into());
+            object.insert("datacontenttype", text(content_type));
         }
-        let is_json = self.content_type.as_deref().is_some_and(is_json);
-        let json = is_json.then(|| serde_json::from_slice::<Value>(&self.data).ok()).flatten();
-        let text = if is_json { None } else { std::str::from_utf8(&self.data).ok().map(Value::from) };
-        if let Some(data) = json.or(text.filter(|_| self.content_type.is_some())) {
-            object.insert("data".to_owned(), data);
+        let data = match self.content_type.as_deref() {
+            Some(content_type) if is_json(content_type) => serde_json::from_slice::<Box<RawValue>>(&self.data).ok(),
+            Some(_) => std::str::from_utf8(&self.data).ok().map(text),
+            None => None,
+        };
+        if let Some(data) = data {
+            object.insert("data", data);
         } else if !self.data.is_empty() {
-            object.insert("data_base64".to_owned(), BASE64.encode(&self.data).into());
+            object.insert("data_base64", text(&BASE64.encode(&self.data)));
         }
         serde_json::to_vec(&object).expect("strings and values are JSON")
     }
@@ -107,28 +115,35 @@ impl CloudEvent {
     /// Reads an event in structured mode.
     pub fn from_json(json: &[u8]) -> Result<Self, EdgeError> {
         let refused = |why: &str| EdgeError::invalid(format!("the event is not valid: {why}"));
-        let mut object: Map<String, Value> =
+        let mut object: BTreeMap<String, &RawValue> =
             serde_json::from_slice(json).map_err(|error| refused("it is no JSON object").with_source(error))?;
-        let content_type = match object.remove("datacontenttype") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text),
-            Some(_) => return Err(refused("`datacontenttype` is no text")),
+        let text = |name: &str, value: &RawValue| {
+            serde_json::from_str::<Option<String>>(value.get()).map_err(|error| refused(&format!("`{name}` is no text")).with_source(error))
         };
+        let content_type = match object.remove("datacontenttype") {
+            None => None,
+            Some(value) => text("datacontenttype", value)?,
+        };
+        let is_text = content_type.as_deref().is_some_and(|content_type| !is_json(content_type));
         let mut event = Self { attributes: Vec::new(), content_type, data: Bytes::new() };
         for (name, value) in object {
-            match (name.as_str(), value) {
-                ("data", Value::String(text)) if event.content_type.as_deref().is_some_and(|content_type| !is_json(content_type)) => {
-                    event.data = text.into();
+            let written = || value.get().to_owned();
+            match name.as_str() {
+                "data" => {
+                    let said = is_text.then(|| serde_json::from_str(value.get()).ok()).flatten();
+                    event.data = said.unwrap_or_else(written).into();
                 }
-                ("data", value) => event.data = value.to_string().into(),
-                ("data_base64", Value::String(text)) => {
-                    event.data =
-                        BASE64.decode(text.as_bytes()).map_err(|error| refused("`data_base64` is not base 64").with_source(error))?.into();
+                "data_base64" => {
+                    let encoded = text(&name, value)?.unwrap_or_default();
+                    let decoded = BASE64.decode(encoded.as_bytes());
+                    event.data = decoded.map_err(|error| refused("`data_base64` is not base 64").with_source(error))?.into();
                 }
-                (_, Value::Null) => {}
-                (_, Value::String(text)) if is_name(&name) => event.attributes.push((name, text)),
-                (_, value @ (Value::Bool(_) | Value::Number(_))) if is_name(&name) => event.attributes.push((name, value.to_string())),
-                _ => return Err(refused(&format!("`{}` is no attribute", name.chars().take(64).collect::<String>().escape_debug()))),
+                _ => match serde_json::from_str(value.get()) {
+                    Ok(Value::Null) => {}
+                    Ok(Value::String(text)) if is_name(&name) => event.attributes.push((name, text)),
+                    Ok(Value::Bool(_) | Value::Number(_)) if is_name(&name) => event.attributes.push((name, written())),
+                    _ => return Err(refused(&format!("`{}` is no attribute", name.chars().take(64).collect::<String>().escape_debug()))),
+                },
             }
         }
         event.content_type.get_or_insert_with(|| "application/json".to_owned());
@@ -278,10 +293,21 @@ mod tests {
         ] {
             let content_type = content_type.map(str::to_owned);
             let event = CloudEvent::of(&Message { content_type, payload: Bytes::copy_from_slice(data), ..message() }, "/s");
-            let json: Map<String, Value> = serde_json::from_slice(&event.to_json()).expect("JSON");
-            assert_eq!(json.get(member), Some(&value));
+            let json: Value = serde_json::from_slice(&event.to_json()).expect("JSON");
+            assert_eq!(json[member], value);
             assert_eq!(CloudEvent::from_json(&event.to_json()).expect("reads").data, data, "{member} {value}");
         }
+    }
+
+    #[test]
+    fn the_data_of_an_event_goes_through_as_it_was_written() {
+        let data = r#"{"b": [18446744073709551617, 1.50, 1e400], "a": 1, "a": 2, "deep": [[[[[]]]]]}"#;
+        let json = format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t","sequence":7,"data":{data}}}"#);
+        let event = CloudEvent::from_json(json.as_bytes()).expect("an event");
+        assert_eq!((&*event.data, event.content_type.as_deref()), (data.as_bytes(), Some("application/json")));
+        let told = String::from_utf8(event.to_json()).expect("text");
+        assert!(told.contains(&format!(r#""data":{data}"#)) && told.contains(r#""sequence":"7""#), "{told}");
+        assert_eq!(CloudEvent::from_json(told.as_bytes()).expect("an event").data, data);
     }
 
     #[test]
@@ -293,6 +319,8 @@ mod tests {
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","Bad":"x"}"#, "`Bad`"),
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","ext":{}}"#, "`ext`"),
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"!"}"#, "base 64"),
+            (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":7}"#, "`data_base64` is no text"),
+            (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","datacontenttype":7}"#, "`datacontenttype` is no text"),
         ] {
             let error = CloudEvent::from_json(json.as_bytes()).expect_err(json);
             assert!(error.to_string().contains(why), "{error}");

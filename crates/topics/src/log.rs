@@ -92,6 +92,7 @@ pub(crate) struct Shared {
     shown: AtomicU64,
     trimmed: AtomicU64,
     bytes: AtomicU64,
+    published: AtomicU64,
     subscribers: RwLock<Subscribers>,
     /// Numbers messages that are not durable, so that a subscriber of several filters gets each once.
     live: AtomicU64,
@@ -123,6 +124,8 @@ pub struct LogState {
     pub trimmed: u64,
     /// Bytes of the messages that are there.
     pub bytes: u64,
+    /// Messages that were published here since it was opened: neither those of other members, nor what is told at topics that begin with `$`.
+    pub published: u64,
     /// Who listens.
     pub subscribers: usize,
 }
@@ -160,6 +163,7 @@ impl TopicLog {
             shown: AtomicU64::new(counts.next - 1),
             trimmed: AtomicU64::new(counts.trimmed),
             bytes: AtomicU64::new(counts.bytes()),
+            published: AtomicU64::new(0),
             subscribers: RwLock::default(),
             live: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -246,6 +250,7 @@ impl TopicLog {
             head: shared.head(),
             trimmed: shared.trimmed.load(Ordering::Acquire),
             bytes: shared.bytes.load(Ordering::Acquire),
+            published: shared.published.load(Ordering::Relaxed),
             subscribers: shared.subscribers.read().waiters.len(),
         }
     }
@@ -321,6 +326,8 @@ impl Shared {
         if appended.is_empty() {
             return;
         }
+        let published = appended.iter().filter(|message| message.origin.is_none() && !message.topic.is_reserved()).count();
+        self.published.fetch_add(published as u64, Ordering::Relaxed);
         {
             let mut recent = self.recent.write();
             for message in appended {

@@ -16,6 +16,7 @@ const LOAD_GENERATOR: &str = "wrk (for the benchmarks)";
 const PYTHON: &str = "python3 with the modules venv and ensurepip (for the WebAssembly tools and guests in Python)";
 
 const FAULTS: &str = "strace (for tests that make system calls fail)";
+const MQTT: &str = "mosquitto_pub and mosquitto_sub (for tests of MQTT)";
 
 /// Fails with the list of what a user has to install.
 pub(crate) fn verify() -> Result<()> {
@@ -31,6 +32,9 @@ pub(crate) fn verify() -> Result<()> {
     }
     if find("strace").is_none() {
         missing.push(FAULTS);
+    }
+    if find("mosquitto_pub").is_none() || find("mosquitto_sub").is_none() {
+        missing.push(MQTT);
     }
     if missing.is_empty() { Ok(()) } else { bail!("{}", message(&missing)) }
 }

@@ -14,11 +14,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use edgeward::{
-    CloudEvent, EdgeError, ErrorKind, Message, TopicFilter, TopicName,
+    CallOptions, CloudEvent, EdgeError, ErrorKind, Message, TopicFilter, TopicName,
     access::{Caller, Role, TopicRights},
     cloud_event::STRUCTURED,
     limits::{TOPIC_PAGE_MAX, TOPIC_PAYLOAD_BYTES_MAX},
-    telemetry::TraceContext,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -26,7 +25,7 @@ use utoipa::{IntoParams, OpenApi};
 
 use self::{
     kept::KeptTopics,
-    wire::{LatestAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer},
+    wire::{MessagesAnswer, PublishedAnswer, RetainedAnswer, TopicsAnswer},
 };
 use super::{Api, Refusal, read_body};
 
@@ -39,8 +38,9 @@ const EVENT_FIELD: &str = "ce-";
 /// Messages that are told when nobody says how many.
 const LATEST_DEFAULT: usize = 100;
 const ALL: &str = "#";
-/// The attribute of a message that is part of a trace, as `CloudEvents` has it.
+/// The attributes of a message that is part of a trace, as `CloudEvents` has them.
 const TRACEPARENT: &str = "traceparent";
+const TRACESTATE: &str = "tracestate";
 
 /// What is served at [`TOPIC_ROUTE`], as it is described.
 #[derive(OpenApi)]
@@ -66,7 +66,7 @@ pub(crate) struct PublishQuery {
 }
 
 /// Publishes the body to a topic, and answers when the message is on the disk. A body that is a cloud event, by its header fields `ce-…` or
-/// its type `application/cloudevents+json`, is published as one. The header `traceparent` becomes its attribute, unless it has one.
+/// its type `application/cloudevents+json`, is published as one. The headers `traceparent` and `tracestate` become its attributes, unless it is part of a trace by itself.
 ///
 /// It takes the role deployer, or a token that names the topic.
 #[utoipa::path(
@@ -111,13 +111,25 @@ pub(super) async fn publish(
         event.check()?;
         message = event.into_message(message);
     }
-    if let Some(trace) = TraceContext::of(&headers)
-        && !message.attributes.iter().any(|(name, _)| name == TRACEPARENT)
-    {
-        message.attributes.push((TRACEPARENT.to_owned(), trace.to_string()));
-    }
+    join_trace(&mut message, &headers);
     let position = kept.publish(message).await?;
     Ok((StatusCode::CREATED, Json(PublishedAnswer { topic: topic.to_string(), position })).into_response())
+}
+
+/// Makes a message a part of the trace of its request, unless it is part of one. Where it has no room for that it goes without.
+fn join_trace(message: &mut Message, headers: &HeaderMap) {
+    let options = CallOptions::of(headers);
+    let Some(trace) = options.trace().filter(|_| message.attributes.iter().all(|(name, _)| name != TRACEPARENT)) else { return };
+    // By itself it says nothing, and that of the request is of its trace.
+    message.attributes.retain(|(name, _)| name != TRACESTATE);
+    let state = options.tracestate.as_ref().and_then(|state| state.to_str().ok()).map(str::to_owned);
+    for (name, value) in [(TRACEPARENT, Some(trace.to_string())), (TRACESTATE, state)] {
+        message.attributes.extend(value.map(|value| (name.to_owned(), value)));
+        if message.check().is_err() {
+            message.attributes.pop();
+            return;
+        }
+    }
 }
 
 /// How a body says what it is.
@@ -238,23 +250,36 @@ fn query<T: serde::de::DeserializeOwned>(request: &Request) -> Result<T, EdgeErr
 struct MessagesQuery {
     /// Messages before this position: the `before` of the page before.
     before: Option<u64>,
+    /// Messages from this position on, 1 for the oldest that there is: the `next` of the page before. Not with `before`.
+    from: Option<u64>,
     /// How many at most, up to 1000; 100 when it is left out.
     limit: Option<usize>,
 }
 
-/// The newest messages of a filter, the oldest of them first. A page may have less than there are, or none; as long as `before` is given,
-/// older ones may be found with it.
+/// The newest messages of a filter, or those from a position on; the oldest of them first. A page may have less than there are, or none: as
+/// long as `before` is given, older ones may be found with it, and as long as `next` grows, newer ones.
 #[utoipa::path(
     get, path = "/v1/topics/{filter}/messages", operation_id = "latest_messages", tag = "topics",
     params(("filter" = String, Path, description = "Such as `site/+/temp`; `#` is escaped as `%23`."), MessagesQuery),
-    responses((status = 200, body = LatestAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
+    responses((status = 200, body = MessagesAnswer), (status = 400, body = super::wire::Problem), (status = 403, body = super::wire::Problem))
 )]
-async fn messages(kept: &KeptTopics, filter: &TopicFilter, MessagesQuery { before, limit }: MessagesQuery) -> Result<Response, Refusal> {
+async fn messages(
+    kept: &KeptTopics,
+    filter: &TopicFilter,
+    MessagesQuery { before, from, limit }: MessagesQuery,
+) -> Result<Response, Refusal> {
     let limit = limit.unwrap_or(LATEST_DEFAULT);
     if !(1..=TOPIC_PAGE_MAX).contains(&limit) {
         return Err(EdgeError::invalid(format!("`limit` is {limit}; it must be from 1 to {TOPIC_PAGE_MAX}")).into());
     }
-    Ok(Json(LatestAnswer::from(kept.latest(filter, before, limit).await?)).into_response())
+    let answer = match (from, before) {
+        (None, before) => kept.latest(filter, before, limit).await?.into(),
+        (Some(from), None) => MessagesAnswer::of(kept.read(from, filter).await?, limit),
+        (Some(_), Some(_)) => {
+            return Err(EdgeError::invalid("messages are read from a position on, or before one: give `from` or `before`").into());
+        }
+    };
+    Ok(Json(answer).into_response())
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -279,6 +304,7 @@ async fn retained(kept: &KeptTopics, filter: &TopicFilter, RetainedQuery { after
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use edgeward::limits::TOPIC_ATTRIBUTES_MAX;
 
     use super::*;
 
@@ -295,6 +321,26 @@ mod tests {
         assert_eq!(form(&[("content-type", "Application/CloudEvents+JSON; charset=UTF-8")]), Ok(Form::Structured));
         assert!(form(&[("ce-id", "1")]).expect_err("no version").contains("`ce-id` and no `ce-specversion`"));
         assert!(form(&[("content-type", "application/cloudevents-batch+json")]).expect_err("a batch").contains("each event by itself"));
+    }
+
+    #[test]
+    fn a_message_is_part_of_the_trace_of_its_request_unless_it_has_one_or_no_room() {
+        const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let joined = |own: &[(&str, &str)], fields: &[(&'static str, &'static str)]| {
+            let mut message = Message::new(TopicName::new("a").expect("valid"), "", Timestamp::UNIX_EPOCH);
+            message.attributes = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            join_trace(&mut message, &headers(fields));
+            message.attributes
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let both = [("traceparent", TRACE), ("tracestate", "a=1")];
+        assert_eq!(joined(&[], &both), [pair("traceparent", TRACE), pair("tracestate", "a=1")]);
+        assert_eq!(joined(&[], &both[..1]), [pair("traceparent", TRACE)]);
+        assert!(joined(&[], &both[1..]).is_empty() && joined(&[], &[("traceparent", "x"), both[1]]).is_empty());
+        assert_eq!(joined(&[("traceparent", "own")], &both), [pair("traceparent", "own")]);
+        assert_eq!(joined(&[("tracestate", "old=1")], &both), [pair("traceparent", TRACE), pair("tracestate", "a=1")]);
+        let full = vec![("x", "y"); TOPIC_ATTRIBUTES_MAX];
+        assert_eq!((joined(&full, &both).len(), joined(&full[1..], &both).len()), (TOPIC_ATTRIBUTES_MAX, TOPIC_ATTRIBUTES_MAX));
     }
 
     #[test]

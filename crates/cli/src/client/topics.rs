@@ -44,12 +44,30 @@ impl TopicMessage {
     }
 }
 
-/// Answer of `GET /v1/topics/{filter}/messages` and of `…/retained`.
+/// Answer of `GET /v1/topics/{filter}/messages`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Messages {
-    pub(crate) messages: Vec<TopicMessage>,
+    #[serde(rename = "messages")]
+    pub(crate) page: Vec<TopicMessage>,
     #[serde(default)]
     pub(crate) before: Option<u64>,
+    #[serde(default)]
+    pub(crate) next: Option<u64>,
+    #[serde(default)]
+    pub(crate) lost: Option<u64>,
+}
+
+/// Answer of `GET /v1/topics/{filter}/retained`, whose pages go on by topic.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RetainedMessages {
+    #[serde(rename = "messages")]
+    page: Vec<TopicMessage>,
+}
+
+impl From<RetainedMessages> for Messages {
+    fn from(RetainedMessages { page }: RetainedMessages) -> Self {
+        Self { page, before: None, next: None, lost: None }
+    }
 }
 
 /// Answer of `GET /v1/topics`.

@@ -28,6 +28,7 @@ use crate::{
     otlp::{self, Export, OtlpArgs},
     signals::StopSignals,
     terminal,
+    topics_kept::TopicsKept,
 };
 
 /// Run the hub of a fleet.
@@ -83,6 +84,8 @@ pub(crate) struct Args {
     #[arg(long)]
     allow_chaos: bool,
     #[command(flatten)]
+    topics: TopicsKept,
+    #[command(flatten)]
     heartbeat: Heartbeat,
     #[command(flatten)]
     mcp: McpArgs,
@@ -116,6 +119,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         credentials_ttl: CredentialsTtl::new(Duration::from_secs(args.credentials_seconds))?,
         ping_interval: PING_INTERVAL_DEFAULT,
         lease_replicas: args.nats_replicas.into(),
+        topics: args.topics.read(),
     };
     let api_listener = listen::bind(api_at, tls.as_ref()).await?;
     let hub = Arc::new(FleetHub::start(options).await.map_err(starting_failed)?);

@@ -1,4 +1,4 @@
-//! `edgeward topics`: messages of the node.
+//! `edgeward topics`: messages of a node, or of a fleet by its hub.
 
 mod dead_letters;
 mod list;

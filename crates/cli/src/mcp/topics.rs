@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::triggers::TriggerBody,
-    client::{DeadLetters, Messages, Published, Request, TopicMessage, Topics, TriggerRecord, Triggers, escaped},
+    client::{DeadLetters, Messages, Published, Request, RetainedMessages, TopicMessage, Topics, TriggerRecord, Triggers, escaped},
 };
 
 /// Messages that are told when nobody says how many.
@@ -40,6 +40,9 @@ pub(super) struct PublishMessage {
     /// Whether who follows the topic later gets it first.
     #[serde(default)]
     retain: bool,
+    /// After how many seconds it is of no use any more, so that nobody gets it; 1 or more.
+    #[serde(default)]
+    expires_in_seconds: Option<u64>,
 }
 
 /// A message that was published.
@@ -53,7 +56,7 @@ pub(super) struct PublishedMessage {
 impl EdgeTool for PublishMessage {
     const NAME: &'static str = "edge_publish_message";
     const TITLE: &'static str = "Publish a message";
-    const ABOUT: &'static str = "Publishes a message to a topic of this node, durably. Functions that are triggered by the topic are called, and \
+    const ABOUT: &'static str = "Publishes a message to a topic of this node or fleet, durably. Functions that are triggered by the topic are called, and \
         who follows it gets it, clients of MQTT included.";
     const EFFECT: Effect = Effect::Runs;
     type Output = PublishedMessage;
@@ -61,7 +64,8 @@ impl EdgeTool for PublishMessage {
     async fn run(self, session: &Session<'_>) -> Result<PublishedMessage, ToolError> {
         let topic = TopicName::new(&self.topic)?;
         let key = self.key.as_ref().map_or_else(String::new, |key| format!("&key={}", escaped(key)));
-        let path = format!("/v1/topics/{}?retain={}{key}", escaped(topic.as_str()), self.retain);
+        let expires = self.expires_in_seconds.map_or_else(String::new, |seconds| format!("&expires_in_seconds={seconds}"));
+        let path = format!("/v1/topics/{}?retain={}{key}{expires}", escaped(topic.as_str()), self.retain);
         let mut request = Request::new(Method::POST, path).payload(self.payload);
         if let Some(content_type) = self.content_type {
             let value = HeaderValue::try_from(content_type).map_err(|_| ToolError::invalid("`content_type` is no media type"))?;
@@ -107,7 +111,8 @@ struct TopicEntry {
 impl EdgeTool for ListTopics {
     const NAME: &'static str = "edge_list_topics";
     const TITLE: &'static str = "Topics";
-    const ABOUT: &'static str = "Lists the topics of this node that have messages, with how many and the position of the last one.";
+    const ABOUT: &'static str =
+        "Lists the topics of this node or fleet that have messages, with how many and the position of the last one.";
     const EFFECT: Effect = Effect::Reads;
     type Output = TopicList;
 
@@ -138,6 +143,9 @@ pub(super) struct ReadMessages {
     /// Messages before this position: the `before` of the call before.
     #[serde(default)]
     before: Option<u64>,
+    /// Messages from this position on in place of the newest, 1 for the oldest that there is: the `next` of the call before.
+    #[serde(default)]
+    from: Option<u64>,
     /// Read the retained messages in place of the newest ones: the last of each topic that was published to be kept.
     #[serde(default)]
     retained: bool,
@@ -150,6 +158,12 @@ pub(super) struct MessageList {
     messages: Vec<MessageEntry>,
     /// Before which position older ones may be; `null` when there are no more.
     before: Option<u64>,
+    /// Of messages from a position on: what to give as `from` to go on. There may be more as long as it grows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+    /// Of messages from a position on: how many, of whatever topic, are gone from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
 }
 
 /// A message.
@@ -192,8 +206,8 @@ impl From<TopicMessage> for MessageEntry {
 impl EdgeTool for ReadMessages {
     const NAME: &'static str = "edge_read_messages";
     const TITLE: &'static str = "Read messages";
-    const ABOUT: &'static str =
-        "Reads the newest messages of the topics that a filter matches on this node, a page at a time, or the retained ones.";
+    const ABOUT: &'static str = "Reads messages of the topics of this node or fleet that a filter matches, a page at a time: the newest, those from a position on, or \
+        the retained ones.";
     const EFFECT: Effect = Effect::Reads;
     type Output = MessageList;
 
@@ -204,14 +218,14 @@ impl EdgeTool for ReadMessages {
             return Err(ToolError::invalid(format!("`limit` is from 1 to {TOPIC_PAGE_MAX}")));
         }
         let filter = escaped(filter.as_str());
-        let path = if self.retained {
-            format!("/v1/topics/{filter}/retained")
+        let Messages { page, before, next, lost } = if self.retained {
+            session.read::<RetainedMessages>(format!("/v1/topics/{filter}/retained")).await?.into()
         } else {
-            let before = self.before.map_or_else(String::new, |before| format!("&before={before}"));
-            format!("/v1/topics/{filter}/messages?limit={limit}{before}")
+            let part = |name: &str, position: Option<u64>| position.map_or_else(String::new, |position| format!("&{name}={position}"));
+            let path = format!("/v1/topics/{filter}/messages?limit={limit}{}{}", part("before", self.before), part("from", self.from));
+            session.read(path).await?
         };
-        let Messages { messages, before } = session.read(path).await?;
-        Ok(MessageList { messages: messages.into_iter().take(limit).map(MessageEntry::from).collect(), before })
+        Ok(MessageList { messages: page.into_iter().take(limit).map(MessageEntry::from).collect(), before, next, lost })
     }
 }
 

@@ -1,13 +1,23 @@
 //! Topics of a fleet of processes: published on a node, read at the hub, and imported by another node, also when one of them is killed.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+};
+
 use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
     fleet_support::Fleet,
-    support::{Node, fails, json as body, problem, until},
-    topics::{visits, write_project},
+    mcp::{Way, ask},
+    mqtt::is_installed,
+    support::{KillOnDrop, Node, fails, json as body, problem, until},
+    telemetry::series,
+    topics::{Followed, visits, write_project},
 };
+
+const SENT: &str = "messaging_client_sent_messages_total{messaging_system=\"edgeward\",messaging_operation_name=\"publish\"}";
 
 const SHORT: [&str; 2] = ["--heartbeat-seconds", "0.2"];
 
@@ -64,11 +74,53 @@ async fn what_is_published_on_a_node_is_at_the_hub_and_on_a_node_that_imports_it
     assert!(listed.contains("site/own") && listed.contains("all/news"), "{listed}");
     let status = String::from_utf8(one.done(&["status"])).expect("text");
     assert!(status.contains("2 forwarded"), "{status}");
-    assert_eq!(crate::telemetry::series(&one, "edgeward_topics_forwarded_total").await, 2);
+    assert_eq!(series(&one, "edgeward_topics_forwarded_total").await, 2);
     let imported = messages(&two, "all/#").await.len() + messages(&two, "site/#").await.len();
-    assert_eq!(crate::telemetry::series(&two, "edgeward_topics_imported_total").await, imported as u64);
+    assert_eq!(series(&two, "edgeward_topics_imported_total").await, imported as u64);
+    assert_eq!((series(&one, SENT).await, series(&two, SENT).await), (3, 0), "who imports a message did not publish it");
+    read_at_the_hub(hub).await;
     problem(&hub.ask(Method::GET, "/v1/dead-letters", &[], "").await, 404, "not_found", "a node answers that");
     problem(&hub.ask(Method::POST, "/v1/topics/$SYS/x", &[], "x").await, 403, "forbidden", "`$`");
+}
+
+/// Reads the two messages of `site/#` in every way in which a hub tells its topics.
+async fn read_at_the_hub(hub: &Node) {
+    let page = hub.json("/v1/topics/site/%23/messages?from=1").await;
+    let positions: Vec<_> = page["messages"].as_array().expect("a list").iter().map(|message| message["position"].as_u64()).collect();
+    let [Some(first), Some(second)] = positions[..] else { panic!("{page}") };
+    assert!(page["next"].as_u64() > Some(second), "{page}");
+
+    // From a position, from the last one that is known, and as it comes.
+    let events = "/v1/topics/site/%23/events";
+    let mut whole = Followed::open(hub, &format!("{events}?from=1"), &[]).await;
+    let mut later = Followed::open(hub, events, &[("last-event-id", &first.to_string())]).await;
+    let mut live = Followed::open(hub, "/v1/topics/live/+/events", &[]).await;
+    assert_eq!(whole.message().await, (json!("21.5"), first.to_string()));
+    for followed in [&mut whole, &mut later] {
+        assert_eq!(followed.message().await, (json!("2"), second.to_string()));
+    }
+    let published = hub.ask(Method::POST, "/v1/topics/live/a", &[("content-type", "text/plain")], "now").await;
+    assert_eq!(published.status(), 201);
+    assert_eq!(live.message().await.0, json!("now"));
+
+    let followed = hub.done(&["topics", "subscribe", "site/#", "--from", &second.to_string(), "--count", "1", "--json"]);
+    let followed: Value = serde_json::from_slice(&followed).expect("one line of JSON");
+    assert_eq!((&followed["data"], &followed["node"]), (&json!("2"), &json!("edge-01")));
+    let shown = String::from_utf8(hub.done(&["topics", "messages", "site/#", "--from", "1"])).expect("text");
+    assert!(shown.contains("21.5") && shown.lines().count() == 2, "{shown}");
+
+    let told = ask(
+        "legacy",
+        Way::Stdio(hub, &[]),
+        &json!([
+            ["edge_publish_message", { "topic": "live/b", "payload": "asked" }],
+            ["edge_read_messages", { "filter": "site/#", "from": second }],
+            ["edge_list_topics", { "filter": "live/+" }],
+        ]),
+    );
+    assert!(told.output(0)["position"].as_u64() > Some(second));
+    assert_eq!(told.output(1)["messages"][0]["payload"], "2");
+    assert_eq!(told.output(2)["topics"].as_array().map(Vec::len), Some(2));
 }
 
 #[tokio::test]
@@ -175,4 +227,66 @@ async fn a_project_that_is_deployed_to_a_fleet_brings_its_triggers_which_go_on_w
     hub.done(&["deploy", &project, "--id", "other", "--node", "edge-02"]);
     assert_eq!(hub.json("/v1/triggers/other.gates").await["target"], "node=edge-02");
     until("the other has this one", async || two.ask(Method::GET, "/v1/triggers/other.gates", &[], "").await.status() == 200).await;
+}
+
+/// Publishes each of these by MQTT, a line of `mosquitto_pub` each, does something meanwhile, and returns when all are acknowledged.
+async fn publish_by_mqtt(node: &Node, numbers: std::ops::Range<usize>, meanwhile: impl AsyncFnOnce()) {
+    let port = node.mqtt.expect("it serves MQTT").port().to_string();
+    let mut sensor = Command::new("mosquitto_pub")
+        .args(["-h", "localhost", "-p", &port, "-i", "sensor", "-q", "1", "-t", "site/n", "-l"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = sensor.stdin.take().expect("piped");
+    let middle = numbers.start.midpoint(numbers.end);
+    let mut write = |number: usize| writeln!(lines, "{number}").expect("it reads");
+    (numbers.start..middle).for_each(&mut write);
+    meanwhile().await;
+    (middle..numbers.end).for_each(&mut write);
+    drop(lines);
+    assert!(sensor.wait().expect("it ends").success());
+}
+
+#[tokio::test]
+async fn what_sensors_publish_on_a_node_comes_once_to_clients_of_another_and_to_the_hub_that_was_killed_meanwhile() {
+    const COUNT: usize = 120;
+    if !is_installed("mosquitto_pub", &[]) {
+        return;
+    }
+    let sharing = ["--mqtt-listen", "127.0.0.1:0", "--topics-forward", "#", "--topics-import", "#"];
+    let mut fleet = Fleet::start_with(&SHORT, &[&SHORT[..], &sharing].concat()).await;
+    let (one, two) = (fleet.join("edge-01").await, fleet.join("edge-02").await);
+    until("edge-02 imports", async || {
+        publish(&one, "begun", "x");
+        !messages(&two, "begun").await.is_empty()
+    })
+    .await;
+    two.done(&["topics", "publish", "local/ready", "ready", "--retain"]);
+    let port = two.mqtt.expect("it serves MQTT").port().to_string();
+    // Else what it says waits in a buffer of its own.
+    let mut reader = Command::new("stdbuf");
+    reader.args(["-oL", "mosquitto_sub", "-h", "localhost", "-p", &port, "-q", "1", "-t", "site/n", "-t", "local/ready", "-W", "60"]);
+    let mut reader = KillOnDrop(Some(reader.stdout(Stdio::piped()).spawn().expect("starts")));
+    let mut lines = BufReader::new(reader.0.as_mut().and_then(|reader| reader.stdout.take()).expect("piped")).lines();
+    let mut next = || lines.next().expect("it comes in time").expect("text");
+    assert_eq!(next(), "ready", "it has subscribed");
+
+    publish_by_mqtt(&one, 0..COUNT / 3, async || ()).await;
+    let mut hub = fleet.hub.take();
+    publish_by_mqtt(&one, COUNT / 3..COUNT * 2 / 3, async || hub.take().expect("it runs").kill()).await;
+    publish_by_mqtt(&one, COUNT * 2 / 3..COUNT, async || fleet.start_hub().await).await;
+    publish(&one, "site/n", "end");
+    let expected: Vec<_> = (0..COUNT).map(|n| n.to_string()).chain(["end".to_owned()]).collect();
+    let given: Vec<_> = (0..=COUNT).map(|_| next()).collect();
+    assert_eq!(given, expected);
+    has(fleet.hub(), "site/n", COUNT + 1).await;
+    for process in [fleet.hub(), &two] {
+        assert_eq!(messages(process, "site/n").await, expected.iter().map(|text| (json!(text), json!("edge-01"))).collect::<Vec<_>>());
+    }
+    let sent = series(&one, SENT).await - messages(&one, "begun").await.len() as u64;
+    assert_eq!(
+        (sent, series(&two, SENT).await),
+        (COUNT as u64 + 1, 1),
+        "neither imported messages nor the news of clients are published here"
+    );
 }

@@ -305,6 +305,11 @@ async fn an_assistant_publishes_reads_and_has_functions_triggered() {
         ["edge_read_messages", { "filter": "#", "retained": true }],
         ["edge_list_triggers", {}],
         ["edge_read_messages", { "filter": "a/#/b" }],
+        ["edge_publish_message", { "topic": "a/short", "payload": "x", "expires_in_seconds": 3600 }],
+        ["edge_publish_message", { "topic": "a/short", "expires_in_seconds": 0 }],
+        ["edge_read_messages", { "filter": "a/+", "from": 1, "limit": 1 }],
+        ["edge_read_messages", { "filter": "a/+", "from": 2 }],
+        ["edge_read_messages", { "filter": "a/+", "from": 2, "before": 3 }],
     ]);
     let told = ask("2026-07-28", Way::Stdio(&node, &[]), &calls);
     assert_eq!((&told.output(0)["trigger_id"], &told.output(0)["mode"]), (&json!("t"), &json!("structured")));
@@ -316,8 +321,19 @@ async fn an_assistant_publishes_reads_and_has_functions_triggered() {
     assert_eq!(told.output(6)["messages"][0]["payload"], "on");
     assert_eq!(told.output(7)["triggers"][0]["filters"], json!(["a/+"]));
     assert!(told.error(8).contains("last level"), "{}", told.error(8));
+    assert_eq!(told.output(9)["position"], 3);
+    assert!(node.json("/v1/topics/a/short/messages").await["messages"][0]["expires_at"].is_string());
+    assert!(told.error(10).contains("cannot expire in 0 s"), "{}", told.error(10));
+    let positions = |index| {
+        let read = told.output(index);
+        let messages = read["messages"].as_array().expect("a list").iter().map(|message| message["position"].as_u64());
+        (messages.collect::<Vec<_>>(), read["next"].as_u64(), read["lost"].as_u64())
+    };
+    assert_eq!(positions(11), (vec![Some(1)], Some(2), Some(0)));
+    assert_eq!(positions(12), (vec![Some(2), Some(3)], Some(4), Some(0)));
+    assert!(told.error(13).contains("give `from` or `before`"), "{}", told.error(13));
     let letters = async || node.json("/v1/dead-letters").await["dead_letters"].as_array().map(Vec::len);
-    until("both are given up", async || letters().await == Some(2)).await;
+    until("all are given up", async || letters().await == Some(3)).await;
     let calls = json!([
         ["edge_list_dead_letters", { "trigger_id": "t" }],
         ["edge_act_on_dead_letter", { "id": 1, "action": "discard" }],
@@ -331,7 +347,7 @@ async fn an_assistant_publishes_reads_and_has_functions_triggered() {
     assert_eq!(told.output(1)["action"], "discard");
     assert!(told.error(2).contains("dead letter not found: `7`"), "{}", told.error(2));
     assert_eq!(told.output(3)["removed"], true);
-    assert_eq!(letters().await, Some(1));
+    assert_eq!(letters().await, Some(2));
     // A server that only reads refuses what changes.
     let told = ask("legacy", Way::Stdio(&node, &["--read-only"]), &json!([["edge_publish_message", { "topic": "a" }]]));
     assert!(told.error(0).contains("read-only"), "{}", told.error(0));

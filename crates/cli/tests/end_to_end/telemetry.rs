@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     access::Certificate,
     fleet_support::Fleet,
+    mqtt::{is_installed, mosquitto},
     support::{KillOnDrop, Node, artifact, data_dir, refused_up, until},
 };
 
@@ -246,7 +247,56 @@ async fn a_message_goes_on_with_the_trace_of_its_publisher_and_a_schedule_begins
     until("the attempt is measured", async || durations().await.as_ref().is_some_and(counted)).await;
     let sent = receiver.metric("messaging.client.sent.messages", "edge-test").expect("there");
     let point = &sent["points"][0];
-    assert_eq!((&point["value"], &point["began"], &sent["is_monotonic"]), (&json!(1), &json!(0), &json!(true)), "it is over all starts");
+    assert_eq!((&point["value"], &sent["is_monotonic"]), (&json!(1), &json!(true)));
+    assert!(point["began"].as_u64() > Some(0), "{point}");
+    let trimmed = receiver.metric("edgeward.topics.log.trimmed", "edge-test").expect("there");
+    assert_eq!((&trimmed["points"][0]["began"], &trimmed["is_monotonic"]), (&json!(0), &json!(true)), "it is over all starts");
+}
+
+#[tokio::test]
+async fn a_message_that_another_node_imports_goes_on_with_the_trace_of_its_publisher() {
+    let receiver = Receiver::start(0);
+    let url = receiver.url();
+    let heartbeat = ["--heartbeat-seconds", "0.2"];
+    let options = ["--otlp-endpoint", &url, "--topics-forward", "site/#", "--topics-import", "site/#", "--mqtt-listen", "127.0.0.1:0"];
+    let fleet = Fleet::start_with(&heartbeat, &[&heartbeat[..], &options].concat()).await;
+    let launch = async |id: &str| {
+        let token = fleet.token(&[]);
+        let node = fleet.launch_in(id, Some(&token), &SOON);
+        fleet.is(id, "online").await;
+        node
+    };
+    let (one, two) = (launch("edge-01").await, launch("edge-02").await);
+    let topic = "/v1/topics/site/berlin/temp";
+    let messages = "/v1/topics/site/berlin/temp/messages";
+    until("edge-02 imports", async || {
+        one.ask(Method::POST, topic, &[], "x").await;
+        two.json(messages).await["messages"].as_array().is_some_and(|messages| !messages.is_empty())
+    })
+    .await;
+    fleet.hub().done(&["deploy", &artifact("visits"), "--id", "visits", "--document", "visits", "--node", "edge-02"]);
+    fleet.serves("visits", 1).await;
+    two.done(&["triggers", "put", "count", "--function", "visits", "--topic", "site/+/temp"]);
+    let published = one.ask(Method::POST, topic, &[("traceparent", &traceparent(TRACE)), ("tracestate", "a=1")], "21.5").await;
+    assert_eq!(published.status(), 201, "{:?}", published.body());
+    let handled = [
+        ("process site/berlin/temp", "CONSUMER", "edge-02"),
+        ("invoke visits", "SERVER", "edge-02"),
+        ("increment visits", "INTERNAL", "edge-02"),
+    ];
+    let publish = [("publish site/berlin/temp", "PRODUCER", "edge-01")];
+    receiver.chain(TRACE, &[&publish[..], &handled].concat()).await;
+    let imported = two.json(&format!("{messages}?limit=1")).await["messages"][0].clone();
+    assert!(imported["attributes"].as_array().expect("pairs").contains(&json!(["tracestate", "a=1"])), "{imported}");
+
+    if is_installed("mosquitto_pub", &[]) {
+        // A client of MQTT tells its trace as a property of the user.
+        let trace = TRACE.replace('4', "9");
+        let of = ["-V", "mqttv5", "-q", "1", "-t", "site/berlin/temp", "-m", "22", "-D", "publish", "user-property", "traceparent"];
+        let sent = mosquitto("mosquitto_pub", &one, &[&of[..], &[&traceparent(&trace)]].concat());
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+        receiver.chain(&trace, &handled).await;
+    }
 }
 
 #[tokio::test]

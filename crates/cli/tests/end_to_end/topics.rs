@@ -1,18 +1,19 @@
 //! Topics and triggers as any client has them: publishing, following, triggers and what they could not handle, over HTTP and by commands.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     process::Stdio,
 };
 
 use bytes::Bytes;
-use edgeward::limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX, TOPIC_PAYLOAD_BYTES_MAX};
+use edgeward::limits::{TOPIC_ATTRIBUTES_MAX, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX, TOPIC_PAYLOAD_BYTES_MAX};
 use http::{Method, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::support::{KillOnDrop, Node, PATIENCE, data_dir, fails, json as read, open, problem, request, until};
+use crate::support::{KillOnDrop, Node, PATIENCE, data_dir, fails, json as read, open, problem, refused_up, request, until};
 
 const TEMP: &str = "/v1/topics/site/berlin/temp";
 
@@ -33,13 +34,13 @@ pub(crate) async fn visits(node: &Node) -> Option<u64> {
 }
 
 /// A stream of events that is being read.
-struct Followed {
+pub(crate) struct Followed {
     body: Incoming,
     read: String,
 }
 
 impl Followed {
-    async fn open(node: &Node, path: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) async fn open(node: &Node, path: &str, headers: &[(&str, &str)]) -> Self {
         let request = headers.iter().fold(request(Method::GET, path), |request, (name, value)| request.header(*name, *value));
         let response = open(node.api, request.body(Full::default()).expect("valid")).await.expect("an answer");
         assert_eq!(response.status(), 200);
@@ -68,7 +69,7 @@ impl Followed {
     }
 
     /// The payload and the id of the next message.
-    async fn message(&mut self) -> (Value, String) {
+    pub(crate) async fn message(&mut self) -> (Value, String) {
         loop {
             let (kind, id, data) = self.event().await;
             if kind.is_empty() {
@@ -160,7 +161,8 @@ async fn events_are_published_in_both_modes_and_come_as_they_were() {
         ("content-type", "text/plain"),
     ];
     assert_eq!(post(&node, TEMP, &binary, "warm").await.status(), 201);
-    let structured = json!({ "specversion": "1.0", "id": "e2", "source": "/s", "type": "t", "data": { "t": 1.50 } }).to_string();
+    let data = r#"{"t": [1.50, 18446744073709551617]}"#;
+    let structured = format!(r#"{{"specversion":"1.0","id":"e2","source":"/s","type":"t","data":{data}}}"#);
     let kind = [("content-type", "application/cloudevents+json; charset=utf-8")];
     assert_eq!(post(&node, TEMP, &kind, structured).await.status(), 201);
     let mut told = Vec::new();
@@ -170,7 +172,10 @@ async fn events_are_published_in_both_modes_and_come_as_they_were() {
     }
     assert_eq!((&told[0]["data"], &told[0]["key"], &told[0]["content_type"]), (&"warm".into(), &"k".into(), &"text/plain".into()));
     assert!(told[0]["attributes"].as_array().expect("pairs").contains(&json!(["id", "e1"])), "{}", told[0]);
-    assert_eq!((&told[1]["data"], &told[1]["content_type"]), (&json!({ "t": 1.5 }), &"application/json".into()));
+    assert_eq!((&told[1]["data"]["t"][0], &told[1]["content_type"]), (&json!(1.5), &"application/json".into()));
+    let raw = node.ask(Method::GET, "/v1/topics/%23/messages", &[], "").await;
+    let raw = String::from_utf8_lossy(raw.body()).into_owned();
+    assert!(raw.contains(&format!(r#""data":{data}"#)), "numbers stay as they were written: {raw}");
 
     let broken = json!({ "specversion": "1.0", "source": "/s", "type": "t" }).to_string();
     problem(&post(&node, TEMP, &kind, broken).await, 400, "invalid_input", "it has no `id`");
@@ -201,6 +206,16 @@ async fn messages_are_retained_expire_and_are_read_a_page_at_a_time() {
     assert!(latest["messages"][0]["expires_at"].is_string());
     let older = node.json("/v1/topics/site/%23/messages?before=3").await;
     assert_eq!((positions(&older), &older["before"]), (vec![Some(1), Some(2)], &Value::Null));
+    let read = node.json("/v1/topics/site/%23/messages?from=2&limit=2").await;
+    assert_eq!((positions(&read), &read["next"], &read["lost"]), (vec![Some(2), Some(3)], &4.into(), &0.into()));
+    let end = node.json("/v1/topics/site/%23/messages?from=4").await;
+    assert_eq!((positions(&end), &end["next"]), (vec![Some(4)], &5.into()));
+    assert_eq!(node.json("/v1/topics/site/%23/messages?from=5").await["next"], 5, "there is no more");
+    assert_eq!(node.json("/v1/topics/other/messages?from=1").await, json!({ "messages": [], "before": null, "next": 5, "lost": 0 }));
+    let shown = String::from_utf8(node.done(&["topics", "messages", "site/#", "--from", "2", "--limit", "1"])).expect("text");
+    assert!(shown.contains("open") && shown.lines().count() == 1, "{shown}");
+    let both = node.ask(Method::GET, "/v1/topics/a/messages?from=1&before=2", &[], "").await;
+    problem(&both, 400, "invalid_input", "give `from` or `before`");
     let listed = node.json("/v1/topics?filter=site/%2B/temp").await;
     assert_eq!(
         (&listed["topics"][0]["topic"], &listed["topics"][0]["messages"], &listed["head"]),
@@ -214,6 +229,9 @@ async fn messages_are_retained_expire_and_are_read_a_page_at_a_time() {
     let raw = node.ask(Method::GET, "/v1/topics/site/%23/messages?limit=2", &[], "").await;
     let raw = String::from_utf8_lossy(raw.body()).into_owned();
     assert!(raw.contains(r#""data":[18446744073709551617]"#) && raw.contains(r#""data_base64":"/wA=""#), "{raw}");
+    node.done(&["topics", "publish", "a/kept", "x", "--retain"]);
+    let shown = String::from_utf8(node.done(&["topics", "messages", "#", "--retained"])).expect("text");
+    assert!(shown.contains("a/kept") && shown.lines().count() == 1, "{shown}");
 }
 
 #[tokio::test]
@@ -252,6 +270,81 @@ async fn bad_topics_filters_bodies_and_queries_are_problems_with_a_hint() {
     problem(&get("/v1/dead-letters?trigger=a%20b").await, 400, "invalid_input", "a b");
     // Nothing of it was published.
     assert_eq!(node.json("/v1/topics").await["head"], 0);
+}
+
+#[tokio::test]
+async fn an_event_that_never_ends_or_has_too_much_is_refused_and_the_node_goes_on() {
+    const CHUNK: usize = 64 * 1024;
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    for kind in ["application/cloudevents+json", "application/octet-stream"] {
+        let mut stream = TcpStream::connect(node.api).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        let mut answers = stream.try_clone().expect("cloned");
+        let reader = std::thread::spawn(move || {
+            let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+            // It ends with the connection, which may break as nobody reads what is sent.
+            while let Ok(bytes @ 1..) = answers.read(&mut part) {
+                answer.extend_from_slice(&part[..bytes]);
+            }
+            String::from_utf8_lossy(&answer).into_owned()
+        });
+        let head = format!("POST {TEMP} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("sent");
+        let begin = br#"{"specversion":"1.0","id":"1","source":"/s","type":"t","data":""#;
+        let chunk = |content: &[u8]| [format!("{:x}\r\n", content.len()).as_bytes(), content, b"\r\n"].concat();
+        let mut chunks = std::iter::once(chunk(begin)).chain(std::iter::repeat(chunk(&vec![b'x'; CHUNK])));
+        let sent = (0..1000).take_while(|_| stream.write_all(&chunks.next().expect("endless")).is_ok()).count();
+        assert!(sent < 1000, "the connection ends, and does not take {sent} chunks of an event");
+        let answer = reader.join().expect("no panic");
+        assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("application/problem+json"), "{answer}");
+    }
+
+    // Small enough, and with more attributes than an event may have.
+    let event = |count: usize| {
+        let attributes = (0..count).map(|n| format!(r#","k{n}":1"#)).collect::<String>();
+        format!(r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t"{attributes}}}"#)
+    };
+    let kind = [("content-type", "application/cloudevents+json")];
+    let most = TOPIC_ATTRIBUTES_MAX - 4;
+    assert_eq!(post(&node, TEMP, &kind, event(most)).await.status(), 201);
+    problem(&post(&node, TEMP, &kind, event(most + 1)).await, 400, "invalid_input", "it has 33 attributes, the most is 32");
+    problem(&post(&node, TEMP, &kind, event(60_000)).await, 400, "invalid_input", "it has 60004 attributes, the most is 32");
+    problem(&post(&node, TEMP, &kind, event(100_000)).await, 413, "too_large", "");
+    assert_eq!(node.json("/v1/topics/%23/messages").await["messages"].as_array().map(Vec::len), Some(1), "nothing of the others is there");
+}
+
+#[tokio::test]
+async fn a_node_keeps_as_many_messages_as_it_is_told() {
+    let (_folder, data) = data_dir();
+    let node = Node::launch(&data, &["--topics-keep-messages", "5"], &[]);
+    for n in 1..=20 {
+        publish(&node, TEMP, &n.to_string()).await;
+    }
+    let listed = node.json("/v1/topics").await;
+    assert_eq!((&listed["head"], &listed["trimmed"], &listed["topics"][0]["messages"]), (&20.into(), &15.into(), &5.into()));
+    node.kill();
+    let node = Node::launch(&data, &["--topics-keep-messages", "5"], &[]);
+    let read = node.json("/v1/topics/site/%23/messages?from=1").await;
+    assert_eq!((&read["lost"], &read["messages"][0]["data"]), (&15.into(), &"16".into()), "who comes too late is told");
+    node.kill();
+    let node = Node::launch(&data, &["--topics-keep-messages", "100", "--topics-keep-bytes", "1048576", "--topics-keep-days", "1"], &[]);
+    for n in 1..=20 {
+        publish(&node, TEMP, &n.to_string()).await;
+    }
+    assert_eq!(node.json("/v1/topics").await["trimmed"], 15);
+    // Of messages of 128 KiB less than 8 fit into a mebibyte.
+    let payload = "x".repeat(128 * 1024);
+    for _ in 0..10 {
+        publish(&node, "/v1/topics/loud", &payload).await;
+    }
+    let listed = node.json("/v1/topics?filter=loud").await;
+    assert!((1..8).contains(&listed["topics"][0]["messages"].as_u64().expect("a number")), "{listed}");
+    let (_other, data) = data_dir();
+    for wrong in [["--topics-keep-messages", "0"], ["--topics-keep-bytes", "1000"], ["--topics-keep-days", "0"]] {
+        let (code, told) = refused_up(&data, &wrong).await;
+        assert!(code == Some(2) && told.contains(wrong[0]), "{code:?} {told}");
+    }
 }
 
 #[tokio::test]

@@ -53,6 +53,33 @@ pub struct TopicStream {
     context: Context,
     connection: tokio::sync::watch::Receiver<Connection>,
     replicas: usize,
+    /// None for what is usual, or what its operator set.
+    bounds: Option<StreamBounds>,
+}
+
+/// What a stream keeps at most; past a bound the oldest messages give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamBounds {
+    /// Messages.
+    pub messages_max: u64,
+    /// Bytes of messages.
+    pub bytes_max: u64,
+    /// Age of a message.
+    pub age_max: Duration,
+}
+
+impl Default for StreamBounds {
+    fn default() -> Self {
+        Self { messages_max: TOPIC_LOG_MESSAGES_DEFAULT, bytes_max: TOPIC_LOG_BYTES_DEFAULT, age_max: TOPIC_LOG_AGE_DEFAULT }
+    }
+}
+
+impl StreamBounds {
+    /// This configuration within these bounds.
+    fn within(self, config: Config) -> Config {
+        let signed = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX);
+        Config { max_messages: signed(self.messages_max), max_bytes: signed(self.bytes_max), max_age: self.age_max, ..config }
+    }
 }
 
 /// What a stream holds.
@@ -104,7 +131,13 @@ pub struct Following {
 impl TopicStream {
     pub(super) fn new(client: Client, connection: tokio::sync::watch::Receiver<Connection>, replicas: usize) -> Self {
         let context = ContextBuilder::new().timeout(TOPIC_STREAM_TIMEOUT).max_ack_inflight(TOPIC_STREAM_SENDING_MAX).build(client);
-        Self { context, connection, replicas }
+        Self { context, connection, replicas, bounds: None }
+    }
+
+    /// The same, which is opened with these bounds whatever was set before.
+    #[must_use]
+    pub fn with_bounds(self, bounds: StreamBounds) -> Self {
+        Self { bounds: Some(bounds), ..self }
     }
 
     /// Returns when it is connected.
@@ -118,7 +151,7 @@ impl TopicStream {
         if connection.is_up { Ok(()) } else { Err(BackboneError::Disconnected("it has no connection to NATS".to_owned())) }
     }
 
-    /// Says what it holds; makes it when it is missing. One that is there stays as its operator set it.
+    /// Says what it holds; makes it when it is missing. Without [bounds](Self::with_bounds) one that is there stays as its operator set it.
     pub async fn open(&self) -> Result<StreamState, BackboneError> {
         self.check_up()?;
         let stream = match self.context.get_stream(STREAM).await {
@@ -129,25 +162,27 @@ impl TopicStream {
             Err(error) => return Err(failed("open the stream of topics; does the NATS server have JetStream?", error)),
         };
         let info = stream.cached_info();
+        if let Some(bounds) = self.bounds {
+            let wanted = bounds.within(info.config.clone());
+            if wanted != info.config {
+                self.context.update_stream(&wanted).await.map_err(|error| failed("set the bounds of the stream of topics", error))?;
+            }
+        }
         let created = info.created.unix_timestamp_nanos();
         Ok(StreamState { epoch: u64::try_from(created).unwrap_or(0), last: info.state.last_sequence })
     }
 
     fn config(&self) -> Config {
-        let signed = |bound: u64| i64::try_from(bound).unwrap_or(i64::MAX);
-        Config {
+        self.bounds.unwrap_or_default().within(Config {
             name: STREAM.to_owned(),
             description: Some("topics of an Edgeward fleet".to_owned()),
             subjects: vec![SUBJECTS.to_owned()],
             storage: StorageType::File,
             num_replicas: self.replicas,
             discard: DiscardPolicy::Old,
-            max_messages: signed(TOPIC_LOG_MESSAGES_DEFAULT),
-            max_bytes: signed(TOPIC_LOG_BYTES_DEFAULT),
-            max_age: TOPIC_LOG_AGE_DEFAULT,
             duplicate_window: DUPLICATE_WINDOW,
             ..Config::default()
-        }
+        })
     }
 
     /// Hands messages over that are to follow the one at this position. Many bundles may be on their way: of one whose beginning is not appended

@@ -1,7 +1,7 @@
 //! The stream of a fleet's topics on a real nats-server: appended in a chain, followed, and kept.
 
 use async_nats::jetstream::{self, stream::DiscardPolicy};
-use edgeward_cluster::nats::{Appending, StreamContent, TopicStream};
+use edgeward_cluster::nats::{Appending, StreamBounds, StreamContent, TopicStream};
 use edgeward_model::{ErrorKind, TopicName};
 use futures::future::join_all;
 use tokio::time::timeout;
@@ -128,6 +128,22 @@ async fn when_one_message_is_not_taken_none_after_it_is() {
     assert_eq!(stream.open().await.expect("opens").last, 5);
     assert_eq!(done(append(&stream, 5, 2).await).await, [Ok(6), Ok(7)]);
     assert_eq!(follow(&stream, 0, 7).await, ["1", "2", "3", "4", "5", "6", "7"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_keeps_what_its_bounds_say_from_when_it_is_opened_with_some() {
+    let (site, _member, stream) = at_server().await;
+    stream.open().await.expect("opens");
+    let context = client(&site).await;
+    let kept = async || context.get_stream("edgeward_topics").await.expect("there").cached_info().clone();
+    assert_eq!((kept().await.config.max_messages, kept().await.config.max_bytes), (1_000_000, 1 << 30));
+    assert!(done(append(&stream, 0, 9).await).await.iter().all(Result::is_ok));
+    let bounds = StreamBounds { messages_max: 4, ..StreamBounds::default() };
+    assert_eq!(stream.clone().with_bounds(bounds).open().await.expect("opens").last, 9);
+    let now = kept().await;
+    assert_eq!((now.config.max_messages, now.config.max_bytes, now.state.messages, now.state.first_sequence), (4, 1 << 30, 4, 6));
+    stream.open().await.expect("opens");
+    assert_eq!(kept().await.config.max_messages, 4, "whoever says nothing changes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

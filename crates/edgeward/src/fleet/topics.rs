@@ -42,8 +42,8 @@ enum Way {
 }
 
 impl FleetTopics {
-    pub(super) fn open(hub: NodeId, folder: &Path) -> Result<Self, EdgeError> {
-        let log = Arc::new(TopicLog::open(&folder.join(FOLDER), LogOptions::default())?);
+    pub(super) fn open(hub: NodeId, folder: &Path, kept: LogOptions) -> Result<Self, EdgeError> {
+        let log = Arc::new(TopicLog::open(&folder.join(FOLDER), kept)?);
         Ok(Self { hub, log, way: RwLock::new(Way::Here), interest: Interest::default() })
     }
 

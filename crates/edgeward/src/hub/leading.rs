@@ -4,12 +4,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use edgeward_cluster::{
     Backbone, Claim, Claimed, Lease, backoff,
-    nats::{CredentialsTtl, FleetFolder, HubLink, Reception},
+    nats::{CredentialsTtl, FleetFolder, HubLink, Reception, StreamBounds},
     subject::Name,
 };
 use edgeward_model::{EdgeError, NodeId};
 use edgeward_runtime::blocking;
 use edgeward_sync::Role;
+use edgeward_topics::LogOptions;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,7 @@ pub(super) struct Leading {
     pub(super) fleet: FleetFolder,
     pub(super) link: Arc<HubLink>,
     pub(super) credentials_ttl: CredentialsTtl,
+    pub(super) topics: Option<LogOptions>,
     pub(super) told: watch::Sender<HubStanding>,
     pub(super) stop: CancellationToken,
 }
@@ -142,7 +144,11 @@ impl Leading {
         let term = lease.term();
         let cluster = self.cluster.clone();
         blocking(move || cluster.set_term(term)).await?;
-        let options = ServiceOptions { term: Some(term), standbys: self.peers.clone(), topics: Some(self.link.topic_stream()) };
+        let mut stream = self.link.topic_stream();
+        if let Some(LogOptions { messages_max, bytes_max, age_max }) = self.topics {
+            stream = stream.with_bounds(StreamBounds { messages_max, bytes_max, age_max });
+        }
+        let options = ServiceOptions { term: Some(term), standbys: self.peers.clone(), topics: Some(stream) };
         let service = self.cluster.serve(Arc::clone(backbone), options).await?;
         let registry = registry(&self.cluster, &self.link, &self.peers);
         let reception = Reception::open(Arc::clone(backbone), &self.fleet, self.credentials_ttl, registry).await?;

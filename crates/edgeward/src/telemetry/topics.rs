@@ -11,7 +11,7 @@ use crate::topics::{Topics, TriggerView};
 pub(super) async fn readings(topics: &Topics) -> Vec<Reading> {
     let log = topics.state();
     let mut sent = Reading::new(&instruments::SENT_MESSAGES);
-    sent.push([MESSAGING_SYSTEM, "publish"], log.head);
+    sent.push([MESSAGING_SYSTEM, "publish"], log.published);
     let mut readings = vec![
         sent,
         Reading::of(&instruments::TOPICS_MESSAGES, log.head.saturating_sub(log.trimmed)),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use edgeward_model::{ContentMode, EdgeError, ErrorKind, FunctionId, Trigger, limits::TRIGGER_LOOK_EVERY};
 use edgeward_runtime::{CallOptions, Deployed, EdgeRuntime, RequestBody, body};
-use edgeward_telemetry::{Span, span, trace::TRACEPARENT};
+use edgeward_telemetry::{Span, span};
 use edgeward_topics::{CloudEvent, Message, cloud_event::STRUCTURED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use tokio_util::sync::CancellationToken;
@@ -38,10 +38,7 @@ impl Caller {
 
     async fn hand_over(&self, function: Arc<Deployed>, trigger: &Trigger, message: &Message, span: Option<&Span>) -> Result<(), EdgeError> {
         let (mut headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
-        match span {
-            Some(span) => span.carry(&mut headers),
-            None => headers.extend(spans::trace_of(message).map(|trace| (TRACEPARENT.clone(), trace.to_value()))),
-        }
+        spans::carry(message, span, &mut headers);
         if function.sees_requests() {
             return function.answer(request(headers, payload)).await.map(drop);
         }

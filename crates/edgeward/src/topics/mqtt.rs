@@ -2,10 +2,10 @@
 //!
 //! What happens to a client is published, durably, to the topic [`CLIENTS`]`ID`, so that a function can be triggered by a sensor that went away.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use edgeward_model::{
-    EdgeError, ErrorKind, TopicName,
+    EdgeError, ErrorKind, LineLimit, TopicName,
     limits::{MQTT_CONNECTIONS_MAX, MQTT_EXPIRY_LOOK_EVERY, MQTT_NEWS_WAITING_MAX, MQTT_TOKENS_LOOK_EVERY},
 };
 use edgeward_topics::{
@@ -13,6 +13,7 @@ use edgeward_topics::{
     mqtt::{Broker, ClientEvent, ClientEventKind, Identity, Login},
 };
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
     net::TcpStream,
@@ -48,11 +49,11 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
     let log = Arc::clone(node.topics().log());
     let is_local = is_loopback(listener.address());
     let tokens = options.tokens;
+    let refusals = Refusals::default();
     let authenticate = move |login: Login| -> futures::future::BoxFuture<'static, _> {
         let identity = identify(&tokens, is_local, &login, Timestamp::now());
         if let Err(error) = &identity {
-            let Login { client_id, peer, .. } = &login;
-            tracing::warn!(target: "audit", client = client_id, peer, why = error.chain(), "refused a client of MQTT");
+            refusals.tell(&login, error);
         }
         Box::pin(std::future::ready(identity))
     };
@@ -131,6 +132,21 @@ async fn serve_stream(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, 
     match shaken {
         Ok(stream) => broker.serve(stream, peer.to_string()).await,
         Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+    }
+}
+
+/// The lines of the audit log about clients that were refused: strangers can cause them, so they are bounded, and their number is told instead.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<LineLimit>);
+
+impl Refusals {
+    fn tell(&self, login: &Login, why: &EdgeError) {
+        let Some(dropped) = self.0.lock().admit(Instant::now()) else { return };
+        if dropped > 0 {
+            tracing::warn!(target: "audit", dropped, "more clients of MQTT were refused than this log tells");
+        }
+        let Login { client_id, peer, .. } = login;
+        tracing::warn!(target: "audit", client = client_id, peer, why = why.chain(), "refused a client of MQTT");
     }
 }
 

@@ -207,12 +207,13 @@ async fn an_event_comes_to_a_function_as_it_was_published() {
     let bench = Bench::new();
     bench.deploy(async |_| Ok(())).await;
     bench.put(Trigger { mode: ContentMode::Structured, ..trigger(&["door"], 1, 1) }).await;
-    let json = r#"{"specversion":"1.0","id":"7","source":"/door","type":"opened","partitionkey":"left","data":{"by":"ada"}}"#;
+    let json = r#"{"specversion":"1.0","id":"7","source":"/door","type":"opened","partitionkey":"left","data":{"of": [18446744073709551617, 1.50], "by":"ada"}}"#;
     let event = CloudEvent::from_json(json.as_bytes()).expect("an event");
     let topics = bench.node.topics();
     let topic = || TopicName::new("door").expect("valid");
     topics.publish_event(topic(), event.clone()).await.expect("published");
     until("it is handled", async || bench.view().await.delivered == 1).await;
+    assert!(bench.given()[0].contains(r#""data":{"of": [18446744073709551617, 1.50], "by":"ada"}"#), "{}", bench.given()[0]);
     let given = CloudEvent::from_json(bench.given()[0].as_bytes()).expect("an event");
     let sorted = |mut event: CloudEvent| {
         event.attributes.sort();

@@ -5,6 +5,7 @@
 
 mod changes;
 mod child;
+mod cut;
 mod damage;
 mod failing_sync;
 mod full_disk;

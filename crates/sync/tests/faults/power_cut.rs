@@ -3,28 +3,19 @@
 //! The store lies on a file system of its own, which is shut down under it. A store whose syncs do nothing must lose
 //! changes by that, or the test would show nothing.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command};
 
 use edgeward_model::{EdgeError, Object, Value};
 use edgeward_sync::EdgeSynchronizer;
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     changes::dots,
-    child,
+    child, cut,
     mount::{self, Mount},
 };
 
 const CHILD: &str = "power_cut::child_that_patches_until_its_disk_is_gone";
 const KEYS: u64 = 7;
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What is left after a power cut.
 struct Cut {
@@ -62,49 +53,12 @@ fn changes_in(folder: &Path) -> Result<u64, EdgeError> {
     Ok(state.version)
 }
 
-/// Ends the child with the test, also one that fails.
-struct Running(Child, Option<Pid>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Under strace the process that patches is another one, which goes on without it.
-        if let Some(process) = self.1 {
-            let _ = kill_process(process, Signal::KILL);
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Lets a child patch, cuts the power after it acknowledged so many changes, and looks at what is left.
-fn cut_after(changes: u64, start: impl FnOnce(&Path) -> Command) -> Cut {
+fn cut_after(changes: usize, start: impl FnOnce(&Path) -> Command) -> Cut {
     let mut disk = Mount::image(48);
     let folder = disk.folder().join("store");
-    let acknowledged = AtomicU64::new(0);
-    let process = AtomicU64::new(0);
-    let mut running = Running(start(&folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("starts"), None);
-    let out = BufReader::new(running.0.stdout.take().expect("piped"));
-    let before = thread::scope(|scope| {
-        scope.spawn(|| {
-            for line in out.lines().map_while(Result::ok) {
-                match child::told(&line).and_then(|told| told.split_once(' ')) {
-                    Some(("acknowledged", n)) => acknowledged.store(n.parse().expect("a number"), Ordering::SeqCst),
-                    Some(("process", id)) => process.store(id.parse().expect("a number"), Ordering::SeqCst),
-                    _ => {}
-                }
-            }
-        });
-        let started = Instant::now();
-        while acknowledged.load(Ordering::SeqCst) < changes && started.elapsed() < DEADLINE {
-            thread::sleep(Duration::from_micros(200));
-        }
-        let before = acknowledged.load(Ordering::SeqCst);
-        disk.cut_power();
-        running.1 = Pid::from_raw(i32::try_from(process.load(Ordering::SeqCst)).expect("an id"));
-        drop(running);
-        before
-    });
-    assert!(before >= changes, "only {before} of {changes} changes within {DEADLINE:?}");
+    let acknowledged = cut::after(changes, &disk, start(&folder));
+    let before = acknowledged.last().expect("one at least").parse().expect("a number");
     disk.mount_again();
     let found = changes_in(&folder);
     if found.as_ref().is_ok_and(|found| *found >= before) {
@@ -116,7 +70,7 @@ fn cut_after(changes: u64, start: impl FnOnce(&Path) -> Command) -> Cut {
 }
 
 /// Cuts the power so many times, at different moments: around the times that the log goes into the database.
-fn nothing_is_lost(trials: u64) {
+fn nothing_is_lost(trials: usize) {
     if !mount::is_allowed() {
         return;
     }

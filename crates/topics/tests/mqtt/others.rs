@@ -11,10 +11,14 @@ use tokio::{
 
 use crate::client::{Bench, DEADLINE};
 
+/// Set where set-up has installed the clients, so that they must be there.
+const SET_UP_VARIABLE: &str = "EDGEWARD_IS_SET_UP";
+
 /// Whether the clients are here; when not, says why the test proves nothing.
 fn are_installed() -> bool {
     let found = std::process::Command::new("mosquitto_pub").arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
+        assert!(std::env::var_os(SET_UP_VARIABLE).is_none(), "`mosquitto_pub` was not found, though `cargo xtask setup` installs it");
         eprintln!("not tested: `mosquitto_pub` was not found; install the package `mosquitto-clients`");
     }
     found

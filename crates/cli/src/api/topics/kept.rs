@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use edgeward::{ClusterTopics, EdgeError, FleetHub, Latest, LogState, Message, Node, Start, Subscription, TopicFilter, TopicInfo};
+use edgeward::{Batch, ClusterTopics, EdgeError, FleetHub, Latest, LogState, Message, Node, Start, Subscription, TopicFilter, TopicInfo};
 
 use crate::api::{OfNode, hub::OfHub};
 
@@ -61,6 +61,13 @@ impl KeptTopics {
         match self {
             Self::OfNode(node) => node.topics().latest(filter, before, count).await,
             Self::OfFleet(hub) => Self::of_fleet(hub)?.latest(filter, before, count).await,
+        }
+    }
+
+    pub(super) async fn read(&self, from: u64, filter: &TopicFilter) -> Result<Batch, EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().read(from, filter).await,
+            Self::OfFleet(hub) => Self::of_fleet(hub)?.read(from, filter).await,
         }
     }
 

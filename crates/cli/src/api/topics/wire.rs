@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use edgeward::{Latest, LogState, Message, TopicInfo, cloud_event};
+use edgeward::{Batch, Latest, LogState, Message, TopicInfo, cloud_event};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -124,23 +124,41 @@ impl TopicsAnswer {
             last_position: info.last_position,
             last_published_at: info.last_published_at,
         });
-        let LogState { head, trimmed, bytes, subscribers } = state;
+        let LogState { head, trimmed, bytes, subscribers, .. } = state;
         Self { topics: topics.collect(), next, head, trimmed, bytes, followers: subscribers }
     }
 }
 
-/// The newest messages of a filter.
+/// Messages of a filter.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct LatestAnswer {
+pub(crate) struct MessagesAnswer {
     /// The oldest first.
     messages: Vec<MessageAnswer>,
-    /// Before which position older ones may be; `null` when there are no more.
+    /// Of the newest messages: before which position older ones may be; `null` when there are no more.
     before: Option<u64>,
+    /// Of messages from a position on: what to give as `from` for the next page. There may be more as long as it grows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+    /// Of messages from a position on: how many, of whatever topic, are gone from there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost: Option<u64>,
 }
 
-impl From<Latest> for LatestAnswer {
+impl From<Latest> for MessagesAnswer {
     fn from(Latest { messages, before }: Latest) -> Self {
-        Self { messages: messages.iter().map(|message| MessageAnswer::of(message)).collect(), before }
+        Self { messages: messages.iter().map(|message| MessageAnswer::of(message)).collect(), before, next: None, lost: None }
+    }
+}
+
+impl MessagesAnswer {
+    /// The first messages of a batch, up to so many.
+    pub(super) fn of(Batch { mut messages, mut next, lost }: Batch, limit: usize) -> Self {
+        if let Some(position) = messages.get(limit).and_then(|message| message.position) {
+            next = position;
+            messages.truncate(limit);
+        }
+        let messages = messages.iter().map(|message| MessageAnswer::of(message)).collect();
+        Self { messages, before: None, next: Some(next), lost: Some(lost) }
     }
 }
 

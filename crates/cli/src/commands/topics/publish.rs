@@ -1,4 +1,4 @@
-//! `edgeward topics publish`: one message, which is on the disk of the node when the command ends.
+//! `edgeward topics publish`: one message, which is on the disk of the node or hub when the command ends.
 
 use edgeward::{TopicName, limits::TOPIC_PAYLOAD_BYTES_MAX};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};

@@ -48,6 +48,18 @@ async fn texts(log: &TopicLog) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn what_others_published_and_what_a_node_tells_of_itself_is_not_counted_as_published_here() {
+    let folder = tempfile::tempdir().expect("temp folder");
+    let log = open(&folder);
+    log.take(vec![from("a", 1, 1), from("a", 1, 2)], None).await.expect("taken");
+    let news = Message::new(TopicName::new("$edgeward/clients/a").expect("valid"), "x", Timestamp::now());
+    for message in [message("x"), news, message("y"), message("z")] {
+        log.publish(message).await.expect("published");
+    }
+    assert_eq!((log.state().published, log.state().head), (3, 6));
+}
+
+#[tokio::test]
 async fn what_comes_again_is_taken_once_also_after_a_restart() {
     let folder = tempfile::tempdir().expect("temp folder");
     let mark = Mark { epoch: 9, position: 40 };

@@ -1,24 +1,26 @@
 //! A process that publishes and is killed: every message that it was told is durable is there, in its order, and the log goes on after it.
 
 use std::{
-    env, fs,
-    io::{BufRead, BufReader, Write},
-    path::PathBuf,
-    process::{Command, Stdio},
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::Stdio,
     sync::Arc,
 };
 
 use edgeward_topics::{LogOptions, Message, TopicFilter, TopicLog, TopicName};
 use jiff::Timestamp;
 
-const FOLDER: &str = "EDGEWARD_TEST_LOG";
+use crate::child;
+
+const CHILD: &str = "killed::child_that_publishes";
 const PUBLISHERS: usize = 8;
 const ROUNDS: usize = 12;
 
 /// Publishes with several at once until it is killed, and tells each position that is durable with what lies there.
 #[test]
 fn child_that_publishes() {
-    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let Some(folder) = child::store() else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let log = Arc::new(TopicLog::open(&folder, LogOptions { messages_max: 5000, ..LogOptions::default() }).expect("opens"));
@@ -30,8 +32,7 @@ fn child_that_publishes() {
                     let text = format!("{publisher}-{n}");
                     let message = Message { retain: n % 5 == 0, ..Message::new(topic, text.clone(), Timestamp::now()) };
                     let position = log.publish(message).await.expect("published");
-                    let mut out = std::io::stdout().lock();
-                    writeln!(out, "told: {position} {text}").and_then(|()| out.flush()).expect("told");
+                    child::tell(&format!("{position} {text}"));
                 }
             });
         }
@@ -40,20 +41,14 @@ fn child_that_publishes() {
 }
 
 /// Has a child publish until it has told so many positions, and kills it. Returns what it told.
-fn publish_and_kill(folder: &std::path::Path, count: usize) -> Vec<(u64, String)> {
-    let mut child = Command::new(env::current_exe().expect("this test"))
-        .args(["child_that_publishes", "--exact", "--nocapture", "--test-threads=1"])
-        .env(FOLDER, folder)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a child");
+fn publish_and_kill(folder: &Path, count: usize) -> Vec<(u64, String)> {
+    let mut child = child::command(CHILD, folder).stdout(Stdio::piped()).spawn().expect("a child");
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
     let mut told = Vec::new();
     let mut take = |line: String| {
-        // The harness may have written at the beginning of the line.
-        let Some((_, said)) = line.split_once("told: ") else { return 0 };
         // The last line may be cut by the kill.
-        let Some((position, text)) = said.split_once(' ').filter(|(_, text)| text.contains('-')) else { return 0 };
+        let said = child::told(&line).and_then(|said| said.split_once(' '));
+        let Some((position, text)) = said.filter(|(_, text)| text.contains('-')) else { return 0 };
         told.push((position.parse().expect("a position"), text.to_owned()));
         told.len()
     };

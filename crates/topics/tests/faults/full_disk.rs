@@ -1,56 +1,12 @@
 //! A log on a disk that is full: what does not fit is refused with the reason, what was acknowledged stays, and with some space it goes on.
-//!
-//! The disk is mounted for the test, which needs root.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::fs;
 
 use edgeward_model::ErrorKind;
 use edgeward_topics::{LogOptions, Message, Received, Start, TopicFilter, TopicLog, TopicName};
 use jiff::Timestamp;
-use rustix::{
-    mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
-    thread::{UnshareFlags, unshare_unsafe},
-};
-use tempfile::TempDir;
 
-/// A disk in memory, seen by this thread and those that it starts.
-struct Disk {
-    place: TempDir,
-}
-
-impl Disk {
-    /// One of this many KiB; none when this user may not mount, and says why the test proves nothing.
-    fn mounted(kib: u32) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("not tested: mounting a file system for this test needs root");
-            return None;
-        }
-        #[expect(unsafe_code, reason = "rustix has no safe function for it")]
-        // SAFETY: of what a thread shares with others, only files that are open matter for safety; they stay shared.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("a mount namespace");
-        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).expect("private mounts");
-        let disk = Self { place: tempfile::tempdir().expect("temp folder") };
-        let mut mount = Command::new("mount");
-        let status = mount
-            .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "edgeward-test"])
-            .arg(disk.folder())
-            .status()
-            .expect("`mount` starts");
-        assert!(status.success());
-        Some(disk)
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.place.path().to_owned()
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Detached: after a failed test something may still have a file open.
-        let _ = unmount(self.folder(), UnmountFlags::DETACH);
-    }
-}
+use crate::mount::{self, Mount};
 
 fn message(n: usize) -> Message {
     Message::new(TopicName::new("a").expect("valid"), format!("{n} {}", "x".repeat(4000)), Timestamp::now())
@@ -58,7 +14,10 @@ fn message(n: usize) -> Message {
 
 #[test]
 fn what_does_not_fit_is_refused_and_what_was_acknowledged_stays() {
-    let Some(disk) = Disk::mounted(6 * 1024) else { return };
+    if !mount::is_allowed() {
+        return;
+    }
+    let disk = Mount::small(6 * 1024);
     let filler = disk.folder().join("filler");
     fs::write(&filler, vec![0; 3 * 1024 * 1024]).expect("written");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
