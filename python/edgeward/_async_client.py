@@ -233,7 +233,7 @@ class AsyncClient:
     async def stop_experiment(self, experiment_id: str) -> dict[str, Any]:
         return await asyncio.to_thread(self._client.stop_experiment, experiment_id)
 
-    async def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 7200) -> dict[str, Any]:
+    async def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 10_800) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_seconds
         # Between two looks it holds no thread of the executor.
         while not await asyncio.to_thread(self._client._is_over, experiment_id, deadline, timeout_seconds):

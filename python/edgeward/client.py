@@ -390,7 +390,7 @@ class Client:
         """Ends an experiment before its time, and returns it once its faults have ended."""
         return self._api.object("POST", _experiment(experiment_id) + "/stop")
 
-    def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 7200) -> dict[str, Any]:
+    def wait_for_experiment(self, experiment_id: str, timeout_seconds: float = 10_800) -> dict[str, Any]:
         """Waits until an experiment is over; returns its report. When that takes longer, it raises EdgeTimeoutError."""
         deadline = time.monotonic() + timeout_seconds
         while not self._is_over(experiment_id, deadline, timeout_seconds):

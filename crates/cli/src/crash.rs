@@ -8,7 +8,7 @@ use std::{convert::Infallible, os::unix::process::CommandExt, process::Command, 
 
 use tokio::time::sleep;
 
-use crate::notify::Notify;
+use crate::{notify::Notify, signals::StopSignals};
 
 /// How long the process that takes its place stays down, in milliseconds.
 const DOWN: &str = "EDGEWARD_DOWN_MS";
@@ -27,11 +27,22 @@ pub(crate) fn crash(down: Duration) -> Infallible {
     std::process::abort()
 }
 
-/// Stays down for as long as the process before this one said.
-pub(crate) async fn stay_down(notify: &Notify) {
+/// What became of a process that may have to stay down.
+pub(crate) enum Down {
+    /// It is up, and catches the signals to stop if it was down.
+    Up(Option<StopSignals>),
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// Stays down for as long as the process before this one said, or until it is asked to stop: as the first process of a container it would not end by itself.
+pub(crate) async fn stay_down(notify: &Notify) -> anyhow::Result<Down> {
     let down = std::env::var(DOWN).ok().and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
-    if let Some(down) = down {
-        tracing::warn!(target: "audit", "an injected fault ended this process; it starts again in {} s", down.as_secs_f64());
-        notify.alive_while(sleep(down)).await;
+    let Some(down) = down else { return Ok(Down::Up(None)) };
+    let mut signals = StopSignals::catch()?;
+    tracing::warn!(target: "audit", "an injected fault ended this process; it starts again in {} s", down.as_secs_f64());
+    tokio::select! {
+        () = notify.alive_while(sleep(down)) => Ok(Down::Up(Some(signals))),
+        () = signals.next() => Ok(Down::Stopped),
     }
 }

@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api, crash,
+    api,
+    crash::{self, Down},
     daemon::{host_name, named, run_until_stopped},
     data_dir::DataDir,
     exit::Hinted,
@@ -118,7 +119,10 @@ pub(crate) struct Membership {
 /// Runs a node; with `joining` as a member of a fleet.
 pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Result<()> {
     let notify = Notify::open(|variable| std::env::var_os(variable))?;
-    crash::stay_down(&notify).await;
+    let caught = match crash::stay_down(&notify).await? {
+        Down::Up(caught) => caught,
+        Down::Stopped => return Ok(()),
+    };
     let api_at = Address { option: "--listen", at: args.listen };
     let functions_at = Address { option: "--functions-listen", at: args.functions_listen };
     let mqtt_at = args.mqtt_listen.map(|at| Address { option: "--mqtt-listen", at });
@@ -160,7 +164,7 @@ pub(crate) async fn run(args: NodeArgs, joining: Option<Joining>) -> anyhow::Res
     let shared = api::Shared::new(node.documents().clone(), Arc::clone(&tokens), api_address, stop.clone(), args.mcp.access);
     let router = api::node_router(shared, Arc::clone(&node), &functions_address.to_string(), membership.clone());
     let exporter = otlp.map(|options| otlp::exporter(options, &id)).transpose()?;
-    let mut signals = StopSignals::catch()?;
+    let mut signals = caught.map_or_else(StopSignals::catch, Ok)?;
     let mut tasks = JoinSet::new();
     let reconciled = stop.clone().run_until_cancelled_owned(Arc::clone(&node).keep_reconciled());
     tasks.spawn(named("the reconciler", reconciled));

@@ -6,6 +6,7 @@ mod active;
 mod blast;
 mod chart;
 mod injector;
+mod judging;
 mod latencies;
 mod link;
 mod observation;
@@ -18,9 +19,10 @@ pub use self::{
     active::{ActiveFaults, CallFault, MessageFault, Peer},
     blast::{choose, resolve},
     injector::{Injected, Injector},
+    judging::Judged,
     latencies::Latencies,
     link::FaultyLink,
-    observation::{Calls, Observation},
-    report::{FaultLine, Judged, Point, Report, Verdict},
+    observation::{Calls, CallsByDue, Observation},
+    report::{FaultLine, Point, Report, Verdict},
     trial::{Next, Trial},
 };

@@ -38,7 +38,7 @@ struct State {
     members: HashMap<NodeId, watch::Sender<Connection>>,
     cut: HashSet<NodeId>,
     services: Routes<Counter>,
-    subscriptions: Routes<Buffer<Received>>,
+    subscriptions: Routes<Buffer<(Instant, Received)>>,
     leases: HashMap<Name, Held>,
 }
 
@@ -200,7 +200,7 @@ impl Backbone for LocalBackbone {
             let state = self.network.state.lock();
             for route in state.subscriptions.all(to).filter(|route| !state.cut.contains(&route.member)) {
                 // The subscription counts what it has no room for.
-                let _ = route.to.push(Received { subject: to.clone(), message: message.clone() }, message.bytes());
+                let _ = route.to.push((Instant::now(), Received { subject: to.clone(), message: message.clone() }), message.bytes());
             }
             Ok(())
         }

@@ -269,13 +269,13 @@ async fn take_requests(mut subscriber: Subscriber, subjects: Subjects, link: Lin
     }
 }
 
-async fn take_messages(mut subscriber: Subscriber, subjects: Subjects, buffer: Arc<Buffer<Received>>) {
+async fn take_messages(mut subscriber: Subscriber, subjects: Subjects, buffer: Arc<Buffer<(Instant, Received)>>) {
     while let Some(published) = subscriber.next().await {
         let Some(subject) = subjects.parse(&published.subject) else { continue };
         let message = wire::read(published.headers.as_ref(), published.payload);
         let bytes = message.bytes();
         // The subscription counts what it has no room for.
-        let _ = buffer.push(Received { subject, message }, bytes);
+        let _ = buffer.push((Instant::now(), Received { subject, message }), bytes);
     }
     buffer.close();
 }

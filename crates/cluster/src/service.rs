@@ -202,7 +202,8 @@ pub(crate) type Fate = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// Messages that arrive.
 pub struct Subscription {
-    buffer: Arc<Buffer<Received>>,
+    /// With when each came.
+    buffer: Arc<Buffer<(Instant, Received)>>,
     _feed: Feed,
     fate: Option<Fate>,
     /// One that is late, and until when.
@@ -210,7 +211,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(crate) fn new(buffer: Arc<Buffer<Received>>, feed: Feed) -> Self {
+    pub(crate) fn new(buffer: Arc<Buffer<(Instant, Received)>>, feed: Feed) -> Self {
         Self { buffer, _feed: feed, fate: None, late: None }
     }
 
@@ -226,10 +227,10 @@ impl Subscription {
                 sleep_until(*until).await;
                 return self.late.take().map(|(_, received)| received);
             }
-            let received = self.buffer.next().await?;
+            let (came, received) = self.buffer.next().await?;
             match self.fate.as_ref().map_or(Some(Duration::ZERO), |fate| fate()) {
                 Some(Duration::ZERO) => return Some(received),
-                Some(delay) => self.late = Some((Instant::now() + delay, received)),
+                Some(delay) => self.late = Some((came + delay, received)),
                 None => {}
             }
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod experiments;
 mod kept;
+pub(crate) mod left_behind;
 mod load;
 pub(crate) mod node;
 mod observe;

@@ -597,7 +597,7 @@ impl EdgeCluster {
     /// The faults of a node of this process; none of a far one.
     pub(crate) fn chaos_here(&self, node: &NodeId) -> Option<NodeChaos> {
         let installer = self.installer(node)?;
-        Some(self.0.chaos.of(installer.runtime()))
+        Some(self.0.chaos.of(installer.runtime(), &self.0.events))
     }
 
     /// The way to far nodes, while the cluster serves them.

@@ -80,7 +80,10 @@ on_each! {
         an_experiment_ends_when_it_is_too_bad_or_somebody_says_so
         nodes_that_an_experiment_cuts_off_serve_on_and_catch_up
         what_cannot_be_an_experiment_is_refused_before_anything_happens
-        faults_end_by_themselves_when_their_hub_is_gone;
+        faults_end_by_themselves_when_their_hub_is_gone
+        a_hub_that_starts_again_ends_what_it_left_behind
+        a_fault_that_met_no_node_is_not_borne
+        calls_that_are_under_way_at_the_end_are_waited_for;
     topics:
         what_a_node_publishes_reaches_the_hub_and_calls_a_function_on_another_node
         what_was_published_while_a_node_was_away_arrives_once_and_in_order

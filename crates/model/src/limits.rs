@@ -634,6 +634,8 @@ pub const OTLP_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 pub const EXPERIMENTS_KEPT_MAX: usize = 20;
 /// Largest report that is kept, in bytes; of a larger one only some points are.
 pub const REPORT_BYTES_MAX: usize = 192 * 1024;
+/// Nodes that a report of an experiment lists for one fault; of the others it says how many there are.
+pub const REPORT_NODES_MAX: usize = 50;
 /// Longest wait for a node to answer a question of an experiment.
 pub const CHAOS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time from when a node is told that it crashes until it does, so that its answer is out.

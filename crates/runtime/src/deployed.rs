@@ -290,16 +290,17 @@ impl Deployed {
             lease.enter(&self.function).inspect_err(|error| span::fail(&mut span, error))?;
         }
         let mut ticket = Ticket::new(Arc::clone(self), face, span);
-        let fault = self.host.faults.of(&self.function.id);
-        let squeezed = match fault.and_then(|fault| fault.concurrency) {
-            None => None,
-            Some(concurrency) => match Box::pin(self.squeeze(concurrency)).await {
-                Ok(permit) => Some(permit),
+        let faults = &self.host.faults;
+        let squeezed = if faults.is_any() {
+            match Box::pin(self.squeeze()).await {
+                Ok(permit) => permit,
                 Err(error) => {
                     ticket.finish(Err(&error));
                     return Err(error);
                 }
-            },
+            }
+        } else {
+            None
         };
         let (permit, waited) = match self.gate.try_enter() {
             Some(permit) => (Ok(permit), squeezed.is_some()),
@@ -313,9 +314,12 @@ impl Deployed {
         match permit {
             Ok(permit) => {
                 let deadline = ticket.start(waited) + self.function.timeout();
-                let Some(fault) = fault else { return Ok((ticket, permit, deadline)) };
-                match Box::pin(fault.happen(&self.function, deadline)).await {
-                    Ok(()) => Ok((ticket, permit.beside(squeezed).with_memory(fault.memory_bytes), deadline)),
+                // As it is now: who waited for a turn may find that they have ended.
+                if !faults.is_any() {
+                    return Ok((ticket, permit.beside(squeezed), deadline));
+                }
+                match Box::pin(faults.befall(&self.function, deadline)).await {
+                    Ok(memory_bytes) => Ok((ticket, permit.beside(squeezed).with_memory(memory_bytes), deadline)),
                     Err(error) => {
                         ticket.finish(Err(&error));
                         Err(error)
@@ -329,22 +333,32 @@ impl Deployed {
         }
     }
 
-    /// A turn of so many at once, as a fault says.
-    async fn squeeze(&self, concurrency: u32) -> Result<Permit, EdgeError> {
-        let concurrency = concurrency.min(self.function.max_concurrency);
-        let narrow = {
-            let mut squeezed = self.squeezed.lock();
-            match &*squeezed {
-                Some(narrow) if narrow.function.max_concurrency == concurrency => Arc::clone(narrow),
-                _ => {
-                    let function = EdgeFunction { max_concurrency: concurrency, ..EdgeFunction::clone(&self.function) };
-                    Arc::clone(squeezed.insert(Arc::new(Squeezed { gate: Arc::new(Gate::new(&function)), function })))
-                }
+    /// A turn of so many at once as a fault says, as long as one does.
+    async fn squeeze(&self) -> Result<Option<Permit>, EdgeError> {
+        let (faults, mut ended) = (&self.host.faults, self.host.faults.ended());
+        loop {
+            let Some(concurrency) = faults.of(&self.function.id).concurrency else { return Ok(None) };
+            let narrow = self.narrowed(concurrency.min(self.function.max_concurrency));
+            if let Some(permit) = narrow.gate.try_enter() {
+                return Ok(Some(permit));
             }
-        };
-        match narrow.gate.try_enter() {
-            Some(permit) => Ok(permit),
-            None => narrow.gate.enter(&narrow.function).await,
+            tokio::select! {
+                permit = narrow.gate.enter(&narrow.function) => return permit.map(Some),
+                // It lives as long as the host.
+                _ = ended.changed() => {}
+            }
+        }
+    }
+
+    /// The gate for so many at once.
+    fn narrowed(&self, concurrency: u32) -> Arc<Squeezed> {
+        let mut squeezed = self.squeezed.lock();
+        match &*squeezed {
+            Some(narrow) if narrow.function.max_concurrency == concurrency => Arc::clone(narrow),
+            _ => {
+                let function = EdgeFunction { max_concurrency: concurrency, ..EdgeFunction::clone(&self.function) };
+                Arc::clone(squeezed.insert(Arc::new(Squeezed { gate: Arc::new(Gate::new(&function)), function })))
+            }
         }
     }
 

@@ -11,9 +11,12 @@ use std::{
 
 use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId};
 use parking_lot::RwLock;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
-use crate::ticket::{timed_out, within};
+use crate::ticket::timed_out;
 
 /// What happens to one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub type OnCall = Arc<dyn Fn(&FunctionId) -> CallFault + Send + Sync>;
 pub struct CallFaults {
     is_any: AtomicBool,
     on_call: RwLock<Option<OnCall>>,
+    /// Counts how often something ended that may hold calls.
+    ended: watch::Sender<u64>,
 }
 
 impl fmt::Debug for CallFaults {
@@ -52,32 +57,49 @@ impl CallFaults {
         self.is_any.store(is_any, Ordering::Release);
     }
 
-    /// What happens to a call that comes now.
-    #[inline]
-    pub(crate) fn of(&self, function: &FunctionId) -> Option<CallFault> {
-        if !self.is_any.load(Ordering::Acquire) {
-            return None;
-        }
-        let on_call = self.on_call.read().clone()?;
-        Some(on_call(function)).filter(|fault| *fault != CallFault::default())
+    /// Has every call that waits for a fault ask anew what happens to it, once one has ended.
+    pub fn let_go(&self) {
+        self.ended.send_modify(|ended| *ended += 1);
     }
-}
 
-impl CallFault {
-    /// Is late and fails as it says, within the deadline of the call.
-    pub(crate) async fn happen(self, function: &EdgeFunction, deadline: Instant) -> Result<(), EdgeError> {
-        if !self.delay.is_zero() {
-            within(deadline, sleep(self.delay)).await.ok_or_else(|| timed_out(function))?;
-        }
-        match self.failure {
-            None => Ok(()),
-            Some(ErrorKind::Timeout) => {
-                sleep_until(deadline).await;
-                Err(timed_out(function))
+    /// Changes with each end of a fault.
+    pub(crate) fn ended(&self) -> watch::Receiver<u64> {
+        self.ended.subscribe()
+    }
+
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn is_any(&self) -> bool {
+        self.is_any.load(Ordering::Acquire)
+    }
+
+    /// What happens to a call that comes now.
+    pub(crate) fn of(&self, function: &FunctionId) -> CallFault {
+        let on_call = if self.is_any() { self.on_call.read().clone() } else { None };
+        on_call.map(|on_call| on_call(function)).unwrap_or_default()
+    }
+
+    /// Has a call be late and fail as the faults say, as long as they last and within its deadline. What memory they leave it, where that is less than its
+    /// function has.
+    pub(crate) async fn befall(&self, function: &EdgeFunction, deadline: Instant) -> Result<Option<usize>, EdgeError> {
+        let (begun, mut ended) = (Instant::now(), self.ended());
+        loop {
+            let CallFault { delay, failure, memory_bytes, .. } = self.of(&function.id);
+            let until = if failure == Some(ErrorKind::Timeout) { deadline } else { deadline.min(begun + delay) };
+            if until > Instant::now() {
+                tokio::select! {
+                    () = sleep_until(until) => {}
+                    // It lives as long as this.
+                    _ = ended.changed() => continue,
+                }
             }
-            Some(kind) => {
-                Err(EdgeError::new(kind, format!("function `{}` was not run: an injected fault says that it fails", function.id)))
-            }
+            return match failure {
+                _ if until == deadline => Err(timed_out(function)),
+                None => Ok(memory_bytes),
+                Some(kind) => {
+                    Err(EdgeError::new(kind, format!("function `{}` was not run: an injected fault says that it fails", function.id)))
+                }
+            };
         }
     }
 }

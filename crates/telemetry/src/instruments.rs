@@ -150,6 +150,7 @@ instruments! {
     ROLLOUTS: UpDownCounter "edgeward.rollouts", "{rollout}", ["edgeward.rollout.state"], "The present rollouts of all deployments by their state.";
     DEPLOYMENT_NODES: UpDownCounter "edgeward.deployment.nodes", "{node}", [FUNCTION, "edgeward.deployment.nodes.state"], "Nodes of a deployment: `wanted`, and of these `updated`, `ready`, `failed` and `pending`.";
     FLEET_SCHEDULES: UpDownCounter "edgeward.fleet.schedules", "{schedule}", [], "Schedules of the fleet.";
+    FLEET_TRIGGERS: UpDownCounter "edgeward.fleet.triggers", "{trigger}", [], "Triggers of the fleet.";
     FLEET_TOPICS_SENT: Total "edgeward.fleet.topics.messages.sent", "{message}", [], "Messages that were published to topics of the fleet, over all starts.";
     FLEET_TOPICS_MESSAGES: UpDownCounter "edgeward.fleet.topics.messages", "{message}", [], "Messages that the fleet's topics hold.";
     FLEET_TOPICS_BYTES: UpDownCounter "edgeward.fleet.topics.size", "By", [], "Size of these messages.";

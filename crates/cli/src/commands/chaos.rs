@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use crate::{
-    client::{Client, Request},
+    client::{Client, Request, escaped},
     exit::Exit,
     input::Input,
     terminal::{self, Cell, Palette, Style, Table, printable},
@@ -128,7 +128,7 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
         }
         Action::Show { id } => report(&id, client, json).await.map(drop)?,
         Action::Stop { id } => {
-            let request = Request::new(Method::POST, format!("/v1/chaos/experiments/{}/stop", path(&id))).answer_timeout(STOP_TIMEOUT);
+            let request = Request::new(Method::POST, format!("/v1/chaos/experiments/{}/stop", escaped(&id))).answer_timeout(STOP_TIMEOUT);
             let answer = client.send(request).await?.json().await?;
             if json {
                 terminal::write_json(answer.bytes())?;
@@ -186,7 +186,7 @@ async fn follow(mut view: ExperimentView, progress: &ProgressBar, client: &Clien
             told = now;
         }
         sleep(LOOK_EVERY).await;
-        view = client.get(format!("/v1/chaos/experiments/{}", path(&view.id))).await?.json().await?.read()?;
+        view = client.get(format!("/v1/chaos/experiments/{}", escaped(&view.id))).await?.json().await?.read()?;
     }
     Ok(view)
 }
@@ -215,7 +215,7 @@ fn seen(view: &ExperimentView) -> String {
 
 /// Shows the report of an experiment.
 async fn report(id: &str, client: &Client, json: bool) -> anyhow::Result<Report> {
-    let answer = client.get(format!("/v1/chaos/experiments/{}/report", path(id))).await?.json().await?;
+    let answer = client.get(format!("/v1/chaos/experiments/{}/report", escaped(id))).await?.json().await?;
     let report: Report = answer.read()?;
     if json {
         terminal::write_json(answer.bytes())?;
@@ -248,11 +248,6 @@ fn scenarios(json: bool) -> anyhow::Result<()> {
         table.row(vec![Cell::new(Style::Strong, scenario.as_str()), scenario.description().as_str().into()]);
     }
     Ok(terminal::write(table.render(Palette::stdout()))?)
-}
-
-/// The id as a part of a path: what is no id is none of an experiment either.
-fn path(id: &str) -> String {
-    id.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.:".contains(c) { c } else { '_' }).collect()
 }
 
 fn style_of(verdict: Verdict) -> Style {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fleet_support::Fleet,
-    support::{Node, artifact, json as body, until},
+    support::{Node, artifact, data_dir, ended, json as body, problem, read, spawn, until},
 };
 
 const ALLOWED: [&str; 3] = ["--heartbeat-seconds", "0.2", "--allow-chaos"];
@@ -63,6 +63,17 @@ async fn a_node_that_fails_costs_no_call_and_comes_back() {
     assert!(listed.contains("node-failure:1") && listed.contains("held"), "{listed}");
 }
 
+#[tokio::test]
+async fn a_node_that_is_down_ends_when_it_is_asked_to() {
+    let (_folder, data_dir) = data_dir();
+    let (mut child, stderr) = spawn("up", &data_dir, &[], &[("EDGEWARD_DOWN_MS", "60000")]);
+    until("it is down", async || read(&stderr).contains("an injected fault ended this process")).await;
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    // By itself, and not by the signal, which the first process of a container does not get.
+    assert_eq!(ended(&mut child).await.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_of_the_nodes_may_be_cut_off_and_what_was_written_arrives() {
     let (fleet, _nodes) = fleet().await;
@@ -84,7 +95,7 @@ async fn the_exit_code_tells_what_came_of_an_experiment() {
     let text = |abort: &str| {
         format!(
             r#"
-            name = "failing"
+            name = "fail_ing"
             before_seconds = 2
             duration_seconds = 12
             [[load]]
@@ -115,13 +126,20 @@ async fn the_exit_code_tells_what_came_of_an_experiment() {
     fleet.hub().done(&["chaos", "run", &path, "--detach"]);
     let second = fleet.hub().run(&["chaos", "run", &path]);
     assert_eq!(second.status.code(), Some(12), "one at a time: {}", String::from_utf8_lossy(&second.stderr));
-    let stopped = String::from_utf8(fleet.hub().done(&["chaos", "stop", "failing:3"])).expect("text");
+    let stopped = String::from_utf8(fleet.hub().done(&["chaos", "stop", "fail_ing:3"])).expect("text");
     assert!(stopped.contains("aborted") && stopped.contains("somebody ended it"), "{stopped}");
     fs::write(&file, text("").replace("function = \"hello\"", "function = \"ghost\"")).expect("writes");
     let ghost = fleet.hub().run(&["chaos", "run", &path]);
     let why = String::from_utf8_lossy(&ghost.stderr).into_owned();
     assert!(ghost.status.code() == Some(9) && why.contains("there is no function `ghost`; there are `hello`"), "{why}");
-    assert_eq!(fleet.hub().run(&["chaos", "show", "none:1"]).status.code(), Some(3));
+    // What is no id is none of an experiment either.
+    for id in ["none:1", "fail ing:3", "fail/ing:3", "../experiments/fail_ing:3", ".."] {
+        for action in ["show", "stop"] {
+            assert_eq!(fleet.hub().run(&["chaos", action, id]).status.code(), Some(3), "{action} {id}");
+        }
+    }
+    let both = fleet.hub().ask(Method::POST, "/v1/chaos/experiments?function=hello", &[], text("")).await;
+    problem(&both, 400, "invalid_input", "`function` and `document` go with a `scenario`");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

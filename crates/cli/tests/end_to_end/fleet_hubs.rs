@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::fleet_topics::messages;
-use crate::support::{KillOnDrop, Node, artifact, edgeward, json as body, request, try_send, until};
+use crate::support::{KillOnDrop, Node, artifact, edgeward, fails, json as body, request, try_send, until};
 
 /// Time in which a hub that went silent is replaced and the nodes follow: its lease lapses, and the broker notices who is gone.
 const TAKEN_OVER: Duration = Duration::from_secs(20);
@@ -110,6 +110,8 @@ async fn has(hub: &Node, document: &str) {
 async fn a_second_hub_takes_over_with_everything_when_the_first_loses_its_disk() {
     let pair = Pair::new();
     let (one, two) = pair.start().await;
+    // It ends no experiment of which it does not know how it is.
+    fails(&two.run(&["chaos", "stop", "any:1"]), 13, "this hub stands by");
     let node = pair.join(&one, "edge-01");
     online(&one, "edge-01").await;
     one.done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);

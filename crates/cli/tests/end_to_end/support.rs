@@ -189,7 +189,7 @@ pub(crate) async fn refused(command: &str, data_dir: &Path, options: &[&str]) ->
     (status.code(), read(&stderr))
 }
 
-fn spawn(command: &str, data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> (Child, PathBuf) {
+pub(crate) fn spawn(command: &str, data_dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> (Child, PathBuf) {
     let has = |name: &str| options.contains(&name) || (name == "--functions-listen" && command == "hub");
     let mut command = edgeward(&[command, "--data-dir"]);
     command.arg(data_dir).args(options).envs(variables.iter().copied()).stdout(Stdio::piped());
@@ -306,6 +306,6 @@ pub(crate) fn fails(output: &Output, code: i32, words: &str) {
     assert!(output.stdout.is_empty(), "a failure writes nothing to standard output");
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("there")
 }

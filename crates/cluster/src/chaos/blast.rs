@@ -18,16 +18,14 @@ pub fn choose(fault: &Fault, nodes: &[EdgeNode], hit_before: &BTreeSet<NodeId>, 
     candidates.into_iter().take(most).cloned().collect()
 }
 
-/// The fault as a node can take it: of a partition, which nodes the other side is.
+/// The fault as a node can take it: of a partition, which nodes the other side is. Its own side it knows, which may be more nodes than a message names.
 #[must_use]
 pub fn resolve(fault: &Fault, nodes: &[EdgeNode]) -> Fault {
     let mut fault = fault.clone();
-    if let FaultKind::Partition { between } = &mut fault.kind {
-        for side in between.iter_mut() {
-            if let Side::Nodes(target) = side {
-                *target = Target::Nodes(nodes.iter().filter(|node| is_for(target, node)).map(|node| node.id.clone()).collect());
-            }
-        }
+    if let FaultKind::Partition { between } = &mut fault.kind
+        && let Side::Nodes(other) = &mut between[1]
+    {
+        *other = Target::Nodes(nodes.iter().filter(|node| is_for(other, node)).map(|node| node.id.clone()).collect());
     }
     fault
 }

@@ -17,9 +17,11 @@ const CLASS_MAX: u16 = 500;
 pub struct Latencies(BTreeMap<u16, u64>);
 
 impl Latencies {
-    /// Adds a call that took so long, in milliseconds.
-    pub fn add(&mut self, millis: f64) {
-        *self.0.entry(class(millis)).or_default() += 1;
+    /// Adds so many calls that took so long, in milliseconds.
+    pub fn add(&mut self, millis: f64, count: u64) {
+        if count > 0 {
+            *self.0.entry(class(millis)).or_default() += count;
+        }
     }
 
     /// Adds all calls of another one.
@@ -44,6 +46,11 @@ impl Latencies {
         // The middle of the class, by proportion.
         class.filter(|_| count > 0).map(|(class, _)| SHORTEST_MS * GROWTH.powf(f64::from(*class) - 0.5))
     }
+
+    /// What the slowest took at most, in milliseconds; none without calls.
+    pub fn slowest_ms(&self) -> Option<f64> {
+        self.0.last_key_value().map(|(class, _)| SHORTEST_MS * GROWTH.powf(f64::from(*class)))
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and the last class")]
@@ -61,22 +68,24 @@ mod tests {
     fn a_quantile_is_right_to_a_twentieth() {
         let mut latencies = Latencies::default();
         assert_eq!(latencies.p95_ms(), None);
-        (1..=1000).for_each(|millis| latencies.add(f64::from(millis)));
+        (1..=1000).for_each(|millis| latencies.add(f64::from(millis), 1));
         let p95 = latencies.p95_ms().expect("there are calls");
         assert!((p95 / 950.0 - 1.0).abs() < 0.03, "{p95}");
         let mut other = Latencies::default();
-        (0..9000).for_each(|_| other.add(2.0));
+        other.add(2.0, 9000);
         latencies.merge(&other);
         let p95 = latencies.p95_ms().expect("there are calls");
         assert!((p95 / 500.0 - 1.0).abs() < 0.03, "{p95}");
         assert_eq!(latencies.count(), 10_000);
+        let slowest = latencies.slowest_ms().expect("there are calls");
+        assert!((1000.0..1050.1).contains(&slowest), "{slowest}");
     }
 
     #[test]
     fn no_time_is_too_short_too_long_or_too_strange() {
         for millis in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300, f64::MIN_POSITIVE] {
             let mut latencies = Latencies::default();
-            latencies.add(millis);
+            latencies.add(millis, 1);
             assert!(latencies.p95_ms().expect("a call").is_finite(), "{millis}");
         }
     }

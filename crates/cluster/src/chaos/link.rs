@@ -19,7 +19,7 @@ use crate::{
     lease::{Claim, Claimed},
     message::Message,
     service::{Call, Handler, Service, Subscription},
-    subject::{Subject, Subjects},
+    subject::{Name, Subject, Subjects},
 };
 
 /// Why there is no connection.
@@ -31,17 +31,19 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct FaultyLink {
     inner: Arc<dyn Backbone>,
     injector: Arc<Injector>,
+    /// The service whose requests are no later for the way: faults delay them where they are run.
+    calls: Name,
     connection: watch::Receiver<Connection>,
     _following: AbortOnDropHandle<()>,
 }
 
 impl FaultyLink {
-    /// The way with these faults.
-    pub fn to_hub(inner: Arc<dyn Backbone>, injector: Arc<Injector>) -> Self {
+    /// The way with these faults. Requests of the service `calls` are lost, but not late: whoever runs the call is late with it.
+    pub fn to_hub(inner: Arc<dyn Backbone>, injector: Arc<Injector>, calls: Name) -> Self {
         let mut link = Follow { inner: inner.connection(), injector: Arc::clone(&injector), cuts: 0, was_cut: false };
         let (told, connection) = watch::channel(link.now());
         let following = AbortOnDropHandle::new(tokio::spawn(link.follow(told)));
-        Self { inner, injector, connection, _following: following }
+        Self { inner, injector, calls, connection, _following: following }
     }
 
     fn check(&self) -> Result<(), BackboneError> {
@@ -94,7 +96,7 @@ impl Backbone for FaultyLink {
     }
 
     fn serve<'a>(&'a self, subjects: &'a Subjects, concurrency: usize, handler: Handler) -> BoxFuture<'a, Result<Service, BackboneError>> {
-        let injector = Arc::clone(&self.injector);
+        let (injector, are_calls) = (Arc::clone(&self.injector), subjects.service == self.calls);
         let faulty: Handler = Arc::new(move |call: Call| {
             let (injector, handler) = (Arc::clone(&injector), Arc::clone(&handler));
             async move {
@@ -102,6 +104,7 @@ impl Backbone for FaultyLink {
                     None => {}
                     // It ends at the deadline of the call.
                     Some(MessageFault::Lost) => std::future::pending().await,
+                    Some(MessageFault::Late(_)) if are_calls => {}
                     Some(MessageFault::Late(delay)) => sleep(delay).await,
                 }
                 let answer = handler(call).await;
@@ -121,7 +124,11 @@ impl Backbone for FaultyLink {
             match self.injector.on_message(Peer::Hub) {
                 None => {}
                 Some(MessageFault::Lost) => return Ok(()),
-                Some(MessageFault::Late(delay)) => sleep(delay).await,
+                Some(MessageFault::Late(delay)) => {
+                    sleep(delay).await;
+                    // It may have been cut off meanwhile.
+                    self.check()?;
+                }
             }
             self.inner.publish(to, message).await
         }
@@ -202,9 +209,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{handler, local::LocalNetwork, subject::Name};
+    use crate::{handler, local::LocalNetwork};
 
     const ECHO: Name = Name::new("echo");
+    const CALLS: Name = Name::new("calls");
 
     fn node() -> NodeId {
         NodeId::new("edge-01").expect("valid")
@@ -220,7 +228,7 @@ mod tests {
         let (hub, injector) = (network.member(NodeId::new("hub").expect("valid")), Arc::new(Injector::default()));
         let echo = handler(|call: Call| async move { Ok(call.message) });
         let service = hub.serve(&Subjects::to_hub(ECHO), 8, echo).await.expect("serves");
-        let link = FaultyLink::to_hub(Arc::new(network.member(node())), Arc::clone(&injector));
+        let link = FaultyLink::to_hub(Arc::new(network.member(node())), Arc::clone(&injector), CALLS);
         (network, injector, link, service)
     }
 
@@ -281,5 +289,40 @@ mod tests {
         hub.publish(&to, Message::new("there")).await.expect("sent");
         assert_eq!(received.next().await.expect("arrives").message, Message::new("there"));
         assert!(hub.request(&to, Message::new("x"), Duration::from_secs(1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_late_where_it_is_run_and_not_on_its_way_too() {
+        let (network, injector, link, _service) = pair().await;
+        injector.inject("late", Fault::new(FaultKind::Latency { delay_ms: 500, jitter_ms: 0 }, 10)).expect("valid");
+        let hub = network.member(NodeId::new("hub").expect("valid"));
+        for (service, late_ms) in [(ECHO, 500), (CALLS, 0)] {
+            let to = Subject::to_node(node(), service);
+            let answering = handler(|call: Call| async move { Ok(call.message) });
+            let _service = link.serve(&Subjects::from(&to), 1, answering).await.expect("serves");
+            let begun = tokio::time::Instant::now();
+            assert!(hub.request(&to, Message::new("x"), Duration::from_secs(1)).await.is_ok());
+            assert_eq!(begun.elapsed().as_millis(), late_ms, "{}", service.as_str());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_late_by_the_delay_however_many_come_at_once() {
+        let (network, injector, link, _service) = pair().await;
+        injector.inject("late", Fault::new(FaultKind::Latency { delay_ms: 500, jitter_ms: 0 }, 10)).expect("valid");
+        let (hub, to) = (network.member(NodeId::new("hub").expect("valid")), Subject::to_node(node(), ECHO));
+        let mut received = link.subscribe(&Subjects::from(&to)).await.expect("subscribes");
+        let begun = tokio::time::Instant::now();
+        for number in 0..10 {
+            hub.publish(&to, Message::new(number.to_string())).await.expect("sent");
+        }
+        for number in 0..10 {
+            assert_eq!(received.next().await.expect("arrives").message, Message::new(number.to_string()));
+        }
+        assert_eq!(begun.elapsed().as_millis(), 500);
+        let mut late = Box::pin(link.publish(&to, Message::new("cut off")));
+        assert!(futures::poll!(&mut late).is_pending());
+        injector.inject("cut", partition(1.0)).expect("valid");
+        assert!(matches!(late.await, Err(BackboneError::Disconnected(_))));
     }
 }

@@ -16,13 +16,16 @@ pub struct Calls {
     pub latencies: Latencies,
 }
 
+/// Calls that ended, by the second of the experiment in which each was due: its first second is 0.
+pub type CallsByDue = BTreeMap<u64, BTreeMap<FunctionId, Calls>>;
+
 /// What was seen, once a second or so.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
     /// When, since the experiment began, by a clock that never goes back.
     pub at: Duration,
     /// Calls that ended since the observation before.
-    pub calls: BTreeMap<FunctionId, Calls>,
+    pub calls: CallsByDue,
     /// Nodes that are not OFFLINE.
     pub nodes_online: u32,
     /// Whether documents are the same wherever they are; of those that were compared.
@@ -42,7 +45,18 @@ impl Calls {
     /// Adds a call that took so long, in milliseconds.
     pub fn add(&mut self, is_success: bool, millis: f64) {
         self.failed += u64::from(!is_success);
-        self.latencies.add(millis);
+        self.latencies.add(millis, 1);
+    }
+
+    /// Adds so many that have not ended after so long, in milliseconds: they count as failed.
+    pub(super) fn give_up(&mut self, count: u64, millis: f64) {
+        self.failed += count;
+        self.latencies.add(millis, count);
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.latencies.count()
     }
 
     /// Adds all of another one.
@@ -59,25 +73,41 @@ impl Calls {
 }
 
 impl Sum {
-    /// Adds what an observation says about an expectation.
-    pub(super) fn add(&mut self, expectation: &Expectation, observation: &Observation) {
-        if let Some(calls) = expectation.function().and_then(|function| observation.calls.get(function)) {
-            self.calls.merge(calls);
-        }
-        self.nodes_online_min = Some(self.nodes_online_min.map_or(observation.nodes_online, |min| min.min(observation.nodes_online)));
-        if let Expectation::Converged { document } = expectation
-            && let Some(converged) = observation.converged.get(document)
-        {
-            self.compared += 1;
-            self.differed += u64::from(!converged);
-        }
+    /// Of calls.
+    pub(super) fn of_calls(calls: Calls) -> Self {
+        Self { calls, ..Self::default() }
     }
 
-    /// The sum of these observations.
-    pub(super) fn of<'a>(expectation: &Expectation, observations: impl IntoIterator<Item = &'a Observation>) -> Self {
-        let mut sum = Self::default();
-        observations.into_iter().for_each(|observation| sum.add(expectation, observation));
+    /// Of the nodes and documents of one moment, as far as an expectation is about them.
+    pub(super) fn of_state(expectation: &Expectation, nodes_online: u32, converged: &BTreeMap<DocumentName, bool>) -> Self {
+        let mut sum = Self { nodes_online_min: Some(nodes_online), ..Self::default() };
+        if let Expectation::Converged { document } = expectation
+            && let Some(converged) = converged.get(document)
+        {
+            (sum.compared, sum.differed) = (1, u64::from(!converged));
+        }
         sum
+    }
+
+    /// Adds all of another one.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.calls.merge(&other.calls);
+        self.nodes_online_min = self.nodes_online_min.into_iter().chain(other.nodes_online_min).min();
+        self.compared += other.compared;
+        self.differed += other.differed;
+    }
+
+    /// All of these together.
+    pub(super) fn all<'a>(sums: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut all = Self::default();
+        sums.into_iter().for_each(|sum| all.merge(sum));
+        all
+    }
+
+    /// The same, as if one call fewer had failed.
+    pub(super) fn but_for_one_call(mut self) -> Self {
+        self.calls.failed = self.calls.failed.saturating_sub(1);
+        self
     }
 
     /// The number that is judged: percent, milliseconds, or nodes; none when nothing is known.

@@ -3,21 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    time::Duration,
 };
 
-use edgeward_model::{
-    Experiment, FunctionId, NodeId,
-    chaos::{Demanded, Hypothesis},
-};
+use edgeward_model::{Experiment, FunctionId, NodeId, chaos::Demanded, limits::REPORT_NODES_MAX};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
     chart,
-    observation::{Observation, Sum},
-    trial::Trial,
+    judging::Judged,
+    observation::Calls,
+    trial::{Seen, Trial},
 };
+
+/// Why a report says nothing yet.
+const NOT_OVER: &str = "it is not over";
 
 /// What an experiment came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,36 +54,20 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What became of a hypothesis.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judged {
-    /// The hypothesis, for people.
-    pub hypothesis: String,
-    /// When it must hold.
-    pub demanded: Demanded,
-    /// What was seen before the faults, with its unit.
-    pub before: String,
-    /// While they lasted.
-    pub during: String,
-    /// From when on it held again to the end, after the last fault had ended, in seconds; none if it did not.
-    pub recovered_after_seconds: Option<u64>,
-    /// Whether it held; none when nothing is known of it.
-    pub holds: Option<bool>,
-    /// Why not, or why nothing is known; empty otherwise.
-    pub why: String,
-}
-
 /// A fault that was planned, and where it was injected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FaultLine {
     /// The fault, for people.
     pub fault: String,
-    /// From when on, in seconds since the experiment began.
+    /// From when on, in seconds since the experiment began; as it was planned if it was not injected.
     pub from_seconds: u64,
     /// Until when.
     pub to_seconds: u64,
-    /// The nodes that it hit; none if it was not injected.
+    /// The nodes that it hit, the first of them by name; none if it was not injected.
     pub nodes: BTreeSet<NodeId>,
+    /// How many more it hit.
+    #[serde(default)]
+    pub more_nodes: usize,
 }
 
 /// What was seen at one moment.
@@ -126,134 +110,117 @@ impl Trial {
         let hypotheses: Vec<_> = self.experiment.steady_state.iter().map(|hypothesis| self.judge(hypothesis)).collect();
         let (verdict, reason) = self.ended.clone().unwrap_or_else(|| {
             let first = |holds| hypotheses.iter().find(|judged| judged.holds == holds);
-            if !self.is_over() {
-                return (Verdict::Inconclusive, "it is not over".to_owned());
+            if !self.is_settled {
+                return (Verdict::Inconclusive, NOT_OVER.to_owned());
             }
-            match (first(Some(false)), first(None)) {
-                (Some(broken), _) => (Verdict::Broken, format!("`{}` did not hold: {}", broken.hypothesis, broken.why)),
-                (None, Some(unknown)) => (Verdict::Inconclusive, format!("`{}`: {}", unknown.hypothesis, unknown.why)),
-                (None, None) => (Verdict::Held, "every hypothesis held".to_owned()),
+            // What holds without a fault says nothing of it.
+            let missed = (0..self.experiment.faults.len()).find(|index| self.nodes_hit(*index).len() == 0);
+            match (first(Some(false)), missed, first(None)) {
+                (Some(broken), ..) => (Verdict::Broken, format!("`{}` did not hold: {}", broken.hypothesis, broken.why)),
+                (None, Some(index), _) => (Verdict::Inconclusive, format!("fault {} was injected on no node", index + 1)),
+                (None, None, Some(unknown)) => (Verdict::Inconclusive, format!("`{}`: {}", unknown.hypothesis, unknown.why)),
+                (None, None, None) => (Verdict::Held, "every hypothesis held".to_owned()),
             }
         });
-        let before = self.experiment.before_seconds;
-        let fault = |(index, planned): (usize, &edgeward_model::chaos::PlannedFault)| FaultLine {
-            fault: planned.fault.to_string(),
-            from_seconds: u64::from(before) + planned.span().0.as_secs(),
-            to_seconds: u64::from(before) + planned.span().1.as_secs(),
-            nodes: self.hit.get(&index).cloned().unwrap_or_default(),
-        };
         Report {
             verdict,
             reason,
             started_at: self.started_at,
-            took_seconds: self.observations.last().map_or(0.0, |last| last.at.as_secs_f64()),
+            took_seconds: self.seen.last().map_or(0.0, |last| last.at.as_secs_f64()),
             hypotheses,
-            faults: self.experiment.faults.iter().enumerate().map(fault).collect(),
-            points: self.observations.iter().map(Point::of).collect(),
+            faults: (0..self.experiment.faults.len()).map(|index| self.fault_line(index)).collect(),
+            points: self.seen.iter().map(|seen| self.point(seen)).collect(),
             experiment: self.experiment.clone(),
         }
     }
 
-    fn judge(&self, hypothesis: &Hypothesis) -> Judged {
-        let expectation = &hypothesis.expectation;
-        let before_end = self.experiment.before();
-        let (begin, end) = self.experiment.faulty_span();
-        let (begin, end) = (before_end + begin, before_end + end);
-        let seen = |from: Option<Duration>, to: Duration| {
-            self.observations.iter().filter(move |seen| from.is_none_or(|from| seen.at > from) && seen.at <= to)
-        };
-        let before = Sum::of(expectation, seen(None, before_end));
-        let during = Sum::of(expectation, seen(Some(begin), end));
-        let after: Vec<_> = seen(Some(end), Duration::MAX).collect();
-        let recovered = recovered_at(hypothesis, &after);
-        let in_faults = match expectation.function() {
-            Some(_) => during.holds(expectation),
-            None => within_tolerance(hypothesis, seen(Some(begin), end)),
-        };
-        let always = hypothesis.demanded == Demanded::Always;
-        let (holds, why) = match (in_faults, recovered) {
-            (Some(false), _) if always => (Some(false), format!("while the faults lasted it was {}", during.shown(expectation))),
-            (_, Recovered::Not) => {
-                let last = Sum::of(expectation, after.last().copied());
-                (Some(false), format!("it had not recovered at the end: {}", last.shown(expectation)))
-            }
-            (None, _) if always => (None, "nothing was seen of it while the faults lasted".to_owned()),
-            (_, Recovered::Unknown) => (None, "nothing was seen of it after the faults".to_owned()),
-            (_, Recovered::At(_)) => (Some(true), String::new()),
-        };
-        let recovered_after_seconds = match recovered {
-            Recovered::At(at) => Some(at.saturating_sub(end).as_secs()),
-            Recovered::Not | Recovered::Unknown => None,
-        };
-        Judged {
-            hypothesis: expectation.to_string(),
-            demanded: hypothesis.demanded,
-            before: before.shown(expectation),
-            during: during.shown(expectation),
-            recovered_after_seconds,
-            holds,
-            why,
+    /// What became of a fault, by its place.
+    pub fn fault_line(&self, index: usize) -> FaultLine {
+        let planned = &self.experiment.faults[index];
+        let (from, to) = planned.span();
+        let (from, to) = ((self.experiment.before() + from).as_secs(), (self.experiment.before() + to).as_secs());
+        let hit = self.nodes_hit(index);
+        FaultLine {
+            fault: planned.fault.to_string(),
+            from_seconds: self.hit.get(&index).map_or(from, |(since, _)| since.as_secs()),
+            // The last look ended what was left.
+            to_seconds: if hit.len() > 0 && self.ended.is_some() { to.min(self.last_at().as_secs()) } else { to },
+            more_nodes: hit.len().saturating_sub(REPORT_NODES_MAX),
+            nodes: hit.take(REPORT_NODES_MAX).cloned().collect(),
         }
     }
-}
 
-/// When a hypothesis held again.
-#[derive(Clone, Copy)]
-enum Recovered {
-    /// From here to the end, all together.
-    At(Duration),
-    /// Not even at the end.
-    Not,
-    /// Nothing was seen of it.
-    Unknown,
-}
-
-/// From when on all that was seen to the end, together, is as expected.
-fn recovered_at(hypothesis: &Hypothesis, after: &[&Observation]) -> Recovered {
-    let (mut sum, mut recovered) = (Sum::default(), Recovered::Unknown);
-    for seen in after.iter().rev() {
-        sum.add(&hypothesis.expectation, seen);
-        match (sum.holds(&hypothesis.expectation), recovered) {
-            (Some(true), _) => recovered = Recovered::At(seen.at),
-            (Some(false), Recovered::Unknown) => recovered = Recovered::Not,
-            (Some(false) | None, _) => {}
-        }
+    /// What was seen last.
+    pub fn last_point(&self) -> Option<Point> {
+        self.seen.last().map(|seen| self.point(seen))
     }
-    recovered
-}
 
-/// Whether it was never otherwise for longer than is tolerated without a break.
-fn within_tolerance<'a>(hypothesis: &Hypothesis, seen: impl Iterator<Item = &'a Observation>) -> Option<bool> {
-    let tolerance = Duration::from_secs(u64::from(hypothesis.tolerance_seconds));
-    let (mut since, mut within) = (None, None);
-    for observation in seen {
-        match Sum::of(&hypothesis.expectation, [observation]).holds(&hypothesis.expectation) {
-            None => {}
-            Some(true) => (since, within) = (None, within.or(Some(true))),
-            Some(false) => {
-                let began: Duration = *since.get_or_insert(observation.at);
-                let is_short = tolerance > Duration::ZERO && observation.at.saturating_sub(began) <= tolerance;
-                within = Some(within.unwrap_or(true) && is_short);
-            }
+    /// What was seen at one moment, with the calls that were due since the one before.
+    fn point(&self, seen: &Seen) -> Point {
+        let calls = self.calls.iter().filter_map(|(function, calls)| {
+            let mut sum = Calls::default();
+            calls.range(seen.from.as_secs()..seen.at.as_secs()).for_each(|(_, calls)| sum.merge(calls));
+            Some((function, sum.success_percent()?, sum.latencies.p95_ms()?))
+        });
+        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+        let (mut success_percent, mut p95_ms) = (BTreeMap::new(), BTreeMap::new());
+        for (function, percent, millis) in calls {
+            success_percent.insert(function.clone(), rounded(percent));
+            p95_ms.insert(function.clone(), rounded(millis));
         }
+        Point { at_seconds: seen.at.as_secs_f64(), nodes_online: seen.nodes_online, success_percent, p95_ms }
     }
-    within
 }
 
 impl Point {
-    fn of(observation: &Observation) -> Self {
-        let calls = || observation.calls.iter();
-        let rounded = |value: f64| (value * 1000.0).round() / 1000.0;
+    /// The worst of two, at the time of the later one.
+    fn worst(self, later: Self) -> Self {
+        let merge = |mut some: BTreeMap<FunctionId, f64>, others: BTreeMap<FunctionId, f64>, worse: fn(f64, f64) -> f64| {
+            for (function, value) in others {
+                some.entry(function).and_modify(|known| *known = worse(*known, value)).or_insert(value);
+            }
+            some
+        };
         Self {
-            at_seconds: observation.at.as_secs_f64(),
-            nodes_online: observation.nodes_online,
-            success_percent: calls().filter_map(|(id, calls)| Some((id.clone(), rounded(calls.success_percent()?)))).collect(),
-            p95_ms: calls().filter_map(|(id, calls)| Some((id.clone(), rounded(calls.latencies.p95_ms()?)))).collect(),
+            at_seconds: later.at_seconds,
+            nodes_online: self.nodes_online.min(later.nodes_online),
+            success_percent: merge(self.success_percent, later.success_percent, f64::min),
+            p95_ms: merge(self.p95_ms, later.p95_ms, f64::max),
         }
+    }
+}
+
+impl FaultLine {
+    /// The nodes that it hit, for people.
+    pub fn shown_nodes(&self) -> String {
+        let mut nodes: Vec<_> = self.nodes.iter().map(NodeId::to_string).collect();
+        nodes.extend((self.more_nodes > 0).then(|| format!("{} more", self.more_nodes)));
+        nodes.join(", ")
     }
 }
 
 impl Report {
+    /// Leaves half as many points: of each two the worst of both.
+    pub fn halve_points(&mut self) {
+        let mut points = std::mem::take(&mut self.points).into_iter();
+        while let Some(point) = points.next() {
+            self.points.push(match points.next() {
+                Some(later) => point.worst(later),
+                None => point,
+            });
+        }
+    }
+
+    /// Whether the experiment is over.
+    pub fn is_over(&self) -> bool {
+        self.verdict != Verdict::Inconclusive || self.reason != NOT_OVER
+    }
+
+    /// Says of an experiment that it ended before its time.
+    pub fn cut_short(&mut self, why: &str) {
+        (self.verdict, self.reason) = (Verdict::Aborted, why.to_owned());
+    }
+
     /// The report as Markdown, with a chart of text.
     pub fn to_markdown(&self) -> String {
         let Self { verdict, reason, started_at, took_seconds, experiment, .. } = self;
@@ -280,8 +247,7 @@ impl Report {
         }
         text += "\n## Faults\n\n| # | fault | from | to | nodes |\n|---|---|---|---|---|\n";
         for (number, line) in self.faults.iter().enumerate() {
-            let nodes: Vec<_> = line.nodes.iter().map(NodeId::as_str).collect();
-            let nodes = if nodes.is_empty() { "not injected".to_owned() } else { nodes.join(", ") };
+            let nodes = if line.nodes.is_empty() { "not injected".to_owned() } else { line.shown_nodes() };
             let (fault, from, to) = (cell(&line.fault), line.from_seconds, line.to_seconds);
             text += &format!("| {} | {fault} | {from} s | {to} s | {nodes} |\n", number + 1);
         }

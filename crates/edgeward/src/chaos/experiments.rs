@@ -3,16 +3,19 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use edgeward_cluster::chaos::{Point, Report, Trial, Verdict};
-use edgeward_model::{DocumentName, EdgeError, ErrorKind, Experiment, FunctionId, NodeId, chaos::Scenario};
+use edgeward_model::{DocumentName, EdgeError, ErrorKind, Experiment, FunctionId, NodeId, chaos::Scenario, limits::TIMEOUT_SECONDS_MAX};
 use edgeward_runtime::{EdgeRuntime, blocking};
-use futures::future::join_all;
+use futures::{
+    FutureExt as _,
+    future::{self, join_all},
+};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -21,13 +24,14 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     kept::Reports,
+    left_behind,
     node::NodeChaos,
-    observe::{hittable, known},
+    observe::{call_max, hittable, known},
     orders::{ask, is_away},
     question::Question,
     running::{Run, event, run},
 };
-use crate::fleet::EdgeCluster;
+use crate::{events::EventLog, fleet::EdgeCluster};
 
 /// Longest wait for the faults of an experiment to end when its hub stops.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,11 +62,16 @@ impl ClusterSeams {
         self.is_allowed.load(Ordering::Acquire)
     }
 
-    /// The faults of a node of this process with this runtime.
-    pub(crate) fn of(&self, runtime: &Arc<EdgeRuntime>) -> NodeChaos {
+    /// The faults of a node of this process with this runtime, which are told there.
+    pub(crate) fn of(&self, runtime: &Arc<EdgeRuntime>, events: &Arc<EventLog>) -> NodeChaos {
         let mut here = self.here.lock();
         let new = || {
             let chaos = NodeChaos::new(Arc::clone(runtime), None);
+            let events = Arc::clone(events);
+            chaos.tell_by(Some(Arc::new(move |event| {
+                events.tell(event);
+                future::ready(()).boxed()
+            })));
             if self.is_allowed() {
                 chaos.allow(None);
             }
@@ -80,7 +89,7 @@ impl ClusterSeams {
         self.running.lock().as_ref().map(|running| Arc::clone(&running.run))
     }
 
-    fn running(&self) -> Option<Arc<Run>> {
+    pub(super) fn running(&self) -> Option<Arc<Run>> {
         self.last().filter(|run| !run.ended.is_cancelled())
     }
 }
@@ -182,7 +191,8 @@ impl ClusterChaos {
         known(&self.cluster).await?.check(&experiment)?;
         self.check_nodes(&experiment).await?;
         let reports = Reports::new(self.cluster.documents())?;
-        let trial = Trial::new(experiment.clone(), Timestamp::now());
+        let call_max = call_max(&self.cluster, &experiment).await?;
+        let trial = Trial::new(experiment.clone(), Timestamp::now(), call_max);
         let (of, name, report) = (reports.clone(), experiment.name.clone(), trial.report());
         let id = blocking(move || {
             let id = of.next_id(&name)?;
@@ -201,6 +211,7 @@ impl ClusterChaos {
             stop: CancellationToken::new(),
             why_stopped: Mutex::default(),
             ended: CancellationToken::new(),
+            ended_with: OnceLock::new(),
         });
         let task = AbortOnDropHandle::new(tokio::spawn(run(self.cluster.downgrade(), Arc::clone(&begun), reports)));
         let view = view_of_run(&begun);
@@ -276,8 +287,14 @@ impl ClusterChaos {
             running.why_stopped.lock().get_or_insert_with(|| why.to_owned());
             running.stop.cancel();
             running.ended.cancelled().await;
+            return self.get(id).await;
         }
-        self.get(id).await
+        let view = self.get(id).await?;
+        // Its hub may have ended with it, and some node still injects what it was told.
+        if since(view.started_at) < Duration::from_secs(view.total_seconds) {
+            left_behind::tell(&self.cluster, id, self.cluster.present()).await;
+        }
+        Ok(view)
     }
 
     /// Ends the one that runs, if one does, as this hub stops.
@@ -310,47 +327,97 @@ impl ClusterChaos {
 }
 
 fn view_of_run(run: &Run) -> ExperimentView {
-    let report = run.report();
-    let injected = run.injected.lock().clone();
-    let lines = report.faults.iter().enumerate().filter(|(index, _)| injected.contains(index));
-    let injected = lines.map(|(_, line)| {
-        let nodes: Vec<_> = line.nodes.iter().map(NodeId::as_str).collect();
-        format!("{} on {}", line.fault, if nodes.is_empty() { "no node yet".to_owned() } else { nodes.join(", ") })
-    });
-    let injected = injected.collect();
-    let took_seconds = run.begun.elapsed().as_secs_f64();
-    // It is over once its faults have ended too.
-    let is_over = run.ended.is_cancelled();
-    let experiment = &report.experiment;
+    let trial = run.trial.lock();
+    let Some(report) = run.ended_with.get() else {
+        let injected = run.injected.lock().clone();
+        let injected = injected.into_iter().map(|index| {
+            let line = trial.fault_line(index);
+            let nodes = if line.nodes.is_empty() { "no node yet".to_owned() } else { line.shown_nodes() };
+            format!("{} on {nodes}", line.fault)
+        });
+        let view = view_of_running(&run.id, trial.experiment(), trial.started_at(), run.begun.elapsed());
+        return ExperimentView { injected: injected.collect(), last: trial.last_point(), ..view };
+    };
+    view_of_kept(&run.id, report)
+}
+
+fn view_of_kept(id: &str, report: &Report) -> ExperimentView {
+    let (experiment, took) = (&report.experiment, since(report.started_at));
+    let view = view_of_running(id, experiment, report.started_at, took);
+    // Another hub runs it, and has not told more; or it was in a process that has ended. Calls are waited for as long as they may take.
+    if !report.is_over() && took < experiment.total() + Duration::from_secs_f64(TIMEOUT_SECONDS_MAX) {
+        return view;
+    }
+    ExperimentView {
+        phase: Phase::Ended,
+        took_seconds: report.took_seconds,
+        verdict: Some(report.verdict),
+        reason: report.reason.clone(),
+        last: report.points.last().cloned(),
+        ..view
+    }
+}
+
+/// An experiment that began so long ago and is not over.
+fn view_of_running(id: &str, experiment: &Experiment, started_at: Timestamp, took: Duration) -> ExperimentView {
     let (begin, end) = experiment.faulty_span();
-    let since = Duration::from_secs_f64(took_seconds).checked_sub(experiment.before());
-    let phase = match since {
-        _ if is_over => Phase::Ended,
+    let phase = match took.checked_sub(experiment.before()) {
         None => Phase::Before,
         Some(since) if since < begin => Phase::Before,
         Some(since) if since < end => Phase::Faults,
         Some(_) => Phase::After,
     };
-    let view = view_of_kept(&run.id, &report);
-    if is_over {
-        return ExperimentView { injected, ..view };
-    }
-    ExperimentView { phase, took_seconds, verdict: None, reason: String::new(), injected, ..view }
-}
-
-fn view_of_kept(id: &str, report: &Report) -> ExperimentView {
-    let experiment = &report.experiment;
     ExperimentView {
         id: id.to_owned(),
         name: experiment.name.to_string(),
         description: experiment.description.clone(),
-        phase: Phase::Ended,
-        started_at: report.started_at,
-        took_seconds: report.took_seconds,
+        phase,
+        started_at,
+        took_seconds: took.as_secs_f64(),
         total_seconds: experiment.total().as_secs(),
-        verdict: Some(report.verdict),
-        reason: report.reason.clone(),
+        verdict: None,
+        reason: String::new(),
         injected: Vec::new(),
-        last: report.points.last().cloned(),
+        last: None,
+    }
+}
+
+/// How long ago that was.
+fn since(then: Timestamp) -> Duration {
+    Duration::try_from(Timestamp::now().duration_since(then)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::EventKind;
+
+    #[test]
+    fn what_another_hub_runs_is_shown_as_far_as_it_should_be_and_not_as_over() {
+        let experiment = Scenario::NodeFailure.experiment(&"f".parse().expect("valid"), &"d".parse().expect("valid"), 3);
+        let view = |seconds_ago: i64| {
+            let started_at = Timestamp::now() - jiff::SignedDuration::from_secs(seconds_ago);
+            view_of_kept("node-failure:1", &Trial::new(experiment.clone(), started_at, Duration::ZERO).report())
+        };
+        for (seconds_ago, phase) in [(1, Phase::Before), (20, Phase::Faults), (60, Phase::After), (100, Phase::After)] {
+            assert_eq!((view(seconds_ago).phase, view(seconds_ago).verdict), (phase, None), "{seconds_ago}");
+        }
+        assert_eq!((view(10_000).phase, view(10_000).verdict), (Phase::Ended, Some(Verdict::Inconclusive)));
+        let mut report = Trial::new(experiment.clone(), Timestamp::now(), Duration::ZERO).report();
+        report.cut_short("its hub ended with it");
+        let ended = view_of_kept("node-failure:1", &report);
+        assert_eq!((ended.phase, ended.verdict, ended.reason.as_str()), (Phase::Ended, Some(Verdict::Aborted), "its hub ended with it"));
+    }
+
+    #[tokio::test]
+    async fn faults_on_a_node_of_this_process_are_told_too() {
+        let cluster = EdgeCluster::new().expect("opens");
+        cluster.register_node(edgeward_model::EdgeNode::new("edge-01", "a").expect("valid")).expect("registers");
+        cluster.allow_chaos();
+        let here = cluster.chaos_here(&NodeId::new("edge-01").expect("valid")).expect("it is here");
+        let fault = edgeward_model::Fault::new(edgeward_model::FaultKind::Timeout, 60);
+        here.inject("run", BTreeMap::from([("1".to_owned(), fault)])).await.expect("injects");
+        let told = cluster.events().list(None, 100).expect("reads");
+        assert!(told.iter().any(|event| event.kind == EventKind::FaultChanged), "{told:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Reports of experiments, in a document of the hub: the last of them, each with as many of its points as there is room for.
+//! Reports of experiments, in a document of the hub: the last of them, each with as many points as there is room for.
 
 use edgeward_cluster::chaos::Report;
 use edgeward_model::{
@@ -30,12 +30,7 @@ impl Reports {
     /// Keeps a report; the oldest gives way when there is no room.
     pub(super) fn put(&self, id: &str, mut report: Report) -> Result<(), EdgeError> {
         while stored::bytes_of(&report)? > REPORT_BYTES_MAX && report.points.len() > 1 {
-            let mut is_last = report.points.len().is_multiple_of(2);
-            // Every second one, and the last.
-            report.points.retain(|_| {
-                is_last = !is_last;
-                is_last
-            });
+            report.halve_points();
         }
         let (id, value) = (id.to_owned(), stored::to_value(&report)?);
         let mut others: Vec<_> =

@@ -12,12 +12,12 @@ use std::{
 
 use edgeward_cluster::{
     Backbone,
-    chaos::{FaultyLink, Injected, Injector},
+    chaos::{ActiveFaults, FaultyLink, Injected, Injector},
 };
 use edgeward_model::{
     EdgeError, ErrorKind, FunctionId, NodeId,
     chaos::{Fault, FaultKind, Side},
-    limits::CRASH_PAUSE,
+    limits::{CRASH_PAUSE, FAULTS_MAX},
 };
 use edgeward_runtime::{CallFault, EdgeRuntime, OnCall};
 use edgeward_sync::Store;
@@ -27,7 +27,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::events::{EventKind, FleetEvent};
+use crate::{
+    events::{EventKind, FleetEvent},
+    services::INVOKE,
+};
 
 /// Ends the process of a node at once, as if its machine had lost its power, and has it start again after this time.
 pub type Crash = Arc<dyn Fn(Duration) + Send + Sync>;
@@ -48,6 +51,8 @@ struct Seams {
     crash: RwLock<Option<Crash>>,
     /// The way to its hub, while there is one.
     tell: RwLock<Option<Tell>>,
+    /// Events of faults that a full disk did not take.
+    untold: Mutex<Vec<FleetEvent>>,
     /// Held while faults come and go, so that what is injected is what was said last.
     changing: tokio::sync::Mutex<()>,
     /// Ends what has had its time.
@@ -87,6 +92,7 @@ impl NodeChaos {
             is_allowed: AtomicBool::new(false),
             crash: RwLock::default(),
             tell: RwLock::default(),
+            untold: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             keeper: Mutex::default(),
         }))
@@ -114,7 +120,7 @@ impl NodeChaos {
         if !self.is_allowed() {
             return backbone;
         }
-        Arc::new(FaultyLink::to_hub(backbone, Arc::clone(&self.0.injector)))
+        Arc::new(FaultyLink::to_hub(backbone, Arc::clone(&self.0.injector), INVOKE))
     }
 
     /// Tells events there from now on.
@@ -154,10 +160,12 @@ impl NodeChaos {
         let faults: BTreeMap<_, _> = faults.into_iter().map(|(name, fault)| (format!("{of_run}{name}"), fault)).collect();
         faults.values().try_for_each(|fault| self.check(fault))?;
         let _changing = self.0.changing.lock().await;
+        self.0.end_expired().await;
         let active = self.0.injector.list();
         for gone in active.iter().filter(|active| active.id.starts_with(&of_run) && !faults.contains_key(&active.id)) {
             if let Some(fault) = self.0.injector.remove(&gone.id) {
                 self.0.apply();
+                self.0.runtime.call_faults().let_go();
                 self.0.note(&gone.id, &fault, "was ended").await;
             }
         }
@@ -190,15 +198,36 @@ impl Seams {
         }
     }
 
+    /// Ends those whose time is over.
+    async fn end_expired(&self) {
+        let ended = self.injector.expire();
+        if ended.is_empty() {
+            return;
+        }
+        self.apply();
+        self.runtime.call_faults().let_go();
+        for (id, fault) in ended {
+            self.note(&id, &fault, "has ended: its time is over").await;
+        }
+    }
+
     /// Tells the audit log and the hub of a fault.
     async fn note(&self, id: &str, fault: &Fault, what: &str) {
         let node = &self.node;
         tracing::warn!(target: "audit", %node, fault = id, "the fault `{fault}` {what}");
-        let tell = self.tell.read().clone();
-        if let Some(tell) = tell {
-            let mut event = FleetEvent::new(EventKind::FaultChanged, format!("node `{node}`: the fault `{fault}` {what}")).on(node);
-            event.data = Some(serde_json::json!({ "id": id, "fault": fault }));
-            event.function.clone_from(&fault.function);
+        let Some(tell) = self.tell.read().clone() else { return };
+        let mut event = FleetEvent::new(EventKind::FaultChanged, format!("node `{node}`: the fault `{fault}` {what}")).on(node);
+        event.data = Some(serde_json::json!({ "id": id, "fault": fault }));
+        event.function.clone_from(&fault.function);
+        let events = {
+            let mut untold = self.untold.lock();
+            untold.push(event);
+            // Each fault comes and goes.
+            let surplus = untold.len().saturating_sub(2 * FAULTS_MAX);
+            untold.drain(..surplus);
+            if self.injector.ask(ActiveFaults::is_disk_full) { Vec::new() } else { std::mem::take(&mut *untold) }
+        };
+        for event in events {
             tell(event).await;
         }
     }
@@ -217,6 +246,7 @@ impl Drop for Seams {
     fn drop(&mut self) {
         // Others may hold the runtime and the store.
         self.runtime.call_faults().set(None);
+        self.runtime.call_faults().let_go();
         if let Some(own) = &self.own {
             own.set(0, false);
         }
@@ -245,11 +275,7 @@ async fn keep(seams: Weak<Seams>) {
             () = sleep(end.unwrap_or_default()), if end.is_some() => {
                 let Some(here) = seams.upgrade() else { return };
                 let _changing = here.changing.lock().await;
-                let ended = here.injector.expire();
-                here.apply();
-                for (id, fault) in ended {
-                    here.note(&id, &fault, "has ended: its time is over").await;
-                }
+                here.end_expired().await;
             }
         }
     }
@@ -292,7 +318,10 @@ mod tests {
         for (json, took, result) in [
             (r#"{"kind":"latency","delay_ms":500,"duration_seconds":2}"#, 500, Ok(())),
             (r#"{"kind":"error","error":"overloaded","function":"f","duration_seconds":2}"#, 0, Err(ErrorKind::Overloaded)),
-            (r#"{"kind":"timeout","duration_seconds":2}"#, 3000, Err(ErrorKind::Timeout)),
+            (r#"{"kind":"timeout","duration_seconds":5}"#, 3000, Err(ErrorKind::Timeout)),
+            // What a fault has caught it lets go when it ends.
+            (r#"{"kind":"timeout","duration_seconds":2}"#, 2000, Ok(())),
+            (r#"{"kind":"latency","delay_ms":60000,"duration_seconds":2}"#, 2000, Ok(())),
         ] {
             inject(&chaos, json).await.expect(json);
             let begun = tokio::time::Instant::now();
@@ -317,6 +346,26 @@ mod tests {
         let (first, second) = tokio::join!(runtime.invoke("f", "x"), runtime.invoke("f", "x"));
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(begun.elapsed().as_secs(), 2, "one after the other");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_or_hang_go_on_once_what_held_them_is_ended() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        let late = fault(r#"{"kind":"latency","delay_ms":1000,"duration_seconds":10}"#);
+        let narrow = fault(r#"{"kind":"resource_exhaustion","concurrency":1,"duration_seconds":1}"#);
+        chaos.inject("run", BTreeMap::from([("1".to_owned(), late), ("2".to_owned(), narrow)])).await.expect("injects");
+        let begun = tokio::time::Instant::now();
+        let (first, second, third) = tokio::join!(runtime.invoke("f", "x"), runtime.invoke("f", "x"), runtime.invoke("f", "x"));
+        assert!(first.is_ok() && second.is_ok() && third.is_ok());
+        assert_eq!(begun.elapsed().as_secs(), 2, "the gate is as wide as ever after a second");
+        inject(&chaos, r#"{"kind":"timeout","duration_seconds":2}"#).await.expect("injects");
+        let begun = tokio::time::Instant::now();
+        let mut hanging = Box::pin(runtime.invoke("f", "x"));
+        assert!(futures::poll!(&mut hanging).is_pending());
+        chaos.inject("run", BTreeMap::new()).await.expect("ends them");
+        hanging.await.expect("nothing holds it");
+        assert!(begun.elapsed().is_zero());
     }
 
     #[cfg(feature = "wasm")]
@@ -402,5 +451,35 @@ mod tests {
         assert!(runtime.invoke("f", "x").await.is_err());
         chaos.inject("run", BTreeMap::new()).await.expect("ends");
         assert!(chaos.injected().is_empty() && runtime.invoke("f", "x").await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_full_disk_does_not_take_is_told_once_there_is_room() {
+        let (chaos, _, documents) = node().await;
+        chaos.allow(None);
+        let told = Arc::<Mutex<Vec<String>>>::default();
+        let (document, tells) = (documents.document("told".parse().expect("valid")), Arc::clone(&told));
+        chaos.tell_by(Some(Arc::new(move |event: FleetEvent| {
+            if document.edit(Precondition::None, |draft| draft.set("k", &1_i64.into())).is_ok() {
+                tells.lock().push(event.message);
+            }
+            Box::pin(std::future::ready(()))
+        })));
+        inject(&chaos, r#"{"kind":"disk_full","duration_seconds":5}"#).await.expect("injects");
+        let late = fault(r#"{"kind":"latency","delay_ms":1,"duration_seconds":2}"#);
+        chaos.inject("other", BTreeMap::from([("1".to_owned(), late)])).await.expect("injects");
+        sleep(Duration::from_secs(4)).await;
+        assert_eq!(told.lock().len(), 1);
+        sleep(Duration::from_secs(2)).await;
+        let told = told.lock().clone();
+        for (message, parts) in told.iter().zip([
+            ["disk_full", "is injected"],
+            ["latency", "is injected"],
+            ["latency", "has ended"],
+            ["disk_full", "has ended"],
+        ]) {
+            assert!(parts.iter().all(|part| message.contains(part)), "{told:?}");
+        }
+        assert_eq!(told.len(), 4);
     }
 }

@@ -1,6 +1,9 @@
 //! What an experiment sees of its fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use edgeward_cluster::chaos::{choose, resolve};
 use edgeward_model::{
@@ -11,7 +14,7 @@ use edgeward_runtime::blocking;
 use futures::future::join_all;
 
 use super::{orders::ask, question::Question};
-use crate::fleet::EdgeCluster;
+use crate::{deployments::routes, fleet::EdgeCluster};
 
 /// The documents that an experiment compares.
 pub(super) fn compared(experiment: &Experiment) -> BTreeSet<DocumentName> {
@@ -37,6 +40,17 @@ pub(super) async fn known(cluster: &EdgeCluster) -> Result<Known, EdgeError> {
             documents: documents.collect(),
             has_hub: cluster.backbone().is_some(),
         })
+    })
+    .await
+}
+
+/// The longest that a call of an experiment may take, whatever becomes of it.
+pub(super) async fn call_max(cluster: &EdgeCluster, experiment: &Experiment) -> Result<Duration, EdgeError> {
+    let (cluster, called) = (cluster.clone(), experiment.clone());
+    blocking(move || {
+        let routes = routes(&cluster)?;
+        let routes = called.loads.iter().filter_map(|load| routes.get(&load.function));
+        Ok(routes.map(|route| route.resilience.deadline(route.timeout)).max().unwrap_or_default())
     })
     .await
 }

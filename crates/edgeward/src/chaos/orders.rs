@@ -30,6 +30,8 @@ pub(super) struct Orders {
     ordered: BTreeMap<usize, Ordered>,
     /// What each node was told last, and has taken.
     told: BTreeMap<NodeId, BTreeSet<usize>>,
+    /// Nodes that may have taken something else than is known: they are told anew, whatever it was.
+    unsure: BTreeSet<NodeId>,
     /// Crashes that were sent: whether they came or not, they are not sent again.
     crashed: BTreeSet<(usize, NodeId)>,
 }
@@ -45,7 +47,7 @@ pub(super) struct Told {
 
 impl Orders {
     pub(super) fn new(run: &str) -> Self {
-        Self { run: run.to_owned(), ordered: BTreeMap::new(), told: BTreeMap::new(), crashed: BTreeSet::new() }
+        Self { run: run.to_owned(), ordered: BTreeMap::new(), told: BTreeMap::new(), unsure: BTreeSet::new(), crashed: BTreeSet::new() }
     }
 
     /// The faults that are ordered now.
@@ -65,7 +67,7 @@ impl Orders {
 
     /// Nodes that may still inject something.
     pub(super) fn are_told(&self) -> bool {
-        self.told.values().any(|told| !told.is_empty())
+        !self.unsure.is_empty() || self.told.values().any(|told| !told.is_empty())
     }
 
     /// Tells each node that does not know it yet what is wanted there.
@@ -73,11 +75,12 @@ impl Orders {
         let of = |node: &NodeId| -> BTreeSet<usize> {
             self.ordered.iter().filter(|(_, ordered)| ordered.nodes.contains(node)).map(|(index, _)| *index).collect()
         };
-        let nodes: BTreeSet<_> = self.ordered.values().flat_map(|ordered| &ordered.nodes).chain(self.told.keys()).cloned().collect();
+        let known = self.told.keys().chain(&self.unsure);
+        let nodes: BTreeSet<_> = self.ordered.values().flat_map(|ordered| &ordered.nodes).chain(known).cloned().collect();
         let news = nodes
             .into_iter()
             .map(|node| (of(&node), node))
-            .filter(|(wanted, node)| self.told.get(node).unwrap_or(&BTreeSet::new()) != wanted);
+            .filter(|(wanted, node)| self.unsure.contains(node) || self.told.get(node).unwrap_or(&BTreeSet::new()) != wanted);
         let news: Vec<_> = news.collect();
         let asking = news.iter().map(|(wanted, node)| {
             let faults = wanted.iter().filter(|index| !self.crashed.contains(&(**index, node.clone())));
@@ -91,8 +94,16 @@ impl Orders {
             let is_crash = |index: &usize| self.ordered[index].fault.kind == FaultKind::Crash;
             let crashes: Vec<_> = wanted.difference(&before).copied().filter(is_crash).collect();
             let may_have = match &answer {
-                Ok(_) => true,
-                Err(error) => error.kind() == ErrorKind::Timeout,
+                Ok(_) => {
+                    self.unsure.remove(&node);
+                    true
+                }
+                Err(error) => {
+                    if !is_refusal(error) && error.kind() != ErrorKind::Unavailable {
+                        self.unsure.insert(node.clone());
+                    }
+                    error.kind() == ErrorKind::Timeout
+                }
             };
             if may_have {
                 self.crashed.extend(crashes.iter().map(|index| (*index, node.clone())));
@@ -107,7 +118,7 @@ impl Orders {
                     came.taken.extend(crashes.iter().map(|index| (*index, node.clone())));
                 }
                 // It is asked again with the next look.
-                Err(error) if is_away(&error) => tracing::debug!(%node, error = error.chain(), "a node could not be told its faults"),
+                Err(error) if !is_refusal(&error) => tracing::debug!(%node, error = error.chain(), "a node could not be told its faults"),
                 Err(error) => came.refused = Some(error),
             }
         }
@@ -125,6 +136,11 @@ fn left(ordered: &Ordered) -> Fault {
 /// Whether a node could not be asked, or did not answer.
 pub(super) fn is_away(error: &EdgeError) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
+/// Whether a node said that it does not do it, and would say so again. All else passes: it is asked again.
+pub(super) fn is_refusal(error: &EdgeError) -> bool {
+    matches!(error.kind(), ErrorKind::Forbidden | ErrorKind::InvalidInput)
 }
 
 /// Asks a node, here or far away.
@@ -145,8 +161,80 @@ pub(super) async fn ask(cluster: &EdgeCluster, node: &NodeId, question: Question
         BackboneError::NoResponder(_) => {
             EdgeError::new(ErrorKind::Unavailable, format!("node `{node}` is not connected, or of a release without experiments"))
         }
+        // It may have been asked, as with a time that is up.
+        BackboneError::Disconnected(why) => EdgeError::new(ErrorKind::Timeout, format!("node `{node}` could not answer: {why}")),
         BackboneError::Timeout(_) => EdgeError::new(ErrorKind::Timeout, format!("node `{node}` did not answer within {CHAOS_TIMEOUT:?}")),
         other => other.into(),
     })?;
     services::read(&answer, "an answer for an experiment")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use edgeward_cluster::{Backbone as _, Call, LocalNetwork, Message, Subjects, handler};
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::fleet::ServiceOptions;
+
+    /// A node that takes what it is told, and then does this.
+    async fn told<F, A>(answer: F) -> (EdgeCluster, Arc<Mutex<Vec<usize>>>, NodeId, Vec<Box<dyn std::any::Any>>)
+    where
+        F: Fn(usize) -> A + Send + Sync + Copy + 'static,
+        A: Future<Output = Result<Message, EdgeError>> + Send + 'static,
+    {
+        let (network, cluster, node) = (LocalNetwork::new(), EdgeCluster::new().expect("opens"), NodeId::new("edge-01").expect("valid"));
+        let options = ServiceOptions::default();
+        let serving = cluster.serve(Arc::new(network.member(cluster.id().clone())), options).await.expect("serves");
+        let heard = Arc::<Mutex<Vec<usize>>>::default();
+        let taken = Arc::clone(&heard);
+        let taking = handler(move |call: Call| {
+            let Ok(Question::Inject { faults, .. }) = services::read(&call.message, "a question") else { panic!("{call:?}") };
+            taken.lock().push(faults.len());
+            answer(faults.len())
+        });
+        let member = network.member(node.clone());
+        let service = member.serve(&Subjects::to_node(node.clone(), CHAOS), 1, taking).await.expect("serves");
+        (cluster, heard, node, vec![Box::new(serving), Box::new(service), Box::new(member)])
+    }
+
+    fn orders(node: &NodeId) -> Orders {
+        let mut orders = Orders::new("run");
+        let fault = Fault::new(FaultKind::Timeout, 600);
+        orders.add(0, fault, Instant::now() + Duration::from_mins(10), [node.clone()].into());
+        orders
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_may_have_taken_a_fault_is_told_that_it_is_over() {
+        let (cluster, heard, node, _kept) = told(async |faults| {
+            if faults > 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(services::write(&Answer::default()))
+        })
+        .await;
+        let mut orders = orders(&node);
+        let came = orders.tell(&cluster).await;
+        assert!(came.taken.is_empty() && came.refused.is_none() && orders.are_told());
+        orders.keep_only(&BTreeSet::new());
+        orders.tell(&cluster).await;
+        assert!(!orders.are_told());
+        assert_eq!(*heard.lock(), [1, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_is_asked_again_and_only_a_refusal_is_one() {
+        let error = |kind| move |_| std::future::ready(Err(EdgeError::new(kind, "no")));
+        let (cluster, heard, node, _kept) = told(error(ErrorKind::Overloaded)).await;
+        let mut waiting = orders(&node);
+        assert!(waiting.tell(&cluster).await.refused.is_none());
+        assert!(waiting.tell(&cluster).await.refused.is_none());
+        assert_eq!(*heard.lock(), [1, 1]);
+        let (cluster, _, node, _kept) = told(error(ErrorKind::Forbidden)).await;
+        let mut refused = orders(&node);
+        assert!(refused.tell(&cluster).await.refused.is_some() && !refused.are_told());
+    }
 }

@@ -24,6 +24,7 @@ use tracing::Instrument as _;
 
 use super::{EdgeCluster, topics::exchange::TopicService};
 use crate::{
+    chaos::left_behind,
     deployments::steering::Steering,
     events::{EventKind, FleetEvent},
     leases::LeaseQuestion,
@@ -105,6 +106,7 @@ impl EdgeCluster {
             tokio::spawn(look(self.clone(), backbone)),
             tokio::spawn(collect(self.clone(), Arc::clone(&hub))),
             tokio::spawn(Arc::clone(&self.0.events).keep_written()),
+            tokio::spawn(left_behind::end_all(self.clone())),
         ];
         let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
         Ok(FleetService {

@@ -23,6 +23,8 @@ pub async fn hub_readings(hub: &FleetHub, started: Instant) -> Vec<Reading> {
     readings.extend(rollouts(&deployments));
     let schedules = read("the schedules of the fleet", hub.cluster().schedules().list().await);
     readings.push(optional(Reading::new(&instruments::FLEET_SCHEDULES), schedules.map(|schedules| schedules.len())));
+    let triggers = read("the triggers of the fleet", hub.cluster().triggers().list().await);
+    readings.push(optional(Reading::new(&instruments::FLEET_TRIGGERS), triggers.map(|triggers| triggers.len())));
     readings.extend(topics(hub.cluster()));
     let cluster = hub.cluster().clone();
     let routes = read("the routes", blocking(move || cluster.routes()).await).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use edgeward::{
-    DocumentName, EdgeFunction, EdgeNodeStatus, ErrorKind, EventKind, FunctionId, Resilience,
+    DocumentName, EdgeFunction, EdgeNodeStatus, ErrorKind, EventKind, FunctionId, HandlerName, NativeHandler, Resilience,
     chaos::{Experiment, Phase, Report, Scenario, Verdict},
 };
 use edgeward_model::Breaker;
@@ -130,7 +130,7 @@ pub(crate) async fn an_experiment_ends_when_it_is_too_bad_or_somebody_says_so(si
         for_seconds = 1
     "#;
     let begun = Instant::now();
-    let report = run(&hub, experiment("endless", 600, failing)).await;
+    let report = run(&hub, experiment("endless", 601, failing)).await;
     assert_eq!(report.verdict, Verdict::Aborted, "{}", report.to_markdown());
     assert!(report.reason.contains("success rate of double") && begun.elapsed() < Duration::from_mins(1), "{}", report.reason);
     assert!(nodes.iter().all(|node| node.node.chaos().injected().is_empty()), "its faults ended with it");
@@ -141,7 +141,7 @@ pub(crate) async fn an_experiment_ends_when_it_is_too_bad_or_somebody_says_so(si
         let text = r#"
             name = "quiet"
             before_seconds = 1
-            duration_seconds = 600
+            duration_seconds = 601
             [[fault]]
             kind = "error"
             blast_radius = "100%"
@@ -235,4 +235,79 @@ pub(crate) async fn faults_end_by_themselves_when_their_hub_is_gone(site: Site) 
     assert!(calls.is_err(), "nobody ended it");
     eventually("all have ended", async || nodes.iter().all(|node| node.node.chaos().injected().is_empty())).await;
     assert_eq!(nodes[0].invoke("double", "1").await, "2");
+}
+
+pub(crate) async fn a_hub_that_starts_again_ends_what_it_left_behind(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hub, nodes) = fleet(&site, folder.path()).await;
+    let fault = "[[fault]]\nkind = \"error\"\nblast_radius = \"100%\"\nduration_seconds = 600";
+    hub.cluster.chaos().start(experiment("left", 601, fault)).await.expect("begins");
+    eventually("every node injects", async || nodes.iter().all(|node| !node.node.chaos().injected().is_empty())).await;
+    drop(hub);
+    let hub = AtHub::start(&site, folder.path()).await;
+    eventually("all have ended", async || nodes.iter().all(|node| node.node.chaos().injected().is_empty())).await;
+    let left = hub.cluster.chaos().get("left:1").await.expect("it is known");
+    assert_eq!((left.phase, left.verdict, left.reason.as_str()), (Phase::Ended, Some(Verdict::Aborted), "its hub ended with it"));
+}
+
+pub(crate) async fn a_fault_that_met_no_node_is_not_borne(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hub, mut nodes) = fleet(&site, folder.path()).await;
+    let fault = |begins_after_seconds: u32, duration_seconds: u32| {
+        format!(
+            "[[fault]]\nkind = \"latency\"\ndelay_ms = 10\nnodes = \"node=edge-03\"\nbegins_after_seconds = {begins_after_seconds}\nduration_seconds = {duration_seconds}"
+        )
+    };
+    let begun = hub.cluster.chaos().start(experiment("away", 4, &fault(1, 2))).await.expect("begins").id;
+    nodes[2].disconnect();
+    hub.cluster.chaos().until_ended(&begun).await.expect("ends");
+    let report = hub.cluster.chaos().report(&begun).await.expect("kept");
+    assert_eq!((report.verdict, report.reason.as_str()), (Verdict::Inconclusive, "fault 1 was injected on no node"));
+    // One that is back in time is hit.
+    nodes[2].connect(&site).await;
+    hub.is("edge-03", EdgeNodeStatus::Online).await;
+    let begun = hub.cluster.chaos().start(experiment("back", 40, &fault(1, 30))).await.expect("begins").id;
+    nodes[2].disconnect();
+    eventually("its time has come", async || hub.cluster.chaos().get(&begun).await.expect("it runs").phase == Phase::Faults).await;
+    nodes[2].connect(&site).await;
+    eventually("it is hit", async || !nodes[2].node.chaos().injected().is_empty()).await;
+    hub.cluster.chaos().stop(&begun, "enough is seen").await.expect("it runs");
+    assert!(nodes[2].node.chaos().injected().is_empty());
+}
+
+pub(crate) async fn calls_that_are_under_way_at_the_end_are_waited_for(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hub, nodes) = fleet(&site, folder.path()).await;
+    for node in &nodes {
+        let slow = NativeHandler::json(async |n: i64| {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            Ok::<_, std::io::Error>(n)
+        });
+        node.node.runtime().register(HandlerName::new("slow").expect("valid"), slow);
+    }
+    hub.cluster.deploy_to_all(native("slow", "slow")).await.expect("assigned");
+    for name in NODES {
+        hub.serves(name, "slow").await;
+    }
+    let text = r#"
+        name = "slow"
+        before_seconds = 3
+        duration_seconds = 3
+        [[load]]
+        function = "slow"
+        per_second = 20
+        payload = "21"
+        [[fault]]
+        kind = "error"
+        function = "double"
+        duration_seconds = 1
+        [[steady_state]]
+        probe = "success_rate"
+        function = "slow"
+        at_least_percent = 99
+    "#;
+    let report = run(&hub, Experiment::read("slow", text).expect("valid")).await;
+    assert_eq!(report.verdict, Verdict::Held, "{}", report.to_markdown());
+    let last = report.points.last().expect("it was looked");
+    assert!(last.success_percent.values().eq(&[100.0]), "what was due in the last second has ended: {}", report.to_markdown());
 }

@@ -1,6 +1,6 @@
 //! An experiment: what must hold, what goes wrong when, and when it is too bad to go on.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +152,7 @@ impl Experiment {
         let whole = |value: u32| usize::try_from(value).expect("32 bits fit");
         within("before_seconds", whole(self.before_seconds), 1, seconds_max)?;
         within("duration_seconds", whole(self.duration_seconds), 1, seconds_max)?;
+        within("before_seconds and duration_seconds together", whole(self.before_seconds) + whole(self.duration_seconds), 2, seconds_max)?;
         within("the number of hypotheses", self.steady_state.len(), 1, EXPERIMENT_PARTS_MAX)?;
         within("the number of faults", self.faults.len(), 1, FAULTS_MAX)?;
         within("the number of loads", self.loads.len(), 0, EXPERIMENT_PARTS_MAX)?;
@@ -165,9 +166,23 @@ impl Experiment {
         for (index, planned) in self.faults.iter().enumerate() {
             planned.fault.validate()?;
             let end = planned.span().1.as_secs();
-            if end > u64::from(self.duration_seconds) {
+            if end >= u64::from(self.duration_seconds) {
                 let (number, duration) = (index + 1, self.duration_seconds);
-                return refused(format!("takes {duration} seconds, and its fault {number} would end after {end}; let it last longer"));
+                let why = "with no time to see what comes after it; let it last longer";
+                return refused(format!("takes {duration} seconds, and its fault {number} would end after {end}, {why}"));
+            }
+        }
+        let steady = self.steady_state.iter().map(|hypothesis| &hypothesis.expectation);
+        for expectation in steady.chain(self.abort.iter().map(|condition| &condition.expectation)) {
+            if let Some(function) = expectation.function()
+                && !self.loads.iter().any(|load| load.function == *function)
+            {
+                let called: BTreeSet<_> = self.loads.iter().map(|load| format!("`{}`", load.function)).collect();
+                let called = if called.is_empty() { "none".to_owned() } else { Vec::from_iter(called).join(", ") };
+                let probe = expectation.probe();
+                return refused(format!(
+                    "has a probe `{probe}` of function `{function}`, which no `[[load]]` of it calls; it calls {called}"
+                ));
             }
         }
         Ok(())

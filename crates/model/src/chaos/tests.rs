@@ -26,6 +26,10 @@ const SMALL: &str = r#"
 name = "small"
 duration_seconds = 60
 
+[[load]]
+function = "resize"
+per_second = 10
+
 [[fault]]
 kind = "error"
 begins_after_seconds = 5
@@ -132,11 +136,23 @@ fn a_file_that_is_wrong_is_refused_with_its_line_and_why() {
     for (from, to, why) in [
         ("name = \"small\"\n", "", "missing field `name`"),
         ("\"small\"", "\"a b\"", "`e.toml`, line 2: the experiment name `a b` is not valid"),
-        ("\"error\"", "\"eror\"", "`e.toml`, line 5: there is no fault `eror`"),
+        ("\"error\"", "\"eror\"", "`e.toml`, line 9: there is no fault `eror`"),
         ("probability = 0.5", "probability = 2", "probability of the fault `error` is 2"),
-        ("duration_seconds = 30", "duration_seconds = 56", "its fault 1 would end after 61; let it last longer"),
+        ("duration_seconds = 30", "duration_seconds = 56", "its fault 1 would end after 61, with no time"),
+        ("duration_seconds = 30", "duration_seconds = 55", "its fault 1 would end after 60, with no time to see what comes after it"),
         ("duration_seconds = 60", "duration_seconds = 99999", "must be from 1 to 7200"),
-        ("\"success_rate\"", "\"success\"", "`e.toml`, line 14: there is no probe `success`"),
+        ("duration_seconds = 60", "duration_seconds = 7200", "before_seconds and duration_seconds together of experiment `small` is 7210"),
+        (
+            "\"p95\"\nfunction = \"resize\"",
+            "\"p95\"\nfunction = \"resize2\"",
+            "has a probe `p95` of function `resize2`, which no `[[load]]` of it calls; it calls `resize`",
+        ),
+        (
+            "function = \"resize\"\nat_least_percent",
+            "function = \"x\"\nat_least_percent",
+            "has a probe `success_rate` of function `x`, which",
+        ),
+        ("\"success_rate\"", "\"success\"", "`e.toml`, line 18: there is no probe `success`"),
         ("at_least_percent = 99.5", "", "the probe `success_rate` needs `at_least_percent`"),
         ("at_least_percent = 99.5", "at_least_percent = 101", "it must be from 0 to 100"),
         ("at_least_percent = 99.5", "at_least_percent = 99\ntolerance_seconds = 1", "calls are judged all together"),
@@ -144,7 +160,7 @@ fn a_file_that_is_wrong_is_refused_with_its_line_and_why() {
         ("at_most_ms = 500", "at_most_ms = 500\ndemanded = \"always\"", "takes no `demanded` here"),
         ("[[abort]]", "[[aborts]]", "unknown field `aborts`"),
         ("nodes = \"site=berlin\"", "nodes = \"berlin\"", "`berlin` says not which nodes"),
-        ("[[fault]]", "[[fault]", "`e.toml`, line 5"),
+        ("[[fault]]", "[[fault]", "`e.toml`, line 9"),
     ] {
         let error = Experiment::read("e.toml", &SMALL.replacen(from, to, 1)).expect_err(to).to_string();
         assert!(error.contains(why), "{to}: {error}");
@@ -167,17 +183,13 @@ fn an_experiment_that_names_what_there_is_not_is_told_what_there_is() {
     assert_eq!(check("", "", &known), Ok(()));
     for (from, to, why) in [
         (
-            "function = \"resize\"",
-            "function = \"resise\"",
+            "duration_seconds = 30\nfunction = \"resize\"",
+            "duration_seconds = 30\nfunction = \"resise\"",
             "experiment `small`, fault 1: there is no function `resise`; there are `resize`",
         ),
         ("site=berlin", "site=oslo", "experiment `small`, fault 1: no node meets `site=oslo`"),
         ("site=berlin", "node=edge-02", "fault 1: there is no node `edge-02`; there are `edge-01`"),
-        (
-            "function = \"resize\"\nat_least_percent = 99.5",
-            "function = \"x\"\nat_least_percent = 99.5",
-            "steady_state 1: there is no function `x`",
-        ),
+        ("per_second = 10", "per_second = 10\n[[load]]\nfunction = \"x\"\nper_second = 1", "load 2: there is no function `x`"),
         (
             "probe = \"p95\"\nfunction = \"resize\"\nat_most_ms = 500",
             "probe = \"nodes_online\"\nat_least = 2",

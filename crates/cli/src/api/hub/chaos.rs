@@ -110,6 +110,9 @@ pub(crate) async fn start(
         }
         (Some(_), false) => return Err(EdgeError::invalid("give an experiment or name a scenario, not both").into()),
         (None, true) => return Err(EdgeError::invalid("give an experiment as the body, or name a scenario").into()),
+        (None, false) if query.function.is_some() || query.document.is_some() => {
+            return Err(EdgeError::invalid("`function` and `document` go with a `scenario`; an experiment says its own").into());
+        }
         (None, false) if is_json => serde_json::from_slice::<Experiment>(&body.bytes)
             .map_err(|error| EdgeError::invalid(format!("the experiment is not valid: {error}")))?,
         (None, false) => {
@@ -167,13 +170,18 @@ pub(crate) async fn report(
 /// Ends an experiment before its time, and answers once its faults have ended. One that is over stays as it is.
 #[utoipa::path(
     post, path = "/v1/chaos/experiments/{id}/stop", operation_id = "stop_experiment", tag = "chaos", params(ExperimentPath),
-    responses((status = 200, body = Object), (status = 404, body = wire::Problem))
+    responses(
+        (status = 200, body = Object),
+        (status = 404, body = wire::Problem),
+        (status = 503, description = "This hub is not the active one.", body = wire::Problem),
+    )
 )]
 pub(crate) async fn stop(
     State(hub): State<Arc<FleetHub>>,
     Path(ExperimentPath { id }): Path<ExperimentPath>,
     caller: Option<Extension<Caller>>,
 ) -> Result<Json<ExperimentView>, Refusal> {
+    hub.check_active()?;
     let chaos = hub.cluster().chaos();
     chaos.get(&id).await?;
     audit::experiment("stopped", &id, caller.as_deref());
