@@ -89,6 +89,7 @@ on_each! {
         what_was_published_while_a_node_was_away_arrives_once_and_in_order
         what_the_hub_took_and_the_node_did_not_hear_of_comes_once
         what_is_left_of_a_log_that_gave_up_what_was_not_forwarded_arrives
+        what_is_sent_after_what_another_hub_overtook_is_not_taken_for_all
         a_node_that_is_not_who_it_says_or_speaks_for_another_is_refused
         a_slow_hub_is_sent_one_bundle_at_a_time
         a_hub_that_takes_nothing_for_a_while_makes_a_node_lose_nothing

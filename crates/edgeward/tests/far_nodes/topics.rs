@@ -13,7 +13,7 @@ use edgeward::{
     TopicSharing, Trigger, TriggerId,
     cluster::{
         Backbone, BackboneError, Claim, Claimed, Connection, Handler, Message as Carrier, Name, Service, Subject, Subjects,
-        Subscription as Arriving,
+        Subscription as Arriving, nats::StreamContent,
     },
 };
 use edgeward_topics::{LogOptions, TopicLog};
@@ -304,13 +304,50 @@ pub(crate) async fn what_is_left_of_a_log_that_gave_up_what_was_not_forwarded_ar
 
 /// A bundle with one message, as it goes over the wire.
 fn bundle(node: &str, topic: &str) -> Carrier {
-    let json = format!(
-        r#"{{"messages":[{{"topic":"{topic}","bytes":1,"published_at_ms":0,"origin":{{"node":"{node}","epoch":1,"position":1}}}}]}}"#
-    );
+    bundle_of(node, topic, 1..=1)
+}
+
+/// The same with a message for each of these positions, whose payloads they are.
+fn bundle_of(node: &str, topic: &str, positions: std::ops::RangeInclusive<u64>) -> Carrier {
+    let message = |position: u64| {
+        format!(r#"{{"topic":"{topic}","bytes":1,"published_at_ms":0,"origin":{{"node":"{node}","epoch":1,"position":{position}}}}}"#)
+    };
+    let messages: Vec<_> = positions.clone().map(message).collect();
+    let json = format!(r#"{{"messages":[{}]}}"#, messages.join(","));
     let mut bytes = u32::try_from(json.len()).expect("short").to_be_bytes().to_vec();
     bytes.extend_from_slice(json.as_bytes());
-    bytes.push(b'x');
+    positions.for_each(|position| bytes.extend_from_slice(position.to_string().as_bytes()));
     Carrier::new(bytes)
+}
+
+pub(crate) async fn what_is_sent_after_what_another_hub_overtook_is_not_taken_for_all(site: Site) {
+    let Some(stream) = site.topic_stream("hub").await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    hub.cluster.admit(&id("edge-01"), None).expect("joins");
+    let member = site.member("edge-01").await;
+    // The hub knows the end of the stream, and another writes there.
+    topics(&hub).publish(message("a", "0")).await.expect("published");
+    let others = ["a", "b"].map(|payload| StreamContent {
+        node: id("other"),
+        topic: TopicName::new("a").expect("valid"),
+        head: r#"{"published_at_ms":0}"#.to_owned(),
+        payload: payload.into(),
+    });
+    stream.append(others.into(), 1).await.expect("handed over").done().await.expect("appended");
+    let send = async |positions| {
+        let to = Subject::to_hub(id("edge-01"), Name::new("topics"));
+        member.request(&to, bundle_of("edge-01", "a", positions), Duration::from_secs(30)).await.is_ok()
+    };
+    // The second comes before anybody knows what becomes of the first.
+    let (first, second) = tokio::join!(send(1..=3), send(1..=5));
+    assert!(!first, "it was overtaken");
+    if !second {
+        eventually("it is sent again", async || send(1..=5).await).await;
+    }
+    has(&hub, 8).await;
+    let own = at_hub(&hub).await.into_iter().filter(|(_, from)| from == "edge-01").map(|(payload, _)| payload);
+    assert_eq!(own.collect::<Vec<_>>(), ["1", "2", "3", "4", "5"]);
 }
 
 pub(crate) async fn a_node_that_is_not_who_it_says_or_speaks_for_another_is_refused(site: Site) {
@@ -330,7 +367,7 @@ pub(crate) async fn a_node_that_is_not_who_it_says_or_speaks_for_another_is_refu
     assert_eq!(ask("edge-01", Carrier::new("nonsense")).await, Err(ErrorKind::InvalidInput));
     assert_eq!(ask("edge-01", bundle("edge-01", "a")).await, Ok(()));
     has(&hub, 1).await;
-    assert_eq!(at_hub(&hub).await, [("x".to_owned(), "edge-01".to_owned())]);
+    assert_eq!(at_hub(&hub).await, [("1".to_owned(), "edge-01".to_owned())]);
 }
 
 pub(crate) async fn a_slow_hub_is_sent_one_bundle_at_a_time(site: Site) {

@@ -58,13 +58,14 @@ struct Chain {
 }
 
 /// What became of a bundle.
-struct Sent {
-    /// None when all of it was taken before.
-    appending: Option<Appending>,
-    /// Messages that were taken before: of each epoch of a node the last position.
-    passed_over: HashMap<(NodeId, u64), u64>,
-    /// The last position of the stream, with all that is on its way.
-    last: u64,
+enum Sent {
+    /// It is on its way.
+    Appending(Appending),
+    /// All of it was taken before.
+    Known,
+    /// Some of it was sent before and is not in the copy yet, up to these positions of epochs of nodes. Would it be refused, what is sent after it
+    /// would be taken for all; so that is not sent before it is known. Also the last position of the stream, with all that is on its way.
+    Waits(HashMap<(NodeId, u64), u64>, u64),
 }
 
 impl std::fmt::Debug for StreamLog {
@@ -102,46 +103,45 @@ impl StreamLog {
 
     /// Returns the position of the last message, none when all were there, when they are durable.
     async fn append(&self, node: &NodeId, messages: Vec<Message>) -> Result<Option<u64>, EdgeError> {
-        let (Sent { appending, passed_over, last }, losses) = {
-            let mut chained = self.chain.lock().await;
-            // Should this be dropped half-way, the next one reads anew.
-            let mut chain = match chained.chain.take() {
-                // Members come and go, and what is remembered of them has a bound.
-                Some(chain) if chain.taken.len() < 2 * NODES_MAX => chain,
-                _ => self.read_end().await?,
+        loop {
+            let (sent, losses) = {
+                let mut chained = self.chain.lock().await;
+                // Should this be dropped half-way, the next one reads anew.
+                let mut chain = match chained.chain.take() {
+                    // Members come and go, and what is remembered of them has a bound.
+                    Some(chain) if chain.taken.len() < 2 * NODES_MAX => chain,
+                    _ => self.read_end().await?,
+                };
+                let sent = self.send(&mut chain, node, &messages).await;
+                if sent.is_ok() {
+                    chained.chain = Some(chain);
+                } else {
+                    chained.losses += 1;
+                }
+                (sent?, chained.losses)
             };
-            let sent = self.send(&mut chain, node, messages).await;
-            if sent.is_ok() {
-                chained.chain = Some(chain);
-            } else {
-                chained.losses += 1;
-            }
-            (sent?, chained.losses)
-        };
-        let done = async {
-            let last_own = match appending {
-                Some(appending) => Some(appending.done().await?),
-                None => None,
+            let done = match sent {
+                Sent::Known => return Ok(None),
+                Sent::Appending(appending) => appending.done().await.map(Some).map_err(EdgeError::from),
+                Sent::Waits(on_their_way, last) => self.until_taken(on_their_way, last).await.map(|()| None),
             };
-            self.check_taken(passed_over, last).await?;
-            Ok(last_own)
-        };
-        let done = done.await;
-        if done.is_err() {
-            let mut chained = self.chain.lock().await;
-            if chained.losses == losses {
-                (chained.chain, chained.losses) = (None, losses + 1);
+            match done {
+                Ok(None) => {}
+                Ok(last) => return Ok(last),
+                Err(error) => {
+                    let mut chained = self.chain.lock().await;
+                    if chained.losses == losses {
+                        (chained.chain, chained.losses) = (None, losses + 1);
+                    }
+                    return Err(error);
+                }
             }
         }
-        done
     }
 
-    /// What was passed over may be on its way still, sent by an attempt whose end nobody waited for: it counts when it is in the copy.
-    async fn check_taken(&self, passed_over: HashMap<(NodeId, u64), u64>, last: u64) -> Result<(), EdgeError> {
-        for ((node, epoch), position) in passed_over {
-            if self.log.taken(&node, epoch).await? >= position {
-                continue;
-            }
+    /// Waits until what an attempt sent, for whose end nobody may have waited, is in the copy.
+    async fn until_taken(&self, on_their_way: HashMap<(NodeId, u64), u64>, last: u64) -> Result<(), EdgeError> {
+        for ((node, epoch), position) in on_their_way {
             let mut copied = self.copied.subscribe();
             // In vain is as good as not there.
             let _ = timeout(TOPIC_STREAM_TIMEOUT, copied.wait_for(|copied| copied.position >= last)).await;
@@ -153,28 +153,43 @@ impl StreamLog {
         Ok(())
     }
 
-    async fn send(&self, chain: &mut Chain, node: &NodeId, messages: Vec<Message>) -> Result<Sent, EdgeError> {
-        let (mut bundle, mut passed_over) = (Vec::with_capacity(messages.len()), HashMap::new());
+    async fn send(&self, chain: &mut Chain, node: &NodeId, messages: &[Message]) -> Result<Sent, EdgeError> {
+        let (mut taken, mut in_copy, mut on_their_way) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let mut bundle = Vec::with_capacity(messages.len());
         for message in messages {
             if let Some(Origin { node, epoch, position }) = &message.origin {
                 let key = (node.clone(), *epoch);
-                let taken = match chain.taken.get(&key) {
-                    Some(taken) => *taken,
+                let sent = match taken.get(&key).or_else(|| chain.taken.get(&key)) {
+                    Some(sent) => *sent,
                     None => self.log.taken(node, *epoch).await?,
                 };
-                chain.taken.insert(key.clone(), taken.max(*position));
-                if *position <= taken {
-                    passed_over.insert(key, *position);
+                taken.insert(key.clone(), sent.max(*position));
+                if *position <= sent {
+                    let copied = match in_copy.get(&key) {
+                        Some(copied) => *copied,
+                        None => self.log.taken(node, *epoch).await?,
+                    };
+                    in_copy.insert(key.clone(), copied);
+                    if *position > copied {
+                        on_their_way.insert(key, *position);
+                    }
                     continue;
                 }
             }
-            let head = Head::of(&message).to_json();
-            bundle.push(StreamContent { node: node.clone(), topic: message.topic, head, payload: message.payload });
+            let head = Head::of(message).to_json();
+            bundle.push(StreamContent { node: node.clone(), topic: message.topic.clone(), head, payload: message.payload.clone() });
+        }
+        if !on_their_way.is_empty() {
+            return Ok(Sent::Waits(on_their_way, chain.last));
+        }
+        chain.taken.extend(taken);
+        if bundle.is_empty() {
+            return Ok(Sent::Known);
         }
         let count = bundle.len() as u64;
-        let appending = if bundle.is_empty() { None } else { Some(self.stream.append(bundle, chain.last).await?) };
+        let appending = self.stream.append(bundle, chain.last).await?;
         chain.last += count;
-        Ok(Sent { appending, passed_over, last: chain.last })
+        Ok(Sent::Appending(appending))
     }
 
     /// Waits until the copy has all that is in the stream.
