@@ -83,11 +83,13 @@ enum Recovered {
 fn recovered_at(hypothesis: &Hypothesis, after: &[(u64, Sum)]) -> Recovered {
     let expectation = &hypothesis.expectation;
     let (mut sum, mut recovered, mut ends_well) = (Sum::default(), Recovered::Unknown, false);
-    let known = after.iter().rev().filter(|(_, sum)| sum.holds(expectation).is_some());
-    for (count, (second, seen)) in known.enumerate() {
+    let known: Vec<_> = after.iter().rev().filter(|(_, sum)| sum.holds(expectation).is_some()).collect();
+    let tail = known.len().min(TAIL_SECONDS);
+    for (count, (second, seen)) in known.into_iter().enumerate() {
         sum.merge(seen);
-        // Of so few calls a single one that fails says nothing yet.
-        ends_well |= count < TAIL_SECONDS && sum.clone().but_for_one_call().holds(expectation) == Some(true);
+        ends_well |= count < tail && sum.holds(expectation) == Some(true);
+        // Of the few calls of the last seconds a single one that fails says nothing yet.
+        ends_well |= count + 1 == tail && sum.clone().but_for_one_call().holds(expectation) == Some(true);
         if sum.holds(expectation) == Some(true) && ends_well {
             recovered = Recovered::At(*second);
         } else if count < TAIL_SECONDS && !matches!(recovered, Recovered::At(_)) {
