@@ -72,7 +72,7 @@ impl Node {
             && let Some(hub) = self.way_to_hub()
         {
             let invocation = Invocation { function, payload, options, is_idempotent: terms.is_idempotent, was_tried: false };
-            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(REQUEST_TIMEOUT_MAX)).await;
+            return self.call_by_hub(&*hub, invocation, terms.left.unwrap_or(REQUEST_TIMEOUT_MAX)).await.map_err(|(error, _)| error);
         }
         // What is not here, of a node that is alone, is not found here.
         let deployed = self.runtime().find(function.as_str())?;
@@ -81,7 +81,9 @@ impl Node {
         let deadline = deployed.function().resilience.deadline(deployed.function().timeout());
         let left = terms.left.map_or(deadline, |left| left.min(deadline));
         let until = Instant::now() + left;
-        let attempt = retry.attempt().filter(|_| is_idempotent && self.way_to_hub().is_some());
+        // Another node has the fleet's function of this name, which need not be one that is this node's own.
+        let is_of_fleet = self.assigned.load().contains_key(&function);
+        let attempt = retry.attempt().filter(|_| is_idempotent && is_of_fleet && self.way_to_hub().is_some());
         let time = attempt.map_or(left, |attempt| attempt.min(left));
         let running = timeout(time, self.runtime().invoke_with(function.as_str(), payload.clone(), options.clone()));
         let ran = running.await.unwrap_or_else(|_| {
@@ -90,7 +92,8 @@ impl Node {
         });
         let Err(error) = ran else { return ran };
         let failure = CallFailure::answered(error.kind());
-        let may_run_elsewhere = failure.fault != Fault::Call && (is_idempotent || !failure.may_have_run) && retry.attempts() > 1;
+        let may_run_elsewhere =
+            is_of_fleet && failure.fault != Fault::Call && (is_idempotent || !failure.may_have_run) && retry.attempts() > 1;
         let left = until.saturating_duration_since(Instant::now());
         let Some(hub) = self.way_to_hub().filter(|hub| may_run_elsewhere && !left.is_zero() && hub.connection().borrow().is_up) else {
             return Err(error);
@@ -98,8 +101,8 @@ impl Node {
         tracing::debug!(%function, error = error.chain(), "a call that failed here is the hub's");
         let invocation = Invocation { function, payload, options, is_idempotent, was_tried: true };
         let called = self.call_by_hub(&*hub, invocation, left).await;
-        // That nobody else could take it tells less than what went wrong here.
-        called.map_err(|theirs| if CallFailure::answered(theirs.kind()).may_have_run { theirs } else { error })
+        // That nobody else took it tells less than what went wrong here.
+        called.map_err(|(theirs, nobody_took_it)| if nobody_took_it { error } else { theirs })
     }
 
     fn way_to_hub(&self) -> Option<Arc<dyn Backbone>> {
@@ -112,7 +115,8 @@ impl Node {
         !deployed.is_leased() || self.installer.leases().why_waiting(function).is_none()
     }
 
-    async fn call_by_hub(&self, hub: &dyn Backbone, mut invocation: Invocation, time: Duration) -> Result<Output, EdgeError> {
+    /// An error tells also whether nobody took the call for certain.
+    async fn call_by_hub(&self, hub: &dyn Backbone, mut invocation: Invocation, time: Duration) -> Result<Output, (EdgeError, bool)> {
         let (to, function) = (Subject::to_hub(self.runtime().node().id.clone(), CALL), invocation.function.clone());
         let mut span = begin(invocation.options.trace(), SpanKind::Client, || format!("call {function} by the hub"));
         invocation.options = invocation.options.below(span.as_ref());
@@ -121,8 +125,15 @@ impl Node {
             Err(error) => Err(BackboneError::Answered(error)),
         };
         let answer = answer.map(read_output).map_err(|error| {
+            // Of a node that vanished the hub says that it is unavailable, and it may have run there.
+            let nobody_took_it = match &error {
+                BackboneError::Answered(error) => {
+                    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Overloaded | ErrorKind::RefusedArtifact)
+                }
+                other => matches!(other, BackboneError::NoResponder(_)),
+            };
             let why = match &error {
-                BackboneError::Answered(_) => return error.into(),
+                BackboneError::Answered(_) => return (error.into(), nobody_took_it),
                 BackboneError::Timeout(_) => {
                     format!("function `{function}` was called by the hub, which did not answer within {time:?}; it may have run")
                 }
@@ -131,9 +142,9 @@ impl Node {
                 }
                 _ => format!("failed to call function `{function}` by the hub"),
             };
-            EdgeError::new(error.kind(), why).with_source(error)
+            (EdgeError::new(error.kind(), why).with_source(error), nobody_took_it)
         });
-        answer.inspect_err(|error| span::fail(&mut span, error))
+        answer.inspect_err(|(error, _)| span::fail(&mut span, error))
     }
 }
 

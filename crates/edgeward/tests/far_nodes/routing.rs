@@ -351,6 +351,12 @@ pub(crate) async fn a_node_that_is_full_or_fails_has_its_hub_find_another(site: 
     hub.cluster.deploy_to_node("a", once.clone()).await.expect("assigns");
     runs_as(&a, &once).await;
     assert_eq!(call_with(idempotent).await.expect_err("it is tried once").kind(), ErrorKind::ExecutionFailed);
+
+    // What is a node's own may be another function than that of the fleet.
+    hub.cluster.undeploy_from_node("a", &function()).await.expect("takes it");
+    eventually("it has it no more", async || a.node.runtime().find(FUNCTION).is_err()).await;
+    a.node.put_function(quick, edgeward::Precondition::None).await.expect("its own");
+    assert_eq!(call_with(idempotent).await.expect_err("nobody else has it").kind(), ErrorKind::ExecutionFailed);
 }
 
 /// Waits until a node runs the function as it is said here.
