@@ -251,8 +251,8 @@ fn what_is_dead_at_the_end_has_not_recovered_however_long_it_was_well() {
         let (_, report) = run(experiment(parts), |at| calls(at, if at >= from { 100 } else { 0 }, 10.0));
         assert_eq!(report.verdict, expected, "{from}: {}", report.to_markdown());
     }
-    // A call a second, of which none is well for long.
-    let rare = |at: u64| Observation { calls: of_second(at.saturating_sub(1), 1, u64::from(at >= 46), 10.0), ..well(at) };
+    // A call a second.
+    let rare = |at: u64| Observation { calls: of_second(at.saturating_sub(1), 1, u64::from(at >= 60), 10.0), ..well(at) };
     let (_, report) = run(experiment(&mild), rare);
     assert_eq!(report.verdict, Verdict::Broken, "{}", report.to_markdown());
     // Back just in time, and one call that failed at last.
