@@ -252,8 +252,10 @@ fn what_is_dead_at_the_end_has_not_recovered_however_long_it_was_well() {
         assert_eq!(report.verdict, expected, "{from}: {}", report.to_markdown());
     }
     // A call a second.
+    let mut slow = experiment(&mild);
+    slow.loads[0].per_second = 1;
     let rare = |at: u64| Observation { calls: of_second(at.saturating_sub(1), 1, u64::from(at >= 60), 10.0), ..well(at) };
-    let (_, report) = run(experiment(&mild), rare);
+    let (_, report) = run(slow, rare);
     assert_eq!(report.verdict, Verdict::Broken, "{}", report.to_markdown());
     // Back just in time, and one call that failed at last.
     let (_, report) = run(experiment(&SUCCESS.replace("99", "98")), |at| calls(at, if (46..69).contains(&at) { 100 } else { 0 }, 10.0));
