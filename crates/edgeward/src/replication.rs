@@ -26,6 +26,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::services::{AGAIN, ANEW, POKE, SYNC};
 
+/// Time after which a node asks by itself, half of it at least.
+const ASK_EVERY: Duration = if cfg!(test) { Duration::from_millis(400) } else { PULL_EVERY };
 /// Time within which nodes that hear of another hub ask it.
 const ANEW_PAUSE: Duration = Duration::from_millis(200);
 /// Time after which a hub that begins says so once more. By then the broker has noticed that the hub before it stands still: until then it
@@ -187,9 +189,12 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
     let mut connection = exchange.backbone.connection();
     let mut failures = 0_u32;
     let mut compared_at = Instant::now();
+    // When it asks by itself. What is written here meanwhile puts that off no further.
+    let mut pull_at = None;
     loop {
         let is_up = connection.borrow_and_update().is_up;
         if !is_up {
+            pull_at = None;
             // Whatever woke it: nothing is the same as at the hub for sure.
             exchange.session().reconnect();
             exchange.tell();
@@ -203,16 +208,16 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
             compared_at = Instant::now();
             exchange.session().compare();
         }
-        let pause = match exchange.speak(&mut pokes).await {
+        let speaks_at = match exchange.speak(&mut pokes).await {
             Ok(Spoken::Anew) => {
                 exchange.session().reconnect();
                 // Nodes of a fleet hear it at once.
-                backoff::some_of(ANEW_PAUSE)
+                after(backoff::some_of(ANEW_PAUSE))
             }
             Ok(Spoken::All) => {
                 failures = 0;
                 // Nodes that came at once do not ask at once for ever.
-                PULL_EVERY / 2 + backoff::some_of(PULL_EVERY / 2)
+                *pull_at.get_or_insert_with(|| after(ASK_EVERY / 2 + backoff::some_of(ASK_EVERY / 2)))
             }
             Err(error) => {
                 exchange.session().reconnect();
@@ -224,7 +229,7 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
                     is_news
                 });
                 failures = failures.saturating_add(1);
-                backoff::pause(failures)
+                after(backoff::pause(failures))
             }
         };
         let stop = exchange.stop.clone();
@@ -237,8 +242,11 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
                 None => Wake::Stop,
             },
             changed = connection.changed() => if changed.is_ok() { Wake::Connection } else { Wake::Stop },
-            () = tokio::time::sleep(pause) => Wake::Pull,
+            () = tokio::time::sleep_until(speaks_at) => Wake::Pull,
         };
+        if !matches!(wake, Wake::Commit) {
+            pull_at = None;
+        }
         match wake {
             Wake::Commit => {}
             Wake::Pull => exchange.session().poke(),
@@ -248,6 +256,10 @@ async fn run(mut exchange: Exchange, mut pokes: Subscription, mut commits: watch
         }
         exchange.tell();
     }
+}
+
+fn after(pause: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + pause
 }
 
 /// How speaking ended.
@@ -335,4 +347,61 @@ impl Exchange {
 
 fn millis(now: Timestamp) -> u64 {
     u64::try_from(now.as_millisecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use edgeward_cluster::LocalNetwork;
+    use edgeward_model::Value;
+    use edgeward_sync::{Document, Documents, Epoch, document::Precondition};
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    fn store(node: &str, role: Role) -> Arc<Store> {
+        let id = NodeId::new(node).expect("valid");
+        Arc::new(Store::in_memory_as(id, Epoch::draw().expect("a random number"), role).expect("opens"))
+    }
+
+    fn document(store: &Arc<Store>, name: &str) -> Document {
+        Documents::new(Arc::clone(store)).document(DocumentName::new(name).expect("valid"))
+    }
+
+    async fn set(document: &Document, key: &'static str, value: i64) {
+        let document = document.clone();
+        let edit = move || document.edit(Precondition::None, move |draft| draft.set(key, &value.into()));
+        blocking(edit).await.expect("edits");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_node_that_writes_all_the_time_for_itself_asks_all_the_same() {
+        let (network, at_hub, at_node) = (LocalNetwork::new(), store("hub", Role::Hub), store("a", Role::Replica));
+        let member = |id: &str| -> Arc<dyn Backbone> { Arc::new(network.member(NodeId::new(id).expect("valid"))) };
+        // It pokes nobody.
+        let hub = Arc::new(Hub::new(Arc::clone(&at_hub)).expect("starts"));
+        let answer = handler(move |call: Call| {
+            let hub = Arc::clone(&hub);
+            async move {
+                let node = call.subject.node;
+                let answer = blocking(move || hub.answer_node(&node, &call.message.payload, millis(Timestamp::now()))).await?;
+                Ok::<_, EdgeError>(Message::new(answer))
+            }
+        });
+        let _hub = member("hub").serve(&Subjects::to_hub(SYNC), SYNC_CONCURRENCY, answer).await.expect("serves");
+        let replicator = Replicator::start(Arc::clone(&at_node), member("a"), vec![Pattern::all()]).await.expect("starts");
+        let mut replication = replicator.replication();
+        let synced = replication.wait_for(|now| now.state == SessionState::Synced);
+        timeout(Duration::from_secs(20), synced).await.expect("in time").expect("it runs");
+
+        set(&document(&at_hub, "prices"), "milk", 1).await;
+        let (own, prices, begun) = (document(&at_node, "edgeward.local.beat"), document(&at_node, "prices"), Instant::now());
+        for beat in 0.. {
+            if prices.get("milk").expect("reads") == Some(Value::from(1_i64)) {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "it never asked");
+            set(&own, "beat", beat).await;
+            sleep(ASK_EVERY / 20).await;
+        }
+    }
 }
