@@ -40,6 +40,9 @@ use progress::Progress;
 mod lanes;
 pub(crate) mod progress;
 
+/// How often it is looked at up to where everything is done: what no filter matches tells nobody that it came.
+const LOOK_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
+
 /// How a message that failed is tried again.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
@@ -150,6 +153,7 @@ impl Delivery {
                     let position = state.begin_to_save(&subscription);
                     saving.set(self.save(log, position).fuse());
                 }
+                () = sleep(LOOK_EVERY) => {}
                 changed = retries.changed(), if has_room => {
                     if changed.is_err() {
                         break;

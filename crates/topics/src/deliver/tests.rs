@@ -82,6 +82,19 @@ fn failed() -> EdgeError {
 }
 
 #[tokio::test]
+async fn what_no_filter_matches_is_passed_over_and_not_lost_later() {
+    let bench = Bench::new().await;
+    bench.log.put_durable(NAME, vec![TopicFilter::new("quiet/#").expect("valid")], Vec::new(), Timestamp::now()).await.expect("changed");
+    let task = bench.deliver(1, 1, |_| async { Ok(()) });
+    for n in 0..20 {
+        bench.publish("k", &n.to_string()).await;
+    }
+    until("it is past them", async || bench.acknowledged().await == 20).await;
+    bench.stop(task).await;
+    assert!(bench.given.lock().is_empty());
+}
+
+#[tokio::test]
 async fn messages_of_one_key_come_in_order_and_those_of_others_at_once() {
     let bench = Bench::new().await;
     let (open, running) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
