@@ -21,13 +21,13 @@ pub(super) fn draw(report: &Report) -> String {
     let mut text = String::new();
     for function in functions {
         let success = columns(report, total, f64::min, |point| point.success_percent.get(function).copied());
-        text += &success.line(&named("success of", function), 100.0, |worst| format!("{worst:.1}% at least"));
+        text += &success.line(&named("success of", function), 100.0, |worst| format!("{worst:.1}% at worst"));
         let p95 = columns(report, total, f64::max, |point| point.p95_ms.get(function).copied());
-        text += &p95.line(&named("p95 of", function), p95.worst.unwrap_or(0.0), |worst| format!("{worst:.0} ms at most"));
+        text += &p95.line(&named("p95 of", function), p95.worst.unwrap_or(0.0), |worst| format!("{worst:.0} ms at worst"));
     }
     let most = report.points.iter().map(|point| f64::from(point.nodes_online)).fold(0.0, f64::max);
     let online = columns(report, total, f64::min, |point| Some(f64::from(point.nodes_online)));
-    text += &online.line("nodes online", most, |worst| format!("{worst:.0} at least"));
+    text += &online.line("nodes online", most, |worst| format!("{worst:.0} at worst"));
     for (number, fault) in report.faults.iter().enumerate() {
         let is_in = |column: usize| {
             let (from, to) = (column_start(column, total), column_start(column + 1, total));
@@ -51,11 +51,18 @@ struct Columns {
 }
 
 fn columns(report: &Report, total: f64, worse: fn(f64, f64) -> f64, value: impl Fn(&Point) -> Option<f64>) -> Columns {
-    let mut values = [None::<f64>; COLUMNS];
+    let (mut values, mut is_seen) = ([None::<f64>; COLUMNS], [false; COLUMNS]);
     for point in &report.points {
         let column = (1..COLUMNS).take_while(|column| column_start(*column, total) < point.at_seconds).count();
+        is_seen[column] = true;
         if let Some(value) = value(point) {
             values[column] = Some(values[column].map_or(value, |other| worse(other, value)));
+        }
+    }
+    // What is seen at a moment is of the time before it: of few moments each has several columns.
+    for column in (1..COLUMNS).rev() {
+        if !is_seen[column - 1] {
+            values[column - 1] = values[column];
         }
     }
     Columns { values, worst: values.iter().flatten().copied().reduce(worse) }
