@@ -272,7 +272,8 @@ fn joining_failed(error: EdgeError) -> anyhow::Error {
 fn opening_failed(error: EdgeError) -> anyhow::Error {
     match error.kind() {
         ErrorKind::Conflict => {
-            let hint = "a data folder has one node and one process: give the node's own `--id`, or another folder with `--data-dir`";
+            let hint =
+                "a data folder has one node and one process: give the folder of this node with `--data-dir`, or stop the other process";
             Hinted::new(error, hint).into()
         }
         _ => error.into(),
