@@ -272,8 +272,7 @@ fn joining_failed(error: EdgeError) -> anyhow::Error {
 fn opening_failed(error: EdgeError) -> anyhow::Error {
     match error.kind() {
         ErrorKind::Conflict => {
-            let hint =
-                "a data folder has one node and one process: give the folder of this node with `--data-dir`, or stop the other process";
+            let hint = "a data folder has one node and one process: give the node's own `--id`, stop the other process, or give another folder with `--data-dir`";
             Hinted::new(error, hint).into()
         }
         _ => error.into(),
