@@ -83,7 +83,7 @@ impl Command {
     pub(crate) fn log_level(&self) -> &'static str {
         match self {
             // What the client of NATS does is told by who uses it.
-            Self::Up(_) | Self::Hub(_) | Self::Node(_) => "info,async_nats=warn",
+            Self::Up(_) | Self::Hub(_) | Self::Node(_) => "info,async_nats=off",
             // It shows what went wrong itself, as a part of its story.
             Self::Demo(_) => "error",
             Self::JoinToken(_)

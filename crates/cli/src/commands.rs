@@ -16,6 +16,7 @@ pub(crate) mod join_token;
 pub(crate) mod logs;
 pub(crate) mod mcp;
 pub(crate) mod metrics;
+mod missing;
 pub(crate) mod nats_config;
 pub(crate) mod new;
 pub(crate) mod node;

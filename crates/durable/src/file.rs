@@ -50,7 +50,11 @@ pub fn remove_leftovers(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if is_unfinished(&path) {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                // Whoever wrote it is still there, and was done with it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
     Ok(())

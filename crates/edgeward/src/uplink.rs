@@ -5,6 +5,7 @@
 pub(crate) mod artifacts;
 mod assigned;
 mod calls;
+mod contact;
 mod heartbeats;
 mod leases;
 mod load;
@@ -101,6 +102,7 @@ impl Uplink {
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(heed_refusal(Arc::clone(&node), replicator.replication(), credentials)),
+            tokio::spawn(contact::tell(backbone.connection(), replicator.replication())),
             tokio::spawn(outbox::send(Arc::clone(&outbox), Arc::clone(&backbone))),
         ];
         tasks.extend(topics::share(&node, &backbone, sharing, &exchanged).await?);

@@ -97,15 +97,22 @@ impl From<u64> for Value {
 /// A span that has ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    pub(crate) context: TraceContext,
-    pub(crate) parent: Option<u64>,
-    pub(crate) name: String,
-    pub(crate) kind: SpanKind,
-    pub(crate) began_at: Timestamp,
-    pub(crate) took: Duration,
-    pub(crate) attributes: Vec<(&'static str, Value)>,
+    /// Its trace, and its own id.
+    pub context: TraceContext,
+    /// The id of the span above it.
+    pub parent: Option<u64>,
+    /// What was done, and on what.
+    pub name: String,
+    /// What it is to whoever caused it.
+    pub kind: SpanKind,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// How long it took.
+    pub took: Duration,
+    /// What it says of itself, by the names of OpenTelemetry's conventions.
+    pub attributes: Vec<(&'static str, Value)>,
     /// Why it failed.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// A span that goes on. It ends when it is dropped.
@@ -269,7 +276,7 @@ impl Tracer {
     }
 
     /// Takes the oldest ones, a batch at most.
-    pub(crate) fn take(&self) -> Vec<Ended> {
+    pub fn take(&self) -> Vec<Ended> {
         let mut waiting = self.waiting.lock();
         let count = waiting.ended.len().min(SPANS_BATCH_MAX);
         waiting.ended.drain(..count).collect()

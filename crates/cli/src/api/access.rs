@@ -133,7 +133,7 @@ fn needed(method: &Method, path: &str) -> Role {
 /// Whom a listener lets in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
-    /// Everybody on this machine: only they can reach it.
+    /// Everybody on this machine: only they can reach it. Who shows a token may do what it says.
     Loopback,
     /// Who shows a token.
     Guarded,
@@ -142,7 +142,7 @@ pub(crate) enum Door {
 /// Adds to the description how a caller shows its token, and which role each operation needs.
 pub(super) fn describe(description: &mut OpenApi) {
     const SCHEME: &str = "token";
-    let about = "A token made by `edgeward token create`. An address that other machines can reach demands one; loopback takes none.";
+    let about = "A token made by `edgeward token create`. An address that other machines can reach demands one; on loopback a caller without one may do everything.";
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about)).build();
     description.components.get_or_insert_default().add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
     description.security = Some(vec![SecurityRequirement::new::<_, _, String>(SCHEME, []), SecurityRequirement::default()]);
@@ -166,8 +166,11 @@ pub(super) fn describe(description: &mut OpenApi) {
 /// Lets a call through to its route, or refuses it.
 pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let judged = match api.door {
-        Door::Loopback => judge_origin(request.headers(), request.uri(), api.door).map(|()| None),
-        Door::Guarded => judge_token(&api, &request).map(Some),
+        Door::Loopback if !request.headers().contains_key(header::AUTHORIZATION) => {
+            judge_origin(request.headers(), request.uri(), api.door).map(|()| None)
+        }
+        // Who shows a token is not more than it says, wherever it is shown.
+        Door::Loopback | Door::Guarded => judge_token(&api, &request).map(Some),
     };
     match judged {
         Ok(None) => next.run(request).await,

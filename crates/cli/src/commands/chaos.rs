@@ -229,7 +229,7 @@ fn exit_of(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Held => Exit::Success,
         Verdict::Broken => Exit::Broken,
-        Verdict::NotSteady | Verdict::Aborted | Verdict::Inconclusive => Exit::Inconclusive,
+        Verdict::NotSteady | Verdict::Aborted | Verdict::Inconclusive | Verdict::Running => Exit::Inconclusive,
     }
 }
 
@@ -254,7 +254,7 @@ fn style_of(verdict: Verdict) -> Style {
     match verdict {
         Verdict::Held => Style::Good,
         Verdict::Broken => Style::Error,
-        Verdict::NotSteady | Verdict::Aborted | Verdict::Inconclusive => Style::Warning,
+        Verdict::NotSteady | Verdict::Aborted | Verdict::Inconclusive | Verdict::Running => Style::Warning,
     }
 }
 
@@ -268,11 +268,14 @@ fn table(experiments: &[ExperimentView], palette: Palette) -> String {
             Some(verdict) => Cell::new(style_of(verdict), verdict.as_str()),
             None => Cell::new(Style::Strong, "runs"),
         };
+        // Of one whose hub ended with it nobody knows.
+        let took =
+            if view.verdict.is_some() && view.took_seconds == 0.0 { "–".to_owned() } else { format!("{:.0} s", view.took_seconds) };
         let why = if view.verdict.is_some() { view.reason.clone() } else { doing(view) };
         table.row(vec![
             Cell::new(Style::Strong, &view.id),
             format!("{:.0}", view.started_at).into(),
-            format!("{:.0} s", view.took_seconds).into(),
+            took.into(),
             verdict,
             printable(&why).as_ref().into(),
         ]);

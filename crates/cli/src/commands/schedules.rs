@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::missing;
 use crate::{
     client::{Client, Json, Request},
     exit::Hinted,
@@ -244,7 +245,16 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
             let if_generation = put.if_generation;
             let schedule = put.schedule()?;
             let answer = client.send(request(&schedule, if_generation)?).await?.json().await?;
-            written(&answer, json, |answer| Ok(shown::put(&answer.read()?, Palette::stdout())))
+            if json {
+                terminal::write_json(answer.bytes())?;
+                return Ok(());
+            }
+            let record: ScheduleRecord = answer.read()?;
+            terminal::write(shown::put(&record, Palette::stdout()))?;
+            if let Some(note) = missing::told(client, record.function.as_str(), record.nodes.is_some()).await {
+                terminal::write(note)?;
+            }
+            Ok(())
         }
         Action::Show { id } => {
             let answer = client.get(format!("/v1/schedules/{id}")).await?.json().await?;

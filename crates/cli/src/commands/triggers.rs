@@ -6,6 +6,7 @@ use http::{
     header::{CONTENT_TYPE, ETAG, IF_MATCH},
 };
 
+use super::missing;
 use crate::{
     api::triggers::TriggerBody,
     client::{Client, Json, Request, TriggerRecord, Triggers},
@@ -138,8 +139,12 @@ async fn run_put(args: PutArgs, client: &Client, json: bool) -> anyhow::Result<(
     let answer = put(client, trigger, args.if_match.as_deref()).await?;
     if json {
         terminal::write_json(answer.bytes())?;
-    } else {
-        terminal::write(told(&answer.read()?))?;
+        return Ok(());
+    }
+    let trigger = answer.read()?;
+    terminal::write(told(&trigger))?;
+    if let Some(note) = missing::told(client, &trigger.function, trigger.nodes.is_some()).await {
+        terminal::write(note)?;
     }
     Ok(())
 }

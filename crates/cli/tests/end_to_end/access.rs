@@ -481,3 +481,17 @@ async fn slow_handshakes_hold_up_nobody_and_end() {
         let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("it is disconnected");
     }
 }
+
+#[tokio::test]
+async fn who_shows_a_token_on_loopback_may_do_what_it_says_and_no_more() {
+    let (_folder, data) = data_dir();
+    let node = Node::start(&data).await;
+    let viewer = secret(&node.run(&["token", "create", "reader", "--role", "viewer"]));
+    let publish = async |token: Option<&str>| {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+        node.ask(Method::POST, "/v1/topics/a", &headers, "x").await.status().as_u16()
+    };
+    assert_eq!((publish(None).await, publish(Some(&viewer)).await, publish(Some("edgeward_wrong")).await), (201, 403, 401));
+    assert!(node.stderr().contains("audit"), "who was refused is told");
+}

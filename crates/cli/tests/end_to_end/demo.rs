@@ -297,6 +297,19 @@ fn sensors_of_two_sites_are_counted_and_the_hub_has_both_though_one_was_away() {
     let first = &outcome["sites"][0];
     assert_eq!(count("messaging.client.consumed.messages", &["edgeward", "process", "readings"]), number(&first["handled"]));
     assert!(count("edgeward.schedule.runs", &["tick", "succeeded"]) >= number(&first["ticks"]));
+    for (trace, expected) in [
+        (0, &["publish sites/sf/", "  process sites/sf/", "    invoke site-stats"][..]),
+        (1, &["call hello", "  attempt hello", "    invoke hello"]),
+    ] {
+        let spans = outcome["traces"][trace]["spans"].as_array().expect("spans");
+        let indented = |span: &Value| {
+            format!("{:1$}{2}", "", usize::try_from(2 * number(&span["depth"])).expect("small"), span["name"].as_str().expect("a name"))
+        };
+        let tree: Vec<_> = spans.iter().map(indented).collect();
+        assert!(expected.iter().zip(&tree).all(|(expected, line)| line.starts_with(expected)), "{tree:#?}");
+        let has_document = tree.iter().any(|line| line.starts_with("      ") && line.contains("site.sf"));
+        assert_eq!(has_document, trace == 0, "{tree:#?}");
+    }
     let away = &outcome["away"];
     assert_eq!((&away["node"], &away["breaker"]), (&"seattle".into(), &"open".into()), "{away}");
     // What was on its way when the network went may have come.

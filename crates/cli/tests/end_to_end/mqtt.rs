@@ -126,6 +126,8 @@ async fn refused_clients_past_a_bound_are_counted_in_the_audit_log_and_not_told_
         assert!(answer.starts_with(b"\x20\x02\0") && answer.last() > Some(&0), "it is refused: {answer:?}");
     };
     let told = || node.stderr().lines().filter(|line| line.contains("audit") && line.contains("refused a client of MQTT")).count();
+    TcpStream::connect(address).expect("connects").write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    until("a client that speaks something else is told of", async || node.stderr().contains("it sent a packet that is none of MQTT")).await;
     (0..CLIENTS).for_each(|_| knock());
     assert!((1..CLIENTS / 2).contains(&told()), "{} lines of {CLIENTS} clients", told());
     until("the others are counted", async || {

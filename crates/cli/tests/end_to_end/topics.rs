@@ -445,7 +445,9 @@ async fn commands_show_topics_and_refuse_what_is_none() {
     assert_eq!(shown["messages"][0]["key"], "a b");
     assert!(!node.run(&["topics", "publish", "site/+", "x"]).status.success());
     fails(&node.run(&["topics", "publish", "$edgeward/x", "x"]), 14, "the node's own");
-    node.done(&["triggers", "put", "t", "--function", "absent", "--topic", "a", "--topic", "b/#"]);
+    let told =
+        String::from_utf8(node.done(&["triggers", "put", "t", "--function", "absent", "--topic", "a", "--topic", "b/#"])).expect("text");
+    assert!(told.ends_with("note: this node has no function `absent` yet; `edgeward functions` lists what there is\n"), "{told}");
     let listed = String::from_utf8(node.done(&["triggers", "list"])).expect("text");
     assert!(listed.contains("a b/#"), "{listed}");
 }

@@ -16,9 +16,6 @@ use super::{
     trial::{Seen, Trial},
 };
 
-/// Why a report says nothing yet.
-const NOT_OVER: &str = "it is not over";
-
 /// What an experiment came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -33,6 +30,8 @@ pub enum Verdict {
     Aborted,
     /// Of at least one nothing is known.
     Inconclusive,
+    /// It is not over.
+    Running,
 }
 
 impl Verdict {
@@ -44,6 +43,7 @@ impl Verdict {
             Self::NotSteady => "not steady",
             Self::Aborted => "aborted",
             Self::Inconclusive => "inconclusive",
+            Self::Running => "running",
         }
     }
 }
@@ -111,7 +111,7 @@ impl Trial {
         let (verdict, reason) = self.ended.clone().unwrap_or_else(|| {
             let first = |holds| hypotheses.iter().find(|judged| judged.holds == holds);
             if !self.is_settled {
-                return (Verdict::Inconclusive, NOT_OVER.to_owned());
+                return (Verdict::Running, "it is not over".to_owned());
             }
             // What holds without a fault says nothing of it.
             let missed = (0..self.experiment.faults.len()).find(|index| self.nodes_hit(*index).len() == 0);
@@ -213,7 +213,7 @@ impl Report {
 
     /// Whether the experiment is over.
     pub fn is_over(&self) -> bool {
-        self.verdict != Verdict::Inconclusive || self.reason != NOT_OVER
+        self.verdict != Verdict::Running
     }
 
     /// Says of an experiment that it ended before its time.

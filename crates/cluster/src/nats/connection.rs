@@ -14,6 +14,8 @@ use crate::{backbone::Connection, nats::Link};
 
 /// Events that wait to be looked at.
 const EVENTS_MAX: usize = 256;
+/// The client's word for whatever the network does, before the cause.
+const IO: &str = "IO error";
 /// How the broker says that a subject was refused.
 const REFUSED: &str = "Permissions Violation";
 /// The same of a message, before its subject in quotes.
@@ -76,7 +78,11 @@ fn said(link: &Link, event: &Event) -> Option<String> {
             }
             Some("the broker does not take the credentials of this member: authorization violation".to_owned())
         }
-        Event::ServerError(ServerError::Other(text)) | Event::ClientError(ClientError::Other(text)) => Some(text.clone()),
+        Event::ClientError(ClientError::Other(text)) => Some(match text.strip_prefix(IO) {
+            Some(cause) => format!("the NATS server cannot be reached{cause}"),
+            None => text.clone(),
+        }),
+        Event::ServerError(ServerError::Other(text)) => Some(text.clone()),
         Event::ServerError(error) => Some(error.to_string()),
         Event::ClientError(error) => Some(error.to_string()),
         Event::Connected => Some("the connection broke".to_owned()),

@@ -348,12 +348,16 @@ fn view_of_kept(id: &str, report: &Report) -> ExperimentView {
     if !report.is_over() && took < experiment.total() + Duration::from_secs_f64(TIMEOUT_SECONDS_MAX) {
         return view;
     }
+    let mut report = report.clone();
+    if !report.is_over() {
+        report.cut_short(left_behind::WHY);
+    }
     ExperimentView {
         phase: Phase::Ended,
         took_seconds: report.took_seconds,
         verdict: Some(report.verdict),
-        reason: report.reason.clone(),
-        last: report.points.last().cloned(),
+        reason: report.reason,
+        last: report.points.pop(),
         ..view
     }
 }
@@ -402,7 +406,7 @@ mod tests {
         for (seconds_ago, phase) in [(1, Phase::Before), (20, Phase::Faults), (60, Phase::After), (100, Phase::After)] {
             assert_eq!((view(seconds_ago).phase, view(seconds_ago).verdict), (phase, None), "{seconds_ago}");
         }
-        assert_eq!((view(10_000).phase, view(10_000).verdict), (Phase::Ended, Some(Verdict::Inconclusive)));
+        assert_eq!((view(10_000).phase, view(10_000).verdict), (Phase::Ended, Some(Verdict::Aborted)));
         let mut report = Trial::new(experiment.clone(), Timestamp::now(), Duration::ZERO).report();
         report.cut_short("its hub ended with it");
         let ended = view_of_kept("node-failure:1", &report);

@@ -20,6 +20,8 @@ use crate::fleet::EdgeCluster;
 
 /// Pause before nodes are told again that did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Why what was left behind has ended.
+pub(super) const WHY: &str = "its hub ended with it";
 
 /// Ends what another process began that nobody runs any more, as a hub begins to serve: the reports say so, and the faults end on each node as soon as it can
 /// be told, or at their time.
@@ -40,7 +42,7 @@ async fn mark(cluster: &EdgeCluster) -> Result<Vec<(String, Report)>, EdgeError>
         let mut marked = reports.all()?;
         marked.retain(|(id, report)| !report.is_over() && running.as_ref() != Some(id));
         for (id, report) in &mut marked {
-            report.cut_short("its hub ended with it");
+            report.cut_short(WHY);
             reports.put(id, report.clone())?;
         }
         Ok(marked)

@@ -49,16 +49,17 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
     let log = Arc::clone(node.topics().log());
     let is_local = is_loopback(listener.address());
     let tokens = options.tokens;
-    let refusals = Refusals::default();
+    let refusals = Arc::new(Refusals::default());
     let authenticate = move |login: Login| -> futures::future::BoxFuture<'static, _> {
-        let identity = identify(&tokens, is_local, &login, Timestamp::now());
-        if let Err(error) = &identity {
-            refusals.tell(&login, error);
-        }
-        Box::pin(std::future::ready(identity))
+        Box::pin(std::future::ready(identify(&tokens, is_local, &login, Timestamp::now())))
     };
     let (news, told) = mpsc::channel(MQTT_NEWS_WAITING_MAX);
+    let of_clients = Arc::clone(&refusals);
     let on_event = move |event: ClientEvent| {
+        if let ClientEventKind::Refused { why } = &event.kind {
+            // Nobody is told of strangers but the log.
+            return of_clients.tell(&event.client_id, &event.peer, why);
+        }
         // A connection does not wait for the news of it.
         if let Err(error) = news.try_send((event, Timestamp::now())) {
             tracing::warn!(%error, "what happened to a client of MQTT is not published");
@@ -67,7 +68,7 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
     let broker = Arc::new(Broker::new(Arc::clone(&log), Box::new(authenticate), on_event));
     *node.topics().broker.lock() = Arc::downgrade(&broker);
     let telling = tokio::spawn(tell(Arc::clone(&log), told));
-    serve(&broker, &log, listener, stop).await;
+    serve(&broker, &log, listener, &refusals, stop).await;
     // It was the last who has news.
     drop(broker);
     if let Err(error) = telling.await {
@@ -76,7 +77,7 @@ pub async fn serve_mqtt(node: &Node, listener: Listener, options: MqttOptions, s
 }
 
 /// Accepts connections until `stop`, and waits for their end.
-async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: CancellationToken) {
+async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, refusals: &Arc<Refusals>, stop: CancellationToken) {
     // As many wills may wait as clients may be connected, and a will has its slot until it is published.
     let slots = Arc::new(Semaphore::new(2 * MQTT_CONNECTIONS_MAX));
     let connections = TaskTracker::new();
@@ -85,9 +86,9 @@ async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: C
             let slot = Arc::clone(&slots).acquire_owned().await.expect("the semaphore is never closed");
             let (stream, peer) = listener.next().await;
             let (broker, tls) = (Arc::clone(broker), listener.tls().cloned());
-            let stop = stop.clone();
+            let (stop, refusals) = (stop.clone(), Arc::clone(refusals));
             connections.spawn(async move {
-                serve_stream(broker, stream, peer, tls, stop).await;
+                serve_stream(broker, (stream, peer), tls, &refusals, stop).await;
                 drop(slot);
             });
         }
@@ -123,7 +124,13 @@ async fn serve(broker: &Arc<Broker>, log: &TopicLog, listener: Listener, stop: C
     connections.wait().await;
 }
 
-async fn serve_stream(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, tls: Option<Arc<Tls>>, stop: CancellationToken) {
+async fn serve_stream(
+    broker: Arc<Broker>,
+    (stream, peer): (TcpStream, SocketAddr),
+    tls: Option<Arc<Tls>>,
+    refusals: &Refusals,
+    stop: CancellationToken,
+) {
     let Some(tls) = tls else { return broker.serve(stream, peer.to_string()).await };
     let shaken = tokio::select! {
         shaken = tls.handshake_of(stream) => shaken,
@@ -131,7 +138,7 @@ async fn serve_stream(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, 
     };
     match shaken {
         Ok(stream) => broker.serve(stream, peer.to_string()).await,
-        Err(error) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(error) => refusals.tell("", &peer.to_string(), &format!("the TLS handshake failed: {error}")),
     }
 }
 
@@ -140,13 +147,12 @@ async fn serve_stream(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, 
 struct Refusals(Mutex<LineLimit>);
 
 impl Refusals {
-    fn tell(&self, login: &Login, why: &EdgeError) {
+    fn tell(&self, client_id: &str, peer: &str, why: &str) {
         let Some(dropped) = self.0.lock().admit(Instant::now()) else { return };
         if dropped > 0 {
             tracing::warn!(target: "audit", dropped, "more clients of MQTT were refused than this log tells");
         }
-        let Login { client_id, peer, .. } = login;
-        tracing::warn!(target: "audit", client = client_id, peer, why = why.chain(), "refused a client of MQTT");
+        tracing::warn!(target: "audit", client = client_id, peer, why, "refused a client of MQTT");
     }
 }
 
@@ -185,6 +191,10 @@ fn message_of(event: &ClientEvent, at: Timestamp) -> Result<Message, EdgeError> 
     let ClientEvent { client_id, user, peer, kind } = event;
     let mut news = json!({ "client": client_id, "user": user, "peer": peer });
     match kind {
+        ClientEventKind::Refused { why } => {
+            news["state"] = "refused".into();
+            news["why"] = why.as_str().into();
+        }
         ClientEventKind::Connected => {
             tracing::info!(target: "audit", client = client_id, user, peer, "a client of MQTT is connected");
             news["state"] = "connected".into();

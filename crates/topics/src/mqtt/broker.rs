@@ -78,9 +78,9 @@ pub type Authenticate = Box<dyn Fn(Login) -> BoxFuture<'static, Result<Identity,
 /// What happened to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientEvent {
-    /// Its id.
+    /// Its id; empty when it was refused before it said one.
     pub client_id: String,
-    /// Who it is.
+    /// Who it is; empty when it was refused.
     pub user: String,
     /// Where it is or was connected from.
     pub peer: String,
@@ -91,6 +91,11 @@ pub struct ClientEvent {
 /// What may happen to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEventKind {
+    /// It was not let in.
+    Refused {
+        /// Why.
+        why: String,
+    },
     /// It is connected.
     Connected,
     /// It is not connected any more.

@@ -1,5 +1,7 @@
 //! Packets of both versions of MQTT as one: they are those of version 5, of which 3.1.1 can say a part.
 
+use std::fmt;
+
 use bytes::BytesMut;
 use edgeward_model::limits::{MQTT_CONTROL_BYTES_MAX, MQTT_PACKET_BYTES_MAX, MQTT_SUBSCRIBE_BYTES_MAX};
 use rmqtt_codec::{
@@ -38,6 +40,25 @@ pub(super) enum Fault {
     NoId,
     /// Anything else.
     Reason(Reason),
+}
+
+impl fmt::Display for Fault {
+    /// Says of a client what it did.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self {
+            Self::Version => "it speaks something else than MQTT 3.1.1 or 5",
+            Self::NoId => "it asks for a session that stays, and has no id",
+            Self::Reason(Reason::MalformedPacket) => "it sent a packet that is malformed",
+            Self::Reason(Reason::ProtocolError) => "it sent a packet that is none of MQTT, or out of turn",
+            Self::Reason(Reason::ImplementationSpecificError) => "it sent a packet of a kind that there is not",
+            Self::Reason(Reason::PacketTooLarge) => "it sent a packet that is larger than allowed",
+            Self::Reason(Reason::TopicNameInvalid) => "it sent a packet with a topic that is not valid",
+            Self::Reason(Reason::TopicFilterInvalid) => "it sent a packet with a filter of topics that is not valid",
+            Self::Reason(Reason::PayloadFormatInvalid) => "it sent a packet with text that is not UTF-8",
+            Self::Reason(_) => "it sent a packet that is not valid",
+        };
+        f.write_str(what)
+    }
 }
 
 impl From<DecodeError> for Fault {

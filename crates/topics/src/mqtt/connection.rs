@@ -73,9 +73,10 @@ impl From<EdgeError> for End {
 
 impl From<Fault> for End {
     fn from(fault: Fault) -> Self {
+        let why = fault.to_string();
         match fault {
-            Fault::Version | Fault::NoId => Self::silent("it sent a first packet that is not valid"),
-            Fault::Reason(reason) => Self::new(reason, format!("it sent a packet that is not valid: {reason:?}")),
+            Fault::Version | Fault::NoId => Self::silent(why),
+            Fault::Reason(reason) => Self::new(reason, why),
         }
     }
 }
@@ -136,16 +137,18 @@ enum Woke {
 
 /// Serves one connection to its end, and until its will is published.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: Arc<Shared>, stream: S, peer: String) {
-    let Ok(permit) = shared.connections.try_acquire() else {
+    let refused = |client_id, why| {
         Counts::add(&shared.counts.refused, 1);
-        return;
+        shared.tell(ClientEvent { client_id, user: String::new(), peer: peer.clone(), kind: ClientEventKind::Refused { why } });
+    };
+    let Ok(permit) = shared.connections.try_acquire() else {
+        return refused(String::new(), "as many clients as may be are connected".to_owned());
     };
     let mut wire = Wire::new(stream, Arc::clone(&shared.large));
     let opened = match open(&shared, &mut wire, &peer).await {
         Ok(opened) => opened,
-        Err(why) => {
-            Counts::add(&shared.counts.refused, 1);
-            tracing::debug!(peer, why, "a client of MQTT was refused");
+        Err((client_id, why)) => {
+            refused(client_id, why);
             wire.close().await;
             return;
         }

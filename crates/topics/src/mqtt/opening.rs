@@ -60,23 +60,30 @@ impl From<EdgeError> for Refused {
     }
 }
 
-/// Reads the first packet, and accepts the client or refuses it.
-pub(super) async fn open<S: AsyncRead + AsyncWrite>(shared: &Arc<Shared>, wire: &mut Wire<S>, peer: &str) -> Result<Opened, String> {
+/// Reads the first packet, and accepts the client or refuses it: then this is its id, if it had said one, and why.
+pub(super) async fn open<S: AsyncRead + AsyncWrite>(
+    shared: &Arc<Shared>,
+    wire: &mut Wire<S>,
+    peer: &str,
+) -> Result<Opened, (String, String)> {
+    let nameless = |why: String| (String::new(), why);
     let connect = match timeout(MQTT_CONNECT_TIMEOUT, wire.first_packet()).await {
         Ok(Ok(Some(Packet::Connect(connect)))) => *connect,
-        Ok(Ok(_)) => return Err("it closed the connection before it said who it is".to_owned()),
-        Ok(Err(Fault::Version)) => {
-            return Err(refuse(wire, Refused(ConnectAckReason::UnsupportedProtocolVersion, "it speaks another version".to_owned())));
+        Ok(Ok(_)) => return Err(nameless("it closed the connection before it said who it is".to_owned())),
+        Ok(Err(fault)) => {
+            let reason = match fault {
+                Fault::Version => Some(ConnectAckReason::UnsupportedProtocolVersion),
+                Fault::NoId => Some(ConnectAckReason::ClientIdentifierNotValid),
+                Fault::Reason(_) => None,
+            };
+            if let Some(reason) = reason {
+                refuse(wire, reason);
+            }
+            return Err(nameless(fault.to_string()));
         }
-        Ok(Err(Fault::NoId)) => {
-            return Err(refuse(
-                wire,
-                Refused(ConnectAckReason::ClientIdentifierNotValid, "it has no id for a session that stays".to_owned()),
-            ));
-        }
-        Ok(Err(Fault::Reason(reason))) => return Err(format!("its first packet is not valid: {reason:?}")),
-        Err(_) => return Err("it did not say who it is in time".to_owned()),
+        Err(_) => return Err(nameless("it did not say who it is in time".to_owned())),
     };
+    let client_id = connect.client_id.to_string();
     if let Some(bytes) = connect.max_packet_size {
         wire.codec.limit(usize::try_from(bytes.get()).unwrap_or(usize::MAX));
     }
@@ -86,13 +93,15 @@ pub(super) async fn open<S: AsyncRead + AsyncWrite>(shared: &Arc<Shared>, wire: 
             wire.send(Packet::ConnectAck(Box::new(ack)));
             Ok(opened)
         }
-        Err(refused) => Err(refuse(wire, refused)),
+        Err(Refused(reason, why)) => {
+            refuse(wire, reason);
+            Err((client_id, why))
+        }
     }
 }
 
-fn refuse<S: AsyncRead + AsyncWrite>(wire: &mut Wire<S>, Refused(reason_code, why): Refused) -> String {
+fn refuse<S: AsyncRead + AsyncWrite>(wire: &mut Wire<S>, reason_code: ConnectAckReason) {
     wire.send(Packet::ConnectAck(Box::new(ConnectAck { reason_code, ..Default::default() })));
-    why
 }
 
 async fn accept(shared: &Arc<Shared>, connect: Connect, is_five: bool, peer: &str) -> Result<(Opened, ConnectAck), Refused> {

@@ -122,6 +122,15 @@ impl Bench {
         (client, ack.session_present)
     }
 
+    /// Whose connections were refused, and why.
+    pub(crate) fn refused(&self) -> Vec<(String, String)> {
+        let why = |event: &ClientEvent| match &event.kind {
+            ClientEventKind::Refused { why } => Some((event.client_id.clone(), why.clone())),
+            _ => None,
+        };
+        self.events.lock().iter().filter_map(why).collect()
+    }
+
     /// Why the last connection ended.
     pub(crate) async fn ended(&self, id: &str) -> (bool, String) {
         let find = || {

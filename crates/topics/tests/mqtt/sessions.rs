@@ -30,7 +30,9 @@ async fn who_is_not_known_or_not_allowed_or_has_no_valid_id_is_refused_with_the_
     }
     let (_, ack) = bench.connect(true, Connect { auth_method: Some("SCRAM".into()), ..login("c") }).await;
     assert_eq!(ack.reason_code, ConnectAckReason::BadAuthenticationMethod);
-    assert_eq!((bench.broker.state().refused, bench.events.lock().len()), (9, 0));
+    assert_eq!((bench.broker.state().refused, bench.refused().len()), (9, 9));
+    assert_eq!(bench.refused()[0], ("c".to_owned(), "not known".to_owned()));
+    assert_eq!(bench.events.lock().len(), 9, "nobody else was there");
 }
 
 #[tokio::test]
@@ -279,6 +281,20 @@ async fn another_version_or_another_protocol_is_refused() {
         tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.expect("read");
         assert_eq!(answer, [0x20, 2, 0, 1], "{first:?}");
         task.await.expect("no panic");
+        assert!(bench.refused().last().is_some_and(|(id, why)| id.is_empty() && why.contains("else than MQTT 3.1.1 or 5")));
+    }
+    for (first, why) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "none of MQTT"),
+        (b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04\xff\xff\xff\xff", "text that is not UTF-8"),
+        (b"\x10\xff\xff\xff\xff", "malformed"),
+        (b"", "before it said who it is"),
+    ] {
+        let (mut stream, task) = bench.stream();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, first).await.expect("sent");
+        drop(stream);
+        task.await.expect("no panic");
+        let told = bench.refused();
+        assert!(told.last().is_some_and(|(id, said)| id.is_empty() && said.contains(why)), "{told:?}");
     }
     let mut client = bench.client(true, "c").await;
     client.send(login("c").into()).await;

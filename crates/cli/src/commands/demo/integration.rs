@@ -4,6 +4,7 @@
 
 mod site;
 mod story;
+mod trace;
 
 use edgeward::{
     chaos::{Report, Verdict},
@@ -55,6 +56,8 @@ fn text(outcome: &Outcome, palette: Palette) -> String {
         experiment(&outcome.experiment, palette),
         heading("Telemetry", "a few numbers of `sf`, as `edgeward metrics --all`, Prometheus and receivers of OTLP get them", palette),
         telemetry(&outcome.telemetry).render(palette),
+        heading("Traces", "where one reading and one call were, and for how long, as receivers of OTLP get it", palette),
+        outcome.traces.iter().map(|trace| trace.table().render(palette)).collect(),
         heading("Result", &format!("what `{STATS}` counted, at the hub, out of the document of each site"), palette),
         months(outcome, palette),
         format!(

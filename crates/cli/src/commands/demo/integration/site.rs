@@ -9,13 +9,15 @@ use std::{
 
 use anyhow::Context;
 use edgeward::{
-    DocumentName, EdgeNode, FunctionId, MqttOptions, Node, NodeId, NodeOptions, Precondition, Redelivery, Schedule, ScheduleId, Target,
-    TopicFilter, Trigger, TriggerId, TriggerView, Uplink, UplinkOptions,
+    DocumentName, EdgeNode, FunctionId, Message, MqttOptions, Node, NodeId, NodeOptions, Precondition, Redelivery, Schedule, ScheduleId,
+    Target, TopicFilter, TopicName, Trigger, TriggerId, TriggerView, Uplink, UplinkOptions,
     access::{NODE_TOKENS, Tokens},
     cluster::{LocalNetwork, membership::Timing},
     listener::Listener,
-    serve_mqtt, telemetry,
+    serve_mqtt,
+    telemetry::{self, TraceContext, trace::TRACEPARENT},
 };
+use jiff::Timestamp;
 use rumqttc::{AsyncClient, Event, EventLoop, LastWill, Packet, QoS};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
@@ -177,6 +179,15 @@ impl Site {
     /// A sensor sends what is no reading.
     pub(super) async fn publish_nonsense(&self) -> anyhow::Result<()> {
         self.publish(&[Reading { sensor: 0, json: "ERR 7".to_owned() }]).await
+    }
+
+    /// One more reading than these, a year after the last one, as a part of a trace.
+    pub(super) async fn publish_traced(&self, last: &Reading, trace: TraceContext) -> anyhow::Result<()> {
+        let json = last.json.replacen("2010", "2011", 1);
+        let mut message = Message::new(TopicName::new(self.topic(last.sensor))?, json, Timestamp::now());
+        message.attributes.push((TRACEPARENT.as_str().to_owned(), trace.to_string()));
+        self.node.topics().publish(message).await?;
+        Ok(())
     }
 
     /// A sensor comes, says that it is there, and vanishes without a word.

@@ -16,7 +16,10 @@ use edgeward::{
     chaos::{Experiment, Report},
     cluster::{LocalNetwork, membership::Timing, routing::BreakerState},
     python_json,
-    telemetry::{Number, Point},
+    telemetry::{
+        Number, Point, Sampler, SpanKind, TraceContext,
+        span::{self, Ended, Tracer},
+    },
 };
 use futures::future::try_join_all;
 use indicatif::ProgressBar;
@@ -30,6 +33,7 @@ use super::{
         waiting::{eventually, millis},
     },
     site::{Reading, Site},
+    trace::Trace,
 };
 use crate::terminal;
 
@@ -96,6 +100,8 @@ pub(super) struct Outcome {
     pub(super) experiment: Report,
     /// A few numbers of what the first site measured.
     pub(super) telemetry: Vec<Measured>,
+    /// A reading on its way to the document, and a call on its way to the function.
+    pub(super) traces: [Trace; 2],
     pub(super) took_ms: u64,
 }
 
@@ -162,6 +168,8 @@ pub(super) struct HubDocument {
 /// Lets it all happen in this folder, and says meanwhile what is under way.
 pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
+    // Only what says that it is to be kept is.
+    let spans = span::install(Sampler { is_parent_based: true, ratio: 0.0 })?;
     let (timing, network) = (Timing::new(HEARTBEAT)?, LocalNetwork::new());
     let cluster = EdgeCluster::with_options(ClusterOptions { timing, ..ClusterOptions::in_folder(folder.join("hub")) })?;
     let _service = cluster.serve(Arc::new(network.member(cluster.id().clone())), ServiceOptions::default()).await?;
@@ -229,11 +237,12 @@ pub(super) async fn happen(folder: &Path, progress: &ProgressBar) -> anyhow::Res
         outcomes.push(outcome(site, readings.len(), sending_ms).await?);
     }
     let telemetry = measured(&sites[0]).await;
+    let traces = traces(&cluster, &sites[0], &readings[0], spans).await?;
     for site in sites {
         site.end().await?;
     }
     let took_ms = millis(begun.elapsed());
-    Ok(Outcome { sites: outcomes, calls: [with_all, with_one], away, hub, experiment, telemetry, took_ms })
+    Ok(Outcome { sites: outcomes, calls: [with_all, with_one], away, hub, experiment, telemetry, traces, took_ms })
 }
 
 /// The two functions, with the documents of the sites.
@@ -349,6 +358,24 @@ async fn measured(site: &Site) -> Vec<Measured> {
         }
     }
     found
+}
+
+/// Follows one more reading of a site, and a call from the hub.
+async fn traces(cluster: &EdgeCluster, site: &Site, readings: &[Reading], spans: &Tracer) -> anyhow::Result<[Trace; 2]> {
+    let root = |trace_id| TraceContext { trace_id, span_id: 1, is_sampled: true };
+    let (of_reading, of_call) = (root(1), root(2));
+    site.publish_traced(readings.last().context("it has readings")?, of_reading).await?;
+    let options = CallOptions { traceparent: Some(of_call.to_value()), ..CallOptions::default() };
+    cluster.call(&FunctionId::new(HELLO)?, Bytes::new(), options, Terms::default()).await?;
+    let mut ended = Vec::new();
+    eventually("the traces have ended", async || {
+        ended.extend(spans.take());
+        // What handles the reading ends last.
+        Ok(ended.iter().any(|span: &Ended| span.kind == SpanKind::Consumer))
+    })
+    .await?;
+    let (reading, call): (Vec<_>, _) = ended.into_iter().partition(|span| span.context.trace_id == of_reading.trace_id);
+    Ok([Trace::new(format!("a reading at `{}`", site.id), reading), Trace::new(format!("a call of `{HELLO}`"), call)])
 }
 
 fn document_name(site: &str) -> anyhow::Result<DocumentName> {
