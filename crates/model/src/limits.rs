@@ -274,6 +274,10 @@ pub const FLEET_EVENTS_WAITING_MAX: usize = 4096;
 pub const FLEET_EVENTS_PAGE_MAX: usize = 1000;
 /// Longest message of an event, in bytes.
 pub const EVENT_MESSAGE_BYTES_MAX: usize = 1024;
+/// Longest data of an event, as JSON, in bytes.
+pub const EVENT_DATA_BYTES_MAX: usize = 16 * 1024;
+/// How far the clock of a node may be ahead of its hub's before its events are put where the hub's clock is.
+pub const EVENT_AHEAD_MAX: Duration = Duration::from_mins(1);
 /// Events and samples that wait on a node for its hub; past that the oldest of the lowest priority goes first.
 pub const OUTBOX_ITEMS_MAX: usize = 10_000;
 /// Events and samples in one request to the hub.

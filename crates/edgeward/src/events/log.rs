@@ -7,11 +7,14 @@ use std::{
 };
 
 use edgeward_model::{
-    DocumentName, EdgeError, NodeId,
-    limits::{FLEET_EVENTS_MAX, FLEET_EVENTS_WAITING_MAX},
+    DocumentName, EdgeError, ErrorKind, NodeId,
+    limits::{
+        EVENT_AHEAD_MAX, EVENT_DATA_BYTES_MAX, EVENT_MESSAGE_BYTES_MAX, FLEET_EVENTS_MAX, FLEET_EVENTS_WAITING_MAX, OUTBOX_BATCH_MAX,
+    },
 };
 use edgeward_runtime::blocking;
 use edgeward_sync::{Document, Documents, Precondition};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
 
@@ -28,6 +31,11 @@ const WRITE_PAUSE: Duration = Duration::from_millis(100);
 const REFUSED_PAUSE: Duration = Duration::from_mins(1);
 /// Members whose refusals are remembered.
 const REFUSED_MAX: usize = 1000;
+/// Events of the future whose new ids are remembered: those of the last batches.
+const MOVED_MAX: usize = 2 * OUTBOX_BATCH_MAX;
+const AHEAD_MICROS: i64 = EVENT_AHEAD_MAX.as_secs().cast_signed() * 1_000_000;
+/// Digits of the time in an id.
+const MICROS_DIGITS: usize = 17;
 /// Events that are written at once.
 const WRITTEN_MAX: usize = 512;
 
@@ -50,6 +58,22 @@ struct Waiting {
     events: VecDeque<FleetEvent>,
     last_micros: i64,
     dropped: u64,
+    /// The ids that events of the future got in place of theirs, the oldest first, as they may come again.
+    moved: VecDeque<(String, String)>,
+}
+
+impl Waiting {
+    fn moved_id(&mut self, id: String, now: Timestamp, node: &NodeId) -> String {
+        if let Some((_, moved)) = self.moved.iter().find(|(own, _)| *own == id) {
+            return moved.clone();
+        }
+        if self.moved.len() == MOVED_MAX {
+            self.moved.pop_front();
+        }
+        let moved = next_id(&mut self.last_micros, now.as_microsecond(), node);
+        self.moved.push_back((id, moved.clone()));
+        moved
+    }
 }
 
 impl EventLog {
@@ -87,12 +111,31 @@ impl EventLog {
     }
 
     /// Adds events that a node told, which have their ids. One that comes again is the same.
-    pub(crate) fn take(&self, node: &NodeId, events: Vec<FleetEvent>) {
+    ///
+    /// An id that is none of this node's is left out, and what is too long is cut: whatever a node tells can be written. What happened in the
+    /// future, by the clock of the node, is put where `now` is, or it would be the newest for as long as that is not over, and all that others
+    /// tell would give way to it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Overloaded`] when there is no room, and then none is taken: the node keeps them, and tells them again.
+    pub(crate) fn take(&self, node: &NodeId, events: Vec<FleetEvent>, now: Timestamp) -> Result<(), EdgeError> {
         let mut waiting = self.waiting.lock();
-        // A node tells of itself only.
-        for event in events.into_iter().filter(|event| event.id.ends_with(&format!("/{node}"))) {
+        if waiting.events.len() + events.len() > FLEET_EVENTS_WAITING_MAX {
+            return Err(EdgeError::new(ErrorKind::Overloaded, "too many events of the fleet wait to be written; they are told again"));
+        }
+        for mut event in events {
+            let Some(micros) = micros_of(&event.id, node) else {
+                tracing::debug!(%node, id = %event.id.chars().take(64).collect::<String>(), "an event has an id that is none of its node's");
+                continue;
+            };
+            if micros > now.as_microsecond().saturating_add(AHEAD_MICROS) {
+                event.id = waiting.moved_id(event.id, now, node);
+            }
+            event.message.truncate(event.message.floor_char_boundary(EVENT_MESSAGE_BYTES_MAX));
+            event.data = event.data.filter(|data| data.to_string().len() <= EVENT_DATA_BYTES_MAX);
             self.push(&mut waiting, FleetEvent { node: Some(node.clone()), ..event });
         }
+        Ok(())
     }
 
     fn push(&self, waiting: &mut Waiting, event: FleetEvent) {
@@ -176,7 +219,14 @@ impl EventLog {
 /// An id that is after all that this teller gave, and among those of others where its time is.
 pub(crate) fn next_id(last_micros: &mut i64, micros: i64, teller: &NodeId) -> String {
     *last_micros = micros.max(*last_micros + 1);
-    format!("{last_micros:017}/{teller}")
+    format!("{last_micros:0MICROS_DIGITS$}/{teller}")
+}
+
+/// The time in an id of this teller; none when it is not one.
+fn micros_of(id: &str, teller: &NodeId) -> Option<i64> {
+    let (micros, of) = id.split_once('/')?;
+    let is_id = of == teller.as_str() && micros.len() == MICROS_DIGITS && micros.bytes().all(|byte| byte.is_ascii_digit());
+    micros.parse().ok().filter(|_| is_id)
 }
 
 #[cfg(test)]
@@ -202,11 +252,9 @@ mod tests {
                 log.write().expect("writes");
             }
         }
-        let mut late = FleetEvent::new(EventKind::FunctionReady, "late");
-        late.at = jiff::Timestamp::UNIX_EPOCH + std::time::Duration::from_secs(4_000_000_000);
-        late.id = next_id(&mut 0, late.at.as_microsecond(), &node);
+        let late = event_at(&node, "late", Timestamp::now() + Duration::from_secs(30));
         let forged = FleetEvent { id: late.id.replace("edge-01", "edge-02"), ..late.clone() };
-        log.take(&node, vec![late.clone(), late.clone(), forged]);
+        log.take(&node, vec![late.clone(), late.clone(), forged], Timestamp::now()).expect("takes");
         let events = log.list(None, usize::MAX).expect("reads");
         assert_eq!(events.len(), FLEET_EVENTS_MAX);
         assert_eq!(events.last().map(|event| (event.message.as_str(), event.node.as_ref())), Some(("late", Some(&node))));
@@ -215,6 +263,43 @@ mod tests {
         let last = log.list(Some(&events[FLEET_EVENTS_MAX - 3].id), 10).expect("reads");
         assert_eq!(last.len(), 2);
         assert_eq!(log.list(None, 1).expect("reads"), events[FLEET_EVENTS_MAX - 1..]);
+    }
+
+    fn event_at(node: &NodeId, message: &str, at: Timestamp) -> FleetEvent {
+        let event = FleetEvent::new(EventKind::FunctionReady, message);
+        FleetEvent { id: next_id(&mut 0, at.as_microsecond(), node), at, ..event }
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_ahead_pushes_out_nobody_elses_events() {
+        let (log, node, now) = (log(), NodeId::new("edge-01").expect("valid"), Timestamp::now());
+        let ahead = now + Duration::from_secs(500_000_000);
+        let of_future: Vec<_> = (0..3).map(|n| event_at(&node, &n.to_string(), ahead + Duration::from_micros(n))).collect();
+        // The answer of the first time was lost.
+        for _ in 0..2 {
+            log.take(&node, of_future.clone(), now).expect("takes");
+        }
+        log.tell(FleetEvent::new(EventKind::NodeStatus, "after"));
+        let events = log.list(None, 10).expect("reads");
+        assert_eq!(events.iter().map(|event| event.message.as_str()).collect::<Vec<_>>(), ["0", "1", "2", "after"]);
+        assert_eq!(events[0].at, ahead, "its own time is told");
+    }
+
+    #[test]
+    fn whatever_a_node_tells_others_go_on() {
+        let (log, node, now) = (log(), NodeId::new("edge-01").expect("valid"), Timestamp::now());
+        let good = event_at(&node, "good", now);
+        for id in ["x".repeat(2000) + "/edge-01", "~/edge-01".to_owned(), "1/edge-01".to_owned(), "/edge-01".to_owned(), String::new()] {
+            log.take(&node, vec![FleetEvent { id, ..good.clone() }], now).expect("takes");
+        }
+        let data = Some(serde_json::json!("x".repeat(300_000)));
+        log.take(&node, vec![FleetEvent { message: "ä".repeat(300_000), data, ..good.clone() }], now).expect("takes");
+        let events = log.list(None, 10).expect("it is written");
+        assert_eq!((events.len(), events[0].message.len(), &events[0].data), (1, EVENT_MESSAGE_BYTES_MAX, &None));
+
+        let many = vec![good; FLEET_EVENTS_WAITING_MAX + 1];
+        assert_eq!(log.take(&node, many, now).expect_err("there is no room").kind(), ErrorKind::Overloaded);
+        assert_eq!((log.dropped(), log.list(None, 10).expect("reads").len()), (0, 1), "none of them is taken");
     }
 
     #[test]

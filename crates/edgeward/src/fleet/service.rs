@@ -173,10 +173,12 @@ impl EdgeCluster {
     async fn serve_outboxes(&self, backbone: &Arc<dyn Backbone>, guard: &Arc<Guard>) -> Result<Service, EdgeError> {
         let events = Arc::clone(&self.0.events);
         let answer = move |node: NodeId, batch: OutboxBatch| {
-            events.take(&node, batch.events);
             let events = Arc::clone(&events);
             // The node forgets them when it has the answer.
-            blocking(move || events.write().map(|()| Message::default()))
+            blocking(move || {
+                events.take(&node, batch.events, Timestamp::now())?;
+                events.write().map(|()| Message::default())
+            })
         };
         guard.serve(backbone, (OUTBOX, "a batch of events"), answer).await
     }

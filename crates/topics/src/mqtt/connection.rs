@@ -456,7 +456,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             }
         }
         self.store().await?;
-        self.retained.extend(begun);
+        begun.into_iter().for_each(|subscribed| self.retained.add(subscribed));
         self.wire.send(Packet::SubscribeAck(SubscribeAck {
             packet_id: subscribe.packet_id,
             properties: Vec::new(),

@@ -26,10 +26,10 @@ struct Waiting {
 }
 
 impl Retained {
-    /// Sends those of these subscriptions too. A client that asks again and again does not have them wait more than once.
-    pub(super) fn extend(&mut self, begun: Vec<Subscribed>) {
-        self.forget(|filter| begun.iter().any(|new| new.filter == *filter));
-        self.waiting.extend(begun.into_iter().map(|subscribed| Waiting { subscribed, after: String::new() }));
+    /// Sends those of this subscription too. A client that asks again and again, in one packet or in many, does not have them wait more than once.
+    pub(super) fn add(&mut self, subscribed: Subscribed) {
+        self.forget(|filter| *filter == subscribed.filter);
+        self.waiting.push_back(Waiting { subscribed, after: String::new() });
     }
 
     /// Sends none of these filters, unless it has begun to.

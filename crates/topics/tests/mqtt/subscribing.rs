@@ -94,6 +94,18 @@ async fn who_unsubscribes_gets_no_more() {
 }
 
 #[tokio::test]
+async fn a_filter_that_one_packet_repeats_has_its_retained_messages_sent_once() {
+    let bench = Bench::new();
+    let mut sender = bench.client(true, "sender").await;
+    sender.publish_with(Publish { retain: true, ..message("a/x", "kept", QoS::AtLeastOnce, 1) }).await;
+    let mut client = bench.client(true, "c").await;
+    client.subscribe(&[("a/#", QoS::AtLeastOnce); 500]).await;
+    // What is new comes after all that is retained.
+    sender.publish("a/x", "new").await;
+    assert_eq!(client.messages(2).await, ["kept", "new"]);
+}
+
+#[tokio::test]
 async fn a_new_subscriber_gets_what_is_retained_before_what_is_new() {
     let bench = Bench::new();
     for is_five in [false, true] {
