@@ -134,7 +134,15 @@ impl Router {
     /// [`ErrorKind::NotFound`] when no such function is known, [`ErrorKind::Unavailable`] when no node can take it now,
     /// [`ErrorKind::Overloaded`] when places are missing.
     pub fn pick(&self, function: &FunctionId, tried: &[NodeId], now: Instant, random: u64) -> Result<Picked, EdgeError> {
-        self.route(function)?.pick(tried, now, random)
+        self.route(function)?.pick(None, tried, now, random)
+    }
+
+    /// The same for a caller at another site: those there come before others that are equally well.
+    ///
+    /// # Errors
+    /// Those of [`pick`](Self::pick).
+    pub fn pick_for(&self, site: &str, function: &FunctionId, tried: &[NodeId], now: Instant, random: u64) -> Result<Picked, EdgeError> {
+        self.route(function)?.pick(Some(site), tried, now, random)
     }
 
     /// What people see of a function; none when it is not known.

@@ -64,6 +64,7 @@ on_each! {
         a_lease_that_is_not_renewed_lapses_each_time
         a_holder_takes_its_own_lease_over_and_the_older_one_learns_it
         a_holder_that_is_cut_off_stops_before_another_begins
+        a_holder_that_nobody_hears_stops_before_another_begins
         a_term_is_greater_than_every_term_that_was_seen
         a_lease_lives_within_its_bounds;
 }

@@ -58,6 +58,8 @@ pub struct HubOptions {
     pub id: NodeId,
     /// Where everything that must last lies; made when it is missing.
     pub data_dir: PathBuf,
+    /// Where it stands, by the `site` of its nodes: those come first for calls that are made here. None for nowhere near a node.
+    pub site: Option<String>,
     /// Ids of the other hubs of the fleet, which may stand by.
     pub peers: Vec<NodeId>,
     /// Where its servers are.
@@ -117,7 +119,7 @@ impl FleetHub {
     /// # Errors
     /// Those of [`HubLink::open`] and of the disk; [`ErrorKind::Conflict`] when another process has the data folder.
     pub async fn start(options: HubOptions) -> Result<Self, EdgeError> {
-        let HubOptions { id, data_dir, peers, servers, timing, heal_after, credentials_ttl, ping_interval, lease_replicas, topics } =
+        let HubOptions { id, data_dir, site, peers, servers, timing, heal_after, credentials_ttl, ping_interval, lease_replicas, topics } =
             options;
         if peers.contains(&id) {
             return Err(EdgeError::invalid(format!("hub `{id}` cannot stand by for itself: each hub has an id of its own")));
@@ -130,7 +132,7 @@ impl FleetHub {
             let fleet = FleetFolder::open_or_create(&data_dir.join(FLEET), Timestamp::now())?;
             let is_new = !data_dir.join(DOCUMENTS).exists();
             let topics = topics.unwrap_or_default();
-            let options = ClusterOptions { id, timing, heal_after, topics, ..ClusterOptions::in_folder(data_dir) };
+            let options = ClusterOptions { id, timing, heal_after, site, topics, ..ClusterOptions::in_folder(data_dir) };
             let cluster = EdgeCluster::with_options(options)?;
             cluster.keep_topics_in_stream();
             Ok((lock, fleet, cluster, is_new))

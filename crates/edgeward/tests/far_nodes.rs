@@ -1,7 +1,6 @@
 //! A cluster with nodes that are reached over a backbone: every test runs in process and over a real nats-server.
 
 #[path = "../../cluster/tests/contract/cable.rs"]
-#[expect(dead_code, reason = "the contract's suite asks more of it")]
 mod cable;
 #[path = "far_nodes/calls.rs"]
 mod calls;
@@ -65,6 +64,8 @@ on_each! {
     routing:
         a_call_runs_in_this_process_first_and_elsewhere_when_it_is_not_there
         of_three_nodes_one_may_fail_or_vanish_under_load
+        of_three_nodes_one_may_fall_silent_under_load
+        what_a_node_has_not_is_called_at_its_own_site_first
         a_breaker_opens_is_tried_and_closes
         the_deadline_of_a_call_reaches_the_node
         a_node_calls_what_it_has_and_its_hub_finds_the_rest

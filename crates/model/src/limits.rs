@@ -257,6 +257,8 @@ pub const FAR_PRESENCE_AFTER: Duration = Duration::from_millis(25);
 pub const FAR_PRESENCE_EVERY: Duration = Duration::from_millis(50);
 /// Time between two looks at any node, on average, at least.
 pub const FAR_PRESENCE_SPACING: Duration = Duration::from_millis(1);
+/// How long a node may answer nothing before a call on it that may run twice goes to another.
+pub const FAR_SILENCE_MAX: Duration = Duration::from_millis(500);
 /// How long a node may be away before a call on it that must not run twice is given up.
 pub const FAR_PRESENCE_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to a question about a node that it answers from memory.

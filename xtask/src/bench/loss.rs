@@ -1,4 +1,4 @@
-//! Calls by the name of a function, of a fleet of three nodes of which one is killed, or fails: how many fail, and how late the others are.
+//! Calls by the name of a function, of a fleet of three nodes of which one is killed, stands still, or fails: how many fail, and how late the others are.
 
 use std::fs;
 use std::process::Command;
@@ -33,6 +33,27 @@ at_least = 1
 /// Calls that `wrk` makes: they may run twice.
 const SCRIPT: &str = "wrk.method = \"POST\"\nwrk.headers[\"edgeward-idempotent\"] = \"true\"\n";
 
+/// How a node is lost.
+#[derive(Clone, Copy)]
+enum Loss {
+    /// By SIGKILL: whoever speaks to it is told by its kernel.
+    Killed,
+    /// By SIGSTOP: it says nothing any more, as when its power or its cable fails.
+    StandsStill,
+    /// It answers every call with an error.
+    Errs,
+}
+
+impl Loss {
+    fn becomes(self) -> &'static str {
+        match self {
+            Self::Killed => "is killed",
+            Self::StandsStill => "stands still",
+            Self::Errs => "answers each call with an error",
+        }
+    }
+}
+
 /// What `wrk` saw.
 #[derive(Debug, PartialEq)]
 struct Seen {
@@ -43,8 +64,8 @@ struct Seen {
 
 pub(crate) fn of_one_in_three(bench: &Bench<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (becomes, is_killed) in [("is killed", true), ("answers each call with an error", false)] {
-        let what = format!("calls of a function on three nodes of which one {becomes}, 64 connections");
+    for loss in [Loss::Killed, Loss::StandsStill, Loss::Errs] {
+        let what = format!("calls of a function on three nodes of which one {}, 64 connections", loss.becomes());
         let (mut succeeded, mut healthy, mut lossy) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..bench.rounds {
             bench.step(&what, round);
@@ -61,21 +82,24 @@ pub(crate) fn of_one_in_three(bench: &Bench<'_>) -> Result<Vec<Row>> {
             output(&mut load(WARM_UP))?;
             healthy.push(read(&output(&mut load(bench.load))?)?.p99_ms);
             let begun = Instant::now();
-            let killed = if is_killed {
-                nodes.pop()
-            } else {
+            let lost = if let Loss::Errs = loss {
                 let experiment = data.path().join("errors.toml");
                 fs::write(&experiment, ERRORS)?;
                 hub.does(bench.artifacts, &["chaos", "run", "--detach", &experiment.display().to_string()])?;
                 None
+            } else {
+                nodes.pop()
             };
-            let killing = std::thread::spawn(move || {
+            let losing = std::thread::spawn(move || {
                 sleep(LOST_AFTER.saturating_sub(begun.elapsed()));
-                // By SIGKILL.
-                drop(killed);
+                match lost {
+                    Some(node) if matches!(loss, Loss::StandsStill) => node.server.stand_still().map(|()| Some(node)),
+                    // What is dropped is killed.
+                    _ => Ok(None),
+                }
             });
             let seen = read(&output(&mut load(bench.load))?)?;
-            killing.join().ok().context("failed to kill a node")?;
+            losing.join().ok().context("failed to lose a node")??;
             succeeded.push(100.0 * (1.0 - seen.failed / seen.requests));
             lossy.push(seen.p99_ms);
         }

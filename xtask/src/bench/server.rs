@@ -70,6 +70,11 @@ impl Server {
         Self::start(command, address, || Connection::open(address).is_ok())
     }
 
+    /// Has it do nothing more, until it is killed.
+    pub(crate) fn stand_still(&self) -> Result<()> {
+        output(Command::new("kill").args(["-STOP", &self.process.id().to_string()])).map(drop)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }

@@ -51,6 +51,9 @@ pub(crate) struct Args {
     id: Option<String>,
     #[command(flatten)]
     data_dir: HubDataDir,
+    /// Where this hub stands: calls that are made here go first to nodes with the same label `site` [default: nowhere near a node]
+    #[arg(long)]
+    site: Option<String>,
     /// Address of the API
     #[arg(long, default_value = "127.0.0.1:7700")]
     listen: SocketAddr,
@@ -112,6 +115,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let options = HubOptions {
         id: id.clone(),
         data_dir,
+        site: args.site,
         peers: args.peers,
         servers,
         timing: args.heartbeat.timing()?,

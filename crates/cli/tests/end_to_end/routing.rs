@@ -69,6 +69,25 @@ async fn calls_without_a_node_go_on_when_one_node_is_killed() {
 }
 
 #[tokio::test]
+async fn a_hub_that_has_a_site_calls_nodes_there_first() {
+    let short = ["--heartbeat-seconds", "0.2"];
+    let fleet = Fleet::start_with(&["--heartbeat-seconds", "0.2", "--site", "rome"], &short).await;
+    let hub = fleet.hub();
+    let _nodes = [fleet.join("edge-01").await, fleet.join("edge-02").await];
+    hub.done(&["nodes", "label", "edge-02", "site=rome"]);
+    hub.done(&["deploy", &artifact("hello"), "--id", "hello", "--all"]);
+    fleet.serves("hello", 2).await;
+    until("the label is known", async || candidate(hub, "hello", "edge-02").await["nearness"] == "same_site").await;
+    for _ in 0..10 {
+        assert_eq!(call(hub, "hello", &[]).await.status(), 200);
+    }
+    assert_eq!(
+        (&candidate(hub, "hello", "edge-01").await["picks"], &candidate(hub, "hello", "edge-02").await["picks"]),
+        (&json!(0), &json!(10))
+    );
+}
+
+#[tokio::test]
 async fn a_node_calls_by_its_hub_what_it_has_not_and_the_trace_goes_along() {
     let mut fleet = Fleet::start().await;
     let _one = fleet.join("edge-01").await;

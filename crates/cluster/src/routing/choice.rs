@@ -15,18 +15,31 @@ const DRAWS: usize = 8;
 /// So often the next one is looked for while others take it.
 const TURNS: usize = 4;
 
-/// Nodes that are equally near and well.
+/// Nodes that are equally near and well, in the order of their sites.
 #[derive(Debug)]
 pub(super) struct Class {
+    pub(super) health: u8,
     pub(super) range: Range<usize>,
-    /// For the weighted policy: the sums of the weights up to each node.
-    pub(super) sums: Vec<u64>,
+}
+
+impl Class {
+    /// Those of them that stand at a site.
+    pub(super) fn at_site(&self, site: &str, entries: &[Entry]) -> Range<usize> {
+        let within = &entries[self.range.clone()];
+        let of = |entry: &Entry| entry.candidate.site.as_deref().cmp(&Some(site));
+        let start = self.range.start + within.partition_point(|entry| of(entry).is_lt());
+        let end = self.range.start + within.partition_point(|entry| of(entry).is_le());
+        start..end
+    }
 }
 
 /// What a choice is made by.
 pub(super) struct Choice<'a, F> {
     pub(super) entries: &'a [Entry],
-    pub(super) class: &'a Class,
+    /// Those of which one is chosen, which are not none.
+    pub(super) range: Range<usize>,
+    /// For the weighted policy: the sums of the weights up to each node, from the first of all on.
+    pub(super) sums: &'a [u64],
     /// Whether a node may take the call.
     pub(super) fits: F,
     /// Which node is next, over all classes.
@@ -48,7 +61,7 @@ impl<F: Fn(usize) -> bool> Choice<'_, F> {
 
     fn better_of_two(&self, random: &mut Random) -> Option<usize> {
         let one = self.any(random, |_| true)?;
-        if self.class.range.len() == 1 || planted::has(Bug::LoadIgnored) {
+        if self.range.len() == 1 || planted::has(Bug::LoadIgnored) {
             return Some(one);
         }
         let Some(other) = self.any(random, |index| index != one) else { return Some(one) };
@@ -58,7 +71,7 @@ impl<F: Fn(usize) -> bool> Choice<'_, F> {
 
     /// Each that fits as likely as any other: a few draws, and then of all.
     fn any(&self, random: &mut Random, may: impl Fn(usize) -> bool) -> Option<usize> {
-        let Range { start, end } = self.class.range.clone();
+        let Range { start, end } = self.range.clone();
         if end - start > 1 {
             for _ in 0..DRAWS {
                 let index = start + random.index(end - start);
@@ -71,7 +84,7 @@ impl<F: Fn(usize) -> bool> Choice<'_, F> {
     }
 
     fn next(&self) -> Option<usize> {
-        let Range { start, end } = self.class.range.clone();
+        let Range { start, end } = self.range.clone();
         let mut found = None;
         for _ in 0..TURNS {
             let cursor = self.cursor.load(Ordering::Relaxed);
@@ -87,14 +100,15 @@ impl<F: Fn(usize) -> bool> Choice<'_, F> {
     }
 
     fn weighted(&self, random: &mut Random) -> Option<usize> {
-        let Range { start, end } = self.class.range.clone();
+        let Range { start, end } = self.range.clone();
         if planted::has(Bug::WeightIgnored) {
             return self.any(random, |_| true);
         }
-        let total = *self.class.sums.last()?;
+        let before = start.checked_sub(1).map_or(0, |last| self.sums[last]);
+        let total = self.sums[..end].last()? - before;
         for _ in 0..DRAWS {
-            let drawn = random.below(total);
-            let index = start + self.class.sums.partition_point(|sum| *sum <= drawn);
+            let drawn = before + random.below(total);
+            let index = self.sums.partition_point(|sum| *sum <= drawn);
             if index < end && (self.fits)(index) {
                 return Some(index);
             }
@@ -118,7 +132,7 @@ impl<F: Fn(usize) -> bool> Choice<'_, F> {
     /// The least that fits; of those that are equal, each as likely as any other.
     fn least_by(&self, random: &mut Random, may: impl Fn(usize) -> bool, key: impl Fn(usize) -> u32) -> Option<usize> {
         let (mut found, mut equal) = (None, 0);
-        for index in self.class.range.clone().filter(|index| may(*index) && (self.fits)(*index)) {
+        for index in self.range.clone().filter(|index| may(*index) && (self.fits)(*index)) {
             let key = key(index);
             match found {
                 Some((least, _)) if least < key => continue,

@@ -93,6 +93,11 @@ impl RetryPlan {
         self.is_idempotent
     }
 
+    /// Whether the call may run twice and another node could take it now: then it need not wait for a node that answers nothing.
+    pub fn may_leave(&self, node: &NodeId, now: Instant) -> bool {
+        self.is_idempotent && self.route.has_other(&[&self.tried[..], std::slice::from_ref(node)].concat(), now)
+    }
+
     /// Notes that it failed on a node before it was planned here.
     pub fn failed_before_on(&mut self, node: NodeId) {
         self.tried.push(node);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use edgeward_model::{Balance, EdgeError, ErrorKind, FunctionId, NodeId, Resilience};
+use edgeward_model::{Balance, EdgeError, ErrorKind, FunctionId, Locality, NodeId, Resilience};
 
 use super::{
     RouteSpec,
@@ -37,6 +38,13 @@ pub(super) struct Entry {
     pub(super) link: Arc<Link>,
 }
 
+impl Entry {
+    /// Where it is among those that are asked as early.
+    fn place(&self) -> (Option<&str>, &NodeId) {
+        (self.candidate.site.as_deref(), &self.candidate.node)
+    }
+}
+
 /// What all calls of a function share, whatever nodes it has.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -61,6 +69,8 @@ pub(super) struct Route {
     /// In the order of their classes; then those that are in none.
     pub(super) entries: Vec<Entry>,
     classes: Vec<Class>,
+    /// For the weighted policy: the sums of the weights up to each node that is in a class.
+    sums: Vec<u64>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -76,6 +86,8 @@ pub(super) struct Here {
 /// What a node is asked about.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
+    /// Where the caller stands, when that is not here.
+    from: Option<&'a str>,
     tried: &'a [NodeId],
     now: u64,
 }
@@ -97,19 +109,24 @@ impl Route {
                 (rank, Entry { candidate, nearness, link })
             })
             .collect();
-        ranked.sort_by(|(one, a), (other, b)| (one.is_none(), one, &a.candidate.node).cmp(&(other.is_none(), other, &b.candidate.node)));
+        ranked.sort_by(|(one, a), (other, b)| {
+            let key = |rank: &Option<_>| (rank.is_none(), *rank);
+            key(one).cmp(&key(other)).then_with(|| a.place().cmp(&b.place()))
+        });
+        let mut sums = Vec::new();
         let mut classes: Vec<Class> = Vec::new();
         let mut last = None;
         for (index, (rank, entry)) in ranked.iter().enumerate().filter(|(_, (rank, _))| rank.is_some()) {
             if last != *rank {
-                classes.push(Class { range: index..index, sums: Vec::new() });
+                let (health, _) = rank.expect("those without one are left out");
+                classes.push(Class { health, range: index..index });
                 last = *rank;
             }
             let class = classes.last_mut().expect("one was just pushed, or before");
             class.range.end = index + 1;
             if resilience.balance == Balance::Weighted {
-                let sum = class.sums.last().copied().unwrap_or(0);
-                class.sums.push(sum + u64::from(entry.candidate.weight));
+                let sum = sums.last().copied().unwrap_or(0);
+                sums.push(sum + u64::from(entry.candidate.weight));
             }
         }
         Self {
@@ -120,6 +137,7 @@ impl Route {
             resilience,
             entries: ranked.into_iter().map(|(_, entry)| entry).collect(),
             classes,
+            sums,
             shared: before.map_or_else(Arc::default, |before| Arc::clone(&before.shared)),
         }
     }
@@ -129,12 +147,13 @@ impl Route {
         nanos(now.saturating_duration_since(self.here.epoch))
     }
 
-    /// Chooses a node and takes a place there.
-    pub(super) fn pick(self: &Arc<Self>, tried: &[NodeId], now: Instant, random: u64) -> Result<Picked, EdgeError> {
+    /// Chooses a node and takes a place there, for a caller at this site; for one here without.
+    pub(super) fn pick(self: &Arc<Self>, from: Option<&str>, tried: &[NodeId], now: Instant, random: u64) -> Result<Picked, EdgeError> {
         let now = self.moment(now);
         let place = Place::take(self)?;
         let mut random = Random::new(random);
-        let untried = Asked { tried: if planted::has(Bug::TriedAskedAgain) { &[] } else { tried }, now };
+        let from = from.filter(|site| self.resilience.locality == Locality::Nearest && self.here.site.as_deref() != Some(site));
+        let untried = Asked { from, tried: if planted::has(Bug::TriedAskedAgain) { &[] } else { tried }, now };
         let found = self.choose(untried, &mut random).or_else(|| {
             let any = Asked { tried: &[], ..untried };
             // When there is no other node, the same one may do better now.
@@ -150,17 +169,28 @@ impl Route {
     }
 
     fn choose(self: &Arc<Self>, asked: Asked<'_>, random: &mut Random) -> Option<Picked> {
-        for class in &self.classes {
-            let fits = |index: usize| self.fits(index, asked);
-            let choice = Choice { entries: &self.entries, class, fits, cursor: &self.shared.cursor, now: asked.now };
-            for _ in 0..CHOICES {
-                let Some(index) = choice.make(self.resilience.balance, random) else { break };
-                if let Some(picked) = self.take(index, asked.now) {
+        // Of those that are equally well, first who is near the caller.
+        for equally_well in self.classes.chunk_by(|one, other| one.health == other.health) {
+            let near = asked.from.into_iter().flat_map(|site| equally_well.iter().map(move |class| class.at_site(site, &self.entries)));
+            for range in near.chain(equally_well.iter().map(|class| class.range.clone())).filter(|range| !range.is_empty()) {
+                if let Some(picked) = self.choose_of(range, asked, random) {
                     return Some(picked);
                 }
             }
         }
         (0..self.ranked()).filter(|index| self.fits(*index, asked)).find_map(|index| self.take(index, asked.now))
+    }
+
+    fn choose_of(self: &Arc<Self>, range: Range<usize>, asked: Asked<'_>, random: &mut Random) -> Option<Picked> {
+        let fits = |index: usize| self.fits(index, asked);
+        let choice = Choice { entries: &self.entries, range, sums: &self.sums, fits, cursor: &self.shared.cursor, now: asked.now };
+        for _ in 0..CHOICES {
+            let index = choice.make(self.resilience.balance, random)?;
+            if let Some(picked) = self.take(index, asked.now) {
+                return Some(picked);
+            }
+        }
+        None
     }
 
     fn take(self: &Arc<Self>, index: usize, now: u64) -> Option<Picked> {
@@ -196,7 +226,7 @@ impl Route {
 
     /// Whether a node could take a call now that it was not tried on.
     pub(super) fn has_other(&self, tried: &[NodeId], now: Instant) -> bool {
-        let asked = Asked { tried, now: self.moment(now) };
+        let asked = Asked { from: None, tried, now: self.moment(now) };
         (0..self.ranked()).any(|index| self.fits(index, asked))
     }
 

@@ -181,6 +181,25 @@ fn a_call_goes_to_the_nearest_node_that_is_well() {
 }
 
 #[test]
+fn a_call_for_another_site_goes_there_first_and_then_where_ours_would() {
+    let here = Candidate { is_local: true, ..far("here", "berlin") };
+    let degraded = Candidate { status: EdgeNodeStatus::Degraded, ..far("sick", "tokyo") };
+    let candidates = vec![here, far("near", "berlin"), far("t1", "tokyo"), Candidate { weight: 3, ..far("t2", "tokyo") }, degraded];
+    for (balance, share) in [(Balance::PowerOfTwo, 0.5), (Balance::RoundRobin, 0.5), (Balance::Random, 0.5), (Balance::Weighted, 0.25)] {
+        let (router, now) = router(by(balance), candidates.clone());
+        let of_tokyo = |tried: &[NodeId], random| router.pick_for("tokyo", &function(), tried, now, random).expect("one is there");
+        let mut chosen = BTreeMap::new();
+        (0..10_000).for_each(|random| *chosen.entry(of_tokyo(&[], random).node().to_string()).or_default() += 1);
+        is_spread("tokyo", &chosen, &[("t1", share), ("t2", 1.0 - share)]).expect("those of the caller's site");
+        let both = [id("t1"), id("t2")];
+        assert_eq!(of_tokyo(&both, 0).node().as_str(), "here", "one that is well comes before one that is near");
+        let elsewhere = router.pick_for("rome", &function(), &[], now, 0).expect("one is there");
+        assert_eq!(elsewhere.node().as_str(), "here");
+        assert_eq!(pick(&router, now, 0).node().as_str(), "here");
+    }
+}
+
+#[test]
 fn without_a_preference_all_nodes_are_as_near() {
     let resilience = Resilience { locality: Locality::Any, ..by(Balance::Random) };
     let (router, now) = router(resilience, vec![Candidate { is_local: true, ..far("a", "berlin") }, far("b", "paris")]);

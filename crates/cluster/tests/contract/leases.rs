@@ -119,6 +119,14 @@ pub(crate) async fn a_holder_that_is_cut_off_stops_before_another_begins(site: S
     }
 }
 
+pub(crate) async fn a_holder_that_nobody_hears_stops_before_another_begins(site: Site) {
+    let (one, other) = (site.member("one").await, site.member("other").await);
+    let older = held(&one, "one").await;
+    site.silence("one").await;
+    let newer = held_in_time(&other, "other").await;
+    assert!(!older.is_held() && newer.term() > older.term(), "two hold it");
+}
+
 pub(crate) async fn a_term_is_greater_than_every_term_that_was_seen(site: Site) {
     let hub = site.member("hub").await;
     let first = hub.lease(Claim { seen_term: 41, ..claim("one") }).await.expect("it can be asked for");

@@ -97,6 +97,14 @@ impl Site {
         }
     }
 
+    /// The same without anybody being told.
+    pub(crate) async fn silence(&self, id: &str) {
+        match self {
+            Self::InProcess(network) => network.cut_off(&node(id)),
+            Self::OverNats(site) => site.cables.lock().await[id].silence(),
+        }
+    }
+
     pub(crate) async fn bring_back(&self, id: &str) {
         match self {
             Self::InProcess(network) => network.bring_back(&node(id)),

@@ -19,10 +19,11 @@ fn prefix<T: Allotted>() -> String {
     format!("edgeward.{}s.", T::KIND)
 }
 
-/// The nodes that have, or had, any.
-pub(super) fn nodes<T: Allotted>(documents: &Documents) -> Result<Vec<NodeId>, EdgeError> {
+/// The nodes that have, or had, any, with the versions of their documents.
+pub(super) fn versions<T: Allotted>(documents: &Documents) -> Result<Vec<(NodeId, u64)>, EdgeError> {
     let (prefix, documents) = (prefix::<T>(), documents.list()?.into_iter());
-    Ok(documents.filter_map(|info| info.name.as_str().strip_prefix(&prefix).and_then(|id| NodeId::new(id).ok())).collect())
+    let node = |name: &DocumentName| NodeId::new(name.as_str().strip_prefix(&prefix)?).ok();
+    Ok(documents.filter_map(|info| Some((node(&info.name)?, info.version))).collect())
 }
 
 /// What a node has, with the generations; 0 for what cannot be read, which is written anew. What has no name of its kind is passed over: a node may

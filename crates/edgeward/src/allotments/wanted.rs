@@ -56,7 +56,7 @@ pub(crate) async fn get<T: Allotted>(cluster: &EdgeCluster, id: &str) -> Result<
         let id: &str = id.borrow();
         let value = document::<T>(&of)?.get(id)?.ok_or_else(|| not_found::<T>(id))?;
         let mut nodes = BTreeSet::new();
-        for node in documents::nodes::<T>(of.documents())? {
+        for (node, _) in documents::versions::<T>(of.documents())? {
             if documents::has::<T>(of.documents(), &node, id)? {
                 nodes.insert(node);
             }
@@ -72,7 +72,7 @@ pub(crate) async fn list<T: Allotted>(cluster: &EdgeCluster) -> Result<Vec<Place
     blocking(move || {
         let (_, records) = record::read::<T>(&document::<T>(&of)?)?;
         let mut nodes: BTreeMap<T::Id, BTreeSet<NodeId>> = BTreeMap::new();
-        for node in documents::nodes::<T>(of.documents())? {
+        for (node, _) in documents::versions::<T>(of.documents())? {
             for id in documents::of::<T>(of.documents(), &node)?.into_keys() {
                 nodes.entry(id).or_default().insert(node.clone());
             }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use edgeward_cluster::{BackboneError, Message, Subject};
 use edgeward_model::{
     NodeId,
-    limits::{FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING},
+    limits::{FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING, FAR_SILENCE_MAX},
 };
 use parking_lot::Mutex;
 use tokio::{
@@ -30,18 +30,19 @@ pub(super) struct Presence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
     There,
-    /// Nobody listens where it did just now.
-    Missing,
+    /// It has answered nothing for a while, or nobody listens where it did just now.
+    Silent,
     /// Nobody has listened there for as long as it may take to connect again.
     Gone,
 }
 
 impl Presence {
-    /// Ends when a node is there no more: at once for a call that may run twice, else when it had the time to connect again.
-    pub(super) async fn gone(&self, node: &FarNode, may_run_twice: bool) {
+    /// Ends when a node is there no more. Who may leave it does so as soon as it is silent, which it also is when its power or its network failed, and nobody is told
+    /// of that; others when it had the time to connect again.
+    pub(super) async fn gone(&self, node: &FarNode, may_leave: bool) {
         // Most calls are done by then.
         sleep(FAR_PRESENCE_AFTER).await;
-        let enough = if may_run_twice { Seen::Missing } else { Seen::Gone };
+        let enough = if may_leave { Seen::Silent } else { Seen::Gone };
         // Who asked for others may have ended just now, as nobody listened.
         while self.asked(node).wait_for(|seen| *seen >= enough).await.is_err() {}
     }
@@ -61,7 +62,7 @@ impl Presence {
 
 /// Asks a node until it is gone, or nobody wants to know.
 async fn ask(node: FarNode, told: watch::Sender<Seen>, asking: Arc<()>) {
-    let mut missing_since = None;
+    let (mut missing_since, mut answered_at) = (None, Instant::now());
     // One receiver is kept for those who come.
     while told.receiver_count() > 1 {
         let nodes = u32::try_from(Arc::strong_count(&asking)).unwrap_or(u32::MAX);
@@ -70,15 +71,21 @@ async fn ask(node: FarNode, told: watch::Sender<Seen>, asking: Arc<()>) {
         let asked = Subject::to_node(node.id.clone(), METRICS);
         // What it was asked just before it vanished it does not answer; it is asked again.
         let answered = node.backbone.request(&asked, Message::default(), pause).await;
-        // One that is slow, or too busy to answer, is there.
-        let is_missing = matches!(answered, Err(BackboneError::NoResponder(_)));
-        let since = *missing_since.get_or_insert_with(Instant::now);
-        let seen = match is_missing {
-            false => Seen::There,
-            true if since.elapsed() < FAR_PRESENCE_PATIENCE => Seen::Missing,
-            true => Seen::Gone,
+        let seen = match answered {
+            Err(BackboneError::NoResponder(_)) => {
+                let since = *missing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < FAR_PRESENCE_PATIENCE { Seen::Silent } else { Seen::Gone }
+            }
+            // One that is slow, or too busy to answer, is there, and is not away for as long as it takes to connect again.
+            Err(_) => {
+                missing_since = None;
+                if answered_at.elapsed() < FAR_SILENCE_MAX { Seen::There } else { Seen::Silent }
+            }
+            Ok(_) => {
+                (missing_since, answered_at) = (None, Instant::now());
+                Seen::There
+            }
         };
-        missing_since = missing_since.filter(|_| is_missing);
         told.send_replace(seen);
         if seen == Seen::Gone {
             return;

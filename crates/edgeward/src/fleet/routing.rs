@@ -53,8 +53,17 @@ pub struct Attempt {
     pub time: Duration,
     /// Which one of its call it is, from 1 on.
     pub number: u64,
-    /// Whether its call may run twice, so that it need not be waited for when its node is away.
-    pub is_idempotent: bool,
+    /// Whether its call may run twice and another node could take it, so that it need not be waited for when its node is away.
+    pub may_leave: bool,
+}
+
+/// For whom a call is made; this member unless it says otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Caller {
+    /// Where the caller stands, when that is said: near nodes are those there.
+    pub(super) site: Option<String>,
+    /// The node on which it failed before: others come first.
+    pub(super) failed_on: Option<NodeId>,
 }
 
 /// What a cluster routes calls by.
@@ -132,8 +141,11 @@ impl Routing {
         self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
-    fn pick(&self, function: &FunctionId, tried: &[NodeId]) -> Result<Picked, EdgeError> {
-        self.router.pick(function, tried, now(), self.random())
+    fn pick(&self, site: Option<&str>, function: &FunctionId, tried: &[NodeId]) -> Result<Picked, EdgeError> {
+        match site {
+            Some(site) => self.router.pick_for(site, function, tried, now(), self.random()),
+            None => self.router.pick(function, tried, now(), self.random()),
+        }
     }
 }
 
@@ -153,13 +165,13 @@ impl EdgeCluster {
         options: CallOptions,
         terms: Terms,
     ) -> Result<Output, EdgeError> {
-        self.call_elsewhere(None, function, payload.into(), options, terms).await
+        self.call_for(Caller::default(), function, payload.into(), options, terms).await
     }
 
-    /// The same of a call that failed on this node before: others come first.
-    pub(super) async fn call_elsewhere(
+    /// The same for another member.
+    pub(super) async fn call_for(
         &self,
-        than: Option<&NodeId>,
+        caller: Caller,
         function: &FunctionId,
         payload: Bytes,
         options: CallOptions,
@@ -168,8 +180,8 @@ impl EdgeCluster {
         let mut span = call_span(function, options.trace());
         let options = options.below(span.as_ref());
         let attempt = |attempt| self.attempt(function, payload.clone(), options.clone(), attempt);
-        let called = self.call_routed(function, terms, than, attempt).await;
-        called.inspect_err(|error| span::fail(&mut span, error))
+        let answered = self.call_routed(caller, function, terms, attempt).await;
+        answered.inspect_err(|error| span::fail(&mut span, error))
     }
 
     /// The same of a call that is made in another way than with a payload, as of foreign code: `attempt` makes it on a node.
@@ -184,14 +196,14 @@ impl EdgeCluster {
             let attempted = attempt(made);
             async { attempted.await.map_err(|error| Failed { failure: CallFailure::answered(error.kind()), error }) }
         };
-        self.call_routed(function, terms, None, attempt).await
+        self.call_routed(Caller::default(), function, terms, attempt).await
     }
 
     async fn call_routed<T, A>(
         &self,
+        Caller { site, failed_on }: Caller,
         function: &FunctionId,
         terms: Terms,
-        failed_on: Option<&NodeId>,
         attempt: impl Fn(Attempt) -> A,
     ) -> Result<T, EdgeError>
     where
@@ -211,15 +223,15 @@ impl EdgeCluster {
             planned => planned?,
         };
         if let Some(node) = failed_on {
-            plan.failed_before_on(node.clone());
+            plan.failed_before_on(node);
         }
         let (mut last, mut attempts) = (None, 0);
         loop {
-            let picked = match routing.pick(function, plan.tried()) {
+            let picked = match routing.pick(site.as_deref(), function, plan.tried()) {
                 // It may have come to its first node just now.
                 Err(error) if last.is_none() && error.kind() == ErrorKind::Unavailable && self.has_stale_routes() => {
                     within(Some(plan.deadline()), function, self.reread_routes()).await?;
-                    routing.pick(function, plan.tried())
+                    routing.pick(site.as_deref(), function, plan.tried())
                 }
                 picked => picked,
             };
@@ -233,7 +245,7 @@ impl EdgeCluster {
                 return Err(last.unwrap_or_else(|| too_late(function)));
             }
             attempts += 1;
-            let made = Attempt { node: node.clone(), time, number: attempts, is_idempotent: plan.is_idempotent() };
+            let made = Attempt { may_leave: plan.may_leave(&node, now()), node: node.clone(), time, number: attempts };
             let Failed { error, failure } = match attempt(made).await {
                 Ok(answer) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));
@@ -259,7 +271,7 @@ impl EdgeCluster {
         function: &FunctionId,
         payload: Bytes,
         options: CallOptions,
-        Attempt { node, time, number, is_idempotent }: Attempt,
+        Attempt { node, time, number, may_leave }: Attempt,
     ) -> Result<Output, Failed> {
         // It ends here: the pause before the next attempt is none of its time.
         let mut span = attempt_span(function, &node, options.trace(), number);
@@ -276,7 +288,7 @@ impl EdgeCluster {
             }
             Ok(Place::Far(far)) => tokio::select! {
                 answered = far.invoke(function.clone(), payload, options, time.min(REQUEST_TIMEOUT_MAX)) => answered,
-                () = self.0.routing.presence.gone(&far, is_idempotent) => Err(vanished(function, &node)),
+                () = self.0.routing.presence.gone(&far, may_leave) => Err(vanished(function, &node)),
             },
             Err(error) => Err(Failed { failure: CallFailure::no_way(error.kind()), error }),
         };

@@ -6,6 +6,7 @@ use edgeward_cluster::{
     Backbone, Message, Service, Subscription,
     membership::Transition,
     nats::TopicStream,
+    placement::SITE,
     routing::Terms,
     service::{Call, handler},
     subject::{Name, Subjects},
@@ -22,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use super::{EdgeCluster, topics::exchange::TopicService};
+use super::{EdgeCluster, routing::Caller, topics::exchange::TopicService};
 use crate::{
     chaos::left_behind,
     deployments::steering::Steering,
@@ -163,8 +164,9 @@ impl EdgeCluster {
                 let Invocation { function, payload, options, is_idempotent, was_tried } = invocation;
                 let _share = shares.enter(&function)?;
                 let terms = Terms { left: Some(deadline.saturating_duration_since(Instant::now())), is_idempotent };
-                let failed_on = was_tried.then_some(&subject.node);
-                cluster.call_elsewhere(failed_on, &function, payload, options, terms).instrument(span).await.map(write_output)
+                let site = cluster.get_node(subject.node.as_str()).and_then(|mut node| node.labels.remove(SITE));
+                let caller = Caller { site, failed_on: was_tried.then_some(subject.node) };
+                cluster.call_for(caller, &function, payload, options, terms).instrument(span).await.map(write_output)
             }
         };
         Ok(backbone.serve(&Subjects::to_hub(CALL), ROUTED_CALLS_MAX, handler(answer)).await?)

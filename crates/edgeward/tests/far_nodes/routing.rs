@@ -11,7 +11,7 @@ use std::{
 use edgeward::{
     CallOptions, DeploymentSpec, DocumentName, EdgeCluster, EdgeError, EdgeFunction, EdgeNode, ErrorKind, EventKind, FunctionId,
     HandlerName, NativeHandler, NodeId, Resilience, Terms,
-    cluster::routing::{BreakerState, CandidateView},
+    cluster::routing::{BreakerState, CandidateView, RouteView},
     document::Precondition,
 };
 use edgeward_model::{Breaker, Retry, limits::FAR_PRESENCE_PATIENCE};
@@ -142,6 +142,69 @@ pub(crate) async fn a_call_runs_in_this_process_first_and_elsewhere_when_it_is_n
     assert_eq!(call(&hub.cluster).await.expect("the other has it"), "edge-01");
     hub.cluster.undeploy_from_node("edge-01", &function()).await.expect("takes it");
     eventually("nobody knows it", async || call(&hub.cluster).await.is_err_and(|error| error.kind() == ErrorKind::NotFound)).await;
+}
+
+pub(crate) async fn of_three_nodes_one_may_fall_silent_under_load(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let _nodes = [start(&site, &hub, "a").await, start(&site, &hub, "b").await, start(&site, &hub, "c").await];
+    // As it is for whoever says nothing of attempts.
+    hub.cluster.deploy_to_all(routed(Resilience { idempotent: true, ..Resilience::default() })).await.expect("assigns");
+    comes_to(&hub, 3).await;
+    let silenced = Arc::new(AtomicBool::new(false));
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let (cluster, silenced) = (hub.cluster.clone(), Arc::clone(&silenced));
+            tokio::spawn(async move {
+                let (mut times, mut left) = (Vec::new(), 250);
+                while left > 0 {
+                    left -= usize::from(silenced.load(Ordering::SeqCst));
+                    let begun = Instant::now();
+                    call(&cluster).await.expect("another takes it");
+                    times.push(begun.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    eventually("the one gets calls", async || candidates(&hub.cluster).iter().all(|candidate| candidate.picks > 20)).await;
+    site.silence("c").await;
+    silenced.store(true, Ordering::SeqCst);
+    let mut times = Vec::new();
+    for caller in callers {
+        times.extend(caller.await.expect("no call fails"));
+    }
+    times.sort();
+    let (slow, all) = (times.iter().filter(|time| **time > Duration::from_millis(400)).count(), times.len());
+    // In one process it is known at once who cannot be reached.
+    assert!(slow > 0 || matches!(site, Site::InProcess(_)), "none was under way there");
+    assert!(
+        slow * 50 <= all && times[all - 1] < Duration::from_secs(10),
+        "{slow} of {all} were slow, the last one took {:?}",
+        times[all - 1]
+    );
+}
+
+pub(crate) async fn what_a_node_has_not_is_called_at_its_own_site_first(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let nodes =
+        [start(&site, &hub, "b1").await, start(&site, &hub, "b2").await, start(&site, &hub, "t1").await, start(&site, &hub, "t2").await];
+    for node in ["t1", "t2"] {
+        hub.cluster.label_node(node, [("site".to_owned(), Some("tokyo".to_owned()))].into()).expect("labels");
+    }
+    for node in ["b2", "t2"] {
+        hub.cluster.deploy_to_node(node, routed(Resilience::default())).await.expect("assigns");
+    }
+    comes_to(&hub, 2).await;
+    for (caller, near) in [(&nodes[0].0, "b2"), (&nodes[2].0, "t2")] {
+        for _ in 0..20 {
+            assert_eq!(call_from(caller).await.expect("it is found"), near);
+        }
+    }
+    site.cut_off("t2").await;
+    hub.is("t2", edgeward::EdgeNodeStatus::Offline).await;
+    assert_eq!(call_from(&nodes[2].0).await.expect("the other site has it"), "b2");
 }
 
 pub(crate) async fn of_three_nodes_one_may_fail_or_vanish_under_load(site: Site) {
@@ -463,10 +526,17 @@ pub(crate) async fn of_calls_on_a_node_that_vanishes_one_that_may_run_twice_wait
     let folder = tempfile::tempdir().expect("a folder");
     let hub = AtHub::start(&site, folder.path()).await;
     let (_node, switch) = start(&site, &hub, "a").await;
+    let (_other, _) = start(&site, &hub, "b").await;
     let retry = Retry { attempts: Some(1), ..Retry::default() };
     let hangs = EdgeFunction { resilience: Resilience { retry, ..Resilience::default() }, ..native("hangs", "hangs") };
     hub.cluster.deploy_to_all(hangs).await.expect("assigns");
     hub.serves("a", "hangs").await;
+    hub.serves("b", "hangs").await;
+    // It comes after the first one.
+    hub.cluster.drain_node("b", true).expect("drains");
+    let is_last =
+        |route: &RouteView| route.function.as_str() == "hangs" && route.candidates.last().is_some_and(|last| last.node == id("b"));
+    eventually("the other is asked last", async || hub.cluster.routes().expect("reads").iter().any(is_last)).await;
     let ends = async |is_idempotent: bool| {
         let terms = Terms { is_idempotent, ..Terms::default() };
         let called = hub.cluster.call(&FunctionId::new("hangs").expect("valid"), "", CallOptions::default(), terms).await;

@@ -456,7 +456,9 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             }
         }
         self.store().await?;
-        begun.into_iter().for_each(|subscribed| self.retained.add(subscribed));
+        for subscribed in begun {
+            self.retained.add(subscribed);
+        }
         self.wire.send(Packet::SubscribeAck(SubscribeAck {
             packet_id: subscribe.packet_id,
             properties: Vec::new(),
