@@ -20,6 +20,8 @@ mod leaf;
 mod leases;
 #[path = "contract/messages.rs"]
 mod messages;
+#[path = "contract/mqtt_listener.rs"]
+mod mqtt_listener;
 #[path = "contract/nats.rs"]
 mod nats;
 #[path = "contract/operator.rs"]

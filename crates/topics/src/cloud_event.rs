@@ -120,6 +120,11 @@ impl CloudEvent {
         let text = |name: &str, value: &RawValue| {
             serde_json::from_str::<Option<String>>(value.get()).map_err(|error| refused(&format!("`{name}` is no text")).with_source(error))
         };
+        // What is null is not there.
+        object.retain(|name, value| name != "data_base64" || value.get() != "null");
+        if object.contains_key("data") && object.contains_key("data_base64") {
+            return Err(refused("it has both `data` and `data_base64`; write one of them"));
+        }
         let content_type = match object.remove("datacontenttype") {
             None => None,
             Some(value) => text("datacontenttype", value)?,
@@ -320,11 +325,15 @@ mod tests {
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","ext":{}}"#, "`ext`"),
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"!"}"#, "base 64"),
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":7}"#, "`data_base64` is no text"),
+            (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"eA==","data":"x"}"#, "both `data` and `data_base64`"),
+            (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":null,"data_base64":"eA=="}"#, "both `data` and `data_base64`"),
             (r#"{"specversion":"1.0","id":"1","source":"s","type":"t","datacontenttype":7}"#, "`datacontenttype` is no text"),
         ] {
             let error = CloudEvent::from_json(json.as_bytes()).expect_err(json);
             assert!(error.to_string().contains(why), "{error}");
         }
+        let null = r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":"x","data_base64":null}"#;
+        assert_eq!(CloudEvent::from_json(null.as_bytes()).expect("what is null is not there").data, r#""x""#);
         assert_eq!(CloudEvent::from_headers([("content-type", "text/plain")], Bytes::new()), None);
     }
 

@@ -7,14 +7,16 @@ use crate::{
     terminal,
 };
 
-/// A line about a function that a node does not have, or of which a hub has no deployment; none when it is there, or is not known to be.
+/// A line about a function that a node does not have, or that no node of a hub is to have; none when it is there, or is not known to be missing.
 pub(super) async fn told(client: &Client, function: &str, is_hub: bool) -> Option<String> {
-    let (path, what) =
-        if is_hub { ("deployments", "this fleet has no deployment of function") } else { ("functions", "this node has no function") };
-    match client.get(format!("/v1/{path}/{function}")).await {
-        Err(Error::Refused(problem)) if problem.kind == ErrorKind::NotFound => {
-            Some(terminal::printable(&format!("note: {what} `{function}` yet; `edgeward {path}` lists what there is")).into_owned() + "\n")
+    // A hub assigns functions, and deploys them.
+    let (what, paths) = if is_hub { ("fleet", &["functions", "deployments"][..]) } else { ("node", &["functions"][..]) };
+    for path in paths {
+        match client.get(format!("/v1/{path}/{function}")).await {
+            Err(Error::Refused(problem)) if problem.kind == ErrorKind::NotFound => {}
+            _ => return None,
         }
-        _ => None,
     }
+    let note = format!("note: this {what} has no function `{function}` yet; `edgeward functions` lists what there is");
+    Some(terminal::printable(&note).into_owned() + "\n")
 }
