@@ -300,20 +300,22 @@ class AsyncClient:
     async def topics(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._client.topics, filter, after=after)
 
-    async def dead_letters(self, trigger_id: str | None = None, *, after: int | None = None) -> list[dict[str, Any]]:
-        return await asyncio.to_thread(self._client.dead_letters, trigger_id, after=after)
+    async def dead_letters(
+        self, trigger_id: str | None = None, *, after: int | None = None, node: str | None = None
+    ) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.dead_letters, trigger_id, after=after, node=node)
 
-    async def retry_dead_letter(self, letter_id: int) -> None:
-        await asyncio.to_thread(self._client.retry_dead_letter, letter_id)
+    async def retry_dead_letter(self, letter_id: int, *, node: str | None = None) -> None:
+        await asyncio.to_thread(self._client.retry_dead_letter, letter_id, node=node)
 
-    async def discard_dead_letter(self, letter_id: int) -> None:
-        await asyncio.to_thread(self._client.discard_dead_letter, letter_id)
+    async def discard_dead_letter(self, letter_id: int, *, node: str | None = None) -> None:
+        await asyncio.to_thread(self._client.discard_dead_letter, letter_id, node=node)
 
-    async def triggers(self) -> list[dict[str, Any]]:
-        return await asyncio.to_thread(self._client.triggers)
+    async def triggers(self, *, node: str | None = None) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self._client.triggers, node=node)
 
-    async def trigger(self, trigger_id: str) -> dict[str, Any]:
-        return await asyncio.to_thread(self._client.trigger, trigger_id)
+    async def trigger(self, trigger_id: str, *, node: str | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self._client.trigger, trigger_id, node=node)
 
     async def put_trigger(
         self,

@@ -497,25 +497,27 @@ class Client:
         """The topics that have messages, up to 1000 whose names come after `after`."""
         return self._api.objects("topics", "/v1/topics", {"filter": filter, "after": after})
 
-    def dead_letters(self, trigger_id: str | None = None, *, after: int | None = None) -> list[dict[str, Any]]:
+    def dead_letters(
+        self, trigger_id: str | None = None, *, after: int | None = None, node: str | None = None
+    ) -> list[dict[str, Any]]:
         """Messages that functions could not handle, of one trigger or of all, after an id, a page of them; the last page is empty."""
-        return self._api.objects("dead_letters", "/v1/dead-letters", {"trigger": trigger_id, "after": after})
+        return self._api.objects("dead_letters", "/v1/dead-letters", {"trigger": trigger_id, "after": after, "node": node})
 
-    def retry_dead_letter(self, letter_id: int) -> None:
+    def retry_dead_letter(self, letter_id: int, *, node: str | None = None) -> None:
         """Has a message tried again by its trigger, from the first attempt on."""
-        self._api.send("POST", f"/v1/dead-letters/{letter_id}/retry")
+        self._api.send("POST", f"/v1/dead-letters/{letter_id}/retry", {"node": node})
 
-    def discard_dead_letter(self, letter_id: int) -> None:
+    def discard_dead_letter(self, letter_id: int, *, node: str | None = None) -> None:
         """Removes a message that was given up."""
-        self._api.send("DELETE", f"/v1/dead-letters/{letter_id}")
+        self._api.send("DELETE", f"/v1/dead-letters/{letter_id}", {"node": node})
 
-    def triggers(self) -> list[dict[str, Any]]:
+    def triggers(self, *, node: str | None = None) -> list[dict[str, Any]]:
         """The triggers: of a node with how each does, of a hub with the nodes that have it."""
-        return self._api.objects("triggers", "/v1/triggers")
+        return self._api.objects("triggers", "/v1/triggers", {"node": node})
 
-    def trigger(self, trigger_id: str) -> dict[str, Any]:
+    def trigger(self, trigger_id: str, *, node: str | None = None) -> dict[str, Any]:
         """One trigger."""
-        return self._api.object("GET", f"/v1/triggers/{_part(trigger_id)}")
+        return self._api.object("GET", f"/v1/triggers/{_part(trigger_id)}", {"node": node})
 
     def put_trigger(
         self,

@@ -131,6 +131,11 @@ def test_what_is_wrong_with_a_call_is_told_as_everywhere(fleet: Fleet) -> None:
         (lambda: hub.put_schedule("s", "hello", "every 30s", jitter_seconds=-1), "`-1`", "invalid_input"),
         (lambda: hub.deploy(function("hello", resilience={"balance": "fastest"}), all_nodes=True), "`fastest`", "invalid_input"),
         (lambda: hub.summary(), "say of which node", "invalid_input"),
+        (lambda: hub.dead_letters(), "say of which node", "invalid_input"),
+        (lambda: hub.triggers(node="absent"), "(?i)node not found", "not_found"),
+        (lambda: hub.retry_dead_letter(7, node="edge-01"), "dead letter not found", "not_found"),
+        (lambda: hub.discard_dead_letter(7, node="edge-01"), "dead letter not found", "not_found"),
+        (lambda: fleet.nodes["edge-01"].discard_dead_letter(7, node="edge-02"), "this is node `edge-01`", "not_found"),
         (lambda: hub.summary("hello", node="edge-01"), "leave out `function`", "invalid_input"),
         (lambda: fleet.nodes["edge-01"].summary(node="edge-02"), "this is node `edge-01`", "not_found"),
         (lambda: hub.invoke("hello", node="absent"), "(?i)node not found", "not_found"),
@@ -183,6 +188,11 @@ def test_a_trigger_of_a_fleet_calls_a_function_where_a_message_is_published(flee
     wait_until(lambda: [trigger["source"] for trigger in node.triggers()] == ["fleet"])
     node.publish("site/berlin", "21.5")
     wait_until(lambda: node.trigger("seen")["delivered"] == 1)
+    there = hub.trigger("seen", node="edge-01")
+    assert (there["delivered"], there["source"], "nodes" in there) == (1, "fleet", False)
+    assert [trigger["id"] for trigger in asyncio.run(AsyncClient(hub.url).triggers(node="edge-01"))] == ["seen"]
+    assert hub.triggers(node="edge-02") == [] and hub.dead_letters("seen", node="edge-01") == []
+    assert asyncio.run(AsyncClient(hub.url).dead_letters(node="edge-01")) == []
     with pytest.raises(PermissionError, match="assigned to this node"):
         node.delete_trigger("seen")
     with pytest.raises(ValueError, match="is for the hub of a fleet"):

@@ -5,6 +5,7 @@
 
 pub(crate) mod invocation;
 pub(crate) mod shares;
+pub(crate) mod triggers;
 
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(crate) const METRICS: Name = Name::new("metrics");
 pub(crate) const CHAOS: Name = Name::new("chaos");
 /// Hub to node: what ran of a schedule, or a run of it now.
 pub(crate) const SCHEDULES: Name = Name::new("schedules");
+/// Hub to node: a [`TriggerQuestion`](triggers::TriggerQuestion) about its triggers and its dead letters.
+pub(crate) const TRIGGERS: Name = Name::new("triggers");
 
 /// The header field of the type of a payload.
 pub(crate) const CONTENT_TYPE: &str = "content-type";

@@ -69,7 +69,7 @@ pub struct Uplink {
     outbox: Arc<Outbox>,
     topics: watch::Receiver<TopicExchange>,
     _way: KeptWay,
-    _services: [Service; 4],
+    _services: [Service; 5],
     _chaos: ChaosTie,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }

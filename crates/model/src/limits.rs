@@ -249,6 +249,8 @@ pub const FAR_CALLS_MAX: usize = 2 * (CONCURRENCY_DEFAULT + QUEUE_DEFAULT) as us
 pub const FAR_LOGS_MAX: usize = 256;
 /// Calls of functions that a hub answers at once for nodes that have them not.
 pub const ROUTED_CALLS_MAX: usize = SERVICE_CONCURRENCY_MAX;
+/// Questions of the hub about triggers that a node answers at once: an answer with dead letters is large.
+pub const FAR_TRIGGERS_MAX: usize = 4;
 /// Longest wait for the answer of a function whose deadline is not known where it is called.
 pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a hub has waited for a call on a node before it looks whether that is still there.

@@ -1,4 +1,5 @@
-//! The audit log: who was refused, who made or revoked a token, and who changed which keys are trusted. Its lines have the tracing target `audit`.
+//! The audit log: who was refused, who made or revoked a token, who changed which keys are trusted, and who retried or discarded
+//! dead letters. Its lines have the tracing target `audit`.
 //!
 //! Who may not call can still make us write, so lines about them are bounded. Their number is told instead.
 
@@ -64,4 +65,10 @@ pub(super) fn trust_changed(what: &str, key: &PublicKey, caller: Option<&Caller>
 pub(super) fn experiment(what: &str, id: &str, caller: Option<&Caller>) {
     let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
     tracing::warn!(target: TARGET, experiment = id, by, "{what} an experiment");
+}
+
+/// Tells who had a dead letter tried again, or removed it; of a hub, on which node.
+pub(super) fn dead_letter(what: &str, id: u64, node: Option<&str>, caller: Option<&Caller>) {
+    let by = caller.map_or(LOOPBACK, |caller| caller.token.name.as_str());
+    tracing::info!(target: TARGET, dead_letter = id, node, by, "{what}");
 }

@@ -24,7 +24,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use utoipa::IntoParams;
 
 use super::{
-    Api, Refusal, read_body, terms,
+    Api, Refusal, first_of, read_body, terms,
     wire::{FunctionAnswer, FunctionBody, FunctionsAnswer},
 };
 
@@ -49,7 +49,8 @@ pub(super) struct Whom {
 /// Refuses what is for another node, so that nothing happens on the wrong one, and nothing is told of it.
 pub(super) async fn only_of_this_node(State(node): State<Arc<Node>>, request: Request, next: Next) -> Result<Response, Refusal> {
     let path = request.uri().path();
-    if !path.starts_with("/v1/functions") && path != "/v1/metrics/summary" {
+    let of_nodes = ["functions", "schedules", "triggers", "dead-letters", "metrics"];
+    if !first_of(path).is_some_and(|first| of_nodes.contains(&first)) {
         return Ok(next.run(request).await);
     }
     let own = &node.runtime().node().id;

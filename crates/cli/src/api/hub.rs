@@ -23,7 +23,7 @@ use axum::{
 use edgeward::{FleetHub, limits::ARTIFACT_BYTES_MAX};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Api, Refusal, Shared, finish, first_of, read_body, shared_routes, wire::ArtifactAnswer};
+use super::{Api, Refusal, Shared, finish, read_body, shared_routes, wire::ArtifactAnswer};
 
 /// What the routes of a hub have.
 #[derive(Clone, FromRef)]
@@ -74,13 +74,7 @@ pub(super) fn hub_routes() -> OpenApiRouter<OfHub> {
 /// Everything that the API of a hub answers. The description is served at `/openapi.json`.
 pub(crate) fn hub_router(shared: Shared, hub: Arc<FleetHub>) -> Router {
     let api = Api(Arc::new(shared));
-    finish(hub_routes, |routes| routes, OfHub { api: api.clone(), hub }, &api, of_node)
-}
-
-/// Who answers a path that only a node answers.
-fn of_node(path: &str) -> Option<&'static str> {
-    let is_of_node = first_of(path)? == "dead-letters";
-    is_of_node.then_some("a node answers that, and this is the hub of a fleet; name the node by `--server`")
+    finish(hub_routes, |routes| routes, OfHub { api: api.clone(), hub }, &api, |_| None)
 }
 
 /// Stores an artifact for the nodes of the fleet, which fetch it once it is assigned to them.

@@ -186,12 +186,18 @@ pub(crate) struct TriggersAnswer {
     triggers: Vec<TriggerAnswer>,
 }
 
+impl From<Vec<TriggerView>> for TriggersAnswer {
+    fn from(views: Vec<TriggerView>) -> Self {
+        Self { triggers: views.into_iter().map(TriggerAnswer::from).collect() }
+    }
+}
+
 /// Every trigger, by id, and how it does.
 #[utoipa::path(
     get, path = "/v1/triggers", operation_id = "list_triggers", tag = "triggers", responses((status = 200, body = TriggersAnswer))
 )]
 pub(crate) async fn list(State(node): State<Arc<Node>>) -> Result<Json<TriggersAnswer>, Refusal> {
-    Ok(Json(TriggersAnswer { triggers: node.topics().triggers().await?.into_iter().map(TriggerAnswer::from).collect() }))
+    Ok(Json(node.topics().triggers().await?.into()))
 }
 
 /// One trigger, and how it does.

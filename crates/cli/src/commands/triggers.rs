@@ -10,6 +10,7 @@ use super::missing;
 use crate::{
     api::triggers::TriggerBody,
     client::{Client, Json, Request, TriggerRecord, Triggers},
+    target::OneNode,
     terminal::{self, Cell, Palette, Style, Table},
 };
 
@@ -19,6 +20,7 @@ Examples:
   edgeward triggers put alarm --function alarm --topic 'site/#' --mode structured --attempts 10
   edgeward triggers put count --function count --topic 'site/#' --to site=berlin    # on nodes of a fleet, by its hub
   edgeward triggers list
+  edgeward triggers list --node edge-01                             # how each does on that node; a hub is asked
   edgeward triggers show average
   edgeward triggers remove average
 
@@ -39,11 +41,16 @@ pub(crate) struct Args {
 enum Action {
     Put(PutArgs),
     /// List the triggers, and how they do
-    List,
+    List {
+        #[command(flatten)]
+        target: OneNode,
+    },
     /// Show everything about one trigger
     Show {
         /// The trigger
         id: TriggerId,
+        #[command(flatten)]
+        target: OneNode,
     },
     /// Remove a trigger, and how far it got; its dead letters stay
     Remove {
@@ -94,8 +101,8 @@ struct PutArgs {
 pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Result<()> {
     match args.action {
         Action::Put(args) => run_put(args, client, json).await,
-        Action::List => {
-            let answer = client.get("/v1/triggers").await?.json().await?;
+        Action::List { target } => {
+            let answer = client.get(format!("/v1/triggers{}", target.query('?'))).await?.json().await?;
             if json {
                 terminal::write_json(answer.bytes())?;
             } else {
@@ -103,8 +110,8 @@ pub(crate) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
             }
             Ok(())
         }
-        Action::Show { id } => {
-            let answer = client.get(format!("/v1/triggers/{id}")).await?;
+        Action::Show { id, target } => {
+            let answer = client.get(format!("/v1/triggers/{id}{}", target.query('?'))).await?;
             let tag = answer.header(ETAG).map(|tag| tag.trim_matches('"').to_owned());
             let answer = answer.json().await?;
             if json {

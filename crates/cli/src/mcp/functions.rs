@@ -144,7 +144,7 @@ async fn nodes_with(session: &Session<'_>, id: &FunctionId) -> Result<Vec<String
     Ok(records.into_iter().filter_map(|record| record.node).map(|node| node.to_string()).collect())
 }
 
-/// What stands after the path of a function, for the node that was asked for.
+/// What stands after a path, for the node that was asked for.
 pub(super) fn of_node(node: Option<&str>) -> Result<String, ToolError> {
     Ok(node.map(NodeId::new).transpose()?.map_or_else(String::new, |node| format!("?node={node}")))
 }

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    functions::of_node,
     session::{Session, ToolError},
     tool::{EdgeTool, Effect},
 };
@@ -232,7 +233,11 @@ impl EdgeTool for ReadMessages {
 /// Parameters of `edge_list_triggers`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ListTriggers {}
+pub(super) struct ListTriggers {
+    /// On a hub: those of this node, with how each does there; left out, those of the fleet.
+    #[serde(default)]
+    node_id: Option<String>,
+}
 
 /// Triggers.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -305,13 +310,12 @@ impl From<TriggerRecord> for TriggerEntry {
 impl EdgeTool for ListTriggers {
     const NAME: &'static str = "edge_list_triggers";
     const TITLE: &'static str = "Triggers";
-    const ABOUT: &'static str =
-        "Lists the triggers, which call functions for messages: of a node with how each does, of a hub with the nodes that have it.";
+    const ABOUT: &'static str = "Lists the triggers, which call functions for messages: of a node with how each does (a hub asks it), of a hub with the nodes that have it.";
     const EFFECT: Effect = Effect::Reads;
     type Output = TriggerList;
 
     async fn run(self, session: &Session<'_>) -> Result<TriggerList, ToolError> {
-        let Triggers { triggers } = session.read("/v1/triggers").await?;
+        let Triggers { triggers } = session.read(format!("/v1/triggers{}", of_node(self.node_id.as_deref())?)).await?;
         Ok(TriggerList { triggers: triggers.into_iter().map(TriggerEntry::from).collect() })
     }
 }
@@ -401,6 +405,9 @@ pub(super) struct ListDeadLetters {
     /// Those after this id.
     #[serde(default)]
     after: u64,
+    /// Those of this node, which a hub asks and needs.
+    #[serde(default)]
+    node_id: Option<String>,
 }
 
 /// Messages that functions could not handle.
@@ -427,14 +434,15 @@ struct DeadLetterEntry {
 impl EdgeTool for ListDeadLetters {
     const NAME: &'static str = "edge_list_dead_letters";
     const TITLE: &'static str = "Dead letters";
-    const ABOUT: &'static str = "Lists the messages that functions of this node could not handle, with the reason, a page after an id.";
+    const ABOUT: &'static str = "Lists the messages that functions of a node could not handle, with the reason, a page after an id.";
     const EFFECT: Effect = Effect::Reads;
     type Output = DeadLetterList;
 
     async fn run(self, session: &Session<'_>) -> Result<DeadLetterList, ToolError> {
         let trigger = self.trigger_id.map(TriggerId::new).transpose()?;
         let trigger = trigger.map_or_else(String::new, |trigger| format!("&trigger={trigger}"));
-        let DeadLetters { dead_letters } = session.read(format!("/v1/dead-letters?after={}{trigger}", self.after)).await?;
+        let node = of_node(self.node_id.as_deref())?.replace('?', "&");
+        let DeadLetters { dead_letters } = session.read(format!("/v1/dead-letters?after={}{trigger}{node}", self.after)).await?;
         let entry = |letter: crate::client::LetterRecord| DeadLetterEntry {
             id: letter.id,
             trigger_id: letter.trigger,
@@ -466,6 +474,9 @@ pub(super) struct ActOnDeadLetter {
     id: u64,
     /// `retry` or `discard`.
     action: LetterAction,
+    /// Of this node, which a hub asks and needs.
+    #[serde(default)]
+    node_id: Option<String>,
 }
 
 /// What was done.
@@ -483,10 +494,11 @@ impl EdgeTool for ActOnDeadLetter {
     type Output = ActedOnDeadLetter;
 
     async fn run(self, session: &Session<'_>) -> Result<ActedOnDeadLetter, ToolError> {
-        let Self { id, action } = self;
+        let Self { id, action, node_id } = self;
+        let node = of_node(node_id.as_deref())?;
         let request = match action {
-            LetterAction::Retry => Request::new(Method::POST, format!("/v1/dead-letters/{id}/retry")),
-            LetterAction::Discard => Request::new(Method::DELETE, format!("/v1/dead-letters/{id}")),
+            LetterAction::Retry => Request::new(Method::POST, format!("/v1/dead-letters/{id}/retry{node}")),
+            LetterAction::Discard => Request::new(Method::DELETE, format!("/v1/dead-letters/{id}{node}")),
         };
         session.change(request).await?;
         Ok(ActedOnDeadLetter { id, action })

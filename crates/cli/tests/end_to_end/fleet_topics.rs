@@ -12,7 +12,7 @@ use crate::{
     fleet_support::Fleet,
     mcp::{Way, ask},
     mqtt::is_installed,
-    support::{KillOnDrop, Node, fails, json as body, problem, until},
+    support::{KillOnDrop, Node, artifact, fails, json as body, problem, until},
     telemetry::series,
     topics::{Followed, visits, write_project},
 };
@@ -79,7 +79,6 @@ async fn what_is_published_on_a_node_is_at_the_hub_and_on_a_node_that_imports_it
     assert_eq!(series(&two, "edgeward_topics_imported_total").await, imported as u64);
     assert_eq!((series(&one, SENT).await, series(&two, SENT).await), (3, 0), "who imports a message did not publish it");
     read_at_the_hub(hub).await;
-    problem(&hub.ask(Method::GET, "/v1/dead-letters", &[], "").await, 404, "not_found", "a node answers that");
     problem(&hub.ask(Method::POST, "/v1/topics/$SYS/x", &[], "x").await, 403, "forbidden", "`$`");
 }
 
@@ -289,4 +288,120 @@ async fn what_sensors_publish_on_a_node_comes_once_to_clients_of_another_and_to_
         (COUNT as u64 + 1, 1),
         "neither imported messages nor the news of clients are published here"
     );
+}
+
+/// A fleet with `moody`, which fails, behind the trigger `t` on each of its nodes.
+async fn with_failing_trigger(ids: &[&str]) -> (Fleet, Vec<Node>) {
+    let fleet = Fleet::start_with(&SHORT, &SHORT).await;
+    let mut nodes = Vec::new();
+    for id in ids {
+        nodes.push(fleet.join(id).await);
+    }
+    fleet.hub().done(&["deploy", &artifact("moody"), "--id", "moody", "--all", "--env", "MOOD=errs"]);
+    fleet.serves("moody", ids.len()).await;
+    fleet.hub().done(&["triggers", "put", "t", "--function", "moody", "--topic", "site/#", "--attempts", "2", "--pause-min-ms", "1"]);
+    for node in &nodes {
+        until("the node has the trigger", async || node.ask(Method::GET, "/v1/triggers/t", &[], "").await.status() == 200).await;
+    }
+    (fleet, nodes)
+}
+
+async fn letters(process: &Node, query: &str) -> Vec<Value> {
+    process.json(&format!("/v1/dead-letters{query}")).await["dead_letters"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn a_hub_sees_how_the_triggers_of_a_node_do_and_retries_and_discards_its_dead_letters() {
+    const OF_NODE: &str = "?node=edge-01";
+    let (fleet, nodes) = with_failing_trigger(&["edge-01", "edge-02"]).await;
+    let hub = fleet.hub();
+    for payload in ["1", "2"] {
+        publish(&nodes[0], "site/a", payload);
+    }
+    until("both are given up", async || letters(hub, OF_NODE).await.len() == 2).await;
+    assert_eq!(letters(hub, OF_NODE).await, letters(&nodes[0], "").await);
+    assert!(letters(hub, "?node=edge-02").await.is_empty() && letters(hub, "?node=edge-01&trigger=none").await.is_empty());
+    assert_eq!(letters(hub, "?node=edge-01&after=1").await[0]["message"]["data"], "2");
+    let there = hub.json("/v1/triggers/t?node=edge-01").await;
+    assert_eq!(there, nodes[0].json("/v1/triggers/t").await);
+    assert_eq!((&there["dead"], &there["retried"], &there["source"]), (&json!(2), &json!(2), &json!("fleet")));
+    assert_eq!(hub.json("/v1/triggers?node=edge-01").await, nodes[0].json("/v1/triggers").await);
+    assert!(hub.ask(Method::GET, "/v1/triggers/t?node=edge-01", &[], "").await.headers().get("etag").is_none());
+    let listed = text(hub.done(&["triggers", "list", "--node", "edge-01"]));
+    assert!(listed.contains("DEAD") && listed.contains("runs"), "{listed}");
+    assert!(text(hub.done(&["triggers", "show", "t", "--node", "edge-01"])).contains("2 dead"));
+    assert!(text(hub.done(&["triggers", "list"])).contains("2 (edge-01, edge-02)"));
+    let listed = text(hub.done(&["topics", "dead-letters", "--node", "edge-01"]));
+    assert!(listed.lines().count() == 3 && listed.contains("answered 500"), "{listed}");
+
+    // It fails again, and then is handled by a function that is mended.
+    let retry = ["topics", "dead-letters", "retry", "1", "--node", "edge-01"];
+    let at = letters(hub, OF_NODE).await[0]["at"].clone();
+    hub.done(&retry);
+    until("it is given up again", async || letters(hub, OF_NODE).await[0]["at"] != at).await;
+    hub.done(&["deploy", &artifact("moody"), "--id", "moody", "--node", "edge-01", "--env", "MOOD=well"]);
+    until("it is mended", async || nodes[0].get_function("/fn/moody/").await.status() == 200).await;
+    assert_eq!(text(hub.done(&retry)), "dead letter 1 is tried again\n");
+    until("one is left", async || letters(hub, OF_NODE).await.len() == 1).await;
+    assert_eq!(nodes[0].json("/v1/triggers/t").await["delivered"], 1);
+    let told = ask(
+        "legacy",
+        Way::Stdio(hub, &[]),
+        &json!([
+            ["edge_list_triggers", { "node_id": "edge-01" }],
+            ["edge_list_dead_letters", { "node_id": "edge-01", "trigger_id": "t" }],
+            ["edge_act_on_dead_letter", { "node_id": "edge-01", "id": 2, "action": "discard" }],
+            ["edge_act_on_dead_letter", { "node_id": "edge-01", "id": 2, "action": "retry" }],
+            ["edge_list_dead_letters", {}],
+        ]),
+    );
+    assert_eq!(told.output(0)["triggers"][0]["dead"], 3);
+    assert_eq!(told.output(1)["dead_letters"][0]["message"]["payload"], "2");
+    assert_eq!(told.output(2)["action"], "discard");
+    assert!(told.error(3).contains("dead letter not found: `2`"), "{}", told.error(3));
+    assert!(told.error(4).contains("say of which node"), "{}", told.error(4));
+    assert!(letters(&nodes[0], "").await.is_empty());
+    let log = hub.stderr();
+    let audited = |what: &str| log.lines().any(|line| [what, "audit", "edge-01", "loopback"].iter().all(|word| line.contains(word)));
+    assert!(audited("had a dead letter tried again") && audited("discarded a dead letter"), "{log}");
+}
+
+#[tokio::test]
+async fn a_hub_says_of_which_node_it_cannot_tell_triggers_and_dead_letters_and_why() {
+    let (fleet, mut nodes) = with_failing_trigger(&["edge-01"]).await;
+    let (hub, node) = (fleet.hub(), nodes.remove(0));
+    let routes = [
+        (Method::GET, "/v1/dead-letters"),
+        (Method::POST, "/v1/dead-letters/1/retry"),
+        (Method::DELETE, "/v1/dead-letters/1"),
+        (Method::GET, "/v1/triggers"),
+        (Method::GET, "/v1/triggers/t"),
+    ];
+    let asked = async |process: &Node, query: &str, status: u16, kind: &str, words: &str| {
+        for (method, path) in &routes {
+            problem(&process.ask(method.clone(), &format!("{path}{query}"), &[], "").await, status, kind, words);
+        }
+    };
+    asked(hub, "?node=absent", 404, "not_found", "node not found: `absent`").await;
+    asked(&node, "?node=edge-02", 404, "not_found", "this is node `edge-01`").await;
+    for (method, path) in &routes[..3] {
+        problem(&hub.ask(method.clone(), path, &[], "").await, 400, "invalid_input", "say of which node");
+    }
+    for (method, path) in &routes[1..3] {
+        let path = format!("{path}?node=edge-01");
+        problem(&hub.ask(method.clone(), &path, &[], "").await, 404, "not_found", "dead letter not found: `1`");
+    }
+    problem(&hub.ask(Method::GET, "/v1/triggers/u?node=edge-01", &[], "").await, 404, "not_found", "trigger not found: `u`");
+    fails(&hub.run(&["topics", "dead-letters"]), 9, "a hub needs `--node ID`");
+    fails(&hub.run(&["topics", "dead-letters", "discard", "1", "--node", "absent"]), 3, "`edgeward nodes` lists");
+
+    // One whose trigger was removed meanwhile cannot be tried again.
+    publish(&node, "site/a", "1");
+    until("it is given up", async || letters(hub, "?node=edge-01").await.len() == 1).await;
+    hub.done(&["triggers", "remove", "t"]);
+    until("the trigger is gone", async || node.json("/v1/triggers").await["triggers"] == json!([])).await;
+    problem(&hub.ask(Method::POST, "/v1/dead-letters/1/retry?node=edge-01", &[], "").await, 412, "conflict", "was removed");
+    node.kill();
+    fleet.is("edge-01", "offline").await;
+    asked(hub, "?node=edge-01", 503, "unavailable", "node `edge-01` is not connected").await;
 }

@@ -180,6 +180,9 @@ async fn a_schedule_of_a_fleet_fires_on_its_node_while_the_hub_is_gone_and_is_to
     let history = text(hub.done(&["schedules", "history", "beat"]));
     assert!(history.contains("succeeded"), "{history}");
     fails(&hub.run(&["schedules", "history", "beat", "--node", "edge-02"]), 3, "schedule not found: `beat`");
+    for action in ["history", "run"] {
+        fails(&one.run(&["schedules", action, "beat", "--node", "edge-02"]), 3, "this is node `edge-01`");
+    }
 
     fleet.hub.take().expect("it runs").kill();
     until("the node notices", async || one.json("/v1/status").await["fleet"]["connected"] == false).await;

@@ -5,17 +5,20 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use edgeward_cluster::{Backbone, BackboneError, Message, Subject, routing::CallFailure, schedule::Try, subject::Name};
 use edgeward_model::{
-    EdgeError, ErrorKind, FunctionId, NodeId, ScheduleId,
-    limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT},
+    EdgeError, ErrorKind, FunctionId, NodeId, ScheduleId, TriggerId,
+    limits::{FAR_LOG_WAIT_MAX, FAR_QUESTION_TIMEOUT, TRIGGER_STOP_TIMEOUT, TRIGGERS_MAX},
 };
 use edgeward_runtime::{CallOptions, LogLine, Output, Summary};
+use edgeward_topics::DeadLetter;
 
 use crate::{
     schedules::ScheduleHistory,
     services::{
-        self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS, SCHEDULES, ScheduleQuestion,
+        self, INVOKE, LOGS, LogsAnswer, LogsQuestion, METRICS, SCHEDULES, ScheduleQuestion, TRIGGERS,
         invocation::{Invocation, read_output},
+        triggers::{Letter, Page, TriggerQuestion},
     },
+    topics::TriggerView,
 };
 
 /// An attempt to call a function that failed: what who called sees of it, and what it says of the node.
@@ -65,6 +68,44 @@ impl FarNode {
     pub(super) async fn run_schedule(&self, id: ScheduleId) -> Result<Try, EdgeError> {
         let answer = self.ask(SCHEDULES, services::write(&ScheduleQuestion::Run(id)), FAR_QUESTION_TIMEOUT).await?;
         services::read(&answer, "an answer with a run")
+    }
+
+    pub(super) async fn triggers(&self) -> Result<Vec<TriggerView>, EdgeError> {
+        let mut views = Vec::<TriggerView>::new();
+        loop {
+            let after = views.last().map(|last| last.trigger.id.clone());
+            let answer = self.ask_of_triggers(&TriggerQuestion::List { after }).await?;
+            let page: Page<TriggerView> = services::read(&answer, "an answer with triggers")?;
+            // Another than ours may say forever that there are more.
+            let is_last = !page.has_more || page.items.is_empty() || views.len() > 2 * TRIGGERS_MAX;
+            views.extend(page.items);
+            if is_last {
+                return Ok(views);
+            }
+        }
+    }
+
+    pub(super) async fn trigger(&self, id: TriggerId) -> Result<TriggerView, EdgeError> {
+        services::read(&self.ask_of_triggers(&TriggerQuestion::Show(id)).await?, "an answer with a trigger")
+    }
+
+    pub(super) async fn dead_letters(&self, trigger: Option<TriggerId>, after: u64) -> Result<Vec<DeadLetter>, EdgeError> {
+        let answer = self.ask_of_triggers(&TriggerQuestion::DeadLetters { trigger, after }).await?;
+        let page: Page<Letter> = services::read(&answer, "an answer with dead letters")?;
+        page.items.into_iter().map(DeadLetter::try_from).collect()
+    }
+
+    pub(super) async fn retry_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
+        self.ask_of_triggers(&TriggerQuestion::Retry(id)).await.map(drop)
+    }
+
+    pub(super) async fn discard_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
+        self.ask_of_triggers(&TriggerQuestion::Discard(id)).await.map(drop)
+    }
+
+    /// A trigger that is being changed waits for its calls first.
+    async fn ask_of_triggers(&self, question: &TriggerQuestion) -> Result<Message, EdgeError> {
+        self.ask(TRIGGERS, services::write(question), TRIGGER_STOP_TIMEOUT + FAR_QUESTION_TIMEOUT).await
     }
 
     async fn ask(&self, service: Name, message: Message, time: Duration) -> Result<Message, EdgeError> {

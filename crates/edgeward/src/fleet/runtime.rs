@@ -4,15 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use edgeward_cluster::schedule::Try;
-use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, ScheduleId, limits::CALL_TIMEOUT};
+use edgeward_model::{EdgeError, EdgeFunction, ErrorKind, FunctionId, HandlerName, NodeId, ScheduleId, TriggerId, limits::CALL_TIMEOUT};
 use edgeward_runtime::{CallOptions, EdgeRuntime, Filter, LogLine, NativeHandler, Output, Summary};
+use edgeward_topics::DeadLetter;
 
 use super::{
     EdgeCluster,
     far::FarNode,
     routing::{attempt_span, call_span},
 };
-use crate::schedules::ScheduleHistory;
+use crate::{schedules::ScheduleHistory, topics::TriggerView};
 
 /// What a call may take beside the function's own time: the way there and back.
 const WAY: Duration = Duration::from_secs(5);
@@ -135,18 +136,38 @@ impl NodeRuntime {
 
     /// What ran of a schedule on this node, and what did not.
     pub async fn schedule_history(&self, id: &ScheduleId) -> Result<ScheduleHistory, EdgeError> {
-        match &self.place {
-            Place::Here(_) => Err(no_schedules(self.node_id())),
-            Place::Far(far) => far.schedule_history(id.clone()).await,
-        }
+        self.far("schedules")?.schedule_history(id.clone()).await
     }
 
     /// Starts a run of a schedule on this node, as [`Schedules::run_now`](crate::Schedules::run_now) does.
     pub async fn run_schedule(&self, id: &ScheduleId) -> Result<Try, EdgeError> {
-        match &self.place {
-            Place::Here(_) => Err(no_schedules(self.node_id())),
-            Place::Far(far) => far.run_schedule(id.clone()).await,
-        }
+        self.far("schedules")?.run_schedule(id.clone()).await
+    }
+
+    /// Every trigger of this node by id, and how it does: those of the fleet and its own.
+    pub async fn triggers(&self) -> Result<Vec<TriggerView>, EdgeError> {
+        self.far("triggers")?.triggers().await
+    }
+
+    /// One trigger of this node, and how it does.
+    pub async fn trigger(&self, id: &TriggerId) -> Result<TriggerView, EdgeError> {
+        self.far("triggers")?.trigger(id.clone()).await
+    }
+
+    /// Messages that functions of triggers could not handle on this node, of one trigger or of all, by id: those after this id that fit into one
+    /// answer. Where there are none, it was the last.
+    pub async fn dead_letters(&self, trigger: Option<&TriggerId>, after: u64) -> Result<Vec<DeadLetter>, EdgeError> {
+        self.far("triggers")?.dead_letters(trigger.cloned(), after).await
+    }
+
+    /// Has a dead letter of this node tried again, as [`Topics::retry_dead_letter`](crate::Topics::retry_dead_letter) does.
+    pub async fn retry_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
+        self.far("triggers")?.retry_dead_letter(id).await
+    }
+
+    /// Removes a dead letter of this node for good.
+    pub async fn discard_dead_letter(&self, id: u64) -> Result<(), EdgeError> {
+        self.far("triggers")?.discard_dead_letter(id).await
     }
 
     /// What ran on this node so far.
@@ -156,11 +177,17 @@ impl NodeRuntime {
             Place::Far(far) => far.summary().await,
         }
     }
-}
 
-/// The error of who asks a node for its schedules that has none.
-fn no_schedules(id: &NodeId) -> EdgeError {
-    EdgeError::new(ErrorKind::NotFound, format!("node `{id}` is in the hub's own process, where no schedules run"))
+    /// The node, when it is far: the others run none of these.
+    fn far(&self, what: &str) -> Result<&FarNode, EdgeError> {
+        match &self.place {
+            Place::Here(runtime) => {
+                let message = format!("node `{}` is in the hub's own process, where no {what} run", runtime.node().id);
+                Err(EdgeError::new(ErrorKind::NotFound, message))
+            }
+            Place::Far(far) => Ok(far),
+        }
+    }
 }
 
 /// The error of who has no way to a node.

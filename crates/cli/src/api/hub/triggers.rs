@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use edgeward::{FleetHub, FleetTriggerView, NodeId, TriggerId, limits::TRIGGER_BODY_BYTES_MAX};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::api::{
     Refusal,
     functions::precondition,
     read_body, tagged,
-    triggers::{IdPath, TriggerBody, not_found},
+    triggers::{IdPath, TriggerAnswer, TriggerBody, TriggersAnswer, not_found},
     wire,
 };
 
@@ -50,22 +50,69 @@ pub(crate) struct FleetTriggersAnswer {
     triggers: Vec<FleetTriggerAnswer>,
 }
 
-/// Every trigger of the fleet, by id. How each does is told by its nodes.
-#[utoipa::path(
-    get, path = "/v1/triggers", operation_id = "list_triggers", tag = "triggers", responses((status = 200, body = FleetTriggersAnswer))
-)]
-pub(crate) async fn list(State(hub): State<Arc<FleetHub>>) -> Result<Json<FleetTriggersAnswer>, Refusal> {
-    let triggers = hub.cluster().triggers().list().await?.into_iter().map(FleetTriggerAnswer::from).collect();
-    Ok(Json(FleetTriggersAnswer { triggers }))
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OnNodeQuery {
+    /// On this node, which is asked how it does.
+    node: Option<String>,
 }
 
-/// One trigger of the fleet.
+/// Every trigger of the fleet, or of a node with how each does.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ListAnswer {
+    OfFleet(FleetTriggersAnswer),
+    OfNode(TriggersAnswer),
+}
+
+/// A trigger of the fleet, or of a node with how it does.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `show` answers")]
+pub(crate) enum ShowAnswer {
+    OfFleet(FleetTriggerAnswer),
+    OfNode(TriggerAnswer),
+}
+
+/// Every trigger of the fleet, by id. With `node` those of that node, its own included, and how each does there.
 #[utoipa::path(
-    get, path = "/v1/triggers/{id}", operation_id = "show_trigger", tag = "triggers", params(IdPath),
-    responses((status = 200, body = FleetTriggerAnswer), (status = 404, body = wire::Problem))
+    get, path = "/v1/triggers", operation_id = "list_triggers", tag = "triggers", params(OnNodeQuery),
+    responses(
+        (status = 200, body = ListAnswer),
+        (status = 404, description = "There is no such node.", body = wire::Problem),
+        (status = 503, description = "The node is not connected.", body = wire::Problem),
+    )
 )]
-pub(crate) async fn show(State(hub): State<Arc<FleetHub>>, Path(IdPath { id }): Path<IdPath>) -> Result<Response, Refusal> {
-    Ok(answer(StatusCode::OK, hub.cluster().triggers().get(&id).await?))
+pub(crate) async fn list(
+    State(hub): State<Arc<FleetHub>>,
+    Query(OnNodeQuery { node }): Query<OnNodeQuery>,
+) -> Result<Json<ListAnswer>, Refusal> {
+    let Some(node) = node else {
+        let triggers = hub.cluster().triggers().list().await?.into_iter().map(FleetTriggerAnswer::from).collect();
+        return Ok(Json(ListAnswer::OfFleet(FleetTriggersAnswer { triggers })));
+    };
+    hub.check_active()?;
+    Ok(Json(ListAnswer::OfNode(hub.cluster().runtime(&node)?.triggers().await?.into())))
+}
+
+/// One trigger of the fleet. With `node` that of this node and how it does there; then without an `ETag`, as it is changed by that of the fleet.
+#[utoipa::path(
+    get, path = "/v1/triggers/{id}", operation_id = "show_trigger", tag = "triggers", params(IdPath, OnNodeQuery),
+    responses(
+        (status = 200, body = ShowAnswer),
+        (status = 404, body = wire::Problem),
+        (status = 503, description = "The node is not connected.", body = wire::Problem),
+    )
+)]
+pub(crate) async fn show(
+    State(hub): State<Arc<FleetHub>>,
+    Path(IdPath { id }): Path<IdPath>,
+    Query(OnNodeQuery { node }): Query<OnNodeQuery>,
+) -> Result<Response, Refusal> {
+    let Some(node) = node else { return Ok(answer(StatusCode::OK, hub.cluster().triggers().get(&id).await?)) };
+    hub.check_active()?;
+    let view = hub.cluster().runtime(&node)?.trigger(&TriggerId::new(id)?).await?;
+    Ok(Json(TriggerAnswer::from(view)).into_response())
 }
 
 /// Makes this the trigger of its id, durably. Nodes of its target that are to have its function get it when they are heard, and handle messages by

@@ -1,19 +1,17 @@
 //! `/v1/dead-letters`: messages that the functions of triggers could not handle.
 
-use std::sync::Arc;
-
 use axum::{
     Extension, Json,
     extract::{Path, Query, State},
     http::StatusCode,
 };
-use edgeward::{DeadLetter, Node, TriggerId, access::Caller, topics::trigger_of};
+use edgeward::{DeadLetter, TriggerId, access::Caller, topics::trigger_of};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{rights, wire::MessageAnswer};
-use crate::api::Refusal;
+use super::{kept::KeptTopics, rights, wire::MessageAnswer};
+use crate::api::{Refusal, audit, wire::Problem};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -24,6 +22,8 @@ pub(crate) struct LettersQuery {
     /// Those after this id: the `next` of the page before.
     #[serde(default)]
     after: u64,
+    /// Those of this node, which a hub asks and must be told.
+    node: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -31,6 +31,14 @@ pub(crate) struct LettersQuery {
 pub(crate) struct LetterPath {
     /// The dead letter.
     id: u64,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OfNodeQuery {
+    /// That of this node, which a hub asks and must be told.
+    node: Option<String>,
 }
 
 /// A message that could not be handled.
@@ -76,16 +84,21 @@ pub(crate) struct LettersAnswer {
 /// Messages that were given up, by id. They stay until they are tried again or discarded; there are 10,000 at most.
 #[utoipa::path(
     get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "topics", params(LettersQuery),
-    responses((status = 200, body = LettersAnswer), (status = 400, body = crate::api::wire::Problem))
+    responses(
+        (status = 200, body = LettersAnswer),
+        (status = 400, body = Problem),
+        (status = 404, body = Problem),
+        (status = 503, description = "The node is not connected.", body = Problem),
+    )
 )]
 pub(crate) async fn list(
-    State(node): State<Arc<Node>>,
+    State(kept): State<KeptTopics>,
     caller: Option<Extension<Caller>>,
-    Query(LettersQuery { trigger, after }): Query<LettersQuery>,
+    Query(LettersQuery { trigger, after, node }): Query<LettersQuery>,
 ) -> Result<Json<LettersAnswer>, Refusal> {
     let rights = rights(caller.as_deref());
     let trigger = trigger.map(TriggerId::new).transpose()?;
-    let letters = node.topics().dead_letters(trigger.as_ref(), after).await?;
+    let letters = kept.dead_letters(node.as_deref(), trigger.as_ref(), after).await?;
     let next = letters.last().map(|last| last.id);
     let seen = letters.into_iter().filter(|letter| rights.may_see(&letter.message.topic));
     Ok(Json(LettersAnswer { dead_letters: seen.map(LetterAnswer::from).collect(), next }))
@@ -93,20 +106,41 @@ pub(crate) async fn list(
 
 /// Has a message tried again by its trigger, from the first attempt on.
 #[utoipa::path(
-    post, path = "/v1/dead-letters/{id}/retry", operation_id = "retry_dead_letter", tag = "topics", params(LetterPath),
-    responses((status = 202), (status = 404, body = crate::api::wire::Problem))
+    post, path = "/v1/dead-letters/{id}/retry", operation_id = "retry_dead_letter", tag = "topics", params(LetterPath, OfNodeQuery),
+    responses(
+        (status = 202),
+        (status = 404, body = Problem),
+        (status = 412, description = "Its trigger was removed.", body = Problem),
+        (status = 503, description = "The node is not connected.", body = Problem),
+    )
 )]
-pub(crate) async fn retry(State(node): State<Arc<Node>>, Path(LetterPath { id }): Path<LetterPath>) -> Result<StatusCode, Refusal> {
-    node.topics().retry_dead_letter(id).await?;
+pub(crate) async fn retry(
+    State(kept): State<KeptTopics>,
+    Path(LetterPath { id }): Path<LetterPath>,
+    Query(OfNodeQuery { node }): Query<OfNodeQuery>,
+    caller: Option<Extension<Caller>>,
+) -> Result<StatusCode, Refusal> {
+    kept.retry_dead_letter(node.as_deref(), id).await?;
+    audit::dead_letter("had a dead letter tried again", id, node.as_deref(), caller.as_deref());
     Ok(StatusCode::ACCEPTED)
 }
 
 /// Removes a message that was given up, for good.
 #[utoipa::path(
-    delete, path = "/v1/dead-letters/{id}", operation_id = "discard_dead_letter", tag = "topics", params(LetterPath),
-    responses((status = 204), (status = 404, body = crate::api::wire::Problem))
+    delete, path = "/v1/dead-letters/{id}", operation_id = "discard_dead_letter", tag = "topics", params(LetterPath, OfNodeQuery),
+    responses(
+        (status = 204),
+        (status = 404, body = Problem),
+        (status = 503, description = "The node is not connected.", body = Problem),
+    )
 )]
-pub(crate) async fn discard(State(node): State<Arc<Node>>, Path(LetterPath { id }): Path<LetterPath>) -> Result<StatusCode, Refusal> {
-    node.topics().discard_dead_letter(id).await?;
+pub(crate) async fn discard(
+    State(kept): State<KeptTopics>,
+    Path(LetterPath { id }): Path<LetterPath>,
+    Query(OfNodeQuery { node }): Query<OfNodeQuery>,
+    caller: Option<Extension<Caller>>,
+) -> Result<StatusCode, Refusal> {
+    kept.discard_dead_letter(node.as_deref(), id).await?;
+    audit::dead_letter("discarded a dead letter", id, node.as_deref(), caller.as_deref());
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use edgeward::{Batch, ClusterTopics, EdgeError, FleetHub, Latest, LogState, Message, Node, Start, Subscription, TopicFilter, TopicInfo};
+use edgeward::{
+    Batch, ClusterTopics, DeadLetter, EdgeError, FleetHub, Latest, LogState, Message, Node, NodeRuntime, Start, Subscription, TopicFilter,
+    TopicInfo, TriggerId,
+};
 
 use crate::api::{OfNode, hub::OfHub};
 
@@ -31,6 +34,13 @@ impl KeptTopics {
     fn of_fleet(hub: &FleetHub) -> Result<ClusterTopics, EdgeError> {
         hub.check_active()?;
         hub.cluster().topics()
+    }
+
+    /// The node of a fleet that is asked. A node is asked for itself alone.
+    fn far(hub: &FleetHub, node: Option<&str>) -> Result<NodeRuntime, EdgeError> {
+        let node = node.ok_or_else(|| EdgeError::invalid("say of which node: `node=ID`"))?;
+        hub.check_active()?;
+        hub.cluster().runtime(node)
     }
 
     pub(super) async fn publish(&self, message: Message) -> Result<u64, EdgeError> {
@@ -75,6 +85,32 @@ impl KeptTopics {
         match self {
             Self::OfNode(node) => node.topics().retained(filter, after).await,
             Self::OfFleet(hub) => Self::of_fleet(hub)?.retained(filter, after).await,
+        }
+    }
+
+    pub(super) async fn dead_letters(
+        &self,
+        node: Option<&str>,
+        trigger: Option<&TriggerId>,
+        after: u64,
+    ) -> Result<Vec<DeadLetter>, EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().dead_letters(trigger, after).await,
+            Self::OfFleet(hub) => Self::far(hub, node)?.dead_letters(trigger, after).await,
+        }
+    }
+
+    pub(super) async fn retry_dead_letter(&self, node: Option<&str>, id: u64) -> Result<(), EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().retry_dead_letter(id).await,
+            Self::OfFleet(hub) => Self::far(hub, node)?.retry_dead_letter(id).await,
+        }
+    }
+
+    pub(super) async fn discard_dead_letter(&self, node: Option<&str>, id: u64) -> Result<(), EdgeError> {
+        match self {
+            Self::OfNode(node) => node.topics().discard_dead_letter(id).await,
+            Self::OfFleet(hub) => Self::far(hub, node)?.discard_dead_letter(id).await,
         }
     }
 }

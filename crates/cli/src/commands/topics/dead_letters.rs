@@ -5,6 +5,7 @@ use http::Method;
 
 use crate::{
     client::{Client, DeadLetters, Request},
+    target::OneNode,
     terminal::{self, Palette, Table, printable},
 };
 
@@ -13,7 +14,9 @@ Examples:
   edgeward topics dead-letters
   edgeward topics dead-letters --trigger average --json | jq -r '.dead_letters[].why'
   edgeward topics dead-letters retry 7      # once its function is mended
-  edgeward topics dead-letters discard 7";
+  edgeward topics dead-letters discard 7
+  edgeward topics dead-letters --node edge-01           # of a node of a fleet; its hub is asked
+  edgeward topics dead-letters retry 7 --node edge-01";
 
 /// List messages that functions could not handle, and try them again
 #[derive(Debug, clap::Args)]
@@ -25,6 +28,8 @@ pub(super) struct Args {
     /// Those after this id
     #[arg(long, value_name = "ID", default_value_t = 0)]
     after: u64,
+    #[command(flatten)]
+    target: OneNode,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -35,24 +40,28 @@ enum Action {
     Retry {
         /// The dead letter
         id: u64,
+        #[command(flatten)]
+        target: OneNode,
     },
     /// Remove one for good
     Discard {
         /// The dead letter
         id: u64,
+        #[command(flatten)]
+        target: OneNode,
     },
 }
 
 pub(super) async fn run(args: &Args, client: &Client, json: bool) -> anyhow::Result<()> {
-    match args.action {
+    match &args.action {
         None => list(args, client, json).await,
-        Some(Action::Retry { id }) => {
-            client.send(Request::new(Method::POST, format!("/v1/dead-letters/{id}/retry"))).await?;
-            told(json, id, "retried", "is tried again")
+        Some(Action::Retry { id, target }) => {
+            client.send(Request::new(Method::POST, format!("/v1/dead-letters/{id}/retry{}", target.query('?')))).await?;
+            told(json, *id, "retried", "is tried again")
         }
-        Some(Action::Discard { id }) => {
-            client.send(Request::new(Method::DELETE, format!("/v1/dead-letters/{id}"))).await?;
-            told(json, id, "discarded", "is discarded")
+        Some(Action::Discard { id, target }) => {
+            client.send(Request::new(Method::DELETE, format!("/v1/dead-letters/{id}{}", target.query('?')))).await?;
+            told(json, *id, "discarded", "is discarded")
         }
     }
 }
@@ -68,7 +77,7 @@ fn told(json: bool, id: u64, word: &str, what: &str) -> anyhow::Result<()> {
 
 async fn list(args: &Args, client: &Client, json: bool) -> anyhow::Result<()> {
     let trigger = args.trigger.as_ref().map_or_else(String::new, |trigger| format!("&trigger={trigger}"));
-    let answer = client.get(format!("/v1/dead-letters?after={}{trigger}", args.after)).await?.json().await?;
+    let answer = client.get(format!("/v1/dead-letters?after={}{trigger}{}", args.after, args.target.query('&'))).await?.json().await?;
     if json {
         terminal::write_json(answer.bytes())?;
     } else {

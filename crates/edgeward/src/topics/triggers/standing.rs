@@ -9,12 +9,12 @@ use edgeward_model::Trigger;
 use edgeward_telemetry::{Distribution, Histogram};
 use edgeward_topics::DeliveryCounts;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::node::Source;
 
 /// A trigger, and what it has done since the node started.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TriggerView {
     /// The trigger.
     #[serde(flatten)]
@@ -22,7 +22,6 @@ pub struct TriggerView {
     /// Who wants it here.
     pub source: Source,
     /// Names what the trigger is, for [`Expected::Tag`](super::Expected::Tag).
-    #[serde(skip)]
     pub tag: String,
     /// Up to where every message of its filters was handled, or is a dead letter.
     pub acknowledged: u64,
