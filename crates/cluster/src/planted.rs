@@ -46,6 +46,7 @@ pub(crate) enum Bug {
     BudgetNotSpent,
     RunTwice,
     DeadlineForgotten,
+    SilentNotLeft,
     RunsOverlap,
     LivedTwice,
     InterruptionForgotten,
@@ -98,7 +99,7 @@ impl Bug {
         Self::LateReleaseBelieved,
     ];
     /// Those of routing.
-    pub(crate) const OF_ROUTING: [Self; 14] = [
+    pub(crate) const OF_ROUTING: [Self; 15] = [
         Self::BreakerNeverOpens,
         Self::ProbesNotCounted,
         Self::ProbesNotBounded,
@@ -113,6 +114,7 @@ impl Bug {
         Self::BudgetNotSpent,
         Self::RunTwice,
         Self::DeadlineForgotten,
+        Self::SilentNotLeft,
     ];
     /// Those of schedules.
     pub(crate) const OF_SCHEDULES: [Self; 13] = [

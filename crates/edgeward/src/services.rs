@@ -46,6 +46,8 @@ pub(crate) const INVOKE: Name = Name::new("invoke");
 pub(crate) const LOGS: Name = Name::new("logs");
 /// Hub to node: what ran there so far.
 pub(crate) const METRICS: Name = Name::new("metrics");
+/// Hub to node, and served by none: that the broker says so shows that it is reached itself.
+pub(crate) const NOBODY: Name = Name::new("nobody");
 
 /// Hub to node: a [`Question`](crate::chaos::question::Question) of an experiment.
 pub(crate) const CHAOS: Name = Name::new("chaos");

@@ -259,8 +259,10 @@ pub const FAR_PRESENCE_AFTER: Duration = Duration::from_millis(25);
 pub const FAR_PRESENCE_EVERY: Duration = Duration::from_millis(50);
 /// Time between two looks at any node, on average, at least.
 pub const FAR_PRESENCE_SPACING: Duration = Duration::from_millis(1);
-/// How long a node may answer nothing before a call on it that may run twice goes to another.
+/// How long a node may answer nothing before a call on it that may run twice goes to another; twice as long as its answers took of late, when that is longer.
 pub const FAR_SILENCE_MAX: Duration = Duration::from_millis(500);
+/// Longest wait for the answer to such a look, which tells how long the way to the node takes.
+pub const FAR_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node may be away before a call on it that must not run twice is given up.
 pub const FAR_PRESENCE_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the answer to a question about a node that it answers from memory.

@@ -153,8 +153,10 @@ async fn a_node_with_no_weight_gets_no_calls_until_it_has_one() {
     fleet.serves("hello", 2).await;
     let calls_there = async || two.json("/v1/metrics/summary").await["total"].as_u64().expect("a number");
     let call_often = async || {
-        let answers = join_all((0..40).map(|_| call(hub, "hello", &[]))).await;
-        assert!(answers.iter().all(|answer| answer.status() == 200), "{answers:?}");
+        for _ in 0..5 {
+            let answers = join_all((0..40).map(|_| call(hub, "hello", &[]))).await;
+            assert!(answers.iter().all(|answer| answer.status() == 200), "{answers:?}");
+        }
     };
     hub.done(&["nodes", "label", "edge-02", "weight=0"]);
     until("the hub knows it", async || candidate(hub, "hello", "edge-02").await["why_not"].as_str().is_some()).await;
@@ -165,7 +167,9 @@ async fn a_node_with_no_weight_gets_no_calls_until_it_has_one() {
     hub.done(&["nodes", "label", "edge-01", "weight=100"]);
     until("the hub knows it", async || candidate(hub, "hello", "edge-02").await["why_not"].is_null()).await;
     call_often().await;
-    assert!(calls_there().await > before + 20, "it has ten times the weight of the other");
+    // Of 200 calls it has 182 on average.
+    let more = calls_there().await - before;
+    assert!((155..200).contains(&more), "it has ten times the weight of the other, and {more} of the calls");
 }
 
 #[tokio::test]

@@ -49,6 +49,11 @@ impl CallFailure {
         Self { kind, may_have_run, fault }
     }
 
+    /// Of a call whose node is there no more, so that nobody will hear of it.
+    pub fn vanished() -> Self {
+        Self { kind: ErrorKind::Unavailable, may_have_run: true, fault: Fault::Node }
+    }
+
     /// Of a call that was not sent, as it cannot be.
     pub fn unsent(kind: ErrorKind) -> Self {
         Self { kind, may_have_run: false, fault: Fault::Unsent }

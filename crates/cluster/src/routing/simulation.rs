@@ -60,7 +60,8 @@ fn masked() -> Vec<Scenario> {
     let by = |balance: Balance| Resilience { balance, ..idempotent() };
     vec![
         scenario("gone", Fault::Gone, Resilience::default()),
-        scenario("silent", Fault::Silent, idempotent()),
+        scenario("silent", Fault::Silent, Resilience { idempotent: true, ..Resilience::default() }),
+        scenario("silent, with a time for attempts", Fault::Silent, idempotent()),
         scenario("errs", Fault::Errs(100), Resilience::default()),
         scenario("errs sometimes", Fault::Errs(30), idempotent()),
         scenario("errs often", Fault::Errs(60), Resilience { breaker: never(), ..idempotent() }),
@@ -112,6 +113,10 @@ fn check_masked(scenario: &Scenario, healthy: Duration, seed: u64) -> Result<(),
     }
     if outcome.p99() > 3 * healthy {
         return fail(format!("the 99th percentile is {:?}, and {healthy:?} without a fault", outcome.p99()));
+    }
+    // So few calls are under way to the node that their waiting for it shows in no share.
+    if scenario.fault == Fault::Silent && (!outcome.failed.is_empty() || outcome.slowest() > secs(1)) {
+        return fail(format!("calls wait for a node that says nothing, up to {:?}: {:?}", outcome.slowest(), outcome.failed));
     }
     let fails = matches!(scenario.fault, Fault::Gone | Fault::Silent | Fault::Errs(100));
     // It opens at once, and for 5, 10, 20 and 40 seconds.

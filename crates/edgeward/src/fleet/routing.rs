@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_cluster::{
     Connection, Picked, RouteView, Router,
-    routing::{BreakerState, CallFailure, Fault, Next, RouteSpec, Terms, too_late},
+    routing::{BreakerState, CallFailure, Next, RouteSpec, Terms, too_late},
 };
 use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output, blocking};
@@ -387,8 +387,7 @@ pub(super) fn attempt_span(function: &FunctionId, node: &NodeId, parent: Option<
 /// What becomes of a call whose node is there no more.
 fn vanished(function: &FunctionId, node: &NodeId) -> Failed {
     let message = format!("node `{node}` vanished while it ran function `{function}`; the call may have run");
-    let failure = CallFailure { kind: ErrorKind::Unavailable, may_have_run: true, fault: Fault::Node };
-    Failed { error: EdgeError::new(ErrorKind::Unavailable, message), failure }
+    Failed { error: EdgeError::new(ErrorKind::Unavailable, message), failure: CallFailure::vanished() }
 }
 
 /// Reads the routes for a call of a function that must have ended by then.

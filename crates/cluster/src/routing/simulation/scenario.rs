@@ -53,6 +53,11 @@ impl Outcome {
     pub(super) fn p99(&self) -> Duration {
         Duration::from_micros(self.micros.get(self.micros.len() * 99 / 100).copied().unwrap_or(u64::MAX))
     }
+
+    /// The longest of them.
+    pub(super) fn slowest(&self) -> Duration {
+        Duration::from_micros(self.micros.last().copied().unwrap_or_default())
+    }
 }
 
 /// How the breaker of a node ended.

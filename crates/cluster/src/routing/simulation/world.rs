@@ -17,6 +17,8 @@ use crate::error::BackboneError;
 
 /// One way between a caller and a node.
 const WAY: Duration = Duration::from_micros(500);
+/// So long after it began a call that may leave its node does so, when that has been silent since.
+const SILENCE: Duration = Duration::from_millis(525);
 /// One in so many calls is given up by who called.
 const CANCELLED_ONE_IN: u64 = 200;
 
@@ -28,6 +30,7 @@ enum Event {
     Done(usize, Job),
     Answers(Job),
     TimesOut(Job),
+    Leaves(usize, Job),
     Cancels(usize, u64),
     FaultBegins,
     FaultEnds,
@@ -142,9 +145,15 @@ impl World {
             }
             Event::Answers(job) if self.is_awaited(job) => {
                 let result = self.callers[job.caller].answer.take().expect("it was put there");
-                self.end_attempt(job.caller, result)
+                self.end_attempt(job.caller, result.map_err(|error| (CallFailure::from(&error), error.to_string())))
             }
-            Event::TimesOut(job) if self.is_awaited(job) => self.end_attempt(job.caller, Err(BackboneError::Timeout("node".to_owned()))),
+            Event::TimesOut(job) if self.is_awaited(job) => {
+                let error = BackboneError::Timeout("node".to_owned());
+                self.end_attempt(job.caller, Err((CallFailure::from(&error), error.to_string())))
+            }
+            Event::Leaves(node, job) if self.is_awaited(job) && self.nodes[node].fault == Fault::Silent => {
+                self.end_attempt(job.caller, Err((CallFailure::vanished(), "it vanished".to_owned())))
+            }
             Event::Cancels(caller, call) if self.callers[caller].call == call => {
                 self.let_go(caller);
                 self.outcome.cancelled += 1;
@@ -164,7 +173,7 @@ impl World {
                 self.before = self.nodes.iter().map(|node| node.attempts).collect();
                 Ok(())
             }
-            Event::Tries(..) | Event::Answers(_) | Event::TimesOut(_) | Event::Cancels(..) => Ok(()),
+            Event::Tries(..) | Event::Answers(_) | Event::TimesOut(_) | Event::Leaves(..) | Event::Cancels(..) => Ok(()),
         }
     }
 
@@ -204,7 +213,7 @@ impl World {
         if others > 0 && tried.contains(picked.node()) {
             return Err(format!("node {} is tried again, and {others} others were not tried", picked.node()));
         }
-        let time = self.plan(caller).attempt_time(now);
+        let (time, may_leave) = (self.plan(caller).attempt_time(now), self.plan(caller).may_leave(picked.node(), now));
         let node = self.ids.iter().position(|id| id == picked.node()).expect("it is one of them");
         self.numbers += 1;
         let job = Job { caller, attempt: self.numbers };
@@ -214,6 +223,9 @@ impl World {
         self.outcome.attempts += 1;
         self.later(WAY, Event::Arrives(node, job));
         self.later(time, Event::TimesOut(job));
+        if may_leave {
+            self.later(SILENCE, Event::Leaves(node, job));
+        }
         let budget = self.scenario.resilience.retry.budget();
         let free = 100.0 * (self.now.as_secs_f64() / 10.0 + 2.0);
         let most = (self.outcome.calls + self.outcome.cancelled) as f64 * (1.0 + budget) + free;
@@ -284,17 +296,17 @@ impl World {
         caller.attempt == job.attempt && caller.picked.is_some()
     }
 
-    fn end_attempt(&mut self, caller: usize, result: Result<(), BackboneError>) -> Checked {
+    fn end_attempt(&mut self, caller: usize, result: Result<(), (CallFailure, String)>) -> Checked {
         let now = self.instant();
         let (picked, node) = self.callers[caller].picked.take().expect("it waits for an answer");
         self.leave(node, picked.is_probe());
-        let Err(error) = result else {
+        let Err((failure, message)) = result else {
             picked.succeed(now);
             return self.finish(caller, Ok(()));
         };
         let (id, random) = (picked.node().clone(), self.random.next());
-        let failure = self.plan(caller).judge(CallFailure::from(&error), self.callers[caller].time);
-        picked.fail(failure, &error.to_string(), now);
+        let failure = self.plan(caller).judge(failure, self.callers[caller].time);
+        picked.fail(failure, &message, now);
         let plan = self.callers[caller].plan.as_mut().expect("a call has one");
         match plan.next_attempt(&id, failure, now, random) {
             Next::GiveUp(why) => self.finish(caller, Err(format!("{}: {why}", failure.kind))),
