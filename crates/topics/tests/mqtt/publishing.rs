@@ -188,7 +188,8 @@ async fn a_client_gets_what_it_publishes_itself_and_waits_for_nobody() {
     }
     let expected: Vec<_> = (0..count).map(|n| n.to_string()).collect();
     assert_eq!(client.messages(count).await, expected);
-    assert!(begun.elapsed() < SUBSCRIBER_PATIENCE, "{:?}", begun.elapsed());
+    // The clock moves on whenever all waits for the disk, which it may once or twice on a busy machine; who waited for itself would do so for each time that it is full.
+    assert!(begun.elapsed() < 4 * SUBSCRIBER_PATIENCE, "{:?}", begun.elapsed());
     assert_eq!(bench.broker.state().dropped, 0);
 }
 
