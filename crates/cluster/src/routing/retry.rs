@@ -95,9 +95,7 @@ impl RetryPlan {
 
     /// Whether the call may run twice and another node could take it now: then it need not wait for a node that answers nothing.
     pub fn may_leave(&self, node: &NodeId, now: Instant) -> bool {
-        self.is_idempotent
-            && !planted::has(Bug::SilentNotLeft)
-            && self.route.has_other(&[&self.tried[..], std::slice::from_ref(node)].concat(), now)
+        self.is_idempotent && !planted::has(Bug::SilentNotLeft) && self.route.has_other_than(node, &self.tried, now)
     }
 
     /// Notes that it failed on a node before it was planned here.

@@ -230,6 +230,12 @@ impl Route {
         (0..self.ranked()).any(|index| self.fits(index, asked))
     }
 
+    /// The same beside this node.
+    pub(super) fn has_other_than(&self, node: &NodeId, tried: &[NodeId], now: Instant) -> bool {
+        let asked = Asked { from: None, tried, now: self.moment(now) };
+        (0..self.ranked()).any(|index| self.entries[index].candidate.node != *node && self.fits(index, asked))
+    }
+
     /// So many nodes are in a class; the others get nothing.
     fn ranked(&self) -> usize {
         self.classes.last().map_or(0, |class| class.range.end)
