@@ -71,7 +71,13 @@ struct Life {
 impl Life {
     /// Starts the node of a folder, on which this function is `f`.
     async fn start(folder: &Path, function: &Arc<Function>) -> Self {
-        let node = Node::open(NodeOptions::new(EdgeNode::new("edge-01", "test").expect("valid"), folder)).expect("opens");
+        let node = EdgeNode::new("edge-01", "test").expect("valid");
+        // What ended with the life before holds the folder until the processor that it was on comes to drop it.
+        let node = until(|| match Node::open(NodeOptions::new(node.clone(), folder)) {
+            Err(error) if error.kind() == ErrorKind::Conflict => None,
+            opened => Some(opened.expect("opens")),
+        })
+        .await;
         let name = HandlerName::new("h").expect("valid");
         node.runtime().register(name.clone(), Arc::clone(function).handler());
         let f = EdgeFunction::new("f", "f", Handler::Native(name)).expect("valid");
