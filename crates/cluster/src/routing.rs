@@ -44,7 +44,7 @@ pub use self::{
     circuit::BreakerState,
     failure::{CallFailure, Fault},
     picked::Picked,
-    retry::{GiveUp, Next, RetryPlan, Terms},
+    retry::{GiveUp, Leave, Next, RetryPlan, Terms},
     view::{CandidateView, ErrorView, RouteView},
 };
 

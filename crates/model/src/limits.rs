@@ -259,7 +259,10 @@ pub const FAR_PRESENCE_AFTER: Duration = Duration::from_millis(25);
 pub const FAR_PRESENCE_EVERY: Duration = Duration::from_millis(50);
 /// Time between two looks at any node, on average, at least.
 pub const FAR_PRESENCE_SPACING: Duration = Duration::from_millis(1);
-/// How long a node may answer nothing before a call on it that may run twice goes to another; twice as long as its answers took of late, when that is longer.
+/// How long a node may answer nothing before a call on it that may run twice goes to another, when its answers come quickly; else four times as long as these
+/// take.
+pub const FAR_SILENCE_MIN: Duration = Duration::from_millis(100);
+/// The same of a node of which nothing is known, and of one to which the way is long; twice as long as its answers took of late, when that is longer.
 pub const FAR_SILENCE_MAX: Duration = Duration::from_millis(500);
 /// Longest wait for the answer to such a look, which tells how long the way to the node takes.
 pub const FAR_LOOK_TIMEOUT: Duration = Duration::from_secs(2);

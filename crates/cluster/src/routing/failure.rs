@@ -9,6 +9,8 @@ use crate::error::BackboneError;
 pub enum Fault {
     /// The node's: it is away, it has not what it should have, or the function fails there. It counts in the node's breaker.
     Node,
+    /// The node's, which answered nothing: the call left it when it was given the retry for that.
+    Left,
     /// The node has as much to do as it may. Another may have room.
     Full,
     /// The call's: every node would answer the same. The node did well.
@@ -52,6 +54,11 @@ impl CallFailure {
     /// Of a call whose node is there no more, so that nobody will hear of it.
     pub fn vanished() -> Self {
         Self { kind: ErrorKind::Unavailable, may_have_run: true, fault: Fault::Node }
+    }
+
+    /// Of a call that left its node, as that answered nothing. See [`super::Leave`].
+    pub fn left() -> Self {
+        Self { fault: Fault::Left, ..Self::vanished() }
     }
 
     /// Of a call that was not sent, as it cannot be.

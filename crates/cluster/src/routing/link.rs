@@ -128,7 +128,7 @@ impl Link {
         let verdict = match ended {
             _ if !counts => Verdict::Unknown,
             Ended::Well | Ended::Badly(CallFailure { fault: Fault::Call, .. }, _) => Verdict::Good,
-            Ended::Badly(CallFailure { fault: Fault::Node, .. }, _) => Verdict::Bad,
+            Ended::Badly(CallFailure { fault: Fault::Node | Fault::Left, .. }, _) => Verdict::Bad,
             Ended::Badly(..) | Ended::Cancelled => Verdict::Unknown,
         };
         let before = inner.circuit.state(now);

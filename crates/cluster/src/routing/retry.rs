@@ -66,6 +66,18 @@ impl fmt::Display for GiveUp {
     }
 }
 
+/// Lets a call that waits for a node leave it for another, as far as there are retries for that.
+#[derive(Clone, Debug)]
+pub struct Leave(Arc<Route>);
+
+impl Leave {
+    /// Takes the retry, if there is one; else the call had better wait on. Whoever has it ends the attempt with [`CallFailure::left`].
+    pub fn take(&self, now: Instant) -> bool {
+        let Route { resilience, shared, .. } = &*self.0;
+        shared.budget.take(&resilience.retry, self.0.moment(now))
+    }
+}
+
 /// A call with its deadline and its attempts.
 #[derive(Debug)]
 pub struct RetryPlan {
@@ -93,9 +105,11 @@ impl RetryPlan {
         self.is_idempotent
     }
 
-    /// Whether the call may run twice and another node could take it now: then it need not wait for a node that answers nothing.
-    pub fn may_leave(&self, node: &NodeId, now: Instant) -> bool {
-        self.is_idempotent && !planted::has(Bug::SilentNotLeft) && self.route.has_other_than(node, &self.tried, now)
+    /// How the call leaves a node that answers nothing: when it may run twice, and once more, and another node could take it now.
+    pub fn leave(&self, node: &NodeId, now: Instant) -> Option<Leave> {
+        let is_last = self.failed + 1 >= self.route.resilience.retry.attempts();
+        let may_leave = self.is_idempotent && !is_last && !planted::has(Bug::SilentNotLeft);
+        (may_leave && self.route.has_other_than(node, &self.tried, now)).then(|| Leave(Arc::clone(&self.route)))
     }
 
     /// Notes that it failed on a node before it was planned here.
@@ -153,15 +167,16 @@ impl RetryPlan {
         if pause >= self.left(now) && !planted::has(Bug::DeadlineForgotten) {
             return Next::GiveUp(GiveUp::Deadline);
         }
-        if !self.route.shared.budget.take(retry, self.route.moment(now)) {
+        if failure.fault != Fault::Left && !self.route.shared.budget.take(retry, self.route.moment(now)) {
             return Next::GiveUp(GiveUp::Budget);
         }
         Next::After(pause)
     }
 
-    /// The first time that a call surely did not run it goes to another node at once; a pause would help nobody.
+    /// The first time that a call surely did not run, or left a silent node, it goes to another at once; a pause would help nobody.
     fn pause(&self, failure: CallFailure, now: Instant, random: u64) -> Duration {
-        if self.failed == 1 && !failure.may_have_run && self.route.has_other(&self.tried, now) {
+        let has_waited = failure.fault == Fault::Left;
+        if self.failed == 1 && (!failure.may_have_run || has_waited) && self.route.has_other(&self.tried, now) {
             return Duration::ZERO;
         }
         let retry = &self.route.resilience.retry;

@@ -5,11 +5,15 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use edgeward_cluster::{BackboneError, Message, Subject};
+use edgeward_cluster::{
+    BackboneError, Message, Subject,
+    routing::{CallFailure, Leave},
+};
 use edgeward_model::{
     NodeId,
     limits::{
-        FAR_LOOK_TIMEOUT, FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING, FAR_SILENCE_MAX, NODES_MAX,
+        FAR_LOOK_TIMEOUT, FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING, FAR_SILENCE_MAX,
+        FAR_SILENCE_MIN, NODES_MAX,
     },
 };
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
@@ -22,14 +26,17 @@ use tokio::{
 use super::far::FarNode;
 use crate::services::{METRICS, NOBODY};
 
-/// How long the answers of nodes take, of those to which the way is so long that they might be taken for silent.
-type Slow = Arc<Mutex<HashMap<NodeId, Duration>>>;
+/// What is known of a node is kept for so long when there is no room for others.
+const KEPT: Duration = Duration::from_mins(1);
+
+/// What the answers of nodes told of them.
+type Known = Arc<Mutex<HashMap<NodeId, Answers>>>;
 
 /// The nodes that are asked.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     nodes: Mutex<HashMap<NodeId, watch::Receiver<Seen>>>,
-    slow: Slow,
+    known: Known,
     /// Each who asks has one.
     asking: Arc<()>,
 }
@@ -45,14 +52,29 @@ enum Seen {
 }
 
 impl Presence {
+    /// Takes that a call which began then was answered by a node.
+    pub(super) fn note_call(&self, node: &NodeId, begun: Instant) {
+        note(&self.known, node, |answers| answers.note_call(begun.elapsed()));
+    }
+
     /// Ends when a node is there no more. Who may leave it does so as soon as it is silent, which it also is when its power or its network failed, and nobody is told
     /// of that; others when it had the time to connect again.
-    pub(super) async fn gone(&self, node: &FarNode, may_leave: bool) {
+    pub(super) async fn lost(&self, node: &FarNode, leave: Option<Leave>) -> CallFailure {
         // Most calls are done by then.
         sleep(FAR_PRESENCE_AFTER).await;
-        let enough = if may_leave { Seen::Silent } else { Seen::Gone };
-        // Who asked for others may have ended just now, as nobody listened.
-        while self.asked(node).wait_for(|seen| *seen >= enough).await.is_err() {}
+        let mut leave = leave;
+        loop {
+            let enough = if leave.is_some() { Seen::Silent } else { Seen::Gone };
+            // Who asked for others may have ended just now, as nobody listened.
+            let mut asked = self.asked(node);
+            let Ok(seen) = asked.wait_for(|seen| *seen >= enough).await.map(|seen| *seen) else { continue };
+            if leave.take().is_some_and(|leave| leave.take(Instant::now().into_std())) {
+                return CallFailure::left();
+            }
+            if seen == Seen::Gone {
+                return CallFailure::vanished();
+            }
+        }
     }
 
     fn asked(&self, node: &FarNode) -> watch::Receiver<Seen> {
@@ -61,7 +83,7 @@ impl Presence {
         nodes.retain(|_, seen| seen.has_changed().is_ok());
         let begin = || {
             let (told, seen) = watch::channel(Seen::There);
-            let sight = Sight::new(node.id.clone(), Arc::clone(&self.slow));
+            let sight = Sight::new(node.id.clone(), Arc::clone(&self.known));
             tokio::spawn(ask(node.clone(), told, sight, Arc::clone(&self.asking)));
             seen
         };
@@ -123,20 +145,17 @@ fn tell(told: &watch::Sender<Seen>, news: Option<Seen>) {
     told.send_if_modified(|seen| news.is_some_and(|news| std::mem::replace(seen, news) != news));
 }
 
-/// What the answers of a node say.
+/// Whether a node is there, by what it is asked.
 struct Sight {
     node: NodeId,
-    slow: Slow,
+    known: Known,
     missing_since: Option<Instant>,
     heard_at: Instant,
-    /// How long its answers took, those of late.
-    took: Duration,
 }
 
 impl Sight {
-    fn new(node: NodeId, slow: Slow) -> Self {
-        let took = slow.lock().get(&node).copied().unwrap_or_default();
-        Self { node, slow, missing_since: None, heard_at: Instant::now(), took }
+    fn new(node: NodeId, known: Known) -> Self {
+        Self { node, known, missing_since: None, heard_at: Instant::now() }
     }
 
     /// Takes an answer to what was asked then, and says what it shows, if anything.
@@ -150,7 +169,7 @@ impl Sight {
             }
             // One that is too busy says so.
             Ok(_) | Err(BackboneError::Answered(_)) => {
-                self.note(asked_at.elapsed());
+                note(&self.known, &self.node, |answers| answers.note_look(asked_at.elapsed()));
                 self.heard_at = Instant::now();
                 if is_newer {
                     self.missing_since = None;
@@ -178,18 +197,57 @@ impl Sight {
     }
 
     fn is_silent(&self) -> bool {
-        self.heard_at.elapsed() >= FAR_SILENCE_MAX.max(2 * self.took)
+        let known = self.known.lock();
+        let answers = known.get(&self.node);
+        // A node that answers calls is there, however late it is with this.
+        let heard_at = answers.map_or(self.heard_at, |answers| answers.at.max(self.heard_at));
+        heard_at.elapsed() >= answers.map_or(FAR_SILENCE_MAX, Answers::patience)
+    }
+}
+
+/// What the answers of a node told.
+#[derive(Debug)]
+struct Answers {
+    at: Instant,
+    /// How long answers to looks took, the slow ones of late.
+    look: Option<Duration>,
+    /// How long calls took, the quick ones of late: the way is no longer.
+    call: Option<Duration>,
+}
+
+impl Answers {
+    fn note_look(&mut self, took: Duration) {
+        self.at = Instant::now();
+        self.look = Some(self.look.map_or(took, |look| took.max(look * 31 / 32)));
     }
 
-    /// Notes how long an answer took. What is long is known to who asks later, too.
-    fn note(&mut self, took: Duration) {
-        self.took = took.max(self.took * 7 / 8);
-        let mut slow = self.slow.lock();
-        if 2 * self.took <= FAR_SILENCE_MAX {
-            slow.remove(&self.node);
-        } else if slow.len() < NODES_MAX || slow.contains_key(&self.node) {
-            slow.insert(self.node.clone(), self.took);
-        }
+    fn note_call(&mut self, took: Duration) {
+        self.at = Instant::now();
+        self.call = Some(self.call.map_or(took, |call| took.min(call * 33 / 32)));
+    }
+
+    /// How long the node may answer nothing.
+    fn patience(&self) -> Duration {
+        let by_looks = self.look.map(|look| (4 * look).clamp(FAR_SILENCE_MIN, FAR_SILENCE_MAX).max(2 * look));
+        // A call takes as long as its function does.
+        let by_calls = self.call.map(|call| (4 * call).clamp(FAR_SILENCE_MIN, FAR_SILENCE_MAX));
+        by_looks.or(by_calls).unwrap_or(FAR_SILENCE_MAX)
+    }
+}
+
+/// Takes an answer of a node. What was said long ago makes room.
+fn note(known: &Known, node: &NodeId, take: impl Fn(&mut Answers)) {
+    let mut known = known.lock();
+    if let Some(answers) = known.get_mut(node) {
+        return take(answers);
+    }
+    if known.len() >= NODES_MAX {
+        known.retain(|_, answers| answers.at.elapsed() < KEPT);
+    }
+    if known.len() < NODES_MAX {
+        let mut answers = Answers { at: Instant::now(), look: None, call: None };
+        take(&mut answers);
+        known.insert(node.clone(), answers);
     }
 }
 
@@ -197,7 +255,11 @@ impl Sight {
 mod tests {
     use std::future::pending;
 
-    use edgeward_cluster::{Backbone, Claim, Claimed, Connection, Handler, Service, Subjects, Subscription};
+    use edgeward_cluster::{
+        Backbone, Claim, Claimed, Connection, Handler, Router, Service, Subjects, Subscription,
+        routing::{Candidate, RouteSpec, Terms},
+    };
+    use edgeward_model::{EdgeNode, FunctionId, Resilience};
     use futures::future::BoxFuture;
     use tokio::time::timeout;
 
@@ -258,11 +320,30 @@ mod tests {
         FarNode { id: NodeId::new("a").expect("valid"), backbone: Arc::new(Way { node, broker, is_away: false }) }
     }
 
+    /// A function on this node and another one.
+    fn router() -> (Router, FunctionId) {
+        let (router, function) = (Router::new(None, Instant::now().into_std()), FunctionId::new("f").expect("valid"));
+        let resilience = Resilience { idempotent: true, ..Resilience::default() };
+        let candidates = ["a", "b"].map(|id| Candidate::far(&EdgeNode::new(id, id).expect("valid"), false)).to_vec();
+        let spec = RouteSpec { resilience, timeout: Duration::from_secs(30), candidates };
+        assert!(router.set_all([(function.clone(), spec)]).is_empty(), "there is room");
+        (router, function)
+    }
+
+    fn leave(router: &Router, function: &FunctionId, node: &FarNode) -> Option<Leave> {
+        let now = Instant::now().into_std();
+        router.plan(function, Terms::default(), now).expect("it is there").leave(&node.id, now)
+    }
+
     /// After how long, of ten seconds, a call leaves the node.
     async fn left(presence: &Presence, node: &FarNode, may_leave: bool) -> Option<Duration> {
+        let (router, function) = router();
+        let leave = may_leave.then(|| leave(&router, &function, node).expect("it may"));
         let begun = Instant::now();
-        let gone = timeout(Duration::from_secs(10), presence.gone(node, may_leave)).await;
-        gone.is_ok().then(|| begun.elapsed())
+        let lost = timeout(Duration::from_secs(10), presence.lost(node, leave)).await;
+        let failure = lost.ok()?;
+        assert_eq!(failure, if may_leave { CallFailure::left() } else { CallFailure::vanished() });
+        Some(begun.elapsed())
     }
 
     fn is_about(time: Option<Duration>, millis: u32) -> bool {
@@ -302,7 +383,51 @@ mod tests {
         assert_eq!(left(&presence, &node, true).await, None, "also when nobody has asked for a while");
         sleep(FAR_LOOK_TIMEOUT * 2).await;
         let died = by(None, Some(MILLI));
-        assert!(is_about(left(&presence, &died, true).await, 1425), "{:?}", presence.slow);
+        assert!(is_about(left(&presence, &died, true).await, 1425), "{:?}", presence.known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_whose_answers_come_quickly_is_left_sooner_and_one_that_answers_calls_is_not() {
+        let (presence, node) = (Presence::default(), by(None, Some(MILLI)));
+        presence.note_call(&node.id, Instant::now());
+        assert!(is_about(left(&presence, &node, true).await, 125));
+        // Nobody asks any more.
+        sleep(FAR_LOOK_TIMEOUT * 2).await;
+        let busy = async {
+            for _ in 0..100 {
+                sleep(MILLI * 90).await;
+                presence.note_call(&node.id, Instant::now() - MILLI);
+            }
+        };
+        let (left_after, ()) = tokio::join!(left(&presence, &node, true), busy);
+        assert_eq!(left_after.map(|time| time > MILLI * 9000), Some(true), "as soon as it answers no more: {left_after:?}");
+        // What a function takes says little of the way.
+        let slow = FarNode { id: NodeId::new("b").expect("valid"), ..node };
+        presence.note_call(&slow.id, Instant::now() - MILLI * 5000);
+        assert!(is_about(left(&presence, &slow, true).await, 525));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_turns_slow_is_waited_for() {
+        let presence = Presence::default();
+        for (millis, looked, patience) in [(1, 525, 100), (60, 525, 240), (20, 525, 170), (20, 5000, 100)] {
+            let node = by(Some(MILLI * millis), Some(MILLI));
+            timeout(MILLI * looked, presence.lost(&node, None)).await.expect_err("it is there");
+            let known = presence.known.lock().get("a").expect("it answered").patience();
+            assert!(known >= MILLI * patience && known < MILLI * (patience + 40), "{millis}: {known:?}");
+            // Nobody asks any more.
+            sleep(FAR_LOOK_TIMEOUT * 2).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_retry_a_call_waits_for_its_node() {
+        let (presence, node, (router, function)) = (Presence::default(), by(None, Some(MILLI)), router());
+        let leave = || leave(&router, &function, &node).expect("it may");
+        while leave().take(Instant::now().into_std()) {}
+        timeout(Duration::from_secs(5), presence.lost(&node, Some(leave()))).await.expect_err("it waits");
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(presence.lost(&node, Some(leave())).await, CallFailure::left());
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use edgeward_cluster::{
     Connection, Picked, RouteView, Router,
-    routing::{BreakerState, CallFailure, Next, RouteSpec, Terms, too_late},
+    routing::{BreakerState, CallFailure, Leave, Next, RouteSpec, Terms, too_late},
 };
 use edgeward_model::{EdgeError, ErrorKind, FunctionId, NodeId, limits::REQUEST_TIMEOUT_MAX};
 use edgeward_runtime::{CallOptions, Output, blocking};
@@ -45,7 +45,7 @@ const REREAD_AFTER: Duration = Duration::from_millis(20);
 const REST_MAX: Duration = Duration::from_secs(1);
 
 /// One try of a call, on one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
     /// Where it is to be made.
     pub node: NodeId,
@@ -53,8 +53,8 @@ pub struct Attempt {
     pub time: Duration,
     /// Which one of its call it is, from 1 on.
     pub number: u64,
-    /// Whether its call may run twice and another node could take it, so that it need not be waited for when its node is away.
-    pub may_leave: bool,
+    /// How it leaves its node when that is away: when its call may run twice and another could take it.
+    leave: Option<Leave>,
 }
 
 /// For whom a call is made; this member unless it says otherwise.
@@ -245,7 +245,7 @@ impl EdgeCluster {
                 return Err(last.unwrap_or_else(|| too_late(function)));
             }
             attempts += 1;
-            let made = Attempt { may_leave: plan.may_leave(&node, now()), node: node.clone(), time, number: attempts };
+            let made = Attempt { leave: plan.leave(&node, now()), node: node.clone(), time, number: attempts };
             let Failed { error, failure } = match attempt(made).await {
                 Ok(answer) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));
@@ -271,7 +271,7 @@ impl EdgeCluster {
         function: &FunctionId,
         payload: Bytes,
         options: CallOptions,
-        Attempt { node, time, number, may_leave }: Attempt,
+        Attempt { node, time, number, leave }: Attempt,
     ) -> Result<Output, Failed> {
         // It ends here: the pause before the next attempt is none of its time.
         let mut span = attempt_span(function, &node, options.trace(), number);
@@ -286,10 +286,18 @@ impl EdgeCluster {
                 // Whatever the causes of a handler's error are, they are of calls that it made.
                 answered.map_err(|error| Failed { failure: CallFailure::answered(error.kind()), error })
             }
-            Ok(Place::Far(far)) => tokio::select! {
-                answered = far.invoke(function.clone(), payload, options, time.min(REQUEST_TIMEOUT_MAX)) => answered,
-                () = self.0.routing.presence.gone(&far, may_leave) => Err(vanished(function, &node)),
-            },
+            Ok(Place::Far(far)) => {
+                let (presence, begun) = (&self.0.routing.presence, tokio::time::Instant::now());
+                tokio::select! {
+                    answered = far.invoke(function.clone(), payload, options, time.min(REQUEST_TIMEOUT_MAX)) => {
+                        if answered.is_ok() {
+                            presence.note_call(&node, begun);
+                        }
+                        answered
+                    }
+                    failure = presence.lost(&far, leave) => Err(lost(function, &node, failure)),
+                }
+            }
             Err(error) => Err(Failed { failure: CallFailure::no_way(error.kind()), error }),
         };
         ran.inspect_err(|Failed { error, .. }| span::fail(&mut span, error))
@@ -385,9 +393,9 @@ pub(super) fn attempt_span(function: &FunctionId, node: &NodeId, parent: Option<
 }
 
 /// What becomes of a call whose node is there no more.
-fn vanished(function: &FunctionId, node: &NodeId) -> Failed {
+fn lost(function: &FunctionId, node: &NodeId, failure: CallFailure) -> Failed {
     let message = format!("node `{node}` vanished while it ran function `{function}`; the call may have run");
-    Failed { error: EdgeError::new(ErrorKind::Unavailable, message), failure: CallFailure::vanished() }
+    Failed { error: EdgeError::new(ErrorKind::Unavailable, message), failure }
 }
 
 /// Reads the routes for a call of a function that must have ended by then.

@@ -16,7 +16,7 @@ use edgeward::{
 };
 use edgeward_model::{
     Breaker, Retry,
-    limits::{FAR_PRESENCE_PATIENCE, FAR_SILENCE_MAX},
+    limits::{FAR_PRESENCE_PATIENCE, FAR_SILENCE_MAX, FAR_SILENCE_MIN},
 };
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
@@ -180,7 +180,7 @@ pub(crate) async fn of_three_nodes_one_may_fall_silent_under_load(site: Site) {
     times.sort();
     let (p99, last) = (times[times.len() * 99 / 100], times[times.len() - 1]);
     // In one process it is known at once who cannot be reached; the broker notices after four seconds at least.
-    assert!(last >= FAR_SILENCE_MAX || matches!(site, Site::InProcess(_)), "none was under way there: {last:?}");
+    assert!(last >= FAR_SILENCE_MIN || matches!(site, Site::InProcess(_)), "none was under way there: {last:?}");
     assert!(
         p99 < FAR_SILENCE_MAX && last < Duration::from_secs(3),
         "of {} calls the 99th percentile is {p99:?}, and the last one took {last:?}",
@@ -529,10 +529,8 @@ pub(crate) async fn of_calls_on_a_node_that_vanishes_one_that_may_run_twice_wait
     let folder = tempfile::tempdir().expect("a folder");
     let hub = AtHub::start(&site, folder.path()).await;
     let (_node, switch) = start(&site, &hub, "a").await;
-    let (_other, _) = start(&site, &hub, "b").await;
-    let retry = Retry { attempts: Some(1), ..Retry::default() };
-    let hangs = EdgeFunction { resilience: Resilience { retry, ..Resilience::default() }, ..native("hangs", "hangs") };
-    hub.cluster.deploy_to_all(hangs).await.expect("assigns");
+    let (_other, spare) = start(&site, &hub, "b").await;
+    hub.cluster.deploy_to_all(native("hangs", "hangs")).await.expect("assigns");
     hub.serves("a", "hangs").await;
     hub.serves("b", "hangs").await;
     // It comes after the first one.
@@ -545,13 +543,19 @@ pub(crate) async fn of_calls_on_a_node_that_vanishes_one_that_may_run_twice_wait
         let called = hub.cluster.call(&FunctionId::new("hangs").expect("valid"), "", CallOptions::default(), terms).await;
         (called.expect_err("its node vanishes").to_string(), Instant::now())
     };
+    let leaves = async {
+        tokio::select! {
+            ended = ends(true) => panic!("the other node runs it: {ended:?}"),
+            () = eventually("the other node runs it", async || spare.runs.load(Ordering::SeqCst) == 1) => Instant::now(),
+        }
+    };
     let cut = async {
         eventually("both run", async || switch.runs.load(Ordering::SeqCst) == 2).await;
         site.cut_off("a").await;
         Instant::now()
     };
-    let ((twice, twice_at), (once, once_at), cut_at) = tokio::join!(ends(true), ends(false), cut);
-    assert!(twice.contains("vanished") && once.contains("vanished"), "{twice}, {once}");
+    let (twice_at, (once, once_at), cut_at) = tokio::join!(leaves, ends(false), cut);
+    assert!(once.contains("vanished"), "{once}");
     assert!(once_at.duration_since(twice_at) >= FAR_PRESENCE_PATIENCE / 2, "a node may connect again meanwhile");
     // Without a look they would wait for the 30 seconds of the function.
     assert!(once_at.duration_since(cut_at) < Duration::from_secs(20), "{:?}", once_at.duration_since(cut_at));

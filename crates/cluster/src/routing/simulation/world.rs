@@ -9,7 +9,7 @@ use std::{
 use edgeward_model::{EdgeNode, FunctionId, NodeId};
 
 use super::{
-    super::{CallFailure, Candidate, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms, random::Random},
+    super::{CallFailure, Candidate, Leave, Next, Picked, RetryPlan, RouteSpec, RouteView, Router, Terms, random::Random},
     node::{Arrival, Fault, Job, Node, exponential},
     scenario::{Outcome, Scenario},
 };
@@ -18,7 +18,7 @@ use crate::error::BackboneError;
 /// One way between a caller and a node.
 const WAY: Duration = Duration::from_micros(500);
 /// So long after it began a call that may leave its node does so, when that has been silent since.
-const SILENCE: Duration = Duration::from_millis(525);
+const SILENCE: Duration = Duration::from_millis(125);
 /// One in so many calls is given up by who called.
 const CANCELLED_ONE_IN: u64 = 200;
 
@@ -46,6 +46,7 @@ struct Caller {
     picked: Option<(Picked, usize)>,
     /// What the attempt was given.
     time: Duration,
+    leave: Option<Leave>,
     answer: Option<Result<(), BackboneError>>,
     runs: u32,
 }
@@ -152,7 +153,8 @@ impl World {
                 self.end_attempt(job.caller, Err((CallFailure::from(&error), error.to_string())))
             }
             Event::Leaves(node, job) if self.is_awaited(job) && self.nodes[node].fault == Fault::Silent => {
-                self.end_attempt(job.caller, Err((CallFailure::vanished(), "it vanished".to_owned())))
+                let has_retry = self.callers[job.caller].leave.as_ref().is_some_and(|leave| leave.take(self.instant()));
+                if has_retry { self.end_attempt(job.caller, Err((CallFailure::left(), "it is silent".to_owned()))) } else { Ok(()) }
             }
             Event::Cancels(caller, call) if self.callers[caller].call == call => {
                 self.let_go(caller);
@@ -213,13 +215,14 @@ impl World {
         if others > 0 && tried.contains(picked.node()) {
             return Err(format!("node {} is tried again, and {others} others were not tried", picked.node()));
         }
-        let (time, may_leave) = (self.plan(caller).attempt_time(now), self.plan(caller).may_leave(picked.node(), now));
+        let (time, leave) = (self.plan(caller).attempt_time(now), self.plan(caller).leave(picked.node(), now));
         let node = self.ids.iter().position(|id| id == picked.node()).expect("it is one of them");
         self.numbers += 1;
         let job = Job { caller, attempt: self.numbers };
         self.enter(node, picked.is_probe())?;
         let state = &mut self.callers[caller];
-        (state.attempt, state.picked, state.time) = (job.attempt, Some((picked, node)), time);
+        let may_leave = leave.is_some();
+        (state.attempt, state.picked, state.time, state.leave) = (job.attempt, Some((picked, node)), time, leave);
         self.outcome.attempts += 1;
         self.later(WAY, Event::Arrives(node, job));
         self.later(time, Event::TimesOut(job));
