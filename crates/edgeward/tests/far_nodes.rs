@@ -84,7 +84,8 @@ on_each! {
         faults_end_by_themselves_when_their_hub_is_gone
         a_hub_that_starts_again_ends_what_it_left_behind
         a_fault_that_met_no_node_is_not_borne
-        calls_that_are_under_way_at_the_end_are_waited_for;
+        calls_that_are_under_way_at_the_end_are_waited_for
+        what_fails_on_one_node_counts_when_calls_of_a_load_may_not_run_twice;
     topics:
         what_a_node_publishes_reaches_the_hub_and_calls_a_function_on_another_node
         what_was_published_while_a_node_was_away_arrives_once_and_in_order

@@ -60,8 +60,7 @@ async fn make(cluster: WeakCluster, load: Load, begun: Instant, seconds: u64, en
         let (load, ended) = (load.clone(), Arc::clone(&ended));
         calls.spawn(async move {
             let _place = place;
-            // It is there to see how the fleet does, so it may run twice.
-            let terms = Terms { left: None, is_idempotent: true };
+            let terms = Terms { left: None, is_idempotent: load.idempotent };
             let called = cluster.call(&load.function, load.payload, CallOptions::default(), terms).await;
             if let Err(error) = &called {
                 tracing::debug!(function = %load.function, error = error.chain(), "a call of an experiment failed");

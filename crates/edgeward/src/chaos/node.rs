@@ -162,7 +162,18 @@ impl NodeChaos {
         let _changing = self.0.changing.lock().await;
         self.0.end_expired().await;
         let active = self.0.injector.list();
-        for gone in active.iter().filter(|active| active.id.starts_with(&of_run) && !faults.contains_key(&active.id)) {
+        let goes = |active: &Injected| active.id.starts_with(&of_run) && !faults.contains_key(&active.id);
+        let comes = |id: &str, fault: &Fault| fault.kind != FaultKind::Crash && active.iter().all(|active| active.id != id);
+        let staying = active.iter().filter(|active| !goes(active)).count();
+        let coming = faults.iter().filter(|(id, fault)| comes(id, fault)).count();
+        if staying + coming > FAULTS_MAX {
+            let node = &self.0.node;
+            let message = format!(
+                "node `{node}` has {staying} faults injected, and {coming} more would be too many: {FAULTS_MAX} are the most; wait until some have ended"
+            );
+            return Err(EdgeError::new(ErrorKind::Conflict, message));
+        }
+        for gone in active.iter().filter(|active| goes(active)) {
             if let Some(fault) = self.0.injector.remove(&gone.id) {
                 self.0.apply();
                 self.0.runtime.call_faults().let_go();
@@ -179,7 +190,7 @@ impl NodeChaos {
                 self.0.crash_soon(fault.duration());
                 continue;
             }
-            self.0.injector.inject(&id, fault)?;
+            self.0.injector.inject(&id, fault).expect("it is valid, and nothing else takes the room that was seen");
             self.0.apply();
             self.0.keeper.lock().get_or_insert_with(|| AbortOnDropHandle::new(tokio::spawn(keep(Arc::downgrade(&self.0)))));
         }
@@ -451,6 +462,43 @@ mod tests {
         assert!(runtime.invoke("f", "x").await.is_err());
         chaos.inject("run", BTreeMap::new()).await.expect("ends");
         assert!(chaos.injected().is_empty() && runtime.invoke("f", "x").await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_for_which_there_is_no_room_change_nothing() {
+        let (chaos, runtime, _) = node().await;
+        chaos.allow(None);
+        let timeout = || fault(r#"{"kind":"timeout","function":"g","duration_seconds":50}"#);
+        let others = (1..FAULTS_MAX).map(|number| (number.to_string(), timeout())).collect();
+        chaos.inject("other", others).await.expect("there is room");
+        inject(&chaos, r#"{"kind":"error","duration_seconds":50}"#).await.expect("there is room for one more");
+        let told = Arc::<Mutex<Vec<String>>>::default();
+        let tells = Arc::clone(&told);
+        chaos.tell_by(Some(Arc::new(move |event: FleetEvent| {
+            tells.lock().push(event.message);
+            Box::pin(std::future::ready(()))
+        })));
+        let before = chaos.injected();
+        // One goes and two come.
+        let two = BTreeMap::from([("2".to_owned(), timeout()), ("3".to_owned(), timeout())]);
+        let refused = chaos.inject("run", two).await.expect_err("there is room for one");
+        assert!(refused.kind() == ErrorKind::Conflict && refused.to_string().contains("`edge-01`"), "{refused}");
+        assert_eq!((chaos.injected(), told.lock().len()), (before, 0));
+        assert!(runtime.invoke("f", "x").await.is_err(), "what was to go is there");
+        chaos.inject("run", BTreeMap::from([("2".to_owned(), timeout())])).await.expect("it takes the place of the other");
+        assert_eq!((chaos.injected().len(), told.lock().len()), (FAULTS_MAX, 2));
+        runtime.invoke("f", "x").await.expect("what was to go has gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crash_needs_no_room() {
+        let (chaos, _, _) = node().await;
+        let (told, mut crashes) = tokio::sync::mpsc::channel(4);
+        chaos.allow(Some(Arc::new(move |down| told.try_send(down).expect("room"))));
+        let timeout = fault(r#"{"kind":"timeout","duration_seconds":50}"#);
+        chaos.inject("other", (0..FAULTS_MAX).map(|number| (number.to_string(), timeout.clone())).collect()).await.expect("there is room");
+        inject(&chaos, r#"{"kind":"crash","duration_seconds":5}"#).await.expect("it is not injected, it happens");
+        assert_eq!(crashes.recv().await.expect("it crashes").as_secs(), 5);
     }
 
     #[tokio::test(start_paused = true)]

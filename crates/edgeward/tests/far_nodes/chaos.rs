@@ -311,3 +311,29 @@ pub(crate) async fn calls_that_are_under_way_at_the_end_are_waited_for(site: Sit
     let last = report.points.last().expect("it was looked");
     assert!(last.success_percent.values().eq(&[100.0]), "what was due in the last second has ended: {}", report.to_markdown());
 }
+
+pub(crate) async fn what_fails_on_one_node_counts_when_calls_of_a_load_may_not_run_twice(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hub, _nodes) = fleet(&site, folder.path()).await;
+    let text = r#"
+        name = "one-fails"
+        before_seconds = 3
+        duration_seconds = 4
+        [[load]]
+        function = "double"
+        per_second = 50
+        payload = "21"
+        [[fault]]
+        kind = "error"
+        duration_seconds = 2
+        [[steady_state]]
+        probe = "success_rate"
+        function = "double"
+        at_least_percent = 99
+    "#;
+    let twice = run(&hub, Experiment::read("twice", text).expect("valid")).await;
+    assert_eq!(twice.verdict, Verdict::Held, "another node took what failed: {}", twice.to_markdown());
+    let once = text.replace("per_second = 50", "per_second = 50\nidempotent = false");
+    let once = run(&hub, Experiment::read("once", &once).expect("valid")).await;
+    assert_eq!(once.verdict, Verdict::Broken, "nobody else took it: {}", once.to_markdown());
+}

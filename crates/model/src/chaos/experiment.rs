@@ -44,10 +44,18 @@ pub struct Load {
     /// What the function gets.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub payload: String,
+    /// Whether its calls may run twice with no harm, also when their function does not say so: what failed on one node is then tried on another one.
+    #[serde(default = "default_idempotent")]
+    pub idempotent: bool,
 }
 
 fn default_concurrency() -> u32 {
     64
+}
+
+/// What a load calls is there to be called, and what it is asked is how the fleet does as a whole.
+fn default_idempotent() -> bool {
+    true
 }
 
 /// An experiment. In time: `before_seconds`, in which the steady state must hold or nothing is injected; then `duration_seconds`, in which

@@ -132,6 +132,18 @@ fn an_experiment_is_read_from_its_file() {
 }
 
 #[test]
+fn calls_of_a_load_may_run_twice_unless_it_says_otherwise() {
+    let of = |said: &str| {
+        let experiment = Experiment::read("e.toml", &SMALL.replacen("per_second = 10", said, 1)).expect("valid");
+        let json = serde_json::to_string(&experiment).expect("JSON");
+        assert_eq!(serde_json::from_str::<Experiment>(&json).expect("its own JSON"), experiment);
+        experiment.loads[0].idempotent
+    };
+    assert!(of("per_second = 10") && of("per_second = 10\nidempotent = true"));
+    assert!(!of("per_second = 10\nidempotent = false"));
+}
+
+#[test]
 fn a_file_that_is_wrong_is_refused_with_its_line_and_why() {
     for (from, to, why) in [
         ("name = \"small\"\n", "", "missing field `name`"),
@@ -159,6 +171,8 @@ fn a_file_that_is_wrong_is_refused_with_its_line_and_why() {
         ("at_least_percent = 99.5", "at_least_percent = 99\nat_most_ms = 1", "takes no `at_most_ms` here"),
         ("at_most_ms = 500", "at_most_ms = 500\ndemanded = \"always\"", "takes no `demanded` here"),
         ("[[abort]]", "[[aborts]]", "unknown field `aborts`"),
+        ("per_second = 10", "per_second = 10\nidempotence = true", "unknown field `idempotence`"),
+        ("per_second = 10", "per_second = 10\nidempotent = \"no\"", "`e.toml`, line 8: invalid type: string \"no\", expected a boolean"),
         ("nodes = \"site=berlin\"", "nodes = \"berlin\"", "`berlin` says not which nodes"),
         ("[[fault]]", "[[fault]", "`e.toml`, line 9"),
     ] {
