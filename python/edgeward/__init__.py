@@ -19,8 +19,11 @@ from edgeward._edgeward import (
     EdgeNode,
     EdgeRuntime,
     EdgeSynchronizer,
+    FollowedTopics,
     InvocationRecord,
     SyncState,
+    Topics,
+    TopicTrigger,
     after_fork_in_child,
 )
 from edgeward._errors import EdgeExecutionError, EdgeTimeoutError
@@ -43,8 +46,11 @@ __all__ = [
     "EdgeRuntime",
     "EdgeSynchronizer",
     "EdgeTimeoutError",
+    "FollowedTopics",
     "InvocationRecord",
     "SyncState",
+    "TopicTrigger",
+    "Topics",
 ]
 
 _records.complete(EdgeNode, EdgeFunction, SyncState, InvocationRecord)

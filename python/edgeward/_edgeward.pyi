@@ -7,11 +7,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypedDict, TypeVar, final
+from types import TracebackType
+from typing import Any, TypedDict, TypeVar, Union, final
 
 from edgeward._status import EdgeNodeStatus
 
 _S = TypeVar("_S", bound=SyncState)
+_Payload = Union[bytes, bytearray, str]
 
 class Summary(TypedDict):
     """What the records of a query add up to. Durations are in milliseconds, rates in percent."""
@@ -341,5 +343,109 @@ class Document:
         """Takes over a state of a higher version; says whether it was taken."""
     def watch(self) -> AsyncIterator[SyncState]:
         """The states of this document as they come, the one of now first: for `async for`."""
+
+@final
+class Topics:
+    """Messages that are published once and read by many, in this process. Thread-safe. Names, arguments and answers are those of `Client`."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """The topics in a folder, which is made when it is missing, and which one process opens at a time; without one they lie in a
+        temporary folder and end with the process."""
+    def publish(
+        self,
+        topic: str,
+        payload: _Payload = b"",
+        *,
+        content_type: str | None = None,
+        key: str | None = None,
+        retain: bool = False,
+        expires_in_seconds: int | None = None,
+    ) -> int:
+        """Publishes a message; returns its position when it is on the disk.
+
+        Messages of one `key` come in their order; with `retain`, it is kept for `retained_messages`. A payload of the type
+        `application/cloudevents+json` is published as the CloudEvent that it is."""
+    def publish_async(
+        self,
+        topic: str,
+        payload: _Payload = b"",
+        *,
+        content_type: str | None = None,
+        key: str | None = None,
+        retain: bool = False,
+        expires_in_seconds: int | None = None,
+    ) -> Awaitable[int]:
+        """The same, to be awaited."""
+    def follow(self, filter: str, *, from_position: int | None = None) -> FollowedTopics:
+        """The messages of a filter, such as `site/+/temp`, as they come: from a position on, 1 for the oldest, or from now on."""
+    def messages(
+        self, filter: str, *, limit: int | None = None, before: int | None = None, from_position: int | None = None
+    ) -> dict[str, Any]:
+        """The newest messages of a filter, in pages: `messages`, the oldest first, and `before` for the page of older ones.
+
+        With `from_position` those from there on: `next` is where the next page begins, `lost` are those that are gone from there."""
+    def retained_messages(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        """The retained messages of a filter whose topics come after `after`, a page of them; the last page is empty."""
+    def topics(self, filter: str = "#", *, after: str | None = None) -> list[dict[str, Any]]:
+        """The topics that have messages, up to 1000 whose names come after `after`."""
+    def on(
+        self,
+        filter: str | list[str],
+        runtime: EdgeRuntime,
+        function_id: str,
+        *,
+        trigger_id: str | None = None,
+        attempts: int | None = None,
+        concurrency: int | None = None,
+        retry: dict[str, int] | None = None,
+    ) -> TopicTrigger:
+        """Has a function of a runtime called for each message of a filter, or of several, from now on, at least once and in order of keys.
+
+        A handler gets one dictionary, the event. One that fails `attempts` times (5) leaves a dead letter. A trigger of a `trigger_id`
+        (the function's) that there was in the folder goes on where that was. `retry` has `attempts`, `pause_min_ms` and `pause_max_ms`."""
+    def triggers(self) -> list[dict[str, Any]]:
+        """The triggers that run, and how each does."""
+    def delete_trigger(self, trigger_id: str) -> bool:
+        """Forgets how far a trigger got that is closed; says whether there was one. Its dead letters stay."""
+    def dead_letters(self, trigger_id: str | None = None, *, after: int | None = None) -> list[dict[str, Any]]:
+        """Messages that functions could not handle, of one trigger or of all, after an id, a page of them; the last page is empty."""
+    def retry_dead_letter(self, letter_id: int) -> None:
+        """Has a message tried again by its trigger, from the first attempt on."""
+    def discard_dead_letter(self, letter_id: int) -> None:
+        """Removes a message that was given up."""
+
+@final
+class FollowedTopics:
+    """The messages of a filter as they come, for `for` and `async for`. It may be closed from any thread."""
+
+    def __iter__(self) -> FollowedTopics: ...
+    def __next__(self) -> dict[str, Any]: ...
+    def __aiter__(self) -> FollowedTopics: ...
+    def __anext__(self) -> Awaitable[dict[str, Any]]: ...
+    @property
+    def lost(self) -> int:
+        """Messages, of whatever topic, that were gone before they could be told."""
+    def close(self) -> None:
+        """Ends it, and a wait for what comes next."""
+
+@final
+class TopicTrigger:
+    """A trigger that runs until it is closed, or its `Topics` are gone. A context manager, also for `async with`."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+    def view(self) -> dict[str, Any]:
+        """What it is, and how it does."""
+    def close(self) -> None:
+        """Ends it: waits for the calls under way, ten seconds at most; what they have not ended by then comes again."""
+    def close_async(self) -> Awaitable[None]:
+        """The same, to be awaited."""
+    def __enter__(self) -> TopicTrigger: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
+    def __aenter__(self) -> Awaitable[TopicTrigger]: ...
+    def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> Awaitable[None]: ...
 
 def after_fork_in_child() -> None: ...

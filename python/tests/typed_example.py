@@ -19,6 +19,8 @@ from edgeward import (
     EdgeTimeoutError,
     InvocationRecord,
     SyncState,
+    Topics,
+    TopicTrigger,
 )
 
 
@@ -51,6 +53,14 @@ def main() -> None:
     document["doors"] = 2
     state_of: str = cluster.deployments.wait(cluster.deploy_least_loaded(EdgeFunction("fn-2", "f", double))["function"], 30)["state"]
     call: Awaitable[object] = runtime.invoke_async("fn-1", 1)
+    topics = Topics()
+    position: int = topics.publish("site/berlin/temp", "21.5", key="sensor-7")
+    with topics.on(["site/#"], runtime, "fn-1", attempts=2) as trigger:
+        watched: TopicTrigger = trigger
+        print(watched.view()["delivered"])
+    for message in topics.follow("site/#", from_position=position):
+        print(message["data"])
+        break
     print(rate, nodes, state.checksum.upper(), versions, call, state_of)
 
 

@@ -58,7 +58,9 @@ pub use edgeward_sync::{
     PendingChange, Policy, ReplicaSession, Resolution, Role, SessionState, Side, Stamp, Store, Watch, Why, document,
 };
 pub use edgeward_topics::cloud_event;
-pub use edgeward_topics::{Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Origin, Received, Start, Subscription, TopicInfo};
+pub use edgeward_topics::{
+    Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Origin, Received, Start, Subscription, TopicInfo, TopicLog,
+};
 pub use events::{EventKind, EventLog, FleetEvent};
 pub use fleet::{
     Attempt, ClusterHealth, ClusterOptions, ClusterTopics, Duties, EdgeCluster, FleetService, NodeRuntime, NodeView, ServiceOptions,
@@ -75,6 +77,7 @@ pub use schedules::{
 pub use topics::{
     MqttOptions, Topics, TriggerView,
     fleet::{ClusterTriggers, FleetTriggerView, TriggerRecord},
+    program::ProgramTrigger,
     serve_mqtt,
 };
 pub use trust::{Trust, TrustedKey, TrustedKeys};

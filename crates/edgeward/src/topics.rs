@@ -6,6 +6,7 @@ pub(crate) mod bundle;
 mod call;
 pub mod fleet;
 mod mqtt;
+pub mod program;
 mod running;
 pub(crate) mod spans;
 mod triggers;
@@ -40,7 +41,7 @@ pub use edgeward_topics::LogOptions;
 pub(crate) const FOLDER: &str = "topics";
 
 /// Refuses topics that belong to members themselves.
-pub(crate) fn check_topic(topic: &TopicName) -> Result<(), EdgeError> {
+pub fn check_topic(topic: &TopicName) -> Result<(), EdgeError> {
     if topic.is_reserved() {
         let why = format!("nobody publishes to topic `{topic}`: what begins with `$` is the node's own");
         return Err(EdgeError::new(ErrorKind::Forbidden, why));

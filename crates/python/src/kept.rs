@@ -5,11 +5,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use edgeward::{ErrorKind, FunctionId, Handler, HandlerName, NativeHandler};
+use edgeward::{ErrorKind, FunctionId, Handler, HandlerName};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::{function::EdgeFunction, workers::Callable};
+use crate::{events::handler_of, function::EdgeFunction, workers::Callable};
 
 /// A function as it was deployed.
 pub(crate) struct Known {
@@ -42,7 +42,7 @@ impl Kept {
     /// Keeps a function, in place of an equal one, and has every node of the cluster know its callable.
     pub(crate) fn keep(&self, cluster: &edgeward::EdgeCluster, known: Known) {
         if let (Some(name), Some(callable)) = (native(&known.function), &known.callable) {
-            cluster.register_handler(name.clone(), NativeHandler::foreign(callable.clone()));
+            cluster.register_handler(name.clone(), handler_of(Arc::clone(callable)));
         }
         let mut kept = self.0.lock();
         kept.retain(|other| other.function != known.function);

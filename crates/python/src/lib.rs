@@ -8,7 +8,9 @@ mod cluster;
 mod deployments;
 mod documents;
 mod errors;
+mod events;
 mod fields;
+mod followed;
 mod function;
 mod json;
 mod kept;
@@ -18,6 +20,8 @@ mod node;
 mod runtime;
 mod state;
 mod synchronizer;
+mod topics;
+mod triggers;
 mod values;
 mod waiting;
 mod workers;
@@ -34,12 +38,15 @@ mod _edgeward {
         cluster::{Calls, EdgeCluster},
         deployments::Deployments,
         documents::{Document, DocumentWatch, Documents},
+        followed::FollowedTopics,
         function::EdgeFunction,
         metrics::{EdgeMetrics, InvocationRecord},
         node::EdgeNode,
         runtime::EdgeRuntime,
         state::SyncState,
         synchronizer::EdgeSynchronizer,
+        topics::Topics,
+        triggers::TopicTrigger,
     };
 
     /// Forgets the threads of the parent in a process that was forked.

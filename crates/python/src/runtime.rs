@@ -15,6 +15,7 @@ use pyo3::{
 use crate::{
     documents::Documents,
     errors::OrRaise,
+    events::handler_of,
     function::{Code, EdgeFunction, Prepared},
     kept::Kept,
     metrics::EdgeMetrics,
@@ -149,14 +150,9 @@ fn payload_of(arguments: &Bound<'_, PyTuple>, named: Option<&Bound<'_, PyDict>>)
         0 => Bytes::new(),
         1 => {
             let payload = arguments.get_item(0)?;
-            if let Ok(bytes) = payload.cast::<PyBytes>() {
-                Bytes::copy_from_slice(bytes.as_bytes())
-            } else if let Ok(bytes) = payload.cast::<PyByteArray>() {
-                bytes.to_vec().into()
-            } else if let Ok(text) = payload.cast::<PyString>() {
-                text.to_str()?.to_owned().into()
-            } else {
-                return Err(refused(&format!("not {}", payload.get_type().name()?)));
+            match bytes_of(&payload)? {
+                Some(bytes) => bytes,
+                None => return Err(refused(&format!("not {}", payload.get_type().name()?))),
             }
         }
         more => return Err(refused(&format!("{more} were given"))),
@@ -172,6 +168,28 @@ fn payload_of(arguments: &Bound<'_, PyTuple>, named: Option<&Bound<'_, PyDict>>)
         content_type = Some(valid.or_raise(arguments.py())?);
     }
     Ok((payload, content_type))
+}
+
+/// Bytes as they are, and text as UTF-8; none for anything else.
+fn bytes_of(payload: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    Ok(if let Ok(bytes) = payload.cast::<PyBytes>() {
+        Some(Bytes::copy_from_slice(bytes.as_bytes()))
+    } else if let Ok(bytes) = payload.cast::<PyByteArray>() {
+        Some(bytes.to_vec().into())
+    } else if let Ok(text) = payload.cast::<PyString>() {
+        Some(text.to_str()?.to_owned().into())
+    } else {
+        None
+    })
+}
+
+/// What a message is published with: the same, and nothing where nothing is given.
+pub(crate) fn payload_bytes(payload: Option<&Bound<'_, PyAny>>) -> PyResult<Bytes> {
+    let Some(payload) = payload else { return Ok(Bytes::new()) };
+    match bytes_of(payload)? {
+        Some(bytes) => Ok(bytes),
+        None => Err(PyTypeError::new_err(format!("a payload is bytes or str, not {}", payload.get_type().name()?))),
+    }
 }
 
 /// Deploys what was prepared, on a runtime by itself or through its cluster.
@@ -195,7 +213,7 @@ async fn deploy(runtime: Arc<edgeward::EdgeRuntime>, member: Option<NodeRuntime>
 
 /// The handler of a callable.
 pub(crate) fn callable(function: &edgeward::EdgeFunction, handler: Py<PyAny>) -> NativeHandler {
-    NativeHandler::foreign(Arc::new(Callable { function: function.id.to_string(), handler }))
+    handler_of(Arc::new(Callable { function: function.id.to_string(), handler }))
 }
 
 #[pymethods]

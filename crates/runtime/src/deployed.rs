@@ -178,7 +178,7 @@ impl Deployed {
     /// Whether the function sees a request as it is, and not only its body.
     pub fn sees_requests(&self) -> bool {
         match &self.code {
-            Code::Native(_) => false,
+            Code::Native(handler) => handler.as_serving().is_some(),
             #[cfg(feature = "wasm")]
             Code::Wasm(program) => program.is_http(),
         }
@@ -192,11 +192,15 @@ impl Deployed {
         }
         match &self.code {
             Code::Native(handler) => {
-                let body = request.into_body();
-                let (ticket, _permit, deadline) = self.admit(Face::Http, span).await?;
-                let result = match read_payload(&self.function, body, deadline).await {
-                    Ok(payload) => self.run_native(handler, payload, deadline).await,
-                    Err(error) => Err(error),
+                let (parts, body) = request.into_parts();
+                let (ticket, permit, deadline) = self.admit(Face::Http, span).await?;
+                let result = match (read_payload(&self.function, body, deadline).await, handler.as_serving()) {
+                    (Ok(payload), Some(serve)) => {
+                        let served = within(deadline, serve(parts, payload, permit, deadline)).await;
+                        served.unwrap_or_else(|| Err(foreign_timed_out(&self.function))).map(|()| Bytes::new())
+                    }
+                    (Ok(payload), None) => self.run_native(handler, payload, deadline).await,
+                    (Err(error), _) => Err(error),
                 };
                 ticket.finish(result.as_ref().map(drop));
                 result.map(|body| Response::new(ResponseBody::full(body)))
@@ -275,11 +279,7 @@ impl Deployed {
     {
         let span = self.span(|| None);
         let (ticket, permit, deadline) = self.admit(Face::Invoke, span).await?;
-        let result = within(deadline, run(permit, deadline)).await.unwrap_or_else(|| {
-            let EdgeFunction { id, timeout_seconds, .. } = &*self.function;
-            let message = format!("function `{id}` ran past its deadline of {timeout_seconds} s; its handler may still run");
-            Err(EdgeError::new(ErrorKind::Timeout, message))
-        });
+        let result = within(deadline, run(permit, deadline)).await.unwrap_or_else(|| Err(foreign_timed_out(&self.function)));
         ticket.finish(result.as_ref().map(drop));
         result
     }
@@ -365,6 +365,11 @@ impl Deployed {
     async fn run_native(&self, handler: &NativeHandler, payload: Bytes, deadline: Instant) -> Result<Bytes, EdgeError> {
         within(deadline, handler.call(payload)).await.unwrap_or_else(|| Err(timed_out(&self.function)))
     }
+}
+
+fn foreign_timed_out(EdgeFunction { id, timeout_seconds, .. }: &EdgeFunction) -> EdgeError {
+    let message = format!("function `{id}` ran past its deadline of {timeout_seconds} s; its handler may still run");
+    EdgeError::new(ErrorKind::Timeout, message)
 }
 
 /// The whole body of a request, for code that takes no streams.

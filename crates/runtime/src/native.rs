@@ -7,10 +7,17 @@ use std::{any::Any, future::Future, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use edgeward_model::{EdgeError, ErrorKind};
+use http::request::Parts;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
+
+use crate::admission::Permit;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type BoxFuture = Pin<Box<dyn Future<Output = Result<Bytes, BoxError>> + Send>>;
+
+/// Hands a request and its body to foreign code, until a deadline.
+pub(crate) type Serve = dyn Fn(Parts, Bytes, Permit, Instant) -> Pin<Box<dyn Future<Output = Result<(), EdgeError>> + Send>> + Send + Sync;
 
 /// Native code that runs when a function is invoked: bytes in, bytes out, unless it is foreign.
 #[derive(Clone)]
@@ -20,6 +27,8 @@ pub struct NativeHandler(Kind);
 enum Kind {
     Bytes(Arc<dyn Fn(Bytes) -> BoxFuture + Send + Sync>),
     Foreign(Arc<dyn Any + Send + Sync>),
+    /// The same, and what hands a request to it.
+    Serving(Arc<dyn Any + Send + Sync>, Arc<Serve>),
 }
 
 impl std::fmt::Debug for NativeHandler {
@@ -48,11 +57,33 @@ impl NativeHandler {
         Self(Kind::Foreign(code))
     }
 
+    /// The same for code that takes requests as well, such as the events of topics and schedules: `serve` hands it one with its body. Code that
+    /// cannot be stopped at the deadline takes the permit along.
+    pub fn foreign_serving<T, F, R>(code: Arc<T>, serve: F) -> Self
+    where
+        T: Any + Send + Sync,
+        F: Fn(Arc<T>, Parts, Bytes, Permit, Instant) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), EdgeError>> + Send + 'static,
+    {
+        let served = Arc::clone(&code);
+        let serve: Arc<Serve> =
+            Arc::new(move |parts, body, permit, deadline| Box::pin(serve(Arc::clone(&served), parts, body, permit, deadline)));
+        Self(Kind::Serving(code, serve))
+    }
+
+    /// What hands a request to the code, where it takes any.
+    pub(crate) fn as_serving(&self) -> Option<&Arc<Serve>> {
+        match &self.0 {
+            Kind::Serving(_, serve) => Some(serve),
+            Kind::Bytes(_) | Kind::Foreign(_) => None,
+        }
+    }
+
     /// The code that [`NativeHandler::foreign`] wrapped, where it is of this type.
     pub(crate) fn as_foreign<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         match &self.0 {
             Kind::Bytes(_) => None,
-            Kind::Foreign(code) => Arc::clone(code).downcast().ok(),
+            Kind::Foreign(code) | Kind::Serving(code, _) => Arc::clone(code).downcast().ok(),
         }
     }
 

@@ -24,7 +24,7 @@ impl Caller {
     pub(super) async fn call(
         &self,
         trigger: &Trigger,
-        message: &Message,
+        message: &Arc<Message>,
         standing: &Standing,
         stop: &CancellationToken,
     ) -> Result<(), EdgeError> {
@@ -36,11 +36,20 @@ impl Caller {
         called.inspect_err(|error| span::fail(&mut span, error))
     }
 
-    async fn hand_over(&self, function: Arc<Deployed>, trigger: &Trigger, message: &Message, span: Option<&Span>) -> Result<(), EdgeError> {
+    async fn hand_over(
+        &self,
+        function: Arc<Deployed>,
+        trigger: &Trigger,
+        message: &Arc<Message>,
+        span: Option<&Span>,
+    ) -> Result<(), EdgeError> {
         let (mut headers, payload) = parts(CloudEvent::of(message, &self.source), trigger.mode)?;
         spans::carry(message, span, &mut headers);
         if function.sees_requests() {
-            return function.answer(request(headers, payload)).await.map(drop);
+            let mut request = request(headers, payload);
+            // An event that was published as one says nothing of its topic: code of this process finds it here.
+            request.extensions_mut().insert(Arc::clone(message));
+            return function.answer(request).await.map(drop);
         }
         let done = self.runtime.invoke_with(trigger.function.as_str(), payload, CallOptions::of(&headers)).await;
         done.map(drop).map_err(|error| not_counted(&trigger.function, error))

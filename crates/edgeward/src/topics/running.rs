@@ -92,7 +92,7 @@ async fn run_wanted(triggers: &Triggers, log: &Arc<TopicLog>, caller: Caller, st
 }
 
 /// Delivers for one trigger until `stop`. What fails begins anew after a pause.
-async fn deliver(trigger: Arc<Trigger>, log: Arc<TopicLog>, caller: Caller, standing: Arc<Standing>, stop: CancellationToken) {
+pub(super) async fn deliver(trigger: Arc<Trigger>, log: Arc<TopicLog>, caller: Caller, standing: Arc<Standing>, stop: CancellationToken) {
     let delivering = async {
         while !stop.is_cancelled() {
             let Err(error) = deliver_once(Arc::clone(&trigger), &log, &caller, &standing, &stop).await else { return };

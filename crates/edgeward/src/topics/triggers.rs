@@ -258,25 +258,8 @@ impl Triggers {
         let kept = self.kept.lock().await;
         let mut views = Vec::new();
         for (id, trigger) in kept.all() {
-            // One whose log was removed begins anew.
-            let acknowledged = log.durable(&subscription_of(&id)).await?.map_or(0, |durable| durable.acknowledged);
-            let standing = self.standing(&id);
-            let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-            views.push(TriggerView {
-                source: if kept.given.contains_key(&id) { Source::Fleet } else { Source::Node },
-                tag: tag_of(&trigger),
-                trigger: Trigger::clone(&trigger),
-                acknowledged,
-                behind: log.state().head.saturating_sub(acknowledged),
-                delivered: get(&standing.counts.delivered),
-                retried: get(&standing.counts.retried),
-                dead: get(&standing.counts.dead),
-                dead_dropped: get(&standing.counts.dead_dropped),
-                lost: get(&standing.counts.lost),
-                dropped: get(&standing.counts.dropped),
-                waiting: get(&standing.waiting),
-                failure: standing.failure.lock().clone(),
-            });
+            let source = if kept.given.contains_key(&id) { Source::Fleet } else { Source::Node };
+            views.push(view(log, &trigger, source, &self.standing(&id)).await?);
         }
         Ok(views)
     }
@@ -298,6 +281,28 @@ impl Triggers {
             }
         }
     }
+}
+
+/// How a trigger does.
+pub(super) async fn view(log: &TopicLog, trigger: &Trigger, source: Source, standing: &Standing) -> Result<TriggerView, EdgeError> {
+    // One whose log was removed begins anew.
+    let acknowledged = log.durable(&subscription_of(&trigger.id)).await?.map_or(0, |durable| durable.acknowledged);
+    let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    Ok(TriggerView {
+        source,
+        tag: tag_of(trigger),
+        trigger: trigger.clone(),
+        acknowledged,
+        behind: log.state().head.saturating_sub(acknowledged),
+        delivered: get(&standing.counts.delivered),
+        retried: get(&standing.counts.retried),
+        dead: get(&standing.counts.dead),
+        dead_dropped: get(&standing.counts.dead_dropped),
+        lost: get(&standing.counts.lost),
+        dropped: get(&standing.counts.dropped),
+        waiting: get(&standing.waiting),
+        failure: standing.failure.lock().clone(),
+    })
 }
 
 /// Of all that a document holds, those included that this release cannot read.

@@ -129,6 +129,36 @@ async fn foreign_code_is_run_by_its_owner_and_counted_by_the_runtime() {
 }
 
 #[tokio::test]
+async fn foreign_code_that_takes_requests_gets_each_with_its_body_and_ends_at_its_deadline() {
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let handler = NativeHandler::foreign_serving(Arc::new(Shout("!")), move |shout, parts, body, permit, _deadline| {
+        let tell = tell.clone();
+        async move {
+            if body.is_empty() {
+                let _permit = permit;
+                return pending().await;
+            }
+            tell.try_send((parts.uri.path().to_owned(), body, shout.0)).expect("the test listens");
+            Ok(())
+        }
+    });
+    let runtime = with(handler).await;
+    assert!(runtime.find("f").expect("deployed").foreign::<Shout>().is_some());
+    let response = runtime.serve("f", request("/any", "body")).await.expect("answers");
+    assert_eq!((response.status().as_u16(), text(response).await.as_str()), (200, ""));
+    assert_eq!(told.recv().await.expect("it was served"), ("/any".to_owned(), Bytes::from("body"), "!"));
+    let refused = runtime.invoke("f", "payload").await.expect_err("it takes no bytes");
+    assert!(refused.to_string().contains("takes no payload"), "{refused}");
+
+    let mut function = EdgeFunction::new("f", "f", Handler::Native(name("handler"))).expect("valid");
+    function.timeout_seconds = 0.05;
+    runtime.deploy(function).await.expect("deploys");
+    let late = runtime.serve("f", request("/", "")).await.expect_err("never ends");
+    assert_eq!(late.kind(), ErrorKind::Timeout);
+    assert!(late.to_string().contains("may still run"), "{late}");
+}
+
+#[tokio::test]
 async fn foreign_code_past_its_deadline_keeps_its_permit_until_it_ends() {
     let runtime = with(NativeHandler::foreign(Arc::new(Shout("!")))).await;
     let mut function = EdgeFunction::new("f", "f", Handler::Native(name("handler"))).expect("valid");
