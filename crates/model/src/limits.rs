@@ -543,6 +543,11 @@ pub const MQTT_RECEIVE_MAX: u16 = 256;
 pub const MQTT_IN_FLIGHT_MAX: u16 = 128;
 /// What waits to be sent to one client of MQTT before nothing more is read for it, in bytes.
 pub const MQTT_SENDING_BYTES_MAX: usize = 64 * 1024;
+/// What may wait to be sent to each client of MQTT whatever waits for others, in bytes.
+pub const MQTT_SENDING_OWN_BYTES: usize = 16 * 1024;
+/// What waits to be sent to all clients of MQTT together beyond that, in bytes; more stays for its turn where it also stays for one client
+/// that is slow: in the log, or in the queue of what is not durable.
+pub const MQTT_SENDING_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time for which a session of MQTT is kept without its client.
 pub const MQTT_SESSION_EXPIRY_MAX: Duration = Duration::from_hours(7 * 24);
 /// Longest time of silence that a client of MQTT 5 may ask for, and what one gets that asks for none. One of version 3 cannot be told less
