@@ -108,7 +108,7 @@ impl Topics {
         self.log.read(from, filter).await
     }
 
-    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.
+    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log: see [`TopicLog::topics`].
     pub async fn list(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
         self.log.topics(filter, after).await
     }

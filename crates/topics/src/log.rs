@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     reader: Mutex<Connection>,
+    /// Held by who lists topics.
+    listing: tokio::sync::Mutex<()>,
     recent: RwLock<Recent>,
     /// The last position that is committed, the position up to which messages are gone, and the bytes in between.
     head: AtomicU64,
@@ -158,6 +160,7 @@ impl TopicLog {
             room: Arc::new(Semaphore::new(TOPIC_WRITES_WAITING_MAX)),
             room_bytes: Arc::new(Semaphore::new(TOPIC_WRITES_WAITING_BYTES_MAX)),
             reader: Mutex::new(store::connect(folder)?),
+            listing: tokio::sync::Mutex::default(),
             recent: RwLock::default(),
             head: AtomicU64::new(counts.next - 1),
             shown: AtomicU64::new(counts.next - 1),

@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use edgeward_model::limits::{SUBSCRIBER_WAITING_MAX, TOPIC_RECENT_MESSAGES_MAX};
+use edgeward_model::limits::{SUBSCRIBER_WAITING_MAX, TOPIC_PAGE_MAX, TOPIC_RECENT_MESSAGES_MAX};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    log::{durable::DurableSubscription, listing::Latest},
+    log::{
+        durable::DurableSubscription,
+        listing::{LOOK_MESSAGES, Latest, Listing},
+    },
     subscriber::Received,
     topic::TopicName,
 };
@@ -610,6 +613,55 @@ async fn topics_are_listed_with_what_they_hold() {
     let listed: Vec<_> = topics.iter().map(|info| (info.topic.as_str(), info.messages, info.last_position)).collect();
     assert_eq!(listed, [("a/1", 2, 4), ("a/2", 1, 3)]);
     assert_eq!(log.topics(&filter("#"), "a/2").await.expect("reads").len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_of_topics_has_the_first_ones_wherever_in_the_log_they_are() {
+    let folder = folder();
+    let log = open(&folder);
+    let count = 3 * TOPIC_PAGE_MAX / 2;
+    // Each twice, the last ones first and then the first ones, between others that are not asked for.
+    let names: Vec<_> = (0..count).rev().chain(0..count).map(|n| format!("a/{n:05}")).collect();
+    let mut pending = Vec::new();
+    for name in &names {
+        pending.push(log.enqueue(message(name, "x")).await.expect("open"));
+        drop(log.enqueue(message("A", "x")).await.expect("open"));
+    }
+    for position in pending {
+        position.await.expect("committed");
+    }
+    let first = log.topics(&filter("a/+"), "").await.expect("reads");
+    let rest = log.topics(&filter("a/+"), first.last().expect("there are some").topic.as_str()).await.expect("reads");
+    assert_eq!((first.len(), rest.len()), (TOPIC_PAGE_MAX, count - TOPIC_PAGE_MAX));
+    for (n, info) in first.iter().chain(&rest).enumerate() {
+        let expected = (format!("a/{n:05}"), 2, 2 * (count + n) as u64 + 1);
+        assert_eq!((info.topic.to_string(), info.messages, info.last_position), expected);
+    }
+}
+
+#[tokio::test]
+async fn who_lists_topics_looks_at_some_messages_at_a_time_and_waits_for_who_lists_already() {
+    let folder = folder();
+    let log = open_with(&folder, LogOptions { messages_max: 3 * LOOK_MESSAGES, ..LogOptions::default() });
+    for _ in 0..4 * LOOK_MESSAGES {
+        drop(log.enqueue(message("a", "x")).await.expect("open"));
+    }
+    let head = log.publish(message("a", "x")).await.expect("published");
+    let trimmed = log.state().trimmed;
+    {
+        let reader = log.shared.reader.lock();
+        let look = |from| Listing::new(&filter("#"), "").look(&reader, from, head).expect("reads").1;
+        assert_eq!([look(1), look(head - 1)], [trimmed + LOOK_MESSAGES + 1, head + 1]);
+    }
+    let other = log.shared.listing.lock().await;
+    let everything = filter("#");
+    let mut listing = std::pin::pin!(log.topics(&everything, ""));
+    for _ in 0..20 {
+        assert!(futures::poll!(listing.as_mut()).is_pending());
+        assert_eq!(log.latest(&everything, None, 1).await.expect("reads").messages.len(), 1, "others need not wait");
+    }
+    drop(other);
+    assert_eq!(listing.await.expect("reads")[0].messages, head - trimmed);
 }
 
 #[tokio::test]
