@@ -59,6 +59,25 @@ impl TopicLog {
         listing.topics.into_iter().map(|(topic, found)| found.of(&topic)).collect()
     }
 
+    /// How many messages from this position on one of these filters matches. It looks as [`topics`](Self::topics) does.
+    pub async fn count(&self, from: u64, filters: &[TopicFilter]) -> Result<u64, EdgeError> {
+        let _turn = self.shared.listing.lock().await;
+        let filters: Arc<[TopicFilter]> = filters.into();
+        let (mut count, mut from, until) = (0, from.max(1), self.shared.head());
+        while from <= until {
+            let filters = Arc::clone(&filters);
+            let looked = self.shared.read(move |connection| {
+                let mut found = 0;
+                let is_match = |topic: &str| filters.iter().any(|filter| filter.matches_text(topic));
+                let next = look(connection, from, until, |topic, _, _| found += u64::from(is_match(topic)))?;
+                Ok((found, next))
+            });
+            let (found, next) = looked.await?;
+            (count, from) = (count + found, next);
+        }
+        Ok(count)
+    }
+
     /// The newest messages of this filter before a position, or before the end: at most `count` or [`TOPIC_PAGE_MAX`] of them, with at most
     /// [`TOPIC_READ_BYTES_MAX`] bytes beside the newest, out of [`TOPIC_SCAN_MESSAGES_MAX`] that it looks at.
     pub async fn latest(&self, filter: &TopicFilter, before: Option<u64>, count: usize) -> Result<Latest, EdgeError> {
@@ -127,6 +146,20 @@ impl TopicLog {
     }
 }
 
+/// Tells of some messages from this position on, and returns where the next look begins.
+fn look(connection: &Connection, from: u64, until: u64, mut found: impl FnMut(&str, u64, i64)) -> Result<u64, EdgeError> {
+    let statement = "SELECT position, topic, published_at FROM messages WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
+    let mut statement = connection.prepare_cached(statement).map_err(reading)?;
+    let mut rows = statement.query(params![to_sql(from), to_sql(until), to_sql(LOOK_MESSAGES)]).map_err(reading)?;
+    let (mut looked, mut last) = (0, until);
+    while let Some(row) = rows.next().map_err(reading)? {
+        (looked, last) = (looked + 1, row.get(0).map(from_sql).map_err(reading)?);
+        let topic = row.get_ref(1).and_then(|value| value.as_str().map_err(Into::into)).map_err(reading)?;
+        found(topic, last, row.get(2).map_err(reading)?);
+    }
+    Ok(if looked < LOOK_MESSAGES { until + 1 } else { last + 1 })
+}
+
 /// A list of topics that is being made.
 pub(super) struct Listing {
     filter: TopicFilter,
@@ -149,16 +182,8 @@ impl Listing {
 
     /// Looks at some messages from this position on, and returns where the next look begins.
     pub(super) fn look(mut self, connection: &Connection, from: u64, until: u64) -> Result<(Self, u64), EdgeError> {
-        let statement = "SELECT position, topic, published_at FROM messages WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
-        let mut statement = connection.prepare_cached(statement).map_err(reading)?;
-        let mut rows = statement.query(params![to_sql(from), to_sql(until), to_sql(LOOK_MESSAGES)]).map_err(reading)?;
-        let (mut looked, mut last) = (0, until);
-        while let Some(row) = rows.next().map_err(reading)? {
-            (looked, last) = (looked + 1, row.get(0).map(from_sql).map_err(reading)?);
-            let topic = row.get_ref(1).and_then(|value| value.as_str().map_err(Into::into)).map_err(reading)?;
-            self.add(topic, last, row.get(2).map_err(reading)?);
-        }
-        Ok((self, if looked < LOOK_MESSAGES { until + 1 } else { last + 1 }))
+        let next = look(connection, from, until, |topic, position, published_at_ms| self.add(topic, position, published_at_ms))?;
+        Ok((self, next))
     }
 
     fn add(&mut self, topic: &str, position: u64, published_at_ms: i64) {

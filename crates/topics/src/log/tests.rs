@@ -633,6 +633,10 @@ async fn a_page_of_topics_has_the_first_ones_wherever_in_the_log_they_are() {
     let first = log.topics(&filter("a/+"), "").await.expect("reads");
     let rest = log.topics(&filter("a/+"), first.last().expect("there are some").topic.as_str()).await.expect("reads");
     assert_eq!((first.len(), rest.len()), (TOPIC_PAGE_MAX, count - TOPIC_PAGE_MAX));
+    // Of the last four two are not asked for, and those that both filters match count once.
+    assert_eq!(log.count(4 * count as u64 - 3, &[filter("a/+"), filter("a/#")]).await.expect("reads"), 2);
+    assert_eq!(log.count(0, &[filter("a/00000"), filter("A")]).await.expect("reads"), 2 + 2 * count as u64);
+    assert_eq!(log.count(4 * count as u64 + 1, &[filter("#")]).await.expect("reads"), 0);
     for (n, info) in first.iter().chain(&rest).enumerate() {
         let expected = (format!("a/{n:05}"), 2, 2 * (count + n) as u64 + 1);
         assert_eq!((info.topic.to_string(), info.messages, info.last_position), expected);
