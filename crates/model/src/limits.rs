@@ -450,6 +450,13 @@ pub const TOPIC_RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SUBSCRIBER_WAITING_MAX: usize = 1024;
 /// Messages that are not durable that wait for one subscriber, in bytes.
 pub const SUBSCRIBER_WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Messages that are in memory for one subscriber whatever is there for others, in bytes.
+pub const SUBSCRIBER_OWN_BYTES: usize = 16 * 1024;
+/// Messages that are not durable that wait for all subscribers of one log together, in bytes, each counted once; past that they are dropped
+/// for those that have their own bytes waiting.
+pub const SUBSCRIBERS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What all subscribers of one log together have read of it and not taken, in bytes; past that each reads as many as its own at once.
+pub const SUBSCRIBERS_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time for which who publishes what is not durable waits for one subscriber that is behind; then that one misses some.
 pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
 /// Filters of one subscriber.

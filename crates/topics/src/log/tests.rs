@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use edgeward_model::limits::{SUBSCRIBER_WAITING_MAX, TOPIC_PAGE_MAX, TOPIC_RECENT_MESSAGES_MAX};
+use edgeward_model::limits::{
+    SUBSCRIBER_OWN_BYTES, SUBSCRIBER_WAITING_MAX, SUBSCRIBERS_READ_BYTES_MAX, SUBSCRIBERS_WAITING_BYTES_MAX, TOPIC_PAGE_MAX,
+    TOPIC_READ_BYTES_MAX, TOPIC_RECENT_MESSAGES_MAX,
+};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
@@ -600,6 +603,65 @@ async fn a_copy_holds_all_that_was_acknowledged_before_and_is_a_log_of_its_own()
     assert_eq!((copy.state().head, log.state().head), (3, 4));
     assert_eq!(text(&copy.retained(&filter("#"), "").await.expect("reads")[0]), "3");
     assert_eq!(copy.publish(message("a", "own")).await.expect("published"), 4);
+}
+
+#[tokio::test]
+async fn what_is_not_durable_and_waits_for_many_slow_subscribers_has_a_bound_and_others_miss_nothing() {
+    const BYTES: usize = 400 * 1024;
+    let folder = folder();
+    let log = open(&folder);
+    let subscribe = |topic: &str| log.subscribe(&[filter(topic)], Start::Now).expect("subscribed");
+    // One message that all want is there once.
+    let all: Vec<_> = (0..2 * SUBSCRIBERS_WAITING_BYTES_MAX / BYTES).map(|_| subscribe("all")).collect();
+    log.publish_live(message("all", &"x".repeat(BYTES))).await.expect("shown");
+    assert!(log.shared.waiting.bytes() < 2 * BYTES && all.iter().all(|slow| slow.dropped() == 0));
+    drop(all);
+
+    let slow: Vec<_> = (0..2 * SUBSCRIBERS_WAITING_BYTES_MAX / BYTES).map(|n| subscribe(&format!("slow/{n}"))).collect();
+    let mut other = subscribe("other");
+    for n in 0..slow.len() {
+        log.publish_live(message(&format!("slow/{n}"), &"x".repeat(BYTES))).await.expect("shown");
+        log.publish_live(message("other", &n.to_string())).await.expect("shown");
+        assert_eq!(text(&*next(&mut other).await), n.to_string());
+    }
+    let dropped: u64 = slow.iter().map(Subscription::dropped).sum();
+    assert!(log.shared.waiting.bytes() <= SUBSCRIBERS_WAITING_BYTES_MAX + SUBSCRIBER_OWN_BYTES && other.dropped() == 0);
+    assert_eq!(dropped, (slow.len() - log.shared.waiting.bytes() / BYTES) as u64, "the rest is counted");
+    drop(slow);
+    assert_eq!(log.shared.waiting.bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_many_slow_subscribers_have_read_and_not_taken_has_a_bound_and_none_misses_any() {
+    const COUNT: usize = 100;
+    let read = async |log: &TopicLog| {
+        let held = || log.shared.read.bytes();
+        let mut slow = Vec::new();
+        for _ in 0..2 * SUBSCRIBERS_READ_BYTES_MAX / TOPIC_READ_BYTES_MAX {
+            let mut subscription = log.subscribe(&[filter("a")], Start::At(1)).expect("subscribed");
+            assert_eq!(next(&mut subscription).await.position, Some(1));
+            slow.push(subscription);
+        }
+        let own = slow.len() * 2 * SUBSCRIBER_OWN_BYTES;
+        assert!((SUBSCRIBERS_READ_BYTES_MAX..SUBSCRIBERS_READ_BYTES_MAX + own).contains(&held()), "{}", held());
+        // The last one reads less at once, and goes on all the same.
+        let mut last = slow.pop().expect("there are some");
+        for position in 2..=COUNT as u64 {
+            assert_eq!(next(&mut last).await.position, Some(position));
+        }
+        drop((slow, last));
+        assert_eq!(held(), 0);
+    };
+    let folder = folder();
+    let log = open(&folder);
+    for _ in 0..COUNT {
+        drop(log.enqueue(message("a", &"x".repeat(TOPIC_READ_BYTES_MAX / COUNT))).await.expect("open"));
+    }
+    log.publish(message("b", "x")).await.expect("published");
+    read(&log).await;
+    // The same of the disk.
+    drop(log);
+    read(&open(&folder)).await;
 }
 
 #[tokio::test]
