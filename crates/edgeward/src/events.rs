@@ -50,6 +50,8 @@ pub enum EventKind {
     MetricsSampled,
     /// A hub became the active one.
     HubActive,
+    /// A trigger was taken from a node before it had handled all messages there.
+    TriggerLeft,
     /// Calls of a function pass a node by that fails, try it again, or go there again.
     BreakerChanged,
     /// A key was added to those that the fleet trusts, or removed from them.
@@ -126,7 +128,11 @@ impl FleetEvent {
     pub fn priority(&self) -> Priority {
         match self.kind {
             EventKind::MetricsSampled => Priority::Low,
-            EventKind::FunctionFailed | EventKind::Refused | EventKind::EventsDropped | EventKind::FaultChanged => Priority::High,
+            EventKind::FunctionFailed
+            | EventKind::Refused
+            | EventKind::EventsDropped
+            | EventKind::FaultChanged
+            | EventKind::TriggerLeft => Priority::High,
             _ => Priority::Normal,
         }
     }

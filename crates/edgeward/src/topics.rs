@@ -26,8 +26,10 @@ use edgeward_topics::{
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::triggers::Left;
 use self::triggers::Triggers;
 use crate::allotments::not_found;
 
@@ -109,7 +111,7 @@ impl Topics {
         self.log.read(from, filter).await
     }
 
-    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.
+    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log: see [`TopicLog::topics`].
     pub async fn list(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
         self.log.topics(filter, after).await
     }
@@ -132,6 +134,16 @@ impl Topics {
     /// Who is connected by MQTT and what was done; none while nobody serves it.
     pub fn mqtt_state(&self) -> Option<BrokerState> {
         self.broker.lock().upgrade().map(|broker| broker.state())
+    }
+
+    /// Messages that triggers had not handled when the hub of the fleet took them from the node, since it started.
+    pub fn left_by_triggers(&self) -> u64 {
+        self.triggers.left_messages()
+    }
+
+    /// What triggers leave that the hub takes from now on.
+    pub(crate) fn left(&self) -> broadcast::Receiver<Left> {
+        self.triggers.left()
     }
 
     /// How long the attempts of each trigger's function took to handle messages.

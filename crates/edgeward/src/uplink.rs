@@ -88,6 +88,8 @@ impl Uplink {
         // All else goes by the way into which faults are injected.
         let backbone = node.chaos().link(backbone);
         outbox.tell(FleetEvent::new(EventKind::NodeStarted, format!("the node started, release {RELEASE}"))).await;
+        // Before the hub can take any.
+        let left = node.topics().left();
         let replicator = Replicator::start(Arc::clone(node.documents().store()), Arc::clone(&backbone), documents).await?;
         let services = calls::serve(&node, &backbone).await?;
         let way = KeptWay::new(&node, &backbone);
@@ -100,6 +102,7 @@ impl Uplink {
             tokio::spawn(heartbeats::sample(Arc::clone(&node), Arc::clone(&outbox), sick)),
             tokio::spawn(assigned::follow(Arc::clone(&node), Arc::clone(&backbone), fetch_limit)),
             tokio::spawn(assigned::report(Arc::clone(&node), Arc::clone(&outbox))),
+            tokio::spawn(topics::tell_left(left, Arc::clone(&outbox))),
             tokio::spawn(leases::ask(Arc::clone(&node), Arc::clone(&backbone))),
             tokio::spawn(heed_refusal(Arc::clone(&node), replicator.replication(), credentials)),
             tokio::spawn(contact::tell(backbone.connection(), replicator.replication())),

@@ -101,7 +101,8 @@ on_each! {
     triggers:
         a_trigger_of_the_fleet_calls_its_function_where_messages_are_published_also_while_nobody_hears_of_them
         a_trigger_of_the_fleet_comes_to_a_node_with_its_function_and_goes_with_it
-        of_two_triggers_of_one_name_the_one_of_the_hub_runs_and_the_other_goes_on_after_it;
+        of_two_triggers_of_one_name_the_one_of_the_hub_runs_and_the_other_goes_on_after_it
+        what_a_trigger_had_not_handled_when_it_left_a_node_is_counted_and_told;
     trust:
         a_fleet_with_a_trusted_key_runs_what_it_signed_and_stops_the_rest
         a_node_with_keys_of_its_own_trusts_no_other_whatever_its_hub_says

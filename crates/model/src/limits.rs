@@ -453,6 +453,13 @@ pub const TOPIC_RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SUBSCRIBER_WAITING_MAX: usize = 1024;
 /// Messages that are not durable that wait for one subscriber, in bytes.
 pub const SUBSCRIBER_WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// Messages that are in memory for one subscriber whatever is there for others, in bytes.
+pub const SUBSCRIBER_OWN_BYTES: usize = 16 * 1024;
+/// Messages that are not durable that wait for all subscribers of one log together, in bytes, each counted once; past that they are dropped
+/// for those that have their own bytes waiting.
+pub const SUBSCRIBERS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What all subscribers of one log together have read of it and not taken, in bytes; past that each reads as many as its own at once.
+pub const SUBSCRIBERS_READ_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time for which who publishes what is not durable waits for one subscriber that is behind; then that one misses some.
 pub const SUBSCRIBER_PATIENCE: Duration = Duration::from_millis(50);
 /// Filters of one subscriber.
@@ -546,6 +553,11 @@ pub const MQTT_RECEIVE_MAX: u16 = 256;
 pub const MQTT_IN_FLIGHT_MAX: u16 = 128;
 /// What waits to be sent to one client of MQTT before nothing more is read for it, in bytes.
 pub const MQTT_SENDING_BYTES_MAX: usize = 64 * 1024;
+/// What may wait to be sent to each client of MQTT whatever waits for others, in bytes.
+pub const MQTT_SENDING_OWN_BYTES: usize = 16 * 1024;
+/// What waits to be sent to all clients of MQTT together beyond that, in bytes; more stays for its turn where it also stays for one client
+/// that is slow: in the log, or in the queue of what is not durable.
+pub const MQTT_SENDING_ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest time for which a session of MQTT is kept without its client.
 pub const MQTT_SESSION_EXPIRY_MAX: Duration = Duration::from_hours(7 * 24);
 /// Longest time of silence that a client of MQTT 5 may ask for, and what one gets that asks for none. One of version 3 cannot be told less

@@ -117,6 +117,7 @@ instruments! {
     TRIGGER_DEAD_DROPPED: Counter "edgeward.trigger.dead_letters.dropped", "{message}", [TRIGGER], "Dead letters that gave way to newer ones.";
     TRIGGER_LOST: Counter "edgeward.trigger.lost", "{message}", [TRIGGER], "Messages, of whatever topic, that were gone from the log before a trigger came to them.";
     TRIGGER_DROPPED: Counter "edgeward.trigger.dropped", "{message}", [TRIGGER], "Messages that were not durable, and came to a trigger while too many waited already.";
+    TRIGGER_LEFT: Counter "edgeward.trigger.left", "{message}", [], "Messages that triggers had not handled when the hub took them from the node.";
     TRIGGER_RUNS: UpDownCounter "edgeward.trigger.running", "{trigger}", [TRIGGER], "Whether a trigger can go on.";
     MQTT_CLIENTS: UpDownCounter "edgeward.mqtt.clients", "{client}", [], "Clients of MQTT that are connected.";
     MQTT_REFUSED: Counter "edgeward.mqtt.connections.refused", "{connection}", [], "Connections of MQTT that were refused.";

@@ -19,8 +19,8 @@ use edgeward_durable::{FolderLock, create_private_folder, disk_error};
 use edgeward_model::{
     EdgeError, ErrorKind,
     limits::{
-        SUBSCRIBER_LEVELS_MAX, SUBSCRIBERS_MAX, TOPIC_LOG_AGE_DEFAULT, TOPIC_LOG_BYTES_DEFAULT, TOPIC_LOG_MESSAGES_DEFAULT,
-        TOPIC_WRITES_WAITING_BYTES_MAX, TOPIC_WRITES_WAITING_MAX,
+        SUBSCRIBER_LEVELS_MAX, SUBSCRIBERS_MAX, SUBSCRIBERS_WAITING_BYTES_MAX, TOPIC_LOG_AGE_DEFAULT, TOPIC_LOG_BYTES_DEFAULT,
+        TOPIC_LOG_MESSAGES_DEFAULT, TOPIC_WRITES_WAITING_BYTES_MAX, TOPIC_WRITES_WAITING_MAX,
     },
 };
 use parking_lot::{Mutex, RwLock};
@@ -31,10 +31,11 @@ use crate::{
     error::{closed, reading},
     filter_tree::FilterTree,
     message::Message,
-    subscriber::{Start, Subscription, Waiter},
+    subscriber::{Live, Start, Subscription, Waiter},
     topic::TopicFilter,
 };
 use clock::Clock;
+use held::Held;
 use recent::Recent;
 use transaction::Counts;
 pub(crate) use transaction::Transaction;
@@ -43,6 +44,7 @@ use writer::{Job, Queue, Write, Writer};
 mod clock;
 pub mod dead_letters;
 pub mod durable;
+pub(crate) mod held;
 pub mod listing;
 pub mod origins;
 pub mod read;
@@ -85,6 +87,8 @@ pub(crate) struct Shared {
     room: Arc<Semaphore>,
     room_bytes: Arc<Semaphore>,
     reader: Mutex<Connection>,
+    /// Held by who lists topics.
+    listing: tokio::sync::Mutex<()>,
     recent: RwLock<Recent>,
     /// The last position that is committed, the position up to which messages are gone, and the bytes in between.
     head: AtomicU64,
@@ -94,6 +98,9 @@ pub(crate) struct Shared {
     bytes: AtomicU64,
     published: AtomicU64,
     subscribers: RwLock<Subscribers>,
+    /// What waits for subscribers that is not durable, and what they have read of the log.
+    pub(crate) waiting: Held,
+    pub(crate) read: Held,
     /// Numbers messages that are not durable, so that a subscriber of several filters gets each once.
     live: AtomicU64,
     is_closed: AtomicBool,
@@ -158,6 +165,7 @@ impl TopicLog {
             room: Arc::new(Semaphore::new(TOPIC_WRITES_WAITING_MAX)),
             room_bytes: Arc::new(Semaphore::new(TOPIC_WRITES_WAITING_BYTES_MAX)),
             reader: Mutex::new(store::connect(folder)?),
+            listing: tokio::sync::Mutex::default(),
             recent: RwLock::default(),
             head: AtomicU64::new(counts.next - 1),
             shown: AtomicU64::new(counts.next - 1),
@@ -165,6 +173,8 @@ impl TopicLog {
             bytes: AtomicU64::new(counts.bytes()),
             published: AtomicU64::new(0),
             subscribers: RwLock::default(),
+            waiting: Held::default(),
+            read: Held::default(),
             live: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             beginnings: AtomicU64::new(0),
@@ -219,13 +229,17 @@ impl TopicLog {
         message.check()?;
         let shared = &self.shared;
         let number = shared.live.fetch_add(1, Ordering::Relaxed) + 1;
-        let message = Arc::new(message);
         let mut crowded = None;
-        shared.subscribers.read().tree.matches(&message.topic, &mut |_, waiter| {
-            if waiter.offer_live(number, &message) {
-                crowded = Some(Arc::clone(waiter));
-            }
-        });
+        {
+            // It counts for as long as it waits for anybody.
+            let live = Arc::new(Live::new(message, &shared.waiting));
+            let is_full = shared.waiting.bytes() > SUBSCRIBERS_WAITING_BYTES_MAX;
+            shared.subscribers.read().tree.matches(live.topic(), &mut |_, waiter| {
+                if waiter.offer_live(number, &live, is_full) {
+                    crowded = Some(Arc::clone(waiter));
+                }
+            });
+        }
         if let Some(waiter) = crowded {
             waiter.wait_for_room().await;
         }

@@ -9,6 +9,7 @@ mod connection;
 mod message;
 mod opening;
 mod retained;
+mod room;
 mod session;
 mod will;
 mod wire;

@@ -7,16 +7,19 @@ use std::{collections::VecDeque, pin::pin, sync::Arc};
 
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{SUBSCRIBER_FILTERS_MAX, SUBSCRIBER_PATIENCE, SUBSCRIBER_WAITING_BYTES_MAX, SUBSCRIBER_WAITING_MAX},
+    limits::{SUBSCRIBER_FILTERS_MAX, SUBSCRIBER_OWN_BYTES, SUBSCRIBER_PATIENCE, SUBSCRIBER_WAITING_BYTES_MAX, SUBSCRIBER_WAITING_MAX},
 };
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use crate::{
     error::closed,
-    log::{Scanned, Shared},
+    log::{
+        Scanned, Shared,
+        held::{Held, Part},
+    },
     message::Message,
-    topic::TopicFilter,
+    topic::{TopicFilter, TopicName},
 };
 
 /// Where a subscription begins.
@@ -88,7 +91,24 @@ impl Waiting {
 
 enum Item {
     Stored(u64),
-    Live(Arc<Message>),
+    Live(Arc<Live>),
+}
+
+/// A message that is not durable.
+pub(crate) struct Live {
+    message: Arc<Message>,
+    _part: Part,
+}
+
+impl Live {
+    pub(crate) fn new(message: Message, waiting: &Held) -> Self {
+        let part = waiting.hold(message.cost_bytes());
+        Self { message: Arc::new(message), _part: part }
+    }
+
+    pub(crate) fn topic(&self) -> &TopicName {
+        &self.message.topic
+    }
 }
 
 impl Waiter {
@@ -109,20 +129,21 @@ impl Waiter {
     }
 
     /// Hands a message over that is not durable; returns whether it is worth to wait until there is room for more. It may do so several
-    /// times in a row, by the same number.
-    pub(crate) fn offer_live(&self, number: u64, message: &Arc<Message>) -> bool {
+    /// times in a row, by the same number. `is_full` is whether as much waits for all subscribers as may.
+    pub(crate) fn offer_live(&self, number: u64, live: &Arc<Live>, is_full: bool) -> bool {
         let mut waiting = self.waiting.lock();
         if number <= waiting.offered_live {
             return false;
         }
         waiting.offered_live = number;
-        let bytes = message.cost_bytes();
-        if waiting.items.len() >= SUBSCRIBER_WAITING_MAX || waiting.live_bytes + bytes > SUBSCRIBER_WAITING_BYTES_MAX {
+        let bytes = live.message.cost_bytes();
+        let bytes_max = if is_full { SUBSCRIBER_OWN_BYTES } else { SUBSCRIBER_WAITING_BYTES_MAX };
+        if waiting.items.len() >= SUBSCRIBER_WAITING_MAX || waiting.live_bytes + bytes > bytes_max {
             waiting.dropped += 1;
             return !waiting.is_stalled;
         }
         waiting.live_bytes += bytes;
-        waiting.items.push_back(Item::Live(Arc::clone(message)));
+        waiting.items.push_back(Item::Live(Arc::clone(live)));
         waiting.is_crowded |= waiting.is_fuller_than(2);
         let is_worth = waiting.is_crowded && !waiting.is_stalled;
         drop(waiting);
@@ -144,8 +165,8 @@ impl Waiter {
     fn take(&self) -> Option<Item> {
         let mut waiting = self.waiting.lock();
         let item = waiting.items.pop_front();
-        if let Some(Item::Live(message)) = &item {
-            waiting.live_bytes -= message.cost_bytes();
+        if let Some(Item::Live(live)) = &item {
+            waiting.live_bytes -= live.message.cost_bytes();
         }
         if waiting.is_crowded && !waiting.is_fuller_than(4) {
             (waiting.is_crowded, waiting.is_stalled) = (false, false);
@@ -167,13 +188,14 @@ pub struct Subscription {
     filters: Vec<SinceFilter>,
     /// The last position that was given or looked at.
     cursor: u64,
-    /// What a look found.
+    /// What a look found, and its part of what all have found.
     ready: VecDeque<Arc<Message>>,
+    part: Option<Part>,
     lost: u64,
     /// How often the log had begun anew when this began.
     beginnings: u64,
     /// A look under way.
-    looking: Option<JoinHandle<Result<Scanned, EdgeError>>>,
+    looking: Option<JoinHandle<Result<(Scanned, Part), EdgeError>>>,
 }
 
 impl Subscription {
@@ -185,8 +207,18 @@ impl Subscription {
         }
         let id = shared.add_subscriber(&waiter)?;
         let beginnings = shared.beginnings();
-        let mut subscription =
-            Self { shared, waiter, id, filters: Vec::new(), cursor: 0, ready: VecDeque::new(), lost: 0, beginnings, looking: None };
+        let mut subscription = Self {
+            shared,
+            waiter,
+            id,
+            filters: Vec::new(),
+            cursor: 0,
+            ready: VecDeque::new(),
+            part: None,
+            lost: 0,
+            beginnings,
+            looking: None,
+        };
         for filter in filters {
             subscription.check_room(filter)?;
             subscription.shared.add_filter(id, filter)?;
@@ -242,13 +274,13 @@ impl Subscription {
             // A look that began goes on when this is dropped.
             let looking = self.looking.get_or_insert_with(|| {
                 let (shared, filters, from) = (Arc::clone(&self.shared), self.filters.clone(), self.cursor + 1);
-                tokio::task::spawn_blocking(move || shared.scan(from, &filters))
+                tokio::task::spawn_blocking(move || shared.look(from, &filters))
             });
             let found = looking.await;
             self.looking = None;
             let failed = |error| EdgeError::new(ErrorKind::Internal, "failed to follow the log of topics").with_source(error);
-            let scanned = found.map_err(failed)??;
-            self.take(scanned);
+            let found = found.map_err(failed)??;
+            self.take(found);
         }
     }
 
@@ -259,13 +291,16 @@ impl Subscription {
                 return Some(Received::Lost(std::mem::take(&mut self.lost)));
             }
             if let Some(message) = self.ready.pop_front() {
+                if self.ready.is_empty() {
+                    self.part = None;
+                }
                 return Some(Received::Message(message));
             }
             if self.looking.is_some() {
                 return None;
             }
             match self.waiter.take() {
-                Some(Item::Live(message)) => return Some(Received::Message(message)),
+                Some(Item::Live(live)) => return Some(Received::Message(Arc::clone(&live.message))),
                 Some(Item::Stored(position)) if position <= self.cursor => {}
                 Some(Item::Stored(position)) => match self.shared.recent(position) {
                     Some(message) => {
@@ -275,8 +310,8 @@ impl Subscription {
                     None => self.fall_behind(position),
                 },
                 None if !self.is_behind() => return None,
-                None => match self.shared.scan_recent(self.cursor + 1, &self.filters) {
-                    Some(scanned) => self.take(scanned),
+                None => match self.shared.look_recent(self.cursor + 1, &self.filters) {
+                    Some(found) => self.take(found),
                     None => return None,
                 },
             }
@@ -317,7 +352,8 @@ impl Subscription {
         self.cursor = self.cursor.max(position - 1);
     }
 
-    fn take(&mut self, scanned: Scanned) {
+    fn take(&mut self, (scanned, part): (Scanned, Part)) {
+        self.part = (!scanned.messages.is_empty()).then_some(part);
         self.cursor = self.cursor.max(scanned.next - 1);
         self.lost += scanned.lost;
         self.ready.extend(scanned.messages);

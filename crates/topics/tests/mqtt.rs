@@ -10,5 +10,7 @@ mod others;
 mod publishing;
 #[path = "mqtt/sessions.rs"]
 mod sessions;
+#[path = "mqtt/slow.rs"]
+mod slow;
 #[path = "mqtt/subscribing.rs"]
 mod subscribing;

@@ -113,7 +113,8 @@ pub(super) async fn publish(
     }
     join_trace(&mut message, &headers);
     let position = kept.publish(message).await?;
-    Ok((StatusCode::CREATED, Json(PublishedAnswer { topic: topic.to_string(), position })).into_response())
+    let importers = kept.importers(&topic);
+    Ok((StatusCode::CREATED, Json(PublishedAnswer { topic: topic.to_string(), position, importers })).into_response())
 }
 
 /// Makes a message a part of the trace of its request, unless it is part of one. Where it has no room for that it goes without.

@@ -10,6 +10,9 @@ use serde_json::value::RawValue;
 pub(crate) struct Published {
     pub(crate) topic: String,
     pub(crate) position: u64,
+    /// At a hub, how many nodes import it.
+    #[serde(default)]
+    pub(crate) importers: Option<usize>,
 }
 
 /// A message.

@@ -68,7 +68,7 @@ fn shown(event: &FleetEvent, palette: Palette) -> String {
         (Some(status), _) => status_style(status),
         (None, EventKind::FunctionReady | EventKind::NodeJoined | EventKind::HubActive) => Style::Good,
         (None, EventKind::FunctionFailed | EventKind::Refused | EventKind::EventsDropped) => Style::Error,
-        (None, EventKind::NodeRemoved) => Style::Warning,
+        (None, EventKind::NodeRemoved | EventKind::TriggerLeft) => Style::Warning,
         _ => Style::Plain,
     };
     let time = palette.paint(Style::Faint, &format!("{:.3}", event.at));

@@ -52,6 +52,9 @@ pub(super) struct PublishedMessage {
     topic: String,
     /// Its place in the log of all topics.
     position: u64,
+    /// At a hub, how many nodes import what is published there, of those that it heard of lately: without any no function is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    importers: Option<usize>,
 }
 
 impl EdgeTool for PublishMessage {
@@ -72,8 +75,8 @@ impl EdgeTool for PublishMessage {
             let value = HeaderValue::try_from(content_type).map_err(|_| ToolError::invalid("`content_type` is no media type"))?;
             request = request.header(CONTENT_TYPE, value);
         }
-        let Published { topic, position } = session.change(request).await?.json()?;
-        Ok(PublishedMessage { topic, position })
+        let Published { topic, position, importers } = session.change(request).await?.json()?;
+        Ok(PublishedMessage { topic, position, importers })
     }
 }
 

@@ -57,6 +57,11 @@ async fn what_is_published_on_a_node_is_at_the_hub_and_on_a_node_that_imports_it
         !messages(&one, "all/begun").await.is_empty() && !messages(&two, "all/begun").await.is_empty()
     })
     .await;
+    let importers = async |process: &Node, topic: &str| {
+        body(&process.ask(Method::POST, &format!("/v1/topics/{topic}"), &[], "x").await)["importers"].clone()
+    };
+    assert_eq!((importers(hub, "all/told").await, importers(hub, "nowhere").await), (json!(2), json!(0)));
+    assert_eq!(importers(&one, "nowhere").await, Value::Null, "a node knows of none");
     publish(&one, "site/shared", "21.5");
     publish(&one, "site/own", "2");
     publish(&one, "elsewhere", "3");
@@ -77,7 +82,7 @@ async fn what_is_published_on_a_node_is_at_the_hub_and_on_a_node_that_imports_it
     assert_eq!(series(&one, "edgeward_topics_forwarded_total").await, 2);
     let imported = messages(&two, "all/#").await.len() + messages(&two, "site/#").await.len();
     assert_eq!(series(&two, "edgeward_topics_imported_total").await, imported as u64);
-    assert_eq!((series(&one, SENT).await, series(&two, SENT).await), (3, 0), "who imports a message did not publish it");
+    assert_eq!((series(&one, SENT).await, series(&two, SENT).await), (4, 0), "who imports a message did not publish it");
     read_at_the_hub(hub).await;
     problem(&hub.ask(Method::POST, "/v1/topics/$SYS/x", &[], "x").await, 403, "forbidden", "`$`");
 }

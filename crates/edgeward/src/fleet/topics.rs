@@ -175,7 +175,7 @@ impl ClusterTopics {
         self.0.log.latest(filter, before, count).await
     }
 
-    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log.
+    /// The topics of this filter whose names come after `after`, a page of them. It looks at the whole log: see [`TopicLog::topics`].
     pub async fn list(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
         self.0.log.topics(filter, after).await
     }
@@ -183,6 +183,12 @@ impl ClusterTopics {
     /// The retained messages of this filter whose topics come after `after`, a page of them.
     pub async fn retained(&self, filter: &TopicFilter, after: &str) -> Result<Vec<Arc<Message>>, EdgeError> {
         self.0.log.retained(filter, after).await
+    }
+
+    /// How many nodes import messages of this topic: those that asked of late, so not those that are away, and after the start of the hub not
+    /// yet all.
+    pub fn importers(&self, topic: &TopicName) -> usize {
+        self.0.interest.count(topic)
     }
 
     /// What there is.

@@ -21,6 +21,7 @@ pub(super) async fn readings(topics: &Topics) -> Vec<Reading> {
     ];
     let views = read("the triggers", topics.triggers().await).unwrap_or_default();
     readings.extend(triggers(&views));
+    readings.push(Reading::of(&instruments::TRIGGER_LEFT, topics.left_by_triggers()));
     let mut durations = Reading::new(&instruments::PROCESS_DURATION);
     for (id, distribution) in topics.attempts() {
         durations.push([MESSAGING_SYSTEM, "process", id.as_str()], Number::Distribution(distribution));

@@ -3,6 +3,7 @@
 //! A trigger reads the log under the durable subscription `trigger:ID`. Its filters change only while nobody delivers for it: who reads by
 //! the old ones would acknowledge what only the new ones match.
 
+mod left;
 mod standing;
 
 use std::{
@@ -20,8 +21,10 @@ use edgeward_telemetry::Distribution;
 use edgeward_topics::{DeadLetter, TopicLog};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedMutexGuard, watch};
+use tokio::sync::{OwnedMutexGuard, broadcast, watch};
 
+pub(crate) use self::left::Left;
+use self::left::LeftBehind;
 pub(super) use self::standing::Standing;
 pub use self::standing::TriggerView;
 use crate::{
@@ -100,6 +103,7 @@ pub(super) struct Triggers {
     /// Those that are delivered for.
     pub(super) active: watch::Sender<BTreeSet<TriggerId>>,
     standings: Mutex<HashMap<TriggerId, Arc<Standing>>>,
+    left: LeftBehind,
     /// Held while one is changed.
     kept: Arc<tokio::sync::Mutex<Kept>>,
     /// Held by who runs them.
@@ -135,6 +139,7 @@ impl Triggers {
             wanted: Arc::new(watch::Sender::new(Arc::new(kept.all()))),
             active: watch::Sender::default(),
             standings: Mutex::default(),
+            left: LeftBehind::default(),
             kept: Arc::new(tokio::sync::Mutex::new(kept)),
             running: tokio::sync::Mutex::default(),
         })
@@ -142,6 +147,16 @@ impl Triggers {
 
     pub(super) fn standing(&self, id: &TriggerId) -> Arc<Standing> {
         Arc::clone(self.standings.lock().entry(id.clone()).or_default())
+    }
+
+    /// Messages that those have left which the hub took.
+    pub(super) fn left_messages(&self) -> u64 {
+        self.left.messages()
+    }
+
+    /// What those leave that the hub takes from now on.
+    pub(super) fn left(&self) -> broadcast::Receiver<Left> {
+        self.left.news()
     }
 
     /// How long the attempts of each took.
@@ -209,7 +224,11 @@ impl Triggers {
             let runs_already = kept.find(id).is_some();
             let mut paused = self.pause(kept, id).await;
             let is_another = was.zip(next).is_some_and(|(was, next)| was.since != next.since);
-            match next.map(|record| &record.wanted).or(paused.kept.own.get(id).map(AsRef::as_ref)) {
+            let runs_then = next.map(|record| &record.wanted).or(paused.kept.own.get(id).map(AsRef::as_ref));
+            if is_another || runs_then.is_none() {
+                self.left.note(log, id).await;
+            }
+            match runs_then {
                 Some(trigger) => place(log, trigger, is_another || !runs_already).await?,
                 None => self.forget(log, id).await?,
             }

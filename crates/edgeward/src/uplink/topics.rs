@@ -11,10 +11,21 @@ use std::sync::Arc;
 use edgeward_cluster::Backbone;
 use edgeward_model::{EdgeError, ErrorKind, TopicFilter, limits::TOPIC_SHARE_FILTERS_MAX};
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        watch,
+    },
+    task::JoinHandle,
+};
 
 use self::forwarding::Begun;
-use crate::node::Node;
+use super::outbox::Outbox;
+use crate::{
+    events::{EventKind, FleetEvent},
+    node::Node,
+    topics::Left,
+};
 
 /// Which messages a node shares with its fleet. What begins with `$` never is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,4 +88,22 @@ pub(super) async fn share(
         tasks.push(tokio::spawn(importing::import(Arc::clone(node), Arc::clone(backbone), import, told.clone())));
     }
     Ok(tasks)
+}
+
+/// Tells of the messages that triggers had not handled when the hub took them, for ever.
+pub(super) async fn tell_left(mut left: broadcast::Receiver<Left>, outbox: Arc<Outbox>) {
+    loop {
+        match left.recv().await {
+            Ok(Left { trigger, messages }) => {
+                let message = format!(
+                    "trigger `{trigger}` left the node, and up to {messages} messages that it had not handled are not handled there"
+                );
+                let data = serde_json::json!({ "trigger": trigger, "messages": messages });
+                outbox.tell(FleetEvent { data: Some(data), ..FleetEvent::new(EventKind::TriggerLeft, message) }).await;
+            }
+            // The log of the node has told of those.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
 }

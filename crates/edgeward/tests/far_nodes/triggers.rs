@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use edgeward::{
-    DeploymentSpec, EdgeNodeStatus, ErrorKind, FunctionId, HandlerName, Message, NativeHandler, NodeId, Precondition, Source, TopicName,
-    Trigger, TriggerId,
+    DeploymentSpec, EdgeNodeStatus, ErrorKind, EventKind, FunctionId, HandlerName, Message, NativeHandler, NodeId, Precondition, Source,
+    TopicName, Trigger, TriggerId,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -31,8 +31,9 @@ impl Noting {
         let given: Arc<Mutex<Vec<String>>> = Arc::default();
         let noted = Arc::clone(&given);
         let noting = NativeHandler::new(move |payload: bytes::Bytes| {
+            let fails = payload == "fails";
             noted.lock().push(String::from_utf8(payload.to_vec()).expect("text"));
-            async { Ok::<_, std::io::Error>(bytes::Bytes::new()) }
+            async move { if fails { Err(std::io::Error::other("told to fail")) } else { Ok(bytes::Bytes::new()) } }
         });
         at.node.runtime().register(HandlerName::new("note").expect("valid"), noting);
         at.node.reconcile().await;
@@ -194,4 +195,42 @@ pub(crate) async fn of_two_triggers_of_one_name_the_one_of_the_hub_runs_and_the_
     node.is_given(&["1", "2", "3"]).await;
     assert!(node.at.node.topics().remove_trigger(&own.id).await.expect("it is the node's again"));
     node.has(&[]).await;
+}
+
+pub(crate) async fn what_a_trigger_had_not_handled_when_it_left_a_node_is_counted_and_told(site: Site) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hub = AtHub::start(&site, folder.path()).await;
+    let [first, second] = [Noting::start(&site, &hub, "edge-01").await, Noting::start(&site, &hub, "edge-02").await];
+    hub.cluster.deploy_to_all(native("note", "note")).await.expect("assigns");
+    let mut wanted = trigger("site/+", "node=edge-01");
+    wanted.retry.attempts = 100;
+    put(&hub, &wanted).await;
+    first.has(&[(&wanted, Source::Fleet)]).await;
+    first.publish("site/a", "1").await;
+    first.is_given(&["1"]).await;
+    // The second one waits for its turn after the one that fails, and another topic is none of its.
+    for (topic, payload) in [("site/a", "fails"), ("site/a", "2"), ("other", "3")] {
+        first.publish(topic, payload).await;
+    }
+    eventually("it has failed", async || first.given.lock().contains(&"fails".to_owned())).await;
+    assert_eq!(first.at.node.topics().left_by_triggers(), 0);
+
+    wanted.target = "node=edge-02".parse().expect("valid");
+    put(&hub, &wanted).await;
+    second.has(&[(&wanted, Source::Fleet)]).await;
+    first.has(&[]).await;
+    eventually("it is told", async || !hub.events(EventKind::TriggerLeft).is_empty()).await;
+    let told: Vec<_> = hub.events(EventKind::TriggerLeft).into_iter().map(|event| (event.node, event.data.expect("there"))).collect();
+    assert_eq!(told, [(Some(id("edge-01")), serde_json::json!({ "trigger": "t", "messages": 2 }))]);
+    let left = |node: &Noting| node.at.node.topics().left_by_triggers();
+    assert_eq!((left(&first), left(&second)), (2, 0));
+
+    // One that leaves with nothing is not worth a word.
+    second.publish("site/a", "4").await;
+    second.is_given(&["4"]).await;
+    let behind = async || second.at.node.topics().trigger(&wanted.id).await.expect("there").behind;
+    eventually("all is noted", async || behind().await == 0).await;
+    remove(&hub).await;
+    second.has(&[]).await;
+    assert_eq!((left(&second), hub.events(EventKind::TriggerLeft).len()), (0, 1));
 }

@@ -1,13 +1,13 @@
 //! What the log holds, listed: topics, and retained messages.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use edgeward_model::{
     EdgeError,
     limits::{TOPIC_PAGE_MAX, TOPIC_READ_BYTES_MAX, TOPIC_SCAN_MESSAGES_MAX},
 };
 use jiff::Timestamp;
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::{
     TopicLog,
@@ -18,6 +18,9 @@ use crate::{
     message::Message,
     topic::{TopicFilter, TopicName},
 };
+
+/// Messages of one look for topics.
+pub(super) const LOOK_MESSAGES: u64 = if cfg!(test) { 100 } else { TOPIC_SCAN_MESSAGES_MAX };
 
 /// A topic with messages in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,32 +45,37 @@ pub struct Latest {
 }
 
 impl TopicLog {
-    /// The topics of this filter whose names come after `after`, by name, at most [`TOPIC_PAGE_MAX`] of them. It looks at the whole log.
+    /// The topics of this filter whose names come after `after`, by name, at most [`TOPIC_PAGE_MAX`] of them. It looks at the whole log, in
+    /// looks of [`TOPIC_SCAN_MESSAGES_MAX`] messages, between which others read; what comes or goes meanwhile may be counted or not. Who
+    /// lists while another does waits for its turn.
     pub async fn topics(&self, filter: &TopicFilter, after: &str) -> Result<Vec<TopicInfo>, EdgeError> {
-        let (filter, after) = (filter.clone(), after.to_owned());
-        self.shared
-            .read(move |connection| {
-                let statement =
-                    "SELECT topic, count(*), max(position), published_at FROM messages WHERE topic > ?1 GROUP BY topic ORDER BY topic";
-                let mut statement = connection.prepare_cached(statement).map_err(reading)?;
-                let mut rows = statement.query([after]).map_err(reading)?;
-                let mut topics = Vec::new();
-                while topics.len() < TOPIC_PAGE_MAX
-                    && let Some(row) = rows.next().map_err(reading)?
-                {
-                    let read =
-                        || rusqlite::Result::Ok((row.get::<_, String>(0)?, from_sql(row.get(1)?), from_sql(row.get(2)?), row.get(3)?));
-                    let (topic, messages, last_position, at) = read().map_err(reading)?;
-                    if filter.matches_text(&topic) {
-                        let broken = || damaged(&format!("message at position {last_position} of the log of topics"));
-                        let topic = TopicName::new(&topic).map_err(|_| broken())?;
-                        let last_published_at = Timestamp::from_millisecond(at).map_err(|_| broken())?;
-                        topics.push(TopicInfo { topic, messages, last_position, last_published_at });
-                    }
-                }
-                Ok(topics)
-            })
-            .await
+        // However many list, others wait for one look.
+        let _turn = self.shared.listing.lock().await;
+        let mut listing = Listing::new(filter, after);
+        let (mut from, until) = (1, self.shared.head());
+        while from <= until {
+            (listing, from) = self.shared.read(move |connection| listing.look(connection, from, until)).await?;
+        }
+        listing.topics.into_iter().map(|(topic, found)| found.of(&topic)).collect()
+    }
+
+    /// How many messages from this position on one of these filters matches. It looks as [`topics`](Self::topics) does.
+    pub async fn count(&self, from: u64, filters: &[TopicFilter]) -> Result<u64, EdgeError> {
+        let _turn = self.shared.listing.lock().await;
+        let filters: Arc<[TopicFilter]> = filters.into();
+        let (mut count, mut from, until) = (0, from.max(1), self.shared.head());
+        while from <= until {
+            let filters = Arc::clone(&filters);
+            let looked = self.shared.read(move |connection| {
+                let mut found = 0;
+                let is_match = |topic: &str| filters.iter().any(|filter| filter.matches_text(topic));
+                let next = look(connection, from, until, |topic, _, _| found += u64::from(is_match(topic)))?;
+                Ok((found, next))
+            });
+            let (found, next) = looked.await?;
+            (count, from) = (count + found, next);
+        }
+        Ok(count)
     }
 
     /// The newest messages of this filter before a position, or before the end: at most `count` or [`TOPIC_PAGE_MAX`] of them, with at most
@@ -135,5 +143,78 @@ impl TopicLog {
                 Ok(messages)
             })
             .await
+    }
+}
+
+/// Tells of some messages from this position on, and returns where the next look begins.
+fn look(connection: &Connection, from: u64, until: u64, mut found: impl FnMut(&str, u64, i64)) -> Result<u64, EdgeError> {
+    let statement = "SELECT position, topic, published_at FROM messages WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
+    let mut statement = connection.prepare_cached(statement).map_err(reading)?;
+    let mut rows = statement.query(params![to_sql(from), to_sql(until), to_sql(LOOK_MESSAGES)]).map_err(reading)?;
+    let (mut looked, mut last) = (0, until);
+    while let Some(row) = rows.next().map_err(reading)? {
+        (looked, last) = (looked + 1, row.get(0).map(from_sql).map_err(reading)?);
+        let topic = row.get_ref(1).and_then(|value| value.as_str().map_err(Into::into)).map_err(reading)?;
+        found(topic, last, row.get(2).map_err(reading)?);
+    }
+    Ok(if looked < LOOK_MESSAGES { until + 1 } else { last + 1 })
+}
+
+/// A list of topics that is being made.
+pub(super) struct Listing {
+    filter: TopicFilter,
+    after: String,
+    /// The first of those that were found.
+    pub(super) topics: BTreeMap<String, Found>,
+}
+
+/// What was found of a topic.
+pub(super) struct Found {
+    messages: u64,
+    position: u64,
+    published_at_ms: i64,
+}
+
+impl Listing {
+    pub(super) fn new(filter: &TopicFilter, after: &str) -> Self {
+        Self { filter: filter.clone(), after: after.to_owned(), topics: BTreeMap::new() }
+    }
+
+    /// Looks at some messages from this position on, and returns where the next look begins.
+    pub(super) fn look(mut self, connection: &Connection, from: u64, until: u64) -> Result<(Self, u64), EdgeError> {
+        let next = look(connection, from, until, |topic, position, published_at_ms| self.add(topic, position, published_at_ms))?;
+        Ok((self, next))
+    }
+
+    fn add(&mut self, topic: &str, position: u64, published_at_ms: i64) {
+        if topic <= self.after.as_str() {
+            return;
+        }
+        if let Some(found) = self.topics.get_mut(topic) {
+            *found = Found { messages: found.messages + 1, position, published_at_ms };
+            return;
+        }
+        // One that gave way never comes back: as many come before it, then and later.
+        let is_full = self.topics.len() >= TOPIC_PAGE_MAX;
+        if is_full && self.topics.last_key_value().is_some_and(|(last, _)| last.as_str() < topic) || !self.filter.matches_text(topic) {
+            return;
+        }
+        if is_full {
+            self.topics.pop_last();
+        }
+        self.topics.insert(topic.to_owned(), Found { messages: 1, position, published_at_ms });
+    }
+}
+
+impl Found {
+    fn of(self, topic: &str) -> Result<TopicInfo, EdgeError> {
+        let Self { messages, position, published_at_ms } = self;
+        let broken = || damaged(&format!("message at position {position} of the log of topics"));
+        Ok(TopicInfo {
+            topic: TopicName::new(topic).map_err(|_| broken())?,
+            messages,
+            last_position: position,
+            last_published_at: Timestamp::from_millisecond(published_at_ms).map_err(|_| broken())?,
+        })
     }
 }

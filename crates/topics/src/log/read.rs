@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use edgeward_model::{
     EdgeError,
-    limits::{TOPIC_READ_BYTES_MAX, TOPIC_READ_MESSAGES_MAX, TOPIC_SCAN_MESSAGES_MAX},
+    limits::{SUBSCRIBER_OWN_BYTES, SUBSCRIBERS_READ_BYTES_MAX, TOPIC_READ_BYTES_MAX, TOPIC_READ_MESSAGES_MAX, TOPIC_SCAN_MESSAGES_MAX},
 };
 use rusqlite::{Connection, params};
 
 use super::{
     Shared, TopicLog,
+    held::Part,
     store::{from_sql, to_sql},
 };
 use crate::{error::reading, message::Message, subscriber::SinceFilter, topic::TopicFilter};
@@ -39,28 +40,46 @@ impl TopicLog {
     pub async fn read_any(&self, from: u64, filters: &[TopicFilter]) -> Result<Batch, EdgeError> {
         let filters: Vec<_> = filters.iter().cloned().map(SinceFilter::always).collect();
         let from = from.max(1);
-        match self.shared.scan_recent(from, &filters) {
+        match self.shared.scan_recent(from, &filters, TOPIC_READ_BYTES_MAX) {
             Some(batch) => Ok(batch),
-            None => self.shared.read(move |connection| scan(connection, from, &filters)).await,
+            None => self.shared.read(move |connection| scan(connection, from, &filters, TOPIC_READ_BYTES_MAX)).await,
         }
     }
 }
 
 impl Shared {
-    /// Looks from this position on for what one of these filters matches. May block.
-    pub(crate) fn scan(&self, from: u64, filters: &[SinceFilter]) -> Result<Scanned, EdgeError> {
+    /// Looks from this position on for what one of these filters matches, for a subscriber that has taken all that it found before. May block.
+    pub(crate) fn look(&self, from: u64, filters: &[SinceFilter]) -> Result<(Scanned, Part), EdgeError> {
         let from = from.max(1);
-        if let Some(scanned) = self.scan_recent(from, filters) {
-            return Ok(scanned);
+        if let Some(found) = self.look_recent(from, filters) {
+            return Ok(found);
         }
-        scan(&self.reader.lock(), from, filters)
+        // One after the other, so that each knows of those before.
+        let reader = self.reader.lock();
+        let scanned = scan(&reader, from, filters, self.look_bytes_max())?;
+        let part = self.hold(&scanned);
+        Ok((scanned, part))
     }
 
     /// The same, when the run is in memory. Blocks for nothing.
-    pub(crate) fn scan_recent(&self, from: u64, filters: &[SinceFilter]) -> Option<Scanned> {
+    pub(crate) fn look_recent(&self, from: u64, filters: &[SinceFilter]) -> Option<(Scanned, Part)> {
+        let scanned = self.scan_recent(from, filters, self.look_bytes_max())?;
+        let part = self.hold(&scanned);
+        Some((scanned, part))
+    }
+
+    fn look_bytes_max(&self) -> usize {
+        if self.read.bytes() < SUBSCRIBERS_READ_BYTES_MAX { TOPIC_READ_BYTES_MAX } else { SUBSCRIBER_OWN_BYTES }
+    }
+
+    fn hold(&self, scanned: &Scanned) -> Part {
+        self.read.hold(scanned.messages.iter().map(|message| message.cost_bytes()).sum())
+    }
+
+    fn scan_recent(&self, from: u64, filters: &[SinceFilter], bytes_max: usize) -> Option<Scanned> {
         let recent = self.recent.read();
         let run = recent.from(from)?;
-        let mut found = Found::new(from);
+        let mut found = Found::new(from, bytes_max);
         for message in run {
             let position = message.position.expect("a message of the log has a position");
             if found.is_full() {
@@ -75,11 +94,11 @@ impl Shared {
     }
 }
 
-fn scan(connection: &Connection, from: u64, filters: &[SinceFilter]) -> Result<Scanned, EdgeError> {
+fn scan(connection: &Connection, from: u64, filters: &[SinceFilter], bytes_max: usize) -> Result<Scanned, EdgeError> {
     let statement = "SELECT position, topic, published_at, head, payload FROM messages WHERE position >= ?1 ORDER BY position LIMIT ?2";
     let mut statement = connection.prepare_cached(statement).map_err(reading)?;
     let mut rows = statement.query(params![to_sql(from), to_sql(TOPIC_SCAN_MESSAGES_MAX)]).map_err(reading)?;
-    let mut found = Found::new(from);
+    let mut found = Found::new(from, bytes_max);
     let mut is_first = true;
     while let Some(row) = rows.next().map_err(reading)? {
         if found.is_full() {
@@ -111,11 +130,12 @@ fn scan(connection: &Connection, from: u64, filters: &[SinceFilter]) -> Result<S
 struct Found {
     batch: Batch,
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl Found {
-    fn new(from: u64) -> Self {
-        Self { batch: Batch { messages: Vec::new(), next: from, lost: 0 }, bytes: 0 }
+    fn new(from: u64, bytes_max: usize) -> Self {
+        Self { batch: Batch { messages: Vec::new(), next: from, lost: 0 }, bytes: 0, bytes_max }
     }
 
     fn add(&mut self, message: Arc<Message>) {
@@ -124,6 +144,6 @@ impl Found {
     }
 
     fn is_full(&self) -> bool {
-        self.batch.messages.len() >= TOPIC_READ_MESSAGES_MAX || self.bytes >= TOPIC_READ_BYTES_MAX
+        self.batch.messages.len() >= TOPIC_READ_MESSAGES_MAX || self.bytes >= self.bytes_max
     }
 }

@@ -2,13 +2,19 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use edgeward_model::limits::{SUBSCRIBER_WAITING_MAX, TOPIC_RECENT_MESSAGES_MAX};
+use edgeward_model::limits::{
+    SUBSCRIBER_OWN_BYTES, SUBSCRIBER_WAITING_MAX, SUBSCRIBERS_READ_BYTES_MAX, SUBSCRIBERS_WAITING_BYTES_MAX, TOPIC_PAGE_MAX,
+    TOPIC_READ_BYTES_MAX, TOPIC_RECENT_MESSAGES_MAX,
+};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    log::{durable::DurableSubscription, listing::Latest},
+    log::{
+        durable::DurableSubscription,
+        listing::{LOOK_MESSAGES, Latest, Listing},
+    },
     subscriber::Received,
     topic::TopicName,
 };
@@ -600,6 +606,65 @@ async fn a_copy_holds_all_that_was_acknowledged_before_and_is_a_log_of_its_own()
 }
 
 #[tokio::test]
+async fn what_is_not_durable_and_waits_for_many_slow_subscribers_has_a_bound_and_others_miss_nothing() {
+    const BYTES: usize = 400 * 1024;
+    let folder = folder();
+    let log = open(&folder);
+    let subscribe = |topic: &str| log.subscribe(&[filter(topic)], Start::Now).expect("subscribed");
+    // One message that all want is there once.
+    let all: Vec<_> = (0..2 * SUBSCRIBERS_WAITING_BYTES_MAX / BYTES).map(|_| subscribe("all")).collect();
+    log.publish_live(message("all", &"x".repeat(BYTES))).await.expect("shown");
+    assert!(log.shared.waiting.bytes() < 2 * BYTES && all.iter().all(|slow| slow.dropped() == 0));
+    drop(all);
+
+    let slow: Vec<_> = (0..2 * SUBSCRIBERS_WAITING_BYTES_MAX / BYTES).map(|n| subscribe(&format!("slow/{n}"))).collect();
+    let mut other = subscribe("other");
+    for n in 0..slow.len() {
+        log.publish_live(message(&format!("slow/{n}"), &"x".repeat(BYTES))).await.expect("shown");
+        log.publish_live(message("other", &n.to_string())).await.expect("shown");
+        assert_eq!(text(&*next(&mut other).await), n.to_string());
+    }
+    let dropped: u64 = slow.iter().map(Subscription::dropped).sum();
+    assert!(log.shared.waiting.bytes() <= SUBSCRIBERS_WAITING_BYTES_MAX + SUBSCRIBER_OWN_BYTES && other.dropped() == 0);
+    assert_eq!(dropped, (slow.len() - log.shared.waiting.bytes() / BYTES) as u64, "the rest is counted");
+    drop(slow);
+    assert_eq!(log.shared.waiting.bytes(), 0);
+}
+
+#[tokio::test]
+async fn what_many_slow_subscribers_have_read_and_not_taken_has_a_bound_and_none_misses_any() {
+    const COUNT: usize = 100;
+    let read = async |log: &TopicLog| {
+        let held = || log.shared.read.bytes();
+        let mut slow = Vec::new();
+        for _ in 0..2 * SUBSCRIBERS_READ_BYTES_MAX / TOPIC_READ_BYTES_MAX {
+            let mut subscription = log.subscribe(&[filter("a")], Start::At(1)).expect("subscribed");
+            assert_eq!(next(&mut subscription).await.position, Some(1));
+            slow.push(subscription);
+        }
+        let own = slow.len() * 2 * SUBSCRIBER_OWN_BYTES;
+        assert!((SUBSCRIBERS_READ_BYTES_MAX..SUBSCRIBERS_READ_BYTES_MAX + own).contains(&held()), "{}", held());
+        // The last one reads less at once, and goes on all the same.
+        let mut last = slow.pop().expect("there are some");
+        for position in 2..=COUNT as u64 {
+            assert_eq!(next(&mut last).await.position, Some(position));
+        }
+        drop((slow, last));
+        assert_eq!(held(), 0);
+    };
+    let folder = folder();
+    let log = open(&folder);
+    for _ in 0..COUNT {
+        drop(log.enqueue(message("a", &"x".repeat(TOPIC_READ_BYTES_MAX / COUNT))).await.expect("open"));
+    }
+    log.publish(message("b", "x")).await.expect("published");
+    read(&log).await;
+    // The same of the disk.
+    drop(log);
+    read(&open(&folder)).await;
+}
+
+#[tokio::test]
 async fn topics_are_listed_with_what_they_hold() {
     let folder = folder();
     let log = open(&folder);
@@ -610,6 +675,59 @@ async fn topics_are_listed_with_what_they_hold() {
     let listed: Vec<_> = topics.iter().map(|info| (info.topic.as_str(), info.messages, info.last_position)).collect();
     assert_eq!(listed, [("a/1", 2, 4), ("a/2", 1, 3)]);
     assert_eq!(log.topics(&filter("#"), "a/2").await.expect("reads").len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_of_topics_has_the_first_ones_wherever_in_the_log_they_are() {
+    let folder = folder();
+    let log = open(&folder);
+    let count = 3 * TOPIC_PAGE_MAX / 2;
+    // Each twice, the last ones first and then the first ones, between others that are not asked for.
+    let names: Vec<_> = (0..count).rev().chain(0..count).map(|n| format!("a/{n:05}")).collect();
+    let mut pending = Vec::new();
+    for name in &names {
+        pending.push(log.enqueue(message(name, "x")).await.expect("open"));
+        drop(log.enqueue(message("A", "x")).await.expect("open"));
+    }
+    for position in pending {
+        position.await.expect("committed");
+    }
+    let first = log.topics(&filter("a/+"), "").await.expect("reads");
+    let rest = log.topics(&filter("a/+"), first.last().expect("there are some").topic.as_str()).await.expect("reads");
+    assert_eq!((first.len(), rest.len()), (TOPIC_PAGE_MAX, count - TOPIC_PAGE_MAX));
+    // Of the last four two are not asked for, and those that both filters match count once.
+    assert_eq!(log.count(4 * count as u64 - 3, &[filter("a/+"), filter("a/#")]).await.expect("reads"), 2);
+    assert_eq!(log.count(0, &[filter("a/00000"), filter("A")]).await.expect("reads"), 2 + 2 * count as u64);
+    assert_eq!(log.count(4 * count as u64 + 1, &[filter("#")]).await.expect("reads"), 0);
+    for (n, info) in first.iter().chain(&rest).enumerate() {
+        let expected = (format!("a/{n:05}"), 2, 2 * (count + n) as u64 + 1);
+        assert_eq!((info.topic.to_string(), info.messages, info.last_position), expected);
+    }
+}
+
+#[tokio::test]
+async fn who_lists_topics_looks_at_some_messages_at_a_time_and_waits_for_who_lists_already() {
+    let folder = folder();
+    let log = open_with(&folder, LogOptions { messages_max: 3 * LOOK_MESSAGES, ..LogOptions::default() });
+    for _ in 0..4 * LOOK_MESSAGES {
+        drop(log.enqueue(message("a", "x")).await.expect("open"));
+    }
+    let head = log.publish(message("a", "x")).await.expect("published");
+    let trimmed = log.state().trimmed;
+    {
+        let reader = log.shared.reader.lock();
+        let look = |from| Listing::new(&filter("#"), "").look(&reader, from, head).expect("reads").1;
+        assert_eq!([look(1), look(head - 1)], [trimmed + LOOK_MESSAGES + 1, head + 1]);
+    }
+    let other = log.shared.listing.lock().await;
+    let everything = filter("#");
+    let mut listing = std::pin::pin!(log.topics(&everything, ""));
+    for _ in 0..20 {
+        assert!(futures::poll!(listing.as_mut()).is_pending());
+        assert_eq!(log.latest(&everything, None, 1).await.expect("reads").messages.len(), 1, "others need not wait");
+    }
+    drop(other);
+    assert_eq!(listing.await.expect("reads")[0].messages, head - trimmed);
 }
 
 #[tokio::test]

@@ -13,7 +13,9 @@ use std::{
 use bytes::Bytes;
 use edgeward_model::{
     EdgeError, ErrorKind,
-    limits::{MQTT_CONNECTIONS_MAX, MQTT_LARGE_PACKETS_BYTES_MAX, MQTT_SESSION_EXPIRY_MAX, MQTT_TAKEOVER_TIMEOUT},
+    limits::{
+        MQTT_CONNECTIONS_MAX, MQTT_LARGE_PACKETS_BYTES_MAX, MQTT_SENDING_ALL_BYTES_MAX, MQTT_SESSION_EXPIRY_MAX, MQTT_TAKEOVER_TIMEOUT,
+    },
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -122,6 +124,9 @@ pub struct BrokerState {
     pub sent: u64,
     /// Messages that were not sent, as the client was too slow for what is not durable, or does not take packets of their size.
     pub dropped: u64,
+    /// Bytes that wait to be sent to clients, without the first [`MQTT_SENDING_OWN_BYTES`](edgeward_model::limits::MQTT_SENDING_OWN_BYTES)
+    /// of each.
+    pub sending_bytes: usize,
 }
 
 /// Numbers of [`BrokerState`].
@@ -155,6 +160,8 @@ pub(super) struct Shared {
     pub(super) connections: Semaphore,
     pub(super) wills: Semaphore,
     pub(super) large: Arc<Semaphore>,
+    /// Room for what waits to be sent.
+    pub(super) sending: Arc<Semaphore>,
     pub(super) is_stopping: watch::Sender<bool>,
     pub(super) counts: Counts,
 }
@@ -201,6 +208,7 @@ impl Broker {
             connections: Semaphore::new(MQTT_CONNECTIONS_MAX),
             wills: Semaphore::new(MQTT_CONNECTIONS_MAX),
             large: Arc::new(Semaphore::new(MQTT_LARGE_PACKETS_BYTES_MAX)),
+            sending: Arc::new(Semaphore::new(MQTT_SENDING_ALL_BYTES_MAX)),
             is_stopping: watch::Sender::new(false),
             counts: Counts::default(),
         };
@@ -286,6 +294,7 @@ impl Broker {
             received_refused: get(&counts.received_refused),
             sent: get(&counts.sent),
             dropped: get(&counts.dropped),
+            sending_bytes: MQTT_SENDING_ALL_BYTES_MAX - self.shared.sending.available_permits(),
         }
     }
 }

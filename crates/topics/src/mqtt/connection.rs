@@ -35,7 +35,8 @@ use super::{
     message,
     opening::{Opened, open},
     retained::{Page, Retained},
-    session::{Granted, Session, Subscribed, sends_retained},
+    room::Room,
+    session::{Granted, Outgoing, Session, Subscribed, sends_retained},
     will::Will,
     wire::Wire,
 };
@@ -112,6 +113,8 @@ struct Connection<S> {
     /// What is to be answered, in the order in which it came, and the commits that it waits for.
     committing: VecDeque<(Answer, Option<Pending<u64>>)>,
     retained: Retained,
+    /// A message for which there was no room.
+    held_up: Option<Outgoing>,
     in_flight_max: usize,
     silence_max: Duration,
     heard_at: Instant,
@@ -144,7 +147,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Send>(shared: Arc<Shared>,
     let Ok(permit) = shared.connections.try_acquire() else {
         return refused(String::new(), "as many clients as may be are connected".to_owned());
     };
-    let mut wire = Wire::new(stream, Arc::clone(&shared.large));
+    let mut wire = Wire::new(stream, Arc::clone(&shared.large), Room::new(Arc::clone(&shared.sending)));
     let opened = match open(&shared, &mut wire, &peer).await {
         Ok(opened) => opened,
         Err((client_id, why)) => {
@@ -220,6 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             subscription,
             committing: VecDeque::new(),
             retained: Retained::default(),
+            held_up: None,
             in_flight_max: receive_max.min(MQTT_IN_FLIGHT_MAX).into(),
             silence_max,
             heard_at: Instant::now(),
@@ -293,7 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
     }
 
     fn may_give(&self) -> bool {
-        self.wire.has_room() && self.session.in_flight() < self.in_flight_max
+        self.held_up.is_none() && self.wire.has_room() && self.session.in_flight() < self.in_flight_max
     }
 
     async fn receive(&mut self, packet: Packet) -> Result<(), End> {
@@ -518,12 +522,21 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
 
     /// Sends what there is, as far as there is room.
     fn give(&mut self) {
+        match self.held_up.take() {
+            Some(outgoing) if outgoing.message.has_expired(Timestamp::now()) => {
+                if let Some(packet) = outgoing.packet {
+                    self.session.finish(packet.get());
+                }
+            }
+            Some(outgoing) => self.send(outgoing),
+            None => {}
+        }
         while self.may_give() {
             // What is retained comes before what is new, so that the newest value of a topic comes last.
             if let Some((message, subscribed)) = self.retained.pop() {
                 let granted = self.session.grant_retained(&message, subscribed).filter(|_| !message.has_expired(Timestamp::now()));
                 if let Some(granted) = granted {
-                    self.send(&message, granted, None);
+                    self.begin(message, granted, None);
                 }
                 continue;
             }
@@ -540,7 +553,8 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             Received::Message(message) if message.has_expired(Timestamp::now()) => {}
             Received::Message(message) => {
                 if let Some(granted) = self.session.grant(&message) {
-                    self.send(&message, granted, message.position);
+                    let position = message.position;
+                    self.begin(message, granted, position);
                 }
             }
             Received::Lost(lost) => {
@@ -549,11 +563,21 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
         }
     }
 
-    fn send(&mut self, message: &Message, granted: Granted, position: Option<u64>) {
+    fn begin(&mut self, message: Arc<Message>, granted: Granted, position: Option<u64>) {
+        let packet = (granted.qos != QoS::AtMostOnce).then(|| self.session.begin(position));
+        self.send(Outgoing { message, granted, packet });
+    }
+
+    /// Sends a message, or holds it until there is room for it.
+    fn send(&mut self, outgoing: Outgoing) {
+        if !self.wire.make_room(outgoing.bytes()) {
+            self.held_up = Some(outgoing);
+            return;
+        }
+        let Outgoing { message, granted, packet } = outgoing;
         let Granted { qos, retain, ids } = granted;
-        let mut publish = message::sent(message, qos, retain, ids, Timestamp::now());
-        publish.packet_id = (qos != QoS::AtMostOnce).then(|| self.session.begin(position));
-        let packet = publish.packet_id;
+        let mut publish = message::sent(&message, qos, retain, ids, Timestamp::now());
+        publish.packet_id = packet;
         if self.wire.send(Packet::Publish(Box::new(publish))) {
             Counts::add(&self.shared.counts.sent, 1);
         } else {

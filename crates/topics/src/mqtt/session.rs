@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
     time::Duration,
 };
 
@@ -52,6 +53,20 @@ pub(super) struct Granted {
     pub(super) qos: QoS,
     pub(super) retain: bool,
     pub(super) ids: Vec<NonZeroU32>,
+}
+
+/// A message on its way to the client, and the number by which it is to be acknowledged.
+pub(super) struct Outgoing {
+    pub(super) message: Arc<Message>,
+    pub(super) granted: Granted,
+    pub(super) packet: Option<NonZeroU16>,
+}
+
+impl Outgoing {
+    /// Its packet is no longer than this.
+    pub(super) fn bytes(&self) -> usize {
+        self.message.cost_bytes() + 5 * self.granted.ids.len()
+    }
 }
 
 /// The state of a session whose client is connected.

@@ -11,7 +11,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::codec::{Codec, Fault};
+use super::{
+    codec::{Codec, Fault},
+    room::Room,
+};
 
 /// Up to this size a packet needs no turn, in bytes.
 const SMALL_BYTES: usize = 16 * 1024;
@@ -23,6 +26,7 @@ pub(super) struct Wire<S> {
     pub(super) codec: Codec,
     input: BytesMut,
     output: BytesMut,
+    room: Room,
     is_flushed: bool,
     /// Whether the last read filled what there was.
     reads_much: bool,
@@ -37,7 +41,7 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite> Wire<S> {
-    pub(super) fn new(stream: S, turns: Arc<Semaphore>) -> Self {
+    pub(super) fn new(stream: S, turns: Arc<Semaphore>, room: Room) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         Self {
             reader,
@@ -45,6 +49,7 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
             codec: Codec::new(),
             input: BytesMut::new(),
             output: BytesMut::new(),
+            room,
             is_flushed: true,
             reads_much: false,
             partial_since: None,
@@ -80,12 +85,35 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
         if self.output.is_empty() {
             self.written_at = Instant::now();
         }
-        self.codec.encode(packet, &mut self.output)
+        let is_sent = self.codec.encode(packet, &mut self.output);
+        // What is short, or longer than was thought, is sent all the same; without room nothing follows it.
+        self.room.grow(self.output.len());
+        is_sent
     }
 
     /// Whether there is room for more to send.
     pub(super) fn has_room(&self) -> bool {
-        self.output.len() < MQTT_SENDING_BYTES_MAX
+        self.output.len() < MQTT_SENDING_BYTES_MAX && self.output.len() <= self.room.bytes()
+    }
+
+    /// Whether there is room for so many bytes more. When there is none, [`advance`](Self::advance) returns as soon as there is.
+    pub(super) fn make_room(&mut self, bytes: usize) -> bool {
+        self.room.grow_or_ask(self.output.len() + bytes)
+    }
+
+    /// This much is written.
+    fn written(&mut self, bytes: usize) {
+        self.output.advance(bytes);
+        self.written_at = Instant::now();
+        // A burst leaves no memory behind. Where only half of it is left, that is copied, and the room for the rest goes to others.
+        if self.output.is_empty() {
+            self.output = BytesMut::new();
+        } else if self.room.has_part() && self.output.len() <= self.room.bytes() / 2 {
+            self.output = BytesMut::from(&self.output[..]);
+        } else {
+            return;
+        }
+        self.room.shrink(self.output.len());
     }
 
     /// When it has been too long that the client sent the rest of a packet, or took anything.
@@ -111,15 +139,11 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
         let mut input = (&mut self.input).limit(room);
         tokio::select! {
             written = write(&mut self.writer, &self.output), if has_output || !self.is_flushed => {
-                self.output.advance(written?);
-                self.written_at = Instant::now();
+                self.written(written?);
                 self.is_flushed = !has_output;
-                if self.is_flushed && self.output.capacity() > SMALL_BYTES {
-                    // A burst leaves no memory behind.
-                    self.output = BytesMut::new();
-                }
                 Ok(true)
             }
+            () = self.room.asked() => Ok(true),
             turn = take_turn(&self.turns, waits), if may_read && waits.is_some() => {
                 self.turn = turn;
                 Ok(true)
@@ -221,7 +245,7 @@ mod tests {
     async fn a_large_packet_has_its_turn_and_leaves_no_memory_behind() {
         let (mut ours, theirs) = tokio::io::duplex(4 * MQTT_PACKET_BYTES_MAX);
         let turns = Arc::new(Semaphore::new(MQTT_PACKET_BYTES_MAX));
-        let mut wire = Wire::new(theirs, Arc::clone(&turns));
+        let mut wire = Wire::new(theirs, Arc::clone(&turns), Room::new(Arc::new(Semaphore::new(0))));
         let mut output = BytesMut::new();
         let mut codec = v5::Codec::default();
         let connect = v5::Connect { client_id: "c".into(), clean_start: true, ..Default::default() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use edgeward::{
     Batch, ClusterTopics, DeadLetter, EdgeError, FleetHub, Latest, LogState, Message, Node, NodeRuntime, Start, Subscription, TopicFilter,
-    TopicInfo, TriggerId,
+    TopicInfo, TopicName, TriggerId,
 };
 
 use crate::api::{OfNode, hub::OfHub};
@@ -47,6 +47,14 @@ impl KeptTopics {
         match self {
             Self::OfNode(node) => node.topics().publish(message).await,
             Self::OfFleet(hub) => Self::of_fleet(hub)?.publish(message).await,
+        }
+    }
+
+    /// How many nodes of the fleet import messages of this topic; none of a node.
+    pub(super) fn importers(&self, topic: &TopicName) -> Option<usize> {
+        match self {
+            Self::OfNode(_) => None,
+            Self::OfFleet(hub) => hub.cluster().topics().ok().map(|topics| topics.importers(topic)),
         }
     }
 

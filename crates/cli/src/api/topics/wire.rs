@@ -15,6 +15,9 @@ pub(crate) struct PublishedAnswer {
     pub(super) topic: String,
     /// Its place in the log of all topics.
     pub(super) position: u64,
+    /// At a hub, how many nodes import what is published there: those that asked of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) importers: Option<usize>,
 }
 
 /// A message.

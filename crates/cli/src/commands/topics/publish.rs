@@ -60,8 +60,13 @@ pub(super) async fn run(args: Args, client: &Client, json: bool) -> anyhow::Resu
     if json {
         terminal::write_json(answer.bytes())?;
     } else {
-        let Published { topic, position } = answer.read()?;
+        let Published { topic, position, importers } = answer.read()?;
         terminal::write(format!("published to {topic} at position {position}\n"))?;
+        if importers == Some(0) {
+            terminal::note(&format!(
+                "no node that the hub has heard of lately imports `{topic}`, so it stays at the hub; `edgeward node --topics-import` has one do so"
+            ));
+        }
     }
     Ok(())
 }

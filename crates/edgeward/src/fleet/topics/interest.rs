@@ -6,7 +6,7 @@ use std::{
 };
 
 use edgeward_cluster::{Backbone, Message as Carrier, Subject};
-use edgeward_model::{EdgeError, NodeId, TopicFilter, limits::PULL_EVERY};
+use edgeward_model::{EdgeError, NodeId, TopicFilter, TopicName, limits::PULL_EVERY};
 use edgeward_topics::{FilterTree, Message, Received, Start, TopicLog};
 use parking_lot::Mutex;
 
@@ -51,6 +51,16 @@ impl Interest {
         }
     }
 
+    /// How many want to hear of this topic.
+    pub(super) fn count(&self, topic: &TopicName) -> usize {
+        let known = self.0.lock();
+        let mut nodes = BTreeSet::new();
+        known.tree.matches(topic, &mut |node: &NodeId, &()| {
+            nodes.insert(node.clone());
+        });
+        nodes.iter().filter(|node| known.nodes.get(*node).is_some_and(|(at, _)| is_there(*at))).count()
+    }
+
     /// Adds who wants to hear of a message.
     fn find(&self, message: &Message, found: &mut BTreeSet<NodeId>) {
         let from = message.origin.as_ref().map(|origin| &origin.node);
@@ -66,7 +76,7 @@ impl Interest {
         let mut known = self.0.lock();
         let Known { nodes, tree } = &mut *known;
         nodes.retain(|node, (at, filters)| {
-            let is_there = at.elapsed() < 2 * PULL_EVERY;
+            let is_there = is_there(*at);
             if !is_there {
                 for filter in filters.iter() {
                     tree.remove(filter, node);
@@ -109,6 +119,11 @@ impl Interest {
     }
 }
 
+/// Whether a node is there that asked at this time.
+fn is_there(at: Instant) -> bool {
+    at.elapsed() < 2 * PULL_EVERY
+}
+
 async fn poke(backbone: &dyn Backbone, nodes: impl IntoIterator<Item = NodeId>) {
     for node in nodes {
         if let Err(error) = backbone.publish(&Subject::to_node(node, TOPICS), Carrier::default()).await {
@@ -119,7 +134,6 @@ async fn poke(backbone: &dyn Backbone, nodes: impl IntoIterator<Item = NodeId>) 
 
 #[cfg(test)]
 mod tests {
-    use edgeward_model::TopicName;
     use edgeward_topics::Origin;
     use jiff::Timestamp;
 
@@ -145,5 +159,11 @@ mod tests {
         );
         interest.forget_old();
         assert_eq!(heard("x/1", "z"), "a b c");
+        let count = |topic: &str| interest.count(&TopicName::new(topic).expect("valid"));
+        assert_eq!([count("x/1"), count("x/1/2"), count("y"), count("$x")], [3, 2, 1, 0]);
+        // One that has been away for long is known as long as nothing was published.
+        let long_ago = Instant::now().checked_sub(3 * PULL_EVERY).expect("the machine was started before");
+        interest.0.lock().nodes.get_mut(&node("c")).expect("it asked").0 = long_ago;
+        assert_eq!([count("x/1"), count("y")], [2, 0]);
     }
 }
