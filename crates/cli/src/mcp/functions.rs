@@ -17,6 +17,7 @@ use super::{
 use crate::{
     api::{FunctionBody, terms::IDEMPOTENT},
     client::{Functions, Record, Request},
+    target::OneNode,
 };
 
 /// Longest wait for a result: the longest deadline of a function, and as long in its queue.
@@ -144,9 +145,14 @@ async fn nodes_with(session: &Session<'_>, id: &FunctionId) -> Result<Vec<String
     Ok(records.into_iter().filter_map(|record| record.node).map(|node| node.to_string()).collect())
 }
 
+/// The node that was asked for.
+pub(super) fn one_node(node: Option<&str>) -> Result<OneNode, ToolError> {
+    Ok(OneNode { node: node.map(NodeId::new).transpose()? })
+}
+
 /// What stands after a path, for the node that was asked for.
 pub(super) fn of_node(node: Option<&str>) -> Result<String, ToolError> {
-    Ok(node.map(NodeId::new).transpose()?.map_or_else(String::new, |node| format!("?node={node}")))
+    Ok(one_node(node)?.query('?'))
 }
 
 /// Parameters of `edge_list_functions`.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    functions::of_node,
+    functions::{of_node, one_node},
     session::{Session, ToolError},
     tool::{EdgeTool, Effect},
 };
@@ -444,7 +444,7 @@ impl EdgeTool for ListDeadLetters {
     async fn run(self, session: &Session<'_>) -> Result<DeadLetterList, ToolError> {
         let trigger = self.trigger_id.map(TriggerId::new).transpose()?;
         let trigger = trigger.map_or_else(String::new, |trigger| format!("&trigger={trigger}"));
-        let node = of_node(self.node_id.as_deref())?.replace('?', "&");
+        let node = one_node(self.node_id.as_deref())?.query('&');
         let DeadLetters { dead_letters } = session.read(format!("/v1/dead-letters?after={}{trigger}{node}", self.after)).await?;
         let entry = |letter: crate::client::LetterRecord| DeadLetterEntry {
             id: letter.id,

@@ -245,7 +245,9 @@ impl EdgeCluster {
                 return Err(last.unwrap_or_else(|| too_late(function)));
             }
             attempts += 1;
-            let made = Attempt { leave: plan.leave(&node, now()), node: node.clone(), time, number: attempts };
+            // This process does not vanish from itself.
+            let leave = if picked.is_local() { None } else { plan.leave(&node, now()) };
+            let made = Attempt { leave, node: node.clone(), time, number: attempts };
             let Failed { error, failure } = match attempt(made).await {
                 Ok(answer) => {
                     self.tell_breaker(function, &node, picked.succeed(now()));

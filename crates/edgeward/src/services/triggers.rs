@@ -96,32 +96,14 @@ impl TryFrom<Letter> for DeadLetter {
 
 #[cfg(test)]
 mod tests {
-    use edgeward_model::{
-        NodeId,
-        limits::{TOPIC_ATTRIBUTES_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_FIELD_BYTES_MAX, TOPIC_PAYLOAD_BYTES_MAX},
-    };
-    use edgeward_topics::Origin;
-
     use super::*;
-    use crate::services::read;
+    use crate::{services::read, topics::bundle::tests::largest as largest_message};
 
     /// Every part as large as may be, of what takes most room as JSON.
     fn largest(id: u64) -> DeadLetter {
-        let worst = |bytes: usize| "\u{1}".repeat(bytes);
-        let topic = TopicName::new("\"".repeat(TOPIC_BYTES_MAX)).expect("valid");
-        let message = Message {
-            position: Some(u64::MAX),
-            key: Some(worst(TOPIC_FIELD_BYTES_MAX)),
-            content_type: Some(worst(TOPIC_FIELD_BYTES_MAX)),
-            publisher: Some(worst(TOPIC_FIELD_BYTES_MAX)),
-            attributes: vec![(worst(TOPIC_ATTRIBUTES_BYTES_MAX), String::new())],
-            expires_at: Some(Timestamp::UNIX_EPOCH),
-            retain: true,
-            origin: Some(Origin { node: NodeId::new("n".repeat(64)).expect("valid"), epoch: u64::MAX, position: u64::MAX }),
-            ..Message::new(topic, vec![7; TOPIC_PAYLOAD_BYTES_MAX], Timestamp::UNIX_EPOCH)
-        };
+        let message = Message { position: Some(u64::MAX), ..largest_message() };
         let (subscription, at) = (format!("trigger:{}", "t".repeat(64)), Timestamp::UNIX_EPOCH);
-        DeadLetter { id, subscription, message: Arc::new(message), why: worst(1024), attempts: 100, at, is_to_retry: true }
+        DeadLetter { id, subscription, message: Arc::new(message), why: "\u{1}".repeat(1024), attempts: 100, at, is_to_retry: true }
     }
 
     fn page_of(letters: &[DeadLetter]) -> (Vec<DeadLetter>, bool) {

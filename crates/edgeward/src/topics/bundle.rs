@@ -174,7 +174,7 @@ fn damaged(why: &str) -> EdgeError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use edgeward_model::{
         NodeId,
         limits::{TOPIC_ATTRIBUTES_BYTES_MAX, TOPIC_BYTES_MAX, TOPIC_FIELD_BYTES_MAX, TOPIC_PAYLOAD_BYTES_MAX},
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// Every part as large as may be, of what takes most room as JSON.
-    fn largest() -> Message {
+    pub(crate) fn largest() -> Message {
         let worst = |bytes: usize| "\u{1}".repeat(bytes);
         Message {
             key: Some(worst(TOPIC_FIELD_BYTES_MAX)),
