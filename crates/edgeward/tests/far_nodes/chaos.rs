@@ -329,7 +329,7 @@ pub(crate) async fn what_fails_on_one_node_counts_when_calls_of_a_load_may_not_r
         [[steady_state]]
         probe = "success_rate"
         function = "double"
-        at_least_percent = 99
+        at_least_percent = 99.9
     "#;
     let twice = run(&hub, Experiment::read("twice", text).expect("valid")).await;
     assert_eq!(twice.verdict, Verdict::Held, "another node took what failed: {}", twice.to_markdown());
