@@ -225,9 +225,7 @@ impl Triggers {
             let mut paused = self.pause(kept, id).await;
             let is_another = was.zip(next).is_some_and(|(was, next)| was.since != next.since);
             let runs_then = next.map(|record| &record.wanted).or(paused.kept.own.get(id).map(AsRef::as_ref));
-            if is_another || runs_then.is_none() {
-                self.left.note(log, id).await;
-            }
+            let left = if is_another || runs_then.is_none() { left::count(log, id).await } else { 0 };
             match runs_then {
                 Some(trigger) => place(log, trigger, is_another || !runs_already).await?,
                 None => self.forget(log, id).await?,
@@ -236,6 +234,7 @@ impl Triggers {
                 Some(record) => drop(paused.kept.given.insert(id.clone(), Arc::clone(record))),
                 None => drop(paused.kept.given.remove(id)),
             }
+            self.left.note(id, left);
         }
         Ok(())
     }

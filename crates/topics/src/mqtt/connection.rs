@@ -524,6 +524,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
     fn give(&mut self) {
         match self.held_up.take() {
             Some(outgoing) if outgoing.message.has_expired(Timestamp::now()) => {
+                self.wire.give_up_room();
                 if let Some(packet) = outgoing.packet {
                     self.session.finish(packet.get());
                 }
@@ -582,6 +583,7 @@ impl<S: AsyncRead + AsyncWrite + Send> Connection<S> {
             Counts::add(&self.shared.counts.sent, 1);
         } else {
             Counts::add(&self.shared.counts.dropped, 1);
+            self.wire.give_up_room();
             if let Some(packet) = packet {
                 self.session.finish(packet.get());
             }

@@ -65,6 +65,12 @@ impl Room {
         }
     }
 
+    /// Asks for no more, and gives back what is not needed for this much.
+    pub(super) fn give_up(&mut self, bytes: usize) {
+        self.asking = None;
+        self.shrink(bytes);
+    }
+
     /// Gives back what is not needed for this much.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let needless = self.bytes().saturating_sub(bytes).min(self.part_bytes());

@@ -98,7 +98,14 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
 
     /// Whether there is room for so many bytes more. When there is none, [`advance`](Self::advance) returns as soon as there is.
     pub(super) fn make_room(&mut self, bytes: usize) -> bool {
+        // What it has and does not need would wait with it while others wait for that.
+        self.room.shrink(self.output.len());
         self.room.grow_or_ask(self.output.len() + bytes)
+    }
+
+    /// Gives back the room for what is not sent after all.
+    pub(super) fn give_up_room(&mut self) {
+        self.room.give_up(self.output.len());
     }
 
     /// This much is written.

@@ -38,26 +38,27 @@ impl LeftBehind {
         self.news.subscribe()
     }
 
-    /// Counts what a trigger leaves that is about to lose its place in the log. What cannot be counted does not keep it here.
-    pub(super) async fn note(&self, log: &TopicLog, id: &TriggerId) {
-        match count(log, id).await {
-            Ok(0) => {}
-            Ok(messages) => {
-                tracing::warn!(trigger = %id, messages, "a trigger was taken from this node before it had handled so many messages");
-                self.messages.fetch_add(messages, Ordering::Relaxed);
-                // Whether anybody listens is theirs to know.
-                let _ = self.news.send(Left { trigger: id.clone(), messages });
-            }
-            Err(error) => {
-                tracing::warn!(trigger = %id, error = error.chain(), "what a trigger that was taken from this node has not handled could not be counted");
-            }
+    /// Takes that a trigger left so many.
+    pub(super) fn note(&self, id: &TriggerId, messages: u64) {
+        if messages > 0 {
+            tracing::warn!(trigger = %id, messages, "a trigger was taken from this node before it had handled so many messages");
+            self.messages.fetch_add(messages, Ordering::Relaxed);
+            // Whether anybody listens is theirs to know.
+            let _ = self.news.send(Left { trigger: id.clone(), messages });
         }
     }
 }
 
-async fn count(log: &TopicLog, id: &TriggerId) -> Result<u64, EdgeError> {
-    match log.durable(&subscription_of(id)).await? {
-        Some(durable) => log.count(durable.acknowledged + 1, &durable.filters).await,
-        None => Ok(0),
-    }
+/// How many messages a trigger leaves that is about to lose its place in the log. What cannot be counted does not keep it here.
+pub(super) async fn count(log: &TopicLog, id: &TriggerId) -> u64 {
+    let counted = async {
+        match log.durable(&subscription_of(id)).await? {
+            Some(durable) => log.count(durable.acknowledged + 1, &durable.filters).await,
+            None => Ok(0),
+        }
+    };
+    counted.await.unwrap_or_else(|error: EdgeError| {
+        tracing::warn!(trigger = %id, error = error.chain(), "what a trigger that was taken from this node has not handled could not be counted");
+        0
+    })
 }
