@@ -45,7 +45,7 @@ pub struct Load {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub payload: String,
     /// Whether its calls may run twice with no harm, also when their function does not say so: what failed on one node is then tried on another one.
-    #[serde(default = "default_idempotent")]
+    #[serde(default = "default_idempotent", skip_serializing_if = "is_true")]
     pub idempotent: bool,
 }
 
@@ -56,6 +56,12 @@ fn default_concurrency() -> u32 {
 /// What a load calls is there to be called, and what it is asked is how the fleet does as a whole.
 fn default_idempotent() -> bool {
     true
+}
+
+/// What is the default is not written: who is of an older release reads it, too.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 /// An experiment. In time: `before_seconds`, in which the steady state must hold or nothing is injected; then `duration_seconds`, in which
