@@ -256,12 +256,14 @@ pub const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a hub has waited for a call on a node before it looks whether that is still there.
 pub const FAR_PRESENCE_AFTER: Duration = Duration::from_millis(25);
 /// Time between two looks at one node, at least.
-pub const FAR_PRESENCE_EVERY: Duration = Duration::from_millis(50);
+pub const FAR_PRESENCE_EVERY: Duration = Duration::from_millis(25);
 /// Time between two looks at any node, on average, at least.
 pub const FAR_PRESENCE_SPACING: Duration = Duration::from_millis(1);
-/// How long a node may answer nothing before a call on it that may run twice goes to another, when its answers come quickly; else four times as long as these
-/// take.
-pub const FAR_SILENCE_MIN: Duration = Duration::from_millis(100);
+/// How long a node may answer nothing before a call on it that may run twice goes to another, when its answers come quickly and other nodes are heard; else four
+/// times as long as these take.
+pub const FAR_SILENCE_MIN: Duration = Duration::from_millis(75);
+/// How much longer what was on its way from a node is waited for, after its broker has answered.
+pub const FAR_SILENCE_GRACE: Duration = Duration::from_millis(10);
 /// The same of a node of which nothing is known, and of one to which the way is long; twice as long as its answers took of late, when that is longer.
 pub const FAR_SILENCE_MAX: Duration = Duration::from_millis(500);
 /// Longest wait for the answer to such a look, which tells how long the way to the node takes.
@@ -455,8 +457,8 @@ pub const SUBSCRIBER_WAITING_MAX: usize = 1024;
 pub const SUBSCRIBER_WAITING_BYTES_MAX: usize = 1024 * 1024;
 /// Messages that are in memory for one subscriber whatever is there for others, in bytes.
 pub const SUBSCRIBER_OWN_BYTES: usize = 16 * 1024;
-/// Messages that are not durable that wait for all subscribers of one log together, in bytes, each counted once; past that they are dropped
-/// for those that have their own bytes waiting.
+/// Messages that are not durable that wait for all subscribers of one log together, in bytes, each counted once; past that each gets
+/// what fits into its own bytes, and the rest is dropped for it.
 pub const SUBSCRIBERS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What all subscribers of one log together have read of it and not taken, in bytes; past that each reads as many as its own at once.
 pub const SUBSCRIBERS_READ_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -68,13 +68,18 @@ impl fmt::Display for GiveUp {
 
 /// Lets a call that waits for a node leave it for another, as far as there are retries for that.
 #[derive(Clone, Debug)]
-pub struct Leave(Arc<Route>);
+pub struct Leave {
+    route: Arc<Route>,
+    node: NodeId,
+    tried: Vec<NodeId>,
+}
 
 impl Leave {
-    /// Takes the retry, if there is one; else the call had better wait on. Whoever has it ends the attempt with [`CallFailure::left`].
+    /// Takes the retry, if there is one and another node could take the call now; else it had better wait on. Whoever has it ends the attempt with
+    /// [`CallFailure::left`].
     pub fn take(&self, now: Instant) -> bool {
-        let Route { resilience, shared, .. } = &*self.0;
-        shared.budget.take(&resilience.retry, self.0.moment(now))
+        let Self { route, node, tried } = self;
+        route.has_other_than(node, tried, now) && route.shared.budget.take(&route.resilience.retry, route.moment(now))
     }
 }
 
@@ -109,7 +114,11 @@ impl RetryPlan {
     pub fn leave(&self, node: &NodeId, now: Instant) -> Option<Leave> {
         let is_last = self.failed + 1 >= self.route.resilience.retry.attempts();
         let may_leave = self.is_idempotent && !is_last && !planted::has(Bug::SilentNotLeft);
-        (may_leave && self.route.has_other_than(node, &self.tried, now)).then(|| Leave(Arc::clone(&self.route)))
+        (may_leave && self.route.has_other_than(node, &self.tried, now)).then(|| Leave {
+            route: Arc::clone(&self.route),
+            node: node.clone(),
+            tried: self.tried.clone(),
+        })
     }
 
     /// Notes that it failed on a node before it was planned here.
@@ -173,10 +182,10 @@ impl RetryPlan {
         Next::After(pause)
     }
 
-    /// The first time that a call surely did not run, or left a silent node, it goes to another at once; a pause would help nobody.
+    /// The first time that a call surely did not run, and whenever it left a silent node, it goes to another at once; a pause would help nobody.
     fn pause(&self, failure: CallFailure, now: Instant, random: u64) -> Duration {
         let has_waited = failure.fault == Fault::Left;
-        if self.failed == 1 && (!failure.may_have_run || has_waited) && self.route.has_other(&self.tried, now) {
+        if (has_waited || self.failed == 1 && !failure.may_have_run) && self.route.has_other(&self.tried, now) {
             return Duration::ZERO;
         }
         let retry = &self.route.resilience.retry;

@@ -12,15 +12,15 @@ use edgeward_cluster::{
 use edgeward_model::{
     NodeId,
     limits::{
-        FAR_LOOK_TIMEOUT, FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING, FAR_SILENCE_MAX,
-        FAR_SILENCE_MIN, NODES_MAX,
+        FAR_LOOK_TIMEOUT, FAR_PRESENCE_AFTER, FAR_PRESENCE_EVERY, FAR_PRESENCE_PATIENCE, FAR_PRESENCE_SPACING, FAR_SILENCE_GRACE,
+        FAR_SILENCE_MAX, FAR_SILENCE_MIN, NODES_MAX,
     },
 };
-use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::far::FarNode;
@@ -107,14 +107,18 @@ async fn ask(node: FarNode, told: watch::Sender<Seen>, mut sight: Sight, asking:
                     return;
                 }
                 // Who did not ask, or could not, has heard nothing for that reason.
-                if !is_asked || next.elapsed() > FAR_PRESENCE_EVERY {
+                if !is_asked || next.elapsed() > 2 * FAR_PRESENCE_EVERY {
                     sight.forgive();
                 }
                 if *told.borrow() == Seen::There && sight.is_silent() {
                     if is_broker_there(&node).await {
-                        while let Some(Some((asked_at, answer))) = looks.next().now_or_never() {
-                            tell(&told, sight.take(asked_at, &answer));
-                        }
+                        // Where the way stood still for a moment, what was on it comes now.
+                        let comes = async {
+                            while let Some((asked_at, answer)) = looks.next().await {
+                                tell(&told, sight.take(asked_at, &answer));
+                            }
+                        };
+                        let _ = timeout(FAR_SILENCE_GRACE, comes).await;
                         tell(&told, sight.is_silent().then_some(Seen::Silent));
                     } else {
                         sight.forgive();
@@ -201,7 +205,12 @@ impl Sight {
         let answers = known.get(&self.node);
         // A node that answers calls is there, however late it is with this.
         let heard_at = answers.map_or(self.heard_at, |answers| answers.at.max(self.heard_at));
-        heard_at.elapsed() >= answers.map_or(FAR_SILENCE_MAX, Answers::patience)
+        let (patience, silence) = (answers.map_or(FAR_SILENCE_MAX, Answers::patience), heard_at.elapsed());
+        if silence < patience || silence >= FAR_SILENCE_MAX {
+            return silence >= patience;
+        }
+        // So short a silence may be that of the way to all nodes. Then nothing was heard of the others either.
+        known.iter().any(|(node, answers)| *node != self.node && answers.at >= heard_at + patience / 2)
     }
 }
 
@@ -260,8 +269,7 @@ mod tests {
         routing::{Candidate, RouteSpec, Terms},
     };
     use edgeward_model::{EdgeNode, FunctionId, Resilience};
-    use futures::future::BoxFuture;
-    use tokio::time::timeout;
+    use futures::{FutureExt as _, future::BoxFuture};
 
     use super::*;
 
@@ -346,8 +354,12 @@ mod tests {
         Some(begun.elapsed())
     }
 
+    fn is_between(time: Option<Duration>, least: u32, most: u32) -> bool {
+        time.is_some_and(|time| time >= MILLI * least && time <= MILLI * most)
+    }
+
     fn is_about(time: Option<Duration>, millis: u32) -> bool {
-        time.is_some_and(|time| time >= MILLI * millis && time <= MILLI * (millis + 150))
+        is_between(time, millis, millis + 150)
     }
 
     #[tokio::test(start_paused = true)]
@@ -386,31 +398,57 @@ mod tests {
         assert!(is_about(left(&presence, &died, true).await, 1425), "{:?}", presence.known);
     }
 
+    /// Has another node answer calls all the time.
+    async fn beside_another<T>(presence: &Presence, future: impl Future<Output = T>) -> T {
+        let other = NodeId::new("other").expect("valid");
+        let answers = async {
+            loop {
+                presence.note_call(&other, Instant::now() - MILLI);
+                sleep(MILLI * 5).await;
+            }
+        };
+        tokio::select! {
+            done = future => done,
+            () = answers => unreachable!("it goes on"),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_node_whose_answers_come_quickly_is_left_sooner_and_one_that_answers_calls_is_not() {
         let (presence, node) = (Presence::default(), by(None, Some(MILLI)));
         presence.note_call(&node.id, Instant::now());
-        assert!(is_about(left(&presence, &node, true).await, 125));
+        assert!(is_between(beside_another(&presence, left(&presence, &node, true)).await, 100, 125));
         // Nobody asks any more.
         sleep(FAR_LOOK_TIMEOUT * 2).await;
         let busy = async {
             for _ in 0..100 {
-                sleep(MILLI * 90).await;
+                sleep(MILLI * 70).await;
                 presence.note_call(&node.id, Instant::now() - MILLI);
             }
         };
-        let (left_after, ()) = tokio::join!(left(&presence, &node, true), busy);
-        assert_eq!(left_after.map(|time| time > MILLI * 9000), Some(true), "as soon as it answers no more: {left_after:?}");
+        let (left_after, ()) = beside_another(&presence, async { tokio::join!(left(&presence, &node, true), busy) }).await;
+        assert!(left_after.is_some_and(|time| time > MILLI * 7000), "as soon as it answers no more: {left_after:?}");
         // What a function takes says little of the way.
         let slow = FarNode { id: NodeId::new("b").expect("valid"), ..node };
         presence.note_call(&slow.id, Instant::now() - MILLI * 5000);
-        assert!(is_about(left(&presence, &slow, true).await, 525));
+        assert!(is_between(beside_another(&presence, left(&presence, &slow, true)).await, 525, 650));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_way_that_stands_still_for_a_moment_is_no_silent_node() {
+        let (presence, node) = (Presence::default(), by(Some(MILLI * 180), Some(MILLI)));
+        presence.note_call(&node.id, Instant::now());
+        assert_eq!(left(&presence, &node, true).await, None, "of no other node anything was heard");
+        let (presence, node) = (Presence::default(), by(Some(MILLI * 110), Some(MILLI * 33)));
+        presence.note_call(&node.id, Instant::now());
+        let left = beside_another(&presence, left(&presence, &node, true)).await;
+        assert_eq!(left, None, "its answer came just after the broker's");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_turns_slow_is_waited_for() {
         let presence = Presence::default();
-        for (millis, looked, patience) in [(1, 525, 100), (60, 525, 240), (20, 525, 170), (20, 5000, 100)] {
+        for (millis, looked, patience) in [(1, 525, 75), (60, 525, 240), (20, 525, 110), (20, 5000, 80)] {
             let node = by(Some(MILLI * millis), Some(MILLI));
             timeout(MILLI * looked, presence.lost(&node, None)).await.expect_err("it is there");
             let known = presence.known.lock().get("a").expect("it answered").patience();
