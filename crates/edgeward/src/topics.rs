@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use edgeward_model::{EdgeError, ErrorKind, TopicFilter, TopicName, Trigger, TriggerId};
+use edgeward_model::{EdgeError, ErrorKind, NodeId, TopicFilter, TopicName, Trigger, TriggerId};
 use edgeward_runtime::EdgeRuntime;
 use edgeward_sync::Documents;
 use edgeward_telemetry::{Distribution, span};
@@ -24,7 +24,7 @@ use edgeward_topics::{
     Batch, CloudEvent, DeadLetter, Latest, LogState, Message, Start, Subscription, TopicInfo, TopicLog,
     mqtt::{Broker, BrokerState},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,19 @@ pub use edgeward_topics::LogOptions;
 
 /// The folder of the log in a data folder.
 pub(crate) const FOLDER: &str = "topics";
+
+/// The source of the events of a member's topics.
+pub(crate) fn source_of(member: &NodeId) -> String {
+    format!("/nodes/{member}/topics")
+}
+
+/// When a message expires that is to do so after so many seconds.
+pub fn expiry(now: Timestamp, seconds: u64) -> Result<Timestamp, EdgeError> {
+    let duration = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
+    duration
+        .and_then(|duration| now.checked_add(duration).ok())
+        .ok_or_else(|| EdgeError::invalid(format!("a message cannot expire in {seconds} s; it can in 1 s or more, before the year 10000")))
+}
 
 /// Refuses topics that belong to members themselves.
 pub fn check_topic(topic: &TopicName) -> Result<(), EdgeError> {
@@ -66,7 +79,7 @@ pub struct Topics {
 impl Topics {
     pub(crate) fn open(data_dir: &Path, kept: LogOptions, documents: &Documents, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
         let log = Arc::new(TopicLog::open(&data_dir.join(FOLDER), kept)?);
-        let source = format!("/nodes/{}/topics", runtime.node().id).into();
+        let source = source_of(&runtime.node().id).into();
         let triggers = Triggers::open(documents, &runtime.node().id)?;
         Ok(Self { log, runtime, triggers, source, broker: Mutex::default() })
     }
@@ -153,7 +166,7 @@ impl Topics {
 
     /// Messages that the function of a trigger could not handle, of one trigger or of all, by id: a page of those after this id.
     pub async fn dead_letters(&self, trigger: Option<&TriggerId>, after: u64) -> Result<Vec<DeadLetter>, EdgeError> {
-        self.log.dead_letters(trigger.map(triggers::subscription_of).as_deref(), after).await
+        program::dead_letters(&self.log, trigger, after).await
     }
 
     /// Has a dead letter tried again by its trigger, from the first attempt on.
@@ -231,5 +244,18 @@ impl Topics {
             stop,
         )
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_expires_after_a_time_that_can_be_counted() {
+        assert_eq!(expiry(Timestamp::UNIX_EPOCH, 60).expect("valid"), Timestamp::constant(60, 0));
+        for bad in [0, u64::MAX, i64::MAX.cast_unsigned()] {
+            assert!(expiry(Timestamp::UNIX_EPOCH, bad).expect_err("refused").to_string().contains(&format!("{bad} s")));
+        }
     }
 }

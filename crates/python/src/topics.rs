@@ -7,9 +7,9 @@ use edgeward::{
     TriggerId,
     cloud_event::STRUCTURED,
     limits::TOPIC_PAGE_MAX,
-    topics::{LogOptions, check_topic, program},
+    topics::{LogOptions, check_topic, expiry, program},
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use pyo3::{
     prelude::*,
     types::{PyDict, PyList},
@@ -71,13 +71,6 @@ struct How {
     key: Option<String>,
     retain: bool,
     expires_in_seconds: Option<u64>,
-}
-
-fn expiry(now: Timestamp, seconds: u64) -> Result<Timestamp, EdgeError> {
-    let duration = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
-    duration
-        .and_then(|duration| now.checked_add(duration).ok())
-        .ok_or_else(|| EdgeError::invalid(format!("a message cannot expire in {seconds} s; it can in 1 s or more, before the year 10000")))
 }
 
 fn messages_to_python<'py>(py: Python<'py>, messages: &[Arc<Message>]) -> PyResult<Bound<'py, PyList>> {

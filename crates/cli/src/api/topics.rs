@@ -18,8 +18,9 @@ use edgeward::{
     access::{Caller, Role, TopicRights},
     cloud_event::STRUCTURED,
     limits::{TOPIC_PAGE_MAX, TOPIC_PAYLOAD_BYTES_MAX},
+    topics::expiry,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
@@ -174,13 +175,6 @@ fn texts(headers: &HeaderMap) -> Result<Vec<(&str, &str)>, EdgeError> {
         Err(_) => Err(EdgeError::invalid(format!("the header field `{name}` is not text; what is not ASCII is percent-encoded"))),
     })
     .collect()
-}
-
-fn expiry(now: Timestamp, seconds: u64) -> Result<Timestamp, EdgeError> {
-    let duration = i64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
-    duration
-        .and_then(|duration| now.checked_add(duration).ok())
-        .ok_or_else(|| EdgeError::invalid(format!("a message cannot expire in {seconds} s; it can in 1 s or more, before the year 10000")))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -342,13 +336,5 @@ mod tests {
         assert_eq!(joined(&[("tracestate", "old=1")], &both), [pair("traceparent", TRACE), pair("tracestate", "a=1")]);
         let full = vec![("x", "y"); TOPIC_ATTRIBUTES_MAX];
         assert_eq!((joined(&full, &both).len(), joined(&full[1..], &both).len()), (TOPIC_ATTRIBUTES_MAX, TOPIC_ATTRIBUTES_MAX));
-    }
-
-    #[test]
-    fn a_message_expires_after_a_time_that_can_be_counted() {
-        assert_eq!(expiry(Timestamp::UNIX_EPOCH, 60).expect("valid"), Timestamp::constant(60, 0));
-        for bad in [0, u64::MAX, i64::MAX.cast_unsigned()] {
-            assert!(expiry(Timestamp::UNIX_EPOCH, bad).expect_err("refused").to_string().contains(&format!("{bad} s")));
-        }
     }
 }

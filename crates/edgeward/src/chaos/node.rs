@@ -157,15 +157,15 @@ impl NodeChaos {
     /// When one cannot be injected here; then nothing is changed.
     pub(crate) async fn inject(&self, run: &str, faults: BTreeMap<String, Fault>) -> Result<(), EdgeError> {
         let of_run = format!("{run}/");
-        let faults: BTreeMap<_, _> = faults.into_iter().map(|(name, fault)| (format!("{of_run}{name}"), fault)).collect();
+        let mut faults: BTreeMap<_, _> = faults.into_iter().map(|(name, fault)| (format!("{of_run}{name}"), fault)).collect();
         faults.values().try_for_each(|fault| self.check(fault))?;
         let _changing = self.0.changing.lock().await;
         self.0.end_expired().await;
         let active = self.0.injector.list();
         let goes = |active: &Injected| active.id.starts_with(&of_run) && !faults.contains_key(&active.id);
-        let comes = |id: &str, fault: &Fault| fault.kind != FaultKind::Crash && active.iter().all(|active| active.id != id);
-        let staying = active.iter().filter(|active| !goes(active)).count();
-        let coming = faults.iter().filter(|(id, fault)| comes(id, fault)).count();
+        let (going, staying): (Vec<_>, Vec<_>) = active.iter().partition(|active| goes(active));
+        faults.retain(|id, _| staying.iter().all(|active| active.id != *id));
+        let (staying, coming) = (staying.len(), faults.values().filter(|fault| fault.kind != FaultKind::Crash).count());
         if staying + coming > FAULTS_MAX {
             let node = &self.0.node;
             let message = format!(
@@ -173,7 +173,7 @@ impl NodeChaos {
             );
             return Err(EdgeError::new(ErrorKind::Conflict, message));
         }
-        for gone in active.iter().filter(|active| goes(active)) {
+        for gone in going {
             if let Some(fault) = self.0.injector.remove(&gone.id) {
                 self.0.apply();
                 self.0.runtime.call_faults().let_go();
@@ -181,9 +181,6 @@ impl NodeChaos {
             }
         }
         for (id, fault) in faults {
-            if active.iter().any(|active| active.id == id) {
-                continue;
-            }
             // Before it is injected: a full disk takes no event.
             self.0.note(&id, &fault, "is injected").await;
             if fault.kind == FaultKind::Crash {

@@ -59,10 +59,9 @@ impl Presence {
 
     /// Ends when a node is there no more. Who may leave it does so as soon as it is silent, which it also is when its power or its network failed, and nobody is told
     /// of that; others when it had the time to connect again.
-    pub(super) async fn lost(&self, node: &FarNode, leave: Option<Leave>) -> CallFailure {
+    pub(super) async fn lost(&self, node: &FarNode, mut leave: Option<Leave>) -> CallFailure {
         // Most calls are done by then.
         sleep(FAR_PRESENCE_AFTER).await;
-        let mut leave = leave;
         loop {
             let enough = if leave.is_some() { Seen::Silent } else { Seen::Gone };
             // Who asked for others may have ended just now, as nobody listened.
@@ -237,10 +236,9 @@ impl Answers {
 
     /// How long the node may answer nothing.
     fn patience(&self) -> Duration {
-        let by_looks = self.look.map(|look| (4 * look).clamp(FAR_SILENCE_MIN, FAR_SILENCE_MAX).max(2 * look));
         // A call takes as long as its function does.
-        let by_calls = self.call.map(|call| (4 * call).clamp(FAR_SILENCE_MIN, FAR_SILENCE_MAX));
-        by_looks.or(by_calls).unwrap_or(FAR_SILENCE_MAX)
+        let way = self.look.or(self.call.map(|call| call.min(FAR_SILENCE_MAX / 4)));
+        way.map_or(FAR_SILENCE_MAX, |way| (4 * way).clamp(FAR_SILENCE_MIN, FAR_SILENCE_MAX).max(2 * way))
     }
 }
 

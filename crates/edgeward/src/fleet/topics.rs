@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::{interest::Interest, stream_log::StreamLog};
 use super::EdgeCluster;
-use crate::topics::{FOLDER, check_topic, spans};
+use crate::topics::{FOLDER, check_topic, source_of, spans};
 
 /// What a cluster has of its topics.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl ClusterTopics {
 
     /// A message as the event that functions get.
     pub fn event_of(&self, message: &Message) -> CloudEvent {
-        CloudEvent::of(message, &format!("/nodes/{}/topics", self.0.hub))
+        CloudEvent::of(message, &source_of(&self.0.hub))
     }
 
     /// Follows the messages of these filters, from now on or from a position.

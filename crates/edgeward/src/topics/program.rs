@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use edgeward_model::{EdgeError, NodeId, Trigger, TriggerId};
+use edgeward_model::{EdgeError, Trigger, TriggerId};
 use edgeward_runtime::EdgeRuntime;
 use edgeward_topics::{DeadLetter, TopicLog};
 use jiff::Timestamp;
@@ -10,15 +10,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     call::Caller,
-    running,
+    running, source_of,
     triggers::{self, Standing, TriggerView, subscription_of},
 };
 use crate::node::Source;
-
-/// Whose topics these are, for the functions that get their messages.
-fn source(node: &NodeId) -> Arc<str> {
-    format!("/nodes/{node}/topics").into()
-}
 
 /// Has a function of a runtime called for each message of some filters, from [`start`](Self::start) on, until it is stopped or dropped. How
 /// far it got lies in the log under its id, where the next one of this id goes on.
@@ -40,7 +35,7 @@ impl ProgramTrigger {
     pub async fn start(log: Arc<TopicLog>, trigger: Trigger, runtime: Arc<EdgeRuntime>) -> Result<Self, EdgeError> {
         trigger.validate()?;
         log.put_durable(&subscription_of(&trigger.id), trigger.filters.clone(), Vec::new(), Timestamp::now()).await?;
-        let caller = Caller { source: source(&runtime.node().id), runtime };
+        let caller = Caller { source: source_of(&runtime.node().id).into(), runtime };
         let (trigger, standing, stop, running) = (Arc::new(trigger), Arc::default(), CancellationToken::new(), TaskTracker::new());
         running.spawn(running::deliver(Arc::clone(&trigger), Arc::clone(&log), caller, Arc::clone(&standing), stop.clone()));
         running.close();
